@@ -1,0 +1,1 @@
+//! A model stand-in that says it is one.

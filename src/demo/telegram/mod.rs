@@ -1,0 +1,1 @@
+//! A Bot API stand-in that behaves like Telegram.

@@ -1,0 +1,22 @@
+//! Lakegram turns a Telegram bot into a lakehouse: every update becomes raw JSON, a bronze row, an answer, a silver
+//! row and a reply, each exactly once.
+//!
+//! A module uses only floors below its own; see `docs/architecture.md`.
+
+pub mod admission;
+pub mod clock;
+pub mod demo;
+pub mod error;
+pub mod hint;
+pub mod id;
+pub mod llm;
+pub mod pipeline;
+pub mod receive;
+pub mod retry;
+pub mod schema;
+pub mod shutdown;
+pub mod stage;
+pub mod storage;
+pub mod table;
+pub mod telegram;
+pub mod telemetry;

@@ -1,0 +1,309 @@
+//! The pipeline file as checked data: bot, receive, bronze, silver, routes, reply.
+
+pub mod load;
+
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use serde::{Deserialize, Deserializer};
+
+use crate::id::Name;
+
+/// One `pipelines/*.toml`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Pipeline {
+    /// Version of this format; 1.
+    pub version: u32,
+    /// Names the pipeline in keys, tables' counters and commands.
+    pub name: Name,
+    /// Left out when no pipeline is named.
+    #[serde(default)]
+    pub example: bool,
+    /// Which bot.
+    pub bot: BotSettings,
+    /// The webhook edge.
+    pub receive: ReceiveSettings,
+    /// The first table.
+    pub bronze: BronzeSettings,
+    /// The second table and the model.
+    pub silver: SilverSettings,
+    /// How answers go out.
+    pub reply: ReplySettings,
+    /// What happens to an update; the first that matches counts, and none means `ignored`.
+    #[serde(default, rename = "route")]
+    pub routes: Vec<Route>,
+}
+
+/// The names of the variables that hold the bot's secrets.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BotSettings {
+    /// Variable with the token.
+    #[serde(default = "default_token_env")]
+    pub token_env: String,
+    /// Variable with the webhook secret, or two of them separated by a comma.
+    #[serde(default = "default_secret_env")]
+    pub secret_env: String,
+}
+
+/// The webhook edge.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReceiveSettings {
+    /// Paths that take this bot's updates.
+    pub paths: Vec<String>,
+    /// Status that answers a wrong secret.
+    #[serde(default = "default_reject_with")]
+    pub reject_with: u16,
+    /// The lane this receiver writes; the host name when not set.
+    #[serde(default)]
+    pub lane: Option<Name>,
+    /// Largest body that is landed.
+    #[serde(default = "default_max_body")]
+    pub max_body: ByteSize,
+    /// Bytes taken in and not yet durable, at most.
+    #[serde(default = "default_max_in_flight")]
+    pub max_in_flight: ByteSize,
+}
+
+/// What bronze does with what fits no column.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Evolution {
+    /// It is kept in `_rescued_data`.
+    #[default]
+    Rescue,
+}
+
+/// The bronze stage.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BronzeSettings {
+    /// Folder of the table, relative to `LAKEGRAM_DATA`.
+    pub table: String,
+    /// File of the table's schema.
+    #[serde(default = "default_bronze_schema")]
+    pub schema: String,
+    /// What happens to what fits no column.
+    #[serde(default)]
+    pub evolution: Evolution,
+    /// Raw files in a commit, at most.
+    #[serde(default = "default_max_files")]
+    pub max_files: usize,
+    /// Raw bytes in a commit; a file is never split, so one more file may exceed it.
+    #[serde(default = "default_max_bytes")]
+    pub max_bytes: ByteSize,
+    /// How far a position stays behind the present.
+    #[serde(default = "default_settle", deserialize_with = "duration")]
+    pub settle: Duration,
+    /// How long a redelivery of an update is recognised.
+    #[serde(default = "default_redelivery_window", deserialize_with = "duration")]
+    pub redelivery_window: Duration,
+}
+
+/// The silver stage.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SilverSettings {
+    /// Folder of the table, relative to `LAKEGRAM_DATA`.
+    pub table: String,
+    /// Calls to the model at the same time, at most.
+    #[serde(default = "default_concurrency")]
+    pub concurrency: usize,
+    /// Tries of a row's own before it is `failed`.
+    #[serde(default = "default_max_attempts")]
+    pub max_attempts: u32,
+    /// Rows that wait in memory before the tail stops reading.
+    #[serde(default = "default_max_waiting")]
+    pub max_waiting: usize,
+    /// The model.
+    pub model: ModelSettings,
+}
+
+/// Which dialect of chat completions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Provider {
+    /// `LLM_BASE_URL` with `/chat/completions` appended.
+    Openai,
+    /// `DATABRICKS_HOST` with `/serving-endpoints/{name}/invocations`.
+    Databricks,
+}
+
+/// The model and how it is asked.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelSettings {
+    /// The dialect.
+    pub provider: Provider,
+    /// Model or serving endpoint; `LLM_MODEL` wins.
+    pub name: String,
+    /// File of the system prompt, beside the pipeline file; after loading, its text.
+    #[serde(default)]
+    pub system: Option<String>,
+    /// Turns before that go along.
+    #[serde(default)]
+    pub history: HistorySettings,
+    /// Longest a call may take.
+    #[serde(default = "default_model_timeout", deserialize_with = "duration")]
+    pub timeout: Duration,
+    /// Tokens of an answer, at most.
+    #[serde(default)]
+    pub max_tokens: Option<u32>,
+}
+
+/// How much of a chat goes along with a question.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HistorySettings {
+    /// Pairs of question and answer.
+    #[serde(default = "default_turns")]
+    pub turns: usize,
+    /// None older than this.
+    #[serde(default = "default_history_age", deserialize_with = "duration")]
+    pub max_age: Duration,
+}
+
+/// What is done with a reply whose fate is unknown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnUnknown {
+    /// Nothing: never two answers.
+    #[default]
+    Leave,
+    /// It is sent once more, and may arrive twice.
+    Resend,
+}
+
+/// How the user sees at once that an answer is coming.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Acknowledge {
+    /// "typing…" in the chat.
+    #[default]
+    Typing,
+    /// Nothing.
+    None,
+}
+
+/// The reply stage.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReplySettings {
+    /// Folder of the table, relative to `LAKEGRAM_DATA`.
+    pub table: String,
+    /// What is done when nobody knows whether a part arrived.
+    #[serde(default)]
+    pub on_unknown: OnUnknown,
+    /// What the user sees meanwhile.
+    #[serde(default)]
+    pub acknowledge: Acknowledge,
+    /// Chats that are replied to at the same time, at most.
+    #[serde(default = "default_concurrency")]
+    pub concurrency: usize,
+    /// Time to live of an intent: no byte of a send leaves later than this after it was made.
+    #[serde(default = "default_intent_ttl", deserialize_with = "duration")]
+    pub intent_ttl: Duration,
+}
+
+/// One rule: what it matches and what is then done.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Route {
+    /// Names it in the `route` column; its number when not set.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// What it matches; all that is said must hold.
+    #[serde(rename = "match")]
+    pub matches: RouteMatch,
+    /// Who answers.
+    pub answer: Answer,
+}
+
+/// The conditions of a route.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RouteMatch {
+    /// Whether the update has text.
+    #[serde(default)]
+    pub text: Option<bool>,
+    /// The bot command the text starts with, without its slash.
+    #[serde(default)]
+    pub command: Option<String>,
+}
+
+/// Who answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Answer {
+    /// The model.
+    Model,
+    /// Nobody.
+    Nobody,
+}
+
+impl Default for HistorySettings {
+    fn default() -> Self {
+        Self { turns: default_turns(), max_age: default_history_age() }
+    }
+}
+
+fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    humantime::parse_duration(&text).map_err(|error| {
+        serde::de::Error::custom(format!("`{text}` is no duration ({error}); write for example \"2s\" or \"10m\""))
+    })
+}
+
+fn default_token_env() -> String {
+    "TELEGRAM_BOT_TOKEN".to_owned()
+}
+fn default_secret_env() -> String {
+    "TELEGRAM_WEBHOOK_SECRET".to_owned()
+}
+const fn default_reject_with() -> u16 {
+    401
+}
+const fn default_max_body() -> ByteSize {
+    ByteSize::mib(16)
+}
+const fn default_max_in_flight() -> ByteSize {
+    ByteSize::mib(64)
+}
+fn default_bronze_schema() -> String {
+    "telegram_messages.json".to_owned()
+}
+const fn default_max_files() -> usize {
+    1_000
+}
+const fn default_max_bytes() -> ByteSize {
+    ByteSize::mib(32)
+}
+const fn default_settle() -> Duration {
+    Duration::from_secs(600)
+}
+const fn default_redelivery_window() -> Duration {
+    Duration::from_secs(48 * 3_600)
+}
+const fn default_concurrency() -> usize {
+    32
+}
+const fn default_max_attempts() -> u32 {
+    3
+}
+const fn default_max_waiting() -> usize {
+    10_000
+}
+const fn default_model_timeout() -> Duration {
+    Duration::from_secs(60)
+}
+const fn default_turns() -> usize {
+    10
+}
+const fn default_history_age() -> Duration {
+    Duration::from_secs(3 * 3_600)
+}
+const fn default_intent_ttl() -> Duration {
+    Duration::from_secs(30)
+}

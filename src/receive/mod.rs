@@ -1,0 +1,1 @@
+//! The webhook edge: what is authentic is landed durably, then acknowledged.

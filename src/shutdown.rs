@@ -1,0 +1,89 @@
+//! Ordered shutdown: one token that says "stop", and named tasks that are awaited and whose first error ends all.
+
+use std::future::Future;
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::Clock;
+use crate::error::{Error, ErrorKind, Result};
+
+/// A group of tasks that stop together.
+#[derive(Debug)]
+pub struct TaskGroup {
+    stop: CancellationToken,
+    tasks: JoinSet<(&'static str, Result<()>)>,
+}
+
+impl TaskGroup {
+    /// An empty group that stops with `stop`.
+    pub fn new(stop: CancellationToken) -> Self {
+        Self { stop, tasks: JoinSet::new() }
+    }
+
+    /// Starts a task. One that ends before the group is stopped, in whatever way, stops the group.
+    pub fn spawn<F>(&mut self, name: &'static str, task: F)
+    where
+        F: Future<Output = Result<()>> + Send + 'static,
+    {
+        self.tasks.spawn(async move { (name, task.await) });
+    }
+
+    /// Waits until the group is told to stop or a task ends, then gives the rest `grace` to end by themselves.
+    ///
+    /// # Errors
+    /// The first error of a task, said to have happened in it.
+    pub async fn wait(mut self, clock: &Clock, grace: Duration) -> Result<()> {
+        let mut outcome = Ok(());
+        tokio::select! {
+            () = self.stop.cancelled() => {}
+            Some(ended) = self.tasks.join_next() => outcome = Self::outcome_of(ended),
+        }
+        self.stop.cancel();
+        let drained = clock.timeout(grace, async {
+            while let Some(ended) = self.tasks.join_next().await {
+                let ended = Self::outcome_of(ended);
+                if outcome.is_ok() {
+                    outcome = ended;
+                }
+            }
+        });
+        if drained.await.is_none() {
+            tracing::warn!(
+                ?grace,
+                "some tasks did not end in time; what they had begun is found again at the next start"
+            );
+        }
+        self.tasks.abort_all();
+        outcome
+    }
+
+    fn outcome_of(ended: std::result::Result<(&'static str, Result<()>), tokio::task::JoinError>) -> Result<()> {
+        match ended {
+            Ok((name, outcome)) => outcome.map_err(|error| error.during(name)),
+            Err(error) if error.is_cancelled() => Ok(()),
+            Err(error) => Err(Error::new(ErrorKind::Fatal, "a task panicked").caused_by(error)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_first_error_stops_the_others_and_is_told() {
+        let stop = CancellationToken::new();
+        let mut group = TaskGroup::new(stop.clone());
+        let waiter = stop.clone();
+        group.spawn("waiter", async move {
+            waiter.cancelled().await;
+            Ok(())
+        });
+        group.spawn("failer", async { Err(Error::unavailable("the store is away")) });
+        let error = group.wait(&Clock::system(), Duration::from_secs(5)).await.unwrap_err();
+        assert_eq!(error.to_string(), "failer: the store is away");
+        assert!(stop.is_cancelled());
+    }
+}

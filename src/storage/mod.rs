@@ -1,0 +1,31 @@
+//! Where everything durable lives: one object store below `LAKEGRAM_DATA`, whatever its scheme.
+
+mod key;
+mod local;
+mod open;
+
+use std::sync::Arc;
+
+use object_store::ObjectStore;
+use url::Url;
+
+pub use self::key::StorageKey;
+pub use self::local::DurableLocal;
+pub use self::open::StorageLock;
+
+/// The object store below `LAKEGRAM_DATA`. Cheap to clone. All paths are relative to its root.
+#[derive(Clone, Debug)]
+pub struct Storage {
+    store: Arc<dyn ObjectStore>,
+    url: Url,
+    local: Option<Arc<DurableLocal>>,
+}
+
+/// What a create-only put found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PutNew {
+    /// The object is there and holds the bytes given: created now, or by an earlier try whose answer was lost.
+    Created,
+    /// Another object stands there. Nothing was written.
+    Taken,
+}

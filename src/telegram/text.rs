@@ -1,0 +1,40 @@
+//! Text as Telegram takes it: Markdown rendered to text with entities, split into messages.
+
+use serde::{Deserialize, Serialize};
+
+/// The longest message, in UTF-16 code units after entities are parsed
+/// (<https://core.telegram.org/bots/api#sendmessage>).
+pub const MESSAGE_LIMIT_UTF16: usize = 4_096;
+
+/// Formatting of a stretch of text (<https://core.telegram.org/bots/api#messageentity>).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entity {
+    /// `bold`, `italic`, `strikethrough`, `code`, `pre`, `text_link`, `blockquote`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Where it starts, in UTF-16 code units.
+    pub offset: usize,
+    /// How long it is, in UTF-16 code units.
+    pub length: usize,
+    /// Of a `text_link`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub url: Option<String>,
+    /// Of a `pre`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub language: Option<String>,
+}
+
+/// One message of a reply.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Part {
+    /// Its text, at most [`MESSAGE_LIMIT_UTF16`].
+    pub text: String,
+    /// Its formatting.
+    pub entities: Vec<Entity>,
+}
+
+/// Renders Markdown as a model writes it and splits it into messages; the same input gives the same parts forever.
+/// Nothing but white space gives no part.
+pub fn render(_markdown: &str) -> Vec<Part> {
+    todo!()
+}

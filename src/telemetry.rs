@@ -1,0 +1,152 @@
+//! What a running process tells about itself: logs, Prometheus metrics, and a feed of the hops of single updates.
+
+use std::io::IsTerminal;
+use std::sync::Arc;
+
+use prometheus::{Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
+use tokio::sync::broadcast;
+use tracing_subscriber::EnvFilter;
+
+use crate::clock::Timestamp;
+use crate::error::{Context, ErrorKind, Result};
+use crate::id::BotId;
+
+/// How many hops a slow watcher may lag behind before it misses some.
+const FEED_LIMIT: usize = 1_024;
+
+/// Upper bounds of the latency histograms, in seconds.
+const LATENCY_BUCKETS_SECONDS: [f64; 14] =
+    [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0];
+
+/// How log lines are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Pretty,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Sends log lines to stderr; `filter` is in the form of `RUST_LOG`.
+///
+/// # Errors
+/// A configuration error when `filter` does not parse.
+pub fn start_logging(format: LogFormat, filter: Option<&str>) -> Result<()> {
+    let filter = EnvFilter::try_new(filter.unwrap_or("info"))
+        .context(ErrorKind::Configuration, "RUST_LOG does not parse; write for example `info` or `lakegram=debug`")?;
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let builder = builder.with_ansi(std::io::stderr().is_terminal());
+    // A second start in one process (tests) keeps the first subscriber.
+    let _already_started = match format {
+        LogFormat::Pretty => builder.with_target(false).try_init(),
+        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+    };
+    Ok(())
+}
+
+/// One step of one update, for those who watch it travel. Nothing is decided by it.
+#[derive(Clone, Debug)]
+pub struct Hop {
+    /// The bot of the update.
+    pub bot_id: BotId,
+    /// The update.
+    pub update_id: i64,
+    /// Which step: `bronze`, `asking`, `answered`, `silver`, `sending`, `replied`.
+    pub step: &'static str,
+    /// When it was done.
+    pub at: Timestamp,
+    /// A version, a status, a text: what is worth showing.
+    pub detail: String,
+}
+
+/// The metrics of one process and its feed of hops. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Telemetry {
+    registry: Registry,
+    feed: broadcast::Sender<Arc<Hop>>,
+}
+
+impl Default for Telemetry {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Telemetry {
+    /// An empty registry and a feed without watchers.
+    pub fn new() -> Self {
+        Self { registry: Registry::new(), feed: broadcast::Sender::new(FEED_LIMIT) }
+    }
+
+    /// Tells a hop to whoever watches; makes it only when somebody does.
+    pub fn hop(&self, hop: impl FnOnce() -> Hop) {
+        if self.feed.receiver_count() > 0 {
+            // An error means that the last watcher has just gone.
+            let _nobody_watches = self.feed.send(Arc::new(hop()));
+        }
+    }
+
+    /// The hops from now on.
+    pub fn watch_hops(&self) -> broadcast::Receiver<Arc<Hop>> {
+        self.feed.subscribe()
+    }
+
+    /// A counter of this name; the one that is there when it was made before.
+    pub fn counter(&self, name: &str, help: &str) -> IntCounter {
+        self.registered(IntCounter::new(name, help))
+    }
+
+    /// A family of counters with these label names. Labels are small closed sets, never ids.
+    pub fn counters(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
+        self.registered(IntCounterVec::new(Opts::new(name, help), labels))
+    }
+
+    /// A gauge of this name.
+    pub fn gauge(&self, name: &str, help: &str) -> IntGauge {
+        self.registered(IntGauge::new(name, help))
+    }
+
+    /// A histogram of latencies in seconds.
+    pub fn latency(&self, name: &str, help: &str) -> Histogram {
+        let options = HistogramOpts::new(name, help).buckets(LATENCY_BUCKETS_SECONDS.to_vec());
+        self.registered(Histogram::with_opts(options))
+    }
+
+    /// All metrics in the Prometheus text format.
+    pub fn render(&self) -> String {
+        let mut text = Vec::new();
+        if let Err(error) = TextEncoder::new().encode(&self.registry.gather(), &mut text) {
+            tracing::warn!(%error, "metrics could not be rendered");
+        }
+        String::from_utf8(text).unwrap_or_default()
+    }
+
+    /// Registers what was made. Names are constants of this crate, so a failure is a slip that tests catch; in
+    /// production the metric is simply not shown.
+    fn registered<M: prometheus::core::Collector + Clone + 'static>(&self, made: prometheus::Result<M>) -> M {
+        #[allow(clippy::expect_used)]
+        let metric = made.expect("metric names and labels are valid constants");
+        if let Err(error) = self.registry.register(Box::new(metric.clone())) {
+            tracing::debug!(%error, "metric registered twice");
+        }
+        metric
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn metrics_render_as_prometheus_text() {
+        let telemetry = Telemetry::new();
+        telemetry.counter("lakegram_receive_updates_total", "updates").inc_by(3);
+        assert!(telemetry.render().contains("lakegram_receive_updates_total 3"));
+    }
+
+    #[test]
+    fn a_hop_nobody_watches_is_not_made() {
+        Telemetry::new().hop(|| unreachable!("nobody watches"));
+    }
+}
