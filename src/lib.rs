@@ -14,6 +14,7 @@ pub mod pipeline;
 pub mod receive;
 pub mod retry;
 pub mod schema;
+pub mod settings;
 pub mod shutdown;
 pub mod stage;
 pub mod storage;

@@ -197,3 +197,15 @@ impl BotClient {
         todo!()
     }
 }
+
+impl SendFault {
+    /// Telegram could not read the entities of a text.
+    pub fn is_unparsable_entities(&self) -> bool {
+        false
+    }
+
+    /// The message that was to be answered is gone.
+    pub fn is_missing_reply_target(&self) -> bool {
+        false
+    }
+}
