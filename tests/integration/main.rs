@@ -1,3 +1,10 @@
-//! Integration tests.
+//! One binary of integration tests: the real program on loopback, with stand-ins for Telegram and the model.
 
-fn main() {}
+mod architecture;
+mod commands;
+mod kills;
+mod pipeline;
+mod readers;
+mod store_calls;
+mod support;
+mod trouble;

@@ -192,7 +192,7 @@ impl Sender {
             match attempt {
                 Attempt::Done(verdict) => {
                     let status = verdict.status;
-                    self.record(job, parts, key, verdict, delivery.tries).await?;
+                    self.record(job, parts, key, Verdict { tries: delivery.tries, ..verdict }).await?;
                     self.intents.delete(key).await;
                     return Ok(status);
                 }
@@ -253,7 +253,7 @@ impl Sender {
             }
             if self.clock.monotonic().saturating_sub(seen) >= self.intent_ttl + WATCH_MARGIN {
                 let message = "the process that was sending it died".to_owned();
-                self.record(job, parts, key, Verdict::unknown(message), 1).await?;
+                self.record(job, parts, key, Verdict::unknown(message)).await?;
                 self.intents.delete(key).await;
                 return Ok(self.status(key, false).await?.or(Some(Status::Unknown)));
             }
@@ -288,7 +288,6 @@ impl Sender {
         parts: &[Part],
         key: &PartKey,
         verdict: Verdict,
-        tries: i64,
     ) -> std::result::Result<(), Stopped> {
         self.metrics.parts.with_label_values(&[verdict.status.as_str()]).inc();
         let outcome = Box::new(Outcome {
@@ -297,7 +296,7 @@ impl Sender {
             chat_id: job.answer.chat_id,
             telegram_message_id: verdict.message_id,
             status: verdict.status,
-            tries,
+            tries: verdict.tries,
             error: verdict.error,
             silver_version: job.silver_version,
             at: self.clock.now(),
@@ -341,19 +340,20 @@ struct Verdict {
     status: Status,
     message_id: Option<i64>,
     error: Option<String>,
+    tries: i64,
 }
 
 impl Verdict {
     fn sent(message_id: i64) -> Self {
-        Self { status: Status::Sent, message_id: Some(message_id), error: None }
+        Self { status: Status::Sent, message_id: Some(message_id), error: None, tries: 1 }
     }
 
     fn failed(error: String) -> Self {
-        Self { status: Status::Failed, message_id: None, error: Some(error) }
+        Self { status: Status::Failed, message_id: None, error: Some(error), tries: 1 }
     }
 
     fn unknown(error: String) -> Self {
-        Self { status: Status::Unknown, message_id: None, error: Some(error) }
+        Self { status: Status::Unknown, message_id: None, error: Some(error), tries: 1 }
     }
 }
 

@@ -1,0 +1,4 @@
+//! The calls of the store that one message costs, from webhook to recorded reply.
+
+#[tokio::test]
+async fn placeholder() {}
