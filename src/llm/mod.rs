@@ -1,11 +1,15 @@
 //! The chat client: OpenAI-compatible completions, from OpenAI and its many relatives or from Databricks.
 
+mod auth;
+mod client;
+mod parse;
+
+use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::clock::Clock;
-use crate::error::Result;
+pub use self::client::ModelClient;
 
 /// Who says a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -84,7 +88,7 @@ pub enum ModelFault {
 }
 
 /// Where the model is and how we are let in.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub enum ModelEndpoint {
     /// `<base_url>/chat/completions` with a bearer key, if one is given.
     OpenAi {
@@ -103,7 +107,7 @@ pub enum ModelEndpoint {
 }
 
 /// A Databricks credential.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub enum DatabricksAuth {
     /// A token that does not change.
     Token(String),
@@ -116,26 +120,12 @@ pub enum DatabricksAuth {
     },
 }
 
-/// Asks a model. Never retries: that is the caller's one layer. Cheap to clone.
-#[derive(Clone, Debug)]
-pub struct ModelClient {
-    _todo: (),
-}
-
-impl ModelClient {
-    /// A client for one model; `timeout` bounds a whole call.
-    ///
-    /// # Errors
-    /// A configuration error when the URL cannot be used.
-    pub fn new(_endpoint: ModelEndpoint, _model: &str, _timeout: Duration, _clock: &Clock) -> Result<Self> {
-        todo!()
-    }
-
-    /// Asks once.
-    ///
-    /// # Errors
-    /// The fault, by what the caller should do.
-    pub async fn complete(&self, _request: &ChatRequest) -> std::result::Result<ChatAnswer, ModelFault> {
-        todo!()
+impl fmt::Debug for ModelEndpoint {
+    /// Without secrets.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::OpenAi { base_url, .. } => write!(formatter, "OpenAi({base_url})"),
+            Self::Databricks { host, .. } => write!(formatter, "Databricks({host})"),
+        }
     }
 }
