@@ -90,16 +90,16 @@ impl Default for Options {
 /// Something that happened at the stand-in, for those who watch.
 #[derive(Clone, Debug)]
 pub enum StandInEvent {
-    /// A user wrote, or pressed a button (`text` is its data then).
+    /// A user wrote, or pressed a button.
     UserSent {
         /// The update it became.
         update_id: i64,
         /// The chat.
         chat_id: i64,
-        /// The message that was written, or the one whose button was pressed.
-        message_id: i64,
-        /// What was written.
+        /// What was written, or the data of the button.
         text: String,
+        /// Whether it was a button.
+        is_press: bool,
         /// When.
         at: Timestamp,
     },
@@ -174,12 +174,13 @@ impl TelegramStandIn {
     /// id of the update. Not delivered when the webhook's `allowed_updates` leave messages out.
     pub fn user_sends(&self, chat_id: i64, text: &str) -> i64 {
         let at = self.shared.now();
-        let (queued, message_id) = self.shared.change(|state| {
+        let queued = self.shared.change(|state| {
             let message_id = state.chat(chat_id).next_message_id();
-            let message = updates::message(chat_id, message_id, text, at);
-            (state.push_allowed("message", message), message_id)
+            state.push_allowed("message", updates::message(chat_id, message_id, text, at))
         });
-        self.announce(queued, chat_id, message_id, text)
+        let (update_id, text) = (queued.update_id, text.to_owned());
+        self.shared.tell(StandInEvent::UserSent { update_id, chat_id, text, is_press: false, at });
+        self.begin_delivery(queued)
     }
 
     /// A user presses a button with this data below a message of the bot; returns the id of the update. Not delivered
@@ -192,12 +193,8 @@ impl TelegramStandIn {
             let query = state.open_query();
             state.push_allowed("callback_query", updates::callback_query(&query, chat_id, &message, data))
         });
-        self.announce(queued, chat_id, message_id, data)
-    }
-
-    fn announce(&self, queued: Queued, chat_id: i64, message_id: i64, text: &str) -> i64 {
-        let (update_id, text, at) = (queued.update_id, text.to_owned(), self.shared.now());
-        self.shared.tell(StandInEvent::UserSent { update_id, chat_id, message_id, text, at });
+        let (update_id, text, at) = (queued.update_id, data.to_owned(), self.shared.now());
+        self.shared.tell(StandInEvent::UserSent { update_id, chat_id, text, is_press: true, at });
         self.begin_delivery(queued)
     }
 
