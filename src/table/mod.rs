@@ -1,7 +1,10 @@
 //! `LakeTable`: a Delta table with one appending stage, at a cost per commit that does not grow.
 
 pub mod append;
+pub mod log;
 pub mod maintain;
+pub mod parquet;
+mod stats;
 pub mod tail;
 
 use arrow::array::RecordBatch;
