@@ -135,3 +135,79 @@ pub fn conform(rows: &RecordBatch, wanted: &SchemaRef) -> Result<RecordBatch> {
     RecordBatch::try_new_with_options(Arc::clone(wanted), columns, &options)
         .context(ErrorKind::Corrupt, "rows do not fit their schema")
 }
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{ArrayRef, AsArray, Int32Array, Int64Array, StringArray, TimestampMicrosecondArray};
+    use arrow::datatypes::{Int64Type, TimeUnit};
+
+    use super::*;
+
+    fn rows() -> RecordBatch {
+        let columns: Vec<(&str, ArrayRef)> = vec![
+            ("id", Arc::new(Int64Array::from(vec![Some(3), None, Some(1)]))),
+            ("text", Arc::new(StringArray::from(vec![Some("b"), Some("a"), None]))),
+            ("at", Arc::new(TimestampMicrosecondArray::from(vec![5, 6, 7]).with_timezone("UTC"))),
+        ];
+        RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(name, values)| (name, values, true)))
+            .unwrap()
+    }
+
+    #[test]
+    fn bytes_that_are_no_parquet_are_corrupt() {
+        let schema = rows().schema();
+        for bytes in [Bytes::new(), Bytes::from_static(b"PAR1"), Bytes::from(vec![0; 100])] {
+            assert_eq!(decode(bytes.clone(), &schema).unwrap_err().kind(), ErrorKind::Corrupt);
+            assert_eq!(schema_of(&bytes).unwrap_err().kind(), ErrorKind::Corrupt);
+        }
+    }
+
+    #[test]
+    fn rows_survive_with_their_types() {
+        let encoded = encode(&rows(), &[]).unwrap();
+        assert_eq!(decode(encoded.bytes.clone(), &rows().schema()).unwrap(), rows());
+        assert_eq!(schema_of(&encoded.bytes).unwrap().fields(), rows().schema().fields());
+    }
+
+    #[test]
+    fn statistics_name_only_the_columns_asked_for() {
+        let columns = ["id".to_owned(), "at".to_owned(), "absent".to_owned()];
+        let stats: Value = serde_json::from_str(&encode(&rows(), &columns).unwrap().stats).unwrap();
+        let expected = json!({
+            "numRecords": 3,
+            "minValues": { "id": 1, "at": "1970-01-01T00:00:00.000Z" },
+            "maxValues": { "id": 3, "at": "1970-01-01T00:00:00.001Z" },
+            "nullCount": { "id": 1, "at": 0 },
+        });
+        assert_eq!(stats, expected);
+    }
+
+    #[test]
+    fn a_column_the_file_lacks_is_null_and_one_of_another_type_is_cast() {
+        let file: Vec<(&str, ArrayRef)> = vec![("n", Arc::new(Int32Array::from(vec![1, 2])))];
+        let encoded = encode(&RecordBatch::try_from_iter(file).unwrap(), &[]).unwrap();
+        let instant = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
+        let wanted =
+            Arc::new(Schema::new(vec![Field::new("late", instant, true), Field::new("n", DataType::Int64, true)]));
+        let decoded = decode(encoded.bytes.clone(), &wanted).unwrap();
+        assert_eq!(decoded.column(0).null_count(), 2);
+        assert_eq!(decoded.column(1).as_primitive::<Int64Type>().values(), &[1, 2]);
+        // No column at all still says how many rows there are.
+        assert_eq!(decode(encoded.bytes, &pick(&wanted, Some(&[]))).unwrap().num_rows(), 2);
+    }
+
+    #[test]
+    fn more_rows_than_a_row_group_come_back_in_order() {
+        let count = i64::try_from(ROW_GROUP_ROWS * 2 + 1).unwrap();
+        let rows =
+            RecordBatch::try_from_iter([("n", Arc::new(Int64Array::from_iter_values(0..count)) as ArrayRef)]).unwrap();
+        let decoded = decode(encode(&rows, &[]).unwrap().bytes, &rows.schema()).unwrap();
+        assert_eq!(decoded, rows);
+    }
+
+    #[test]
+    fn no_rows_is_a_file_too() {
+        let none = RecordBatch::new_empty(rows().schema());
+        assert_eq!(decode(encode(&none, &[]).unwrap().bytes, &none.schema()).unwrap(), none);
+    }
+}

@@ -81,3 +81,72 @@ fn date(days: i32) -> Option<Value> {
     let moment = DateTime::from_timestamp(i64::from(days) * 86_400, 0)?;
     Some(moment.format("%Y-%m-%d").to_string().into())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::{Date32Array, Float64Array, Int64Array, StringArray, TimestampMicrosecondArray};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn array(values: impl Array + 'static) -> ArrayRef {
+        Arc::new(values)
+    }
+
+    fn text(value: &Option<Value>) -> &str {
+        value.as_ref().and_then(Value::as_str).unwrap()
+    }
+
+    #[test]
+    fn a_column_without_order_or_values_has_no_bounds() {
+        let nulls = bounds(&array(Int64Array::from(vec![None, None])));
+        let booleans = bounds(&array(arrow::array::BooleanArray::from(vec![true])));
+        let not_a_number = bounds(&array(Float64Array::from(vec![1.0, f64::NAN])));
+        assert_eq!((nulls, booleans), (Bounds::default(), Bounds::default()));
+        assert_eq!(not_a_number, Bounds { min: Some(1.0.into()), max: None });
+    }
+
+    #[test]
+    fn timestamps_go_down_to_the_millisecond_for_the_minimum_and_up_for_the_maximum() {
+        let micros = vec![Some(1_760_000_000_123_456), None, Some(1_760_000_000_123_001)];
+        let zoned = bounds(&array(TimestampMicrosecondArray::from(micros.clone()).with_timezone("UTC")));
+        assert_eq!(text(&zoned.min), "2025-10-09T08:53:20.123Z");
+        assert_eq!(text(&zoned.max), "2025-10-09T08:53:20.124Z");
+        let local = bounds(&array(TimestampMicrosecondArray::from(micros)));
+        assert_eq!(text(&local.min), "2025-10-09T08:53:20.123");
+        let before = bounds(&array(TimestampMicrosecondArray::from(vec![-1]).with_timezone("UTC")));
+        assert_eq!((text(&before.min), text(&before.max)), ("1969-12-31T23:59:59.999Z", "1970-01-01T00:00:00.000Z"));
+    }
+
+    #[test]
+    fn dates_are_days() {
+        let days = bounds(&array(Date32Array::from(vec![0, 20_000])));
+        assert_eq!((text(&days.min), text(&days.max)), ("1970-01-01", "2024-10-04"));
+    }
+
+    #[test]
+    fn a_long_string_that_goes_on_with_the_greatest_character_has_no_maximum() {
+        let long = bounds(&array(StringArray::from(vec![char::MAX.to_string().repeat(STRING_PREFIX_CHARS + 1)])));
+        assert!(long.min.is_some() && long.max.is_none());
+    }
+
+    proptest! {
+        #[test]
+        fn bounds_of_strings_enclose_every_value(values in prop::collection::vec("[aé\u{10ffff}]{120,140}|.{0,9}", 1..8)) {
+            let bounds = bounds(&array(StringArray::from(values.clone())));
+            for value in &values {
+                prop_assert!(text(&bounds.min) <= value.as_str());
+                prop_assert!(bounds.max.is_none() || value.as_str() <= text(&bounds.max));
+            }
+        }
+
+        #[test]
+        fn bounds_of_integers_are_the_integers(values in prop::collection::vec(any::<i64>(), 1..8)) {
+            let bounds = bounds(&array(Int64Array::from(values.clone())));
+            prop_assert_eq!(bounds.min, values.iter().min().map(|value| (*value).into()));
+            prop_assert_eq!(bounds.max, values.iter().max().map(|value| (*value).into()));
+        }
+    }
+}
