@@ -209,12 +209,13 @@ impl Line {
 /// # Errors
 /// Corrupt when a line is no JSON object or an action lacks what it must have.
 pub fn parse_commit(version: i64, bytes: &Bytes) -> Result<Vec<Action>> {
-    let mut actions = Vec::new();
-    for line in serde_json::Deserializer::from_slice(bytes).into_iter::<Line>() {
-        let line = line.context(ErrorKind::Corrupt, format!("read version {version} of the table log"))?;
-        actions.extend(line.into_action());
-    }
-    Ok(actions)
+    parse_lines(bytes).context(ErrorKind::Corrupt, format!("read version {version} of the table log"))
+}
+
+/// Reads actions, one a line.
+pub(crate) fn parse_lines(bytes: &[u8]) -> serde_json::Result<Vec<Action>> {
+    let lines = serde_json::Deserializer::from_slice(bytes).into_iter::<Line>();
+    lines.filter_map(|line| line.map(Line::into_action).transpose()).collect()
 }
 
 /// Writes actions as the bytes of one commit file.
