@@ -153,8 +153,7 @@ pub(crate) fn missing(table: &Path, have: &Schema, wanted: &Schema) -> Result<Ve
 pub(crate) fn widened(table: &Path, metadata: &MetaData, added: &[Field]) -> Result<MetaData> {
     let unreadable = || format!("widen the schema of table {table}");
     // As plain JSON, so that what we do not know of the present columns stays as it is.
-    let mut schema: Value =
-        serde_json::from_str(&metadata.schema_string).context(ErrorKind::Corrupt, unreadable())?;
+    let mut schema: Value = serde_json::from_str(&metadata.schema_string).context(ErrorKind::Corrupt, unreadable())?;
     let fields = schema.get_mut("fields").and_then(Value::as_array_mut);
     let fields = fields.ok_or_else(|| Error::corrupt(format!("{}: it has no fields", unreadable())))?;
     for field in added {

@@ -57,7 +57,8 @@ impl Recent {
 
     /// Every commit after the one that gave the fence the value its planner saw; `None` when that is too long ago.
     pub(crate) fn since(&self, fence: &Fence) -> Option<Vec<Commit>> {
-        let raised = |commit: &Commit| commit.txns.iter().any(|(id, value)| *id == fence.app_id && *value == fence.seen);
+        let raised =
+            |commit: &Commit| commit.txns.iter().any(|(id, value)| *id == fence.app_id && *value == fence.seen);
         let at_base = self.base.get(&fence.app_id).copied().unwrap_or(0) == fence.seen;
         let start = self.commits.iter().rposition(raised).map(|index| index + 1).or(at_base.then_some(0))?;
         Some(self.commits.iter().skip(start).cloned().collect())

@@ -6,6 +6,7 @@ use arrow::array::{Array, RecordBatch, new_null_array};
 use arrow::compute::{cast, concat_batches};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use bytes::Bytes;
+use object_store::path::Path;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
 use parquet::arrow::arrow_writer::ArrowWriterOptions;
 use parquet::arrow::{ArrowWriter, ProjectionMask};
@@ -13,8 +14,9 @@ use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use serde_json::{Map, Value, json};
 
-use super::stats;
-use crate::error::{Context, ErrorKind, Result};
+use super::{DataFile, stats};
+use crate::error::{Context, Error, ErrorKind, Result};
+use crate::storage::Storage;
 
 /// Rows in a row group: small enough that one is decoded without thought for memory.
 const ROW_GROUP_ROWS: usize = 128 * 1024;
@@ -134,6 +136,19 @@ pub fn conform(rows: &RecordBatch, wanted: &SchemaRef) -> Result<RecordBatch> {
     let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
     RecordBatch::try_new_with_options(Arc::clone(wanted), columns, &options)
         .context(ErrorKind::Corrupt, "rows do not fit their schema")
+}
+
+/// The rows of a table's data file, with exactly the columns of `wanted`.
+///
+/// # Errors
+/// Corrupt when the file is gone or no Parquet; else as the store.
+pub async fn read_file(storage: &Storage, table: &Path, file: &DataFile, wanted: SchemaRef) -> Result<RecordBatch> {
+    let location = file.location(table)?;
+    let bytes = storage.get(&location).await?;
+    let bytes = bytes.ok_or_else(|| Error::corrupt(format!("{location} is gone; it is named in the table's log")))?;
+    let decoding = tokio::task::spawn_blocking(move || decode(bytes, &wanted));
+    let decoded = decoding.await.context(ErrorKind::Unavailable, "read a Parquet file")?;
+    decoded.map_err(|error| error.during(location))
 }
 
 #[cfg(test)]

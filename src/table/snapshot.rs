@@ -10,10 +10,10 @@ use futures::{StreamExt, stream};
 use object_store::path::Path;
 use serde::Deserialize;
 
+use super::DataFile;
 use super::checkpoint::{self, Checkpoint};
 use super::log::{Action, parse_commit};
 use super::state::{Replay, State};
-use super::DataFile;
 use crate::error::{Error, Result};
 use crate::storage::{Storage, StorageKey};
 
@@ -206,7 +206,8 @@ impl TableLog {
         let mut found = checkpoint::Newest::default();
         let mut after = Path::from(format!("{folder}/{:020}", version + 1));
         loop {
-            let page = self.storage.list_after(&folder, Some(&after), PAGE).await.map_err(|error| self.during(error))?;
+            let page =
+                self.storage.list_after(&folder, Some(&after), PAGE).await.map_err(|error| self.during(error))?;
             for object in &page {
                 let name = object.location.filename().unwrap_or_default();
                 let Some((found_version, rest)) = checkpoint::split_version(name) else { continue };
