@@ -109,6 +109,9 @@ impl Ledger {
 
     /// Reads what other processes have recorded.
     pub(super) async fn refresh(&mut self) -> Result<()> {
+        if self.table.is_stale() {
+            return self.reopen().await;
+        }
         let commits = self.table.refresh().await?;
         self.take_in(commits).await
     }
@@ -158,8 +161,7 @@ impl Ledger {
                 Ok(false)
             }
             CommitOutcome::Stale => {
-                self.table = LakeTable::open(&self.storage, &self.spec, &self.clock).await?;
-                self.learn().await?;
+                self.reopen().await?;
                 Ok(false)
             }
         }
@@ -176,6 +178,11 @@ impl Ledger {
             settled.extend(old.map(|(_, key, _)| (key.bot_id, key.update_id, key.attempt)));
         }
         Ok(settled)
+    }
+
+    async fn reopen(&mut self) -> Result<()> {
+        self.table = LakeTable::open(&self.storage, &self.spec, &self.clock).await?;
+        self.learn().await
     }
 
     async fn take_in(&mut self, commits: Vec<Commit>) -> Result<()> {
