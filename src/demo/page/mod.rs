@@ -2,6 +2,8 @@
 
 mod feed;
 #[cfg(test)]
+mod preview;
+#[cfg(test)]
 mod tests;
 
 use std::fmt;

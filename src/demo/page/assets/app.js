@@ -8,6 +8,7 @@ const COLUMNS = {
   replies: ["update_id", "status", "part", "telegram_message_id", "sent_at"],
 };
 const WIDE = new Set(["text", "response"]);
+const LESSER = new Set(["username", "model", "part"]); // not shown where there is little room
 const HEADINGS = { _received_at: "received", latency_ms: "ms", telegram_message_id: "message", sent_at: "sent", username: "user" };
 const at = (id) => document.getElementById(id);
 const [log, welcome, typing, alertBox, form, field, send] =
@@ -34,10 +35,17 @@ function span(micros) {
   return ms < 9999.5 ? Math.round(ms) + " ms" : (ms / 1000).toFixed(1) + " s";
 }
 
+/** Lets the oldest messages go, so that a page left open does not grow for ever. */
+function trim() {
+  while (log.childElementCount > 300) log.firstElementChild.remove();
+  for (const known of [turns, replies]) while (known.size > 300) known.delete(known.keys().next().value);
+}
+
 /** Runs `change` and keeps the newest message in view if it was. */
 function follow(change) {
   const isAtEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 80;
   change();
+  trim();
   if (isAtEnd) log.scrollTop = log.scrollHeight;
 }
 
@@ -64,6 +72,16 @@ function elementOf(entity, text) {
   return element;
 }
 
+const isBlock = (element) => element.tagName === "PRE" || element.tagName === "BLOCKQUOTE";
+
+/** Adds text; beside a block the line breaks that set it apart are not needed, as the block does so itself. */
+function addText(parent, text, isBeforeBlock) {
+  const isAfterBlock = parent.lastChild instanceof Element && isBlock(parent.lastChild);
+  if (isAfterBlock) text = text.replace(/^\n{1,2}/, "");
+  if (isBeforeBlock) text = text.replace(/\n{1,2}$/, "");
+  if (text) parent.append(text);
+}
+
 /** Entities sorted by start, the longer first; one that crosses its parent's end is cut there. */
 function render(parent, text, start, end, entities) {
   let position = start;
@@ -74,15 +92,15 @@ function render(parent, text, start, end, entities) {
     let next = i + 1;
     while (next < entities.length && entities[next].offset < until) next++;
     if (from < until) {
-      parent.append(text.slice(position, from));
       const element = elementOf(entity, text.slice(from, until));
+      addText(parent, text.slice(position, from), isBlock(element));
       render(element, text, from, until, entities.slice(i + 1, next));
       parent.append(element);
       position = until;
     }
     i = next;
   }
-  parent.append(text.slice(position, end));
+  addText(parent, text.slice(position, end), false);
 }
 
 function bubble(className, text, entities, micros) {
@@ -92,7 +110,8 @@ function bubble(className, text, entities, micros) {
   render(body, text, 0, text.length, sorted);
   const time = make("time", "", clock(micros));
   time.dateTime = new Date(micros / 1000).toISOString();
-  box.append(body, time);
+  body.append(time);
+  box.append(body);
   return box;
 }
 
@@ -107,7 +126,7 @@ const handlers = {
     list.setAttribute("aria-label", "The way of this message");
     const steps = new Map(STEPS.map((name) => {
       const item = make("li", "hop");
-      item.append(make("i"), make("span", "name", name), make("span", "at"));
+      item.append(make("i"), make("span", "name", name), make("span", "at"), make("span", "detail"));
       list.append(item);
       return [name, item];
     }));
@@ -152,9 +171,8 @@ function light(updateId, step, micros, detail, isBad) {
   item.classList.remove("next", "skipped", "bad");
   item.classList.toggle("bad", Boolean(isBad));
   item.classList.add("lit");
-  const [, name, when] = item.children;
-  const short = /^\d+$/.test(detail) && (step === "bronze" || step === "silver") ? "v" + detail : detail;
-  name.textContent = short && short.length <= 6 ? step + " " + short : step;
+  const [, , when, more] = item.children;
+  more.textContent = /^\d+$/.test(detail) && (step === "bronze" || step === "silver") ? "v" + detail : detail;
   when.textContent = span(micros - turn.sentAt);
   item.title = [step, detail, "after " + when.textContent].filter(Boolean).join(" · ");
   const isLast = step === STEPS[STEPS.length - 1];
@@ -258,7 +276,7 @@ function grid(name, rows, known) {
   const table = make("table");
   const head = make("tr");
   columns.forEach((column) => {
-    const cell = make("th", "", HEADINGS[column] || column);
+    const cell = make("th", LESSER.has(column) ? "lesser" : "", HEADINGS[column] || column);
     cell.scope = "col";
     head.append(cell);
   });
@@ -269,7 +287,8 @@ function grid(name, rows, known) {
     columns.forEach((column) => {
       const value = row[column];
       const isNone = value === null || value === undefined || value === "";
-      const cell = make("td", isNone ? "none" : WIDE.has(column) ? "wide" : "", isNone ? "–" : shown(column, value));
+      const kind = [isNone && "none", WIDE.has(column) && "wide", LESSER.has(column) && "lesser"];
+      const cell = make("td", kind.filter(Boolean).join(" "), isNone ? "–" : shown(column, value));
       if (!isNone) cell.title = String(value);
       line.append(cell);
     });
