@@ -60,15 +60,22 @@ impl Listeners {
     /// # Errors
     /// A configuration error that names the variable when an address cannot be had.
     pub async fn bind(app: &App) -> Result<Self> {
-        let listener = async |name: &str, address: std::net::SocketAddr| {
-            let mend = format!("cannot listen on {address}; stop what listens there or change {name}");
-            TcpListener::bind(address).await.context(ErrorKind::Configuration, mend)
-        };
-        Ok(Self {
-            receive: listener("LAKEGRAM_LISTEN", app.settings.listen).await?,
-            console: listener("LAKEGRAM_CONSOLE", app.settings.console).await?,
-        })
+        let receive = bind("LAKEGRAM_LISTEN", app.settings.listen).await?;
+        Ok(Self { receive, console: Self::bind_console(app).await? })
     }
+
+    /// Binds the console's address alone.
+    ///
+    /// # Errors
+    /// As [`Self::bind`].
+    pub async fn bind_console(app: &App) -> Result<TcpListener> {
+        bind("LAKEGRAM_CONSOLE", app.settings.console).await
+    }
+}
+
+async fn bind(name: &str, address: std::net::SocketAddr) -> Result<TcpListener> {
+    let mend = format!("cannot listen on {address}; stop what listens there or change {name}");
+    TcpListener::bind(address).await.context(ErrorKind::Configuration, mend)
 }
 
 impl App {

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use arrow::array::{Array, AsArray};
+use arrow::array::{Array, AsArray, RecordBatch};
 use serde::Serialize;
+use serde_json::Value;
 
 use super::{App, TableRef};
-use crate::error::Result;
+use crate::error::{Context, ErrorKind, Result};
 use crate::pipeline::Pipeline;
 use crate::table::LakeTable;
 
@@ -57,6 +58,31 @@ impl App {
         Ok(surveys)
     }
 
+    /// The version of a table and its newest rows as JSON, newest first; `None` when it is not there yet.
+    ///
+    /// # Errors
+    /// When the store fails or the table is not understood.
+    pub async fn newest_rows(&self, table: &TableRef, limit: usize) -> Result<Option<(i64, Vec<Value>)>> {
+        let Some(opened) = LakeTable::open_existing(&self.storage, &table.path, &self.clock).await? else {
+            return Ok(None);
+        };
+        let mut files = opened.files().await?;
+        files.sort_by_key(|file| std::cmp::Reverse(file.modification_millis));
+        let mut rows = Vec::new();
+        for file in files {
+            if rows.len() >= limit {
+                break;
+            }
+            let batch = opened.read_file(&file, None).await?;
+            let first = batch.num_rows().saturating_sub(limit);
+            let mut newest = json_rows(&batch.slice(first, batch.num_rows() - first))?;
+            newest.reverse();
+            rows.append(&mut newest);
+        }
+        rows.truncate(limit);
+        Ok(Some((opened.version(), rows)))
+    }
+
     async fn survey_pipeline(&self, pipeline: &Pipeline) -> Result<PipelineSurvey> {
         let refs = self.tables(pipeline);
         let mut tables = Vec::new();
@@ -80,6 +106,13 @@ impl App {
             tables,
         })
     }
+}
+
+fn json_rows(batch: &RecordBatch) -> Result<Vec<Value>> {
+    let context = "rows cannot be written as JSON";
+    let mut writer = arrow::json::ArrayWriter::new(Vec::new());
+    writer.write(batch).and_then(|()| writer.finish()).context(ErrorKind::Corrupt, context)?;
+    serde_json::from_slice(&writer.into_inner()).context(ErrorKind::Corrupt, context)
 }
 
 async fn survey_table(table: &TableRef, opened: Option<&LakeTable>) -> Result<TableSurvey> {

@@ -10,7 +10,7 @@ use crate::id::random_id;
 use crate::llm::{ChatMessage, ChatRequest, ModelFault, Role};
 use crate::pipeline::Pipeline;
 use crate::storage::PutNew;
-use crate::table::{LakeTable, schema_conflict};
+use crate::table::{LakeTable, check_columns};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Options {
@@ -59,7 +59,7 @@ async fn check_tables(app: &App, pipeline: &Pipeline) -> Result<String> {
         let schema = crate::schema::load(&app.settings.schemas, file)?;
         if let Some(opened) = LakeTable::open_existing(&app.storage, &table.path, &app.clock).await? {
             there += 1;
-            schema_conflict(&opened.schema(), &schema).map_err(|error| error.during(&table.path))?;
+            check_columns(&table.path, &opened.schema(), &schema)?;
         }
     }
     Ok(format!("{there} of 3 tables are there and fit; the rest is made at the first start"))

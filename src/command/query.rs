@@ -46,7 +46,8 @@ mod sql {
     use super::Format;
     use crate::app::App;
     use crate::error::{Context, Error, ErrorKind, Result};
-    use crate::table::delta_table;
+    use crate::table::LakeTable;
+    use crate::table::delta::delta_table;
 
     /// The rows of a statement over the tables that are there.
     pub(super) async fn rows(app: &App, statement: &str) -> Result<Vec<RecordBatch>> {
@@ -55,7 +56,10 @@ mod sql {
         for pipeline in &app.pipelines {
             let schema = Arc::new(MemorySchemaProvider::new());
             for table in app.tables(pipeline) {
-                let Some(delta) = delta_table(&app.storage, &table.path).await? else { continue };
+                if LakeTable::open_existing(&app.storage, &table.path, &app.clock).await?.is_none() {
+                    continue;
+                }
+                let delta = delta_table(&app.storage, &table.path).await?;
                 delta
                     .update_datafusion_session(&session.state())
                     .context(ErrorKind::Corrupt, format!("cannot read the table {}", table.path))?;

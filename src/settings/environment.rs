@@ -49,6 +49,16 @@ impl Environment {
         Self { values: pairs.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect() }
     }
 
+    /// The same variables with these in the place of theirs.
+    #[must_use]
+    pub fn with<'a>(mut self, pairs: impl IntoIterator<Item = (&'a str, String)>) -> Self {
+        for (name, value) in pairs {
+            self.values.remove(&format!("{name}_FILE"));
+            self.values.insert(name.to_owned(), value);
+        }
+        self
+    }
+
     /// The value of `name`, or the content of the file that `name` with `_FILE` names. An empty value is none.
     ///
     /// # Errors
