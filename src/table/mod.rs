@@ -206,3 +206,6 @@ impl LakeTable {
         parquet::read_file(&self.log.storage, &self.log.table, file, wanted).await
     }
 }
+
+#[cfg(test)]
+mod tests;

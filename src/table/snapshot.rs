@@ -136,22 +136,22 @@ impl TableLog {
     }
 
     async fn read_to_head(&self, reading: &mut Reading, at: Option<i64>) -> Result<Reached> {
+        let mut listed = i64::MIN;
         loop {
-            let before = reading.version;
             self.read_on(reading, at).await?;
+            let next = reading.version + 1;
             if at == Some(reading.version) {
                 return Ok(Reached::Head);
             }
-            let beyond = self.beyond(reading.version, at).await?;
-            match beyond.checkpoint {
-                _ if beyond.next && reading.version > before => {}
-                Some(newer) if !beyond.next => return Ok(Reached::Gap(newer)),
-                _ if beyond.next => {
-                    let version = reading.version + 1;
-                    let text = format!("version {version} of table {} is listed and cannot be read", self.table);
-                    return Err(Error::unavailable(text));
-                }
-                _ if beyond.any || at.is_some() => return Err(self.hole(reading.version)),
+            if listed == next {
+                let text = format!("version {next} of table {} is listed and cannot be read", self.table);
+                return Err(Error::unavailable(text));
+            }
+            match self.beyond(reading.version, at).await? {
+                // Somebody has just made it.
+                Beyond { next: true, .. } => listed = next,
+                Beyond { checkpoint: Some(newer), .. } => return Ok(Reached::Gap(newer)),
+                beyond if beyond.any || at.is_some() => return Err(self.hole(reading.version)),
                 _ => return Ok(Reached::Head),
             }
         }
