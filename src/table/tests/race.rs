@@ -179,7 +179,11 @@ struct Writer {
 impl Writer {
     async fn new(storage: &Storage, plain: &Storage, clock: &Clock) -> Self {
         let (storage, plain, clock) = (storage.clone(), plain.clone(), clock.clone());
-        Self { table: open(&storage, &clock).await, storage, plain, clock, known: Vec::new() }
+        let table = open(&storage, &clock).await;
+        let mut writer = Self { table, storage, plain, clock, known: Vec::new() };
+        let added = writer.table.files().await.unwrap();
+        writer.learn(&[Commit { added, ..Commit::default() }]).await;
+        writer
     }
 
     async fn learn(&mut self, commits: &[Commit]) {
@@ -213,6 +217,26 @@ impl Writer {
         }
         panic!("{id} never came to the table");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn threads_on_a_local_folder_bring_every_row_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let (storage, clock) = (Storage::open(folder.path().to_str().unwrap()).unwrap(), Clock::system());
+    let writers = (0..4).map(|number| {
+        let (storage, clock) = (storage.clone(), clock.clone());
+        tokio::spawn(async move {
+            let mut writer = Writer::new(&storage, &storage, &clock).await;
+            for id in 0..6 {
+                writer.bring(id * 2 + number % 2).await;
+            }
+        })
+    });
+    for writer in futures::future::join_all(writers).await {
+        writer.unwrap();
+    }
+    assert_eq!(all_ids(&storage).await, (0..12).collect::<Vec<_>>());
+    assert_eq!(open(&storage, &clock).await.txn(STAGE), Some(12));
 }
 
 fn fault() -> impl Strategy<Value = Fault> {
