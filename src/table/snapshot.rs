@@ -151,10 +151,16 @@ impl TableLog {
                 // Somebody has just made it.
                 Beyond { next: true, .. } => listed = next,
                 Beyond { checkpoint: Some(newer), .. } => return Ok(Reached::Gap(newer)),
-                beyond if beyond.any || at.is_some() => return Err(self.hole(reading.version)),
+                _ if at.is_some() => return Err(self.gone(at)),
+                Beyond { any: true, .. } => return Err(self.hole(reading.version)),
                 _ => return Ok(Reached::Head),
             }
         }
+    }
+
+    fn gone(&self, at: Option<i64>) -> Error {
+        let version = at.unwrap_or_default();
+        Error::unavailable(format!("version {version} of table {} can no longer be read; open it again", self.table))
     }
 
     fn hole(&self, version: i64) -> Error {

@@ -81,6 +81,45 @@ async fn sql_reads_the_rows() {
     }
 }
 
+#[cfg(feature = "sql")]
+#[tokio::test]
+async fn no_reader_skips_a_file_that_holds_what_it_looks_for() {
+    use arrow::array::TimestampMicrosecondArray;
+    use arrow::datatypes::TimeUnit;
+    use deltalake::datafusion::prelude::SessionContext;
+
+    let (storage, clock) = (Storage::memory(), Clock::system());
+    let instant = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
+    let schema = columns(&[("at", instant), ("key", DataType::Utf8)]);
+    let stats_columns = vec!["at".to_owned(), "key".to_owned()];
+    let spec = TableSpec { schema: Arc::clone(&schema), stats_columns, ..spec() };
+    let mut table = LakeTable::open(&storage, &spec, &clock).await.unwrap();
+    let long = |end: &str| format!("{}{end}", "k".repeat(200));
+    for (micros, end) in [(1_760_000_000_123_456_i64, "a"), (1_760_000_001_000_001, "b")] {
+        let at: ArrayRef = Arc::new(TimestampMicrosecondArray::from(vec![micros]).with_timezone("UTC"));
+        let key: ArrayRef = Arc::new(StringArray::from(vec![long(end)]));
+        append(&mut table, STAGE, RecordBatch::try_new(Arc::clone(&schema), vec![at, key]).unwrap()).await;
+    }
+    let theirs = delta_table(&storage, &table_path()).await.unwrap();
+    let context = SessionContext::new();
+    theirs.update_datafusion_session(&context.state()).unwrap();
+    context.register_table("t", theirs.table_provider().await.unwrap()).unwrap();
+    let moment = "timestamp '2025-10-09T08:53:20.123456Z'";
+    for (condition, expected) in [
+        (format!("at = {moment}"), 1),
+        (format!("at > {moment}"), 1),
+        (format!("at >= {moment}"), 2),
+        (format!("at < {moment}"), 0),
+        (format!("key = '{}'", long("b")), 1),
+        (format!("key > '{}'", long("a")), 1),
+        (format!("key >= '{}'", long("a")), 2),
+    ] {
+        let answer = context.sql(&format!("select count(*) from t where {condition}")).await.unwrap();
+        let answer = answer.collect().await.unwrap();
+        assert_eq!(answer[0].column(0).as_primitive::<Int64Type>().value(0), expected, "{condition}");
+    }
+}
+
 #[tokio::test]
 async fn new_columns_land_in_the_same_commit_as_the_rows_that_bring_them() {
     let (storage, clock) = (Storage::memory(), Clock::system());

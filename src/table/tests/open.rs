@@ -153,3 +153,30 @@ async fn files_are_those_of_the_version_this_handle_has_seen() {
     let file = &behind.files().await.unwrap()[0];
     assert_eq!((file.num_records, &file.min_values["id"], &file.max_values["id"]), (Some(1), &1.into(), &1.into()));
 }
+
+#[tokio::test]
+async fn files_of_a_version_that_was_cleaned_away_ask_for_opening_again() {
+    let (storage, clock) = (Storage::memory(), Clock::system());
+    let (behind, mut ahead) = (open(&storage, &clock).await, open(&storage, &clock).await);
+    append(&mut ahead, STAGE, rows([1])).await;
+    checkpoint_and_clean(&storage).await;
+    let error = behind.files().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    assert!(error.to_string().contains("open it again"), "{error}");
+    assert_eq!(ahead.files().await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn the_shipped_schemas_make_tables_and_a_timestamp_without_a_zone_does_not() {
+    let (storage, clock) = (Storage::memory(), Clock::system());
+    for file in [crate::schema::MESSAGES, crate::schema::RESPONSES, crate::schema::REPLIES] {
+        let schema = crate::schema::built_in(file).unwrap();
+        let spec = TableSpec { path: Path::from(file), schema: Arc::clone(&schema), stats_columns: vec![] };
+        assert_eq!(LakeTable::open(&storage, &spec, &clock).await.unwrap().schema(), schema);
+        delta_table(&storage, &spec.path).await.unwrap();
+    }
+    let unzoned = DataType::Timestamp(arrow::datatypes::TimeUnit::Microsecond, None);
+    let spec = TableSpec { schema: columns(&[("at", unzoned)]), ..spec() };
+    let error = LakeTable::open(&storage, &spec, &clock).await.unwrap_err();
+    assert!(error.kind() == ErrorKind::Configuration && error.to_string().contains("zone UTC"), "{error}");
+}

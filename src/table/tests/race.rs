@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use super::faulty::{Fault, scripted};
 use super::*;
 use crate::error::ErrorKind;
+use crate::table::commit::{Landing, News, Provenance};
 
 fn fenced(outcome: CommitOutcome) -> Vec<Commit> {
     match outcome {
@@ -90,6 +91,27 @@ async fn a_race_with_a_changed_type_is_refused_by_name() {
     let plan = Append { rows: Some(rows([3])), fence: Fence { app_id: STAGE.to_owned(), seen: 0 }, progress: vec![] };
     let error = table.append(plan).await.unwrap_err();
     assert!(error.to_string().contains("column id of table bronze/messages is string where long was meant"), "{error}");
+}
+
+#[tokio::test]
+async fn a_commit_is_shown_every_winner_and_may_withdraw() {
+    let (storage, clock) = (Storage::memory(), Clock::system());
+    let (mut one, mut two) = (open(&storage, &clock).await, open(&storage, &clock).await);
+    append(&mut one, STAGE, rows([1])).await;
+    append(&mut one, STAGE, rows([2])).await;
+    let parameters = serde_json::json!({});
+    let provenance = Provenance { operation: "OPTIMIZE", metrics: parameters.clone(), parameters, blind_append: false };
+    let mut shown = Vec::new();
+    let landing = two.land(&provenance, |state, news| {
+        let News::Commits(passed) = news else { panic!("a gap where there is none") };
+        shown.push((state.version, passed.iter().map(|commit| commit.version).collect::<Vec<_>>()));
+        Ok(passed.is_empty().then(Vec::new))
+    });
+    assert_eq!(landing.await.unwrap(), Landing::Withdrawn);
+    assert_eq!(shown, [(0, vec![]), (2, vec![1, 2])]);
+    let landing = two.land(&provenance, |_, _| Ok(Some(Vec::new()))).await.unwrap();
+    assert_eq!(landing, Landing::Landed { version: 3, earlier: false });
+    assert_eq!(all_ids(&storage).await, [1, 2]);
 }
 
 #[tokio::test]
