@@ -21,6 +21,8 @@ use crate::storage::{Storage, StorageKey};
 const READ_AHEAD: usize = 8;
 /// How often a reading that was overtaken by a clean-up starts again.
 const TRIES: usize = 4;
+/// More parts than this no checkpoint has.
+const PARTS: u32 = 100_000;
 /// Keys in one page of a listing.
 const PAGE: usize = 1_000;
 
@@ -107,6 +109,7 @@ impl TableLog {
         let path = StorageKey::LastCheckpoint { table: self.table.clone() }.path();
         let hint = self.storage.get(&path).await.map_err(|error| self.during(error))?;
         let hint = hint.and_then(|bytes| serde_json::from_slice::<Hint>(&bytes).ok());
+        let hint = hint.filter(|hint| hint.version >= 0 && hint.parts.is_none_or(|parts| (1..=PARTS).contains(&parts)));
         Ok(hint.map(|hint| Checkpoint { version: hint.version, parts: hint.parts }))
     }
 

@@ -125,6 +125,18 @@ async fn a_cleaned_log_opens_from_its_checkpoint_with_every_txn_even_when_the_hi
 }
 
 #[tokio::test]
+async fn a_hint_that_makes_no_sense_is_no_hint() {
+    let (storage, clock) = (Storage::memory(), Clock::system());
+    let mut table = open(&storage, &clock).await;
+    append(&mut table, STAGE, rows([1])).await;
+    let hint_path = StorageKey::LastCheckpoint { table: table_path() }.path();
+    for hint in ["", "{", r#"{"version":-1}"#, r#"{"version":1,"parts":4294967295}"#, r#"{"version":999}"#] {
+        storage.put_overwrite(&hint_path, hint.into()).await.unwrap();
+        assert_eq!(open(&storage, &clock).await.version(), 1, "{hint}");
+    }
+}
+
+#[tokio::test]
 async fn a_hint_that_points_below_a_cleaned_log_is_overruled_by_the_listing() {
     let (storage, clock) = (Storage::memory(), Clock::system());
     let mut table = open(&storage, &clock).await;
