@@ -43,7 +43,7 @@ struct Shape {
 impl LakeTable {
     /// Appends in O(1): one Parquet put and one create-only commit put. Retries what fails for the moment with the
     /// same bytes, within the attempt's ten minutes. Columns that the rows have and the table lacks are added in the
-    /// same commit.
+    /// same commit. May be dropped at any point: a commit that lands all the same fences the next append.
     ///
     /// # Errors
     /// Unavailable when the store fails; Fatal when the disk fails; Configuration when the rows do not fit the table.

@@ -97,3 +97,46 @@ pub(crate) fn actions(bytes: Bytes, with_files: bool) -> Result<Vec<Action>> {
     }
     Ok(actions)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn newest(names: &[&str]) -> Option<Checkpoint> {
+        let mut newest = Newest::default();
+        for (version, rest) in names.iter().filter_map(|name| split_version(name)) {
+            newest.take(version, rest);
+        }
+        newest.complete()
+    }
+
+    #[test]
+    fn a_checkpoint_with_a_part_missing_is_none() {
+        let names = [
+            "00000000000000000003.checkpoint.parquet",
+            "00000000000000000003.json",
+            "00000000000000000005.checkpoint.0000000001.0000000002.parquet",
+            "00000000000000000005.json",
+            "_last_checkpoint",
+            "6.checkpoint.parquet",
+        ];
+        assert_eq!(newest(&names), Some(Checkpoint { version: 3, parts: None }));
+        assert_eq!(newest(&names[3..]), None);
+    }
+
+    #[test]
+    fn the_parts_of_a_checkpoint_are_found_under_the_names_they_have() {
+        let names = [
+            "00000000000000000005.checkpoint.0000000001.0000000002.parquet",
+            "00000000000000000005.checkpoint.0000000002.0000000002.parquet",
+        ];
+        let found = newest(&names).unwrap();
+        let paths: Vec<String> = found.paths(&Path::from("t")).into_iter().map(|path| path.to_string()).collect();
+        assert_eq!(paths, names.map(|name| format!("t/{name}")));
+    }
+
+    #[test]
+    fn bytes_that_are_no_checkpoint_are_corrupt() {
+        assert_eq!(actions(Bytes::from_static(b"PAR1"), true).unwrap_err().kind(), ErrorKind::Corrupt);
+    }
+}

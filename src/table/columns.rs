@@ -23,6 +23,9 @@ const WRITER_FEATURES: [&str; 4] = ["appendOnly", "invariants", "changeDataFeed"
 /// Column metadata with which a writer has to compute or check values.
 const RULES: [&str; 4] = ["delta.invariants", "delta.generationExpression", "delta.identity.start", "CURRENT_DEFAULT"];
 
+/// The table property that names the columns with statistics.
+const STATS_PROPERTY: &str = "delta.dataSkippingStatsColumns";
+
 /// The protocol of the tables we make: the one that every reader of Delta understands.
 pub(crate) fn new_protocol() -> Protocol {
     Protocol { min_reader_version: 1, min_writer_version: 2, ..Protocol::default() }
@@ -58,8 +61,6 @@ pub(crate) fn new_metadata(
         ..MetaData::default()
     })
 }
-
-const STATS_PROPERTY: &str = "delta.dataSkippingStatsColumns";
 
 /// The columns whose statistics the table's properties ask for.
 pub(crate) fn stats_columns(metadata: &MetaData) -> Vec<String> {
@@ -184,6 +185,10 @@ pub(crate) fn file_schema(table: &Path, schema: &SchemaRef, rows: &RecordBatch) 
 }
 
 fn delta_field(table: &Path, field: &Field) -> Result<StructField> {
+    // A timestamp without a zone is a table feature of its own, which our tables do not ask of their readers.
+    if delta_type(table, field)?.to_string().contains("timestamp_ntz") {
+        return Err(Error::configuration(format!("{}; give its timestamps the zone UTC", unfit(table, field))));
+    }
     let nullable = field.clone().with_nullable(true);
     StructField::try_from_arrow(&nullable).context(ErrorKind::Configuration, unfit(table, field))
 }

@@ -64,3 +64,50 @@ impl Recent {
         Some(self.commits.iter().skip(start).cloned().collect())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn commit(version: i64, fence: Option<i64>) -> Commit {
+        let txns = fence.map(|value| ("stage".to_owned(), value)).into_iter().collect();
+        Commit { version, txns, ..Commit::default() }
+    }
+
+    fn since(recent: &Recent, seen: i64) -> Option<Vec<i64>> {
+        let commits = recent.since(&Fence { app_id: "stage".to_owned(), seen })?;
+        Some(commits.iter().map(|commit| commit.version).collect())
+    }
+
+    #[test]
+    fn what_a_planner_missed_starts_after_the_commit_it_saw_last() {
+        let mut recent = Recent::from(&BTreeMap::from([("stage".to_owned(), 7)]));
+        for (version, fence) in [(11, None), (12, Some(8)), (13, None), (14, Some(9))] {
+            recent.push(commit(version, fence));
+        }
+        assert_eq!(since(&recent, 7), Some(vec![11, 12, 13, 14]));
+        assert_eq!(since(&recent, 8), Some(vec![13, 14]));
+        assert_eq!(since(&recent, 9), Some(vec![]));
+        assert_eq!((since(&recent, 6), since(&recent, 10)), (None, None));
+    }
+
+    #[test]
+    fn old_commits_are_forgotten_and_then_missed() {
+        let limit = i64::try_from(RECENT_LIMIT).unwrap();
+        let mut recent = Recent::from(&BTreeMap::new());
+        (1..=limit + 5).for_each(|value| recent.push(commit(value, Some(value))));
+        assert_eq!(recent.commits.len(), RECENT_LIMIT);
+        assert_eq!(since(&recent, 4), None);
+        assert_eq!(since(&recent, 5).map(|missed| missed.len()), Some(RECENT_LIMIT));
+    }
+
+    #[tokio::test]
+    async fn age_follows_the_clock_that_says_longer() {
+        let clock = Clock::system();
+        let moment = Moment::now(&clock);
+        clock.step(-3_600_000_000);
+        assert!(moment.age(&clock) < LIFE);
+        clock.step(2 * 3_600_000_000);
+        assert!(moment.age(&clock) > LIFE);
+    }
+}

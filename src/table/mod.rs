@@ -86,11 +86,12 @@ pub struct Fence {
 /// One commit of a stage.
 #[derive(Clone, Debug)]
 pub struct Append {
-    /// The rows; `None` for a commit of progress alone.
+    /// The rows; `None` for a commit of progress alone. Columns the table lacks are added to it, nullable, in the same
+    /// commit; columns the rows lack are null.
     pub rows: Option<RecordBatch>,
     /// Raised by one with this commit, and refused unless it still holds what was seen.
     pub fence: Fence,
-    /// Positions and watermarks that ride along, as txns.
+    /// Positions and watermarks that ride along, as txns. One that the table has gone past already is left out.
     pub progress: Vec<(String, i64)>,
 }
 
@@ -206,3 +207,6 @@ impl LakeTable {
         parquet::read_file(&self.log.storage, &self.log.table, file, wanted).await
     }
 }
+
+#[cfg(test)]
+mod tests;

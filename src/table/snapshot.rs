@@ -21,6 +21,8 @@ use crate::storage::{Storage, StorageKey};
 const READ_AHEAD: usize = 8;
 /// How often a reading that was overtaken by a clean-up starts again.
 const TRIES: usize = 4;
+/// More parts than this no checkpoint has.
+const PARTS: u32 = 100_000;
 /// Keys in one page of a listing.
 const PAGE: usize = 1_000;
 
@@ -107,6 +109,7 @@ impl TableLog {
         let path = StorageKey::LastCheckpoint { table: self.table.clone() }.path();
         let hint = self.storage.get(&path).await.map_err(|error| self.during(error))?;
         let hint = hint.and_then(|bytes| serde_json::from_slice::<Hint>(&bytes).ok());
+        let hint = hint.filter(|hint| hint.version >= 0 && hint.parts.is_none_or(|parts| (1..=PARTS).contains(&parts)));
         Ok(hint.map(|hint| Checkpoint { version: hint.version, parts: hint.parts }))
     }
 
@@ -136,25 +139,31 @@ impl TableLog {
     }
 
     async fn read_to_head(&self, reading: &mut Reading, at: Option<i64>) -> Result<Reached> {
+        let mut listed = i64::MIN;
         loop {
-            let before = reading.version;
             self.read_on(reading, at).await?;
+            let next = reading.version + 1;
             if at == Some(reading.version) {
                 return Ok(Reached::Head);
             }
-            let beyond = self.beyond(reading.version, at).await?;
-            match beyond.checkpoint {
-                _ if beyond.next && reading.version > before => {}
-                Some(newer) if !beyond.next => return Ok(Reached::Gap(newer)),
-                _ if beyond.next => {
-                    let version = reading.version + 1;
-                    let text = format!("version {version} of table {} is listed and cannot be read", self.table);
-                    return Err(Error::unavailable(text));
-                }
-                _ if beyond.any || at.is_some() => return Err(self.hole(reading.version)),
+            if listed == next {
+                let text = format!("version {next} of table {} is listed and cannot be read", self.table);
+                return Err(Error::unavailable(text));
+            }
+            match self.beyond(reading.version, at).await? {
+                // Somebody has just made it.
+                Beyond { next: true, .. } => listed = next,
+                Beyond { checkpoint: Some(newer), .. } => return Ok(Reached::Gap(newer)),
+                _ if at.is_some() => return Err(self.gone(at)),
+                Beyond { any: true, .. } => return Err(self.hole(reading.version)),
                 _ => return Ok(Reached::Head),
             }
         }
+    }
+
+    fn gone(&self, at: Option<i64>) -> Error {
+        let version = at.unwrap_or_default();
+        Error::unavailable(format!("version {version} of table {} can no longer be read; open it again", self.table))
     }
 
     fn hole(&self, version: i64) -> Error {
