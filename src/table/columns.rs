@@ -116,6 +116,14 @@ pub(crate) fn arrow_schema(table: &Path, metadata: &MetaData) -> Result<SchemaRe
     }
 }
 
+/// Checks that the columns of `wanted` that a table has are of the same type.
+///
+/// # Errors
+/// A configuration error that names table, column and both types.
+pub fn check_columns(table: &Path, have: &Schema, wanted: &Schema) -> Result<()> {
+    missing(table, have, wanted).map(drop)
+}
+
 /// The columns of `wanted` that the table lacks.
 ///
 /// # Errors

@@ -31,6 +31,7 @@ use self::state::State;
 use crate::clock::Clock;
 use crate::error::{Error, Result};
 
+pub use self::columns::check_columns;
 pub use self::tail::{Tail, TailStep};
 
 /// What a table must be.
