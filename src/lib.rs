@@ -4,7 +4,10 @@
 //! A module uses only floors below its own; see `docs/architecture.md`.
 
 pub mod admission;
+pub mod app;
 pub mod clock;
+pub mod command;
+pub mod console;
 pub mod demo;
 pub mod error;
 pub mod hint;

@@ -87,11 +87,7 @@ impl Puller {
     }
 
     /// Lands what was pulled, in order. The offset, which makes Telegram forget, moves only past what is durable.
-    async fn land(
-        &self,
-        updates: &[Box<serde_json::value::RawValue>],
-        offset: &mut Option<i64>,
-    ) -> Option<Duration> {
+    async fn land(&self, updates: &[Box<serde_json::value::RawValue>], offset: &mut Option<i64>) -> Option<Duration> {
         #[derive(serde::Deserialize)]
         struct Id {
             update_id: i64,

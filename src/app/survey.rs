@@ -98,7 +98,8 @@ impl App {
             survey.reader_watermark = table.reader_watermark.as_ref().and_then(|name| txns.get(name)).copied();
         }
         let lane_prefix = format!("lakegram/{}/lane/", pipeline.name);
-        let positions = txns.iter().filter_map(|(name, micros)| Some((name.strip_prefix(&lane_prefix)?.to_owned(), *micros)));
+        let positions =
+            txns.iter().filter_map(|(name, micros)| Some((name.strip_prefix(&lane_prefix)?.to_owned(), *micros)));
         Ok(PipelineSurvey {
             pipeline: pipeline.name.to_string(),
             positions: positions.collect(),

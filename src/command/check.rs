@@ -26,7 +26,8 @@ struct Finding {
 pub(super) async fn check(app: App) -> Result<Verdict> {
     let mut findings = vec![Finding { what: "storage".to_owned(), outcome: check_storage(&app).await }];
     for pipeline in &app.pipelines {
-        let mut add = |what: &str, outcome| findings.push(Finding { what: format!("{}: {what}", pipeline.name), outcome });
+        let mut add =
+            |what: &str, outcome| findings.push(Finding { what: format!("{}: {what}", pipeline.name), outcome });
         add("schemas and tables", check_tables(&app, pipeline).await);
         add("lane", check_lane(&app, pipeline));
         add("webhook secret", app.secrets(pipeline).map(|secrets| format!("{} set", secrets.len())));
@@ -90,8 +91,7 @@ async fn check_bot(app: &App, pipeline: &Pipeline) -> Result<String> {
 async fn check_model(app: &App, pipeline: &Pipeline) -> Result<String> {
     let model = app.model_client(pipeline)?;
     let question = ChatMessage { role: Role::User, content: "Say ok.".to_owned() };
-    let request =
-        ChatRequest { messages: vec![question], request_id: random_id().to_string(), max_tokens: Some(16) };
+    let request = ChatRequest { messages: vec![question], request_id: random_id().to_string(), max_tokens: Some(16) };
     match model.complete(&request).await {
         Ok(answer) => Ok(format!("{} answers", answer.model.unwrap_or_else(|| pipeline.silver.model.name.clone()))),
         Err(ModelFault::Rejected { message } | ModelFault::Misconfigured { message }) => {

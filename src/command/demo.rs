@@ -79,14 +79,18 @@ pub(super) async fn demo(
     stop.cancel();
     pages.abort();
     served?;
-    output::print(&format!("\n  The data stays in {data}:\n  LAKEGRAM_DATA={data} lakegram query \"select text from bronze\"\n"))
+    output::print(&format!(
+        "\n  The data stays in {data}:\n  LAKEGRAM_DATA={data} lakegram query \"select text from bronze\"\n"
+    ))
 }
 
 async fn page_listener(port: u16) -> Result<TcpListener> {
     match TcpListener::bind(("127.0.0.1", port)).await {
         Ok(listener) => Ok(listener),
         // Somebody has the usual port; any other is as good.
-        Err(_) => TcpListener::bind(("127.0.0.1", 0)).await.context(ErrorKind::Unavailable, "no port for the chat page"),
+        Err(_) => {
+            TcpListener::bind(("127.0.0.1", 0)).await.context(ErrorKind::Unavailable, "no port for the chat page")
+        }
     }
 }
 

@@ -33,7 +33,8 @@ pub(super) async fn maintain(app: App, _options: Options, stop: CancellationToke
 }
 
 fn shown(upkeep: &[TableUpkeep]) -> String {
-    let header = ["pipeline", "table", "files compacted", "into", "checkpoint", "log entries deleted", "files vacuumed"];
+    let header =
+        ["pipeline", "table", "files compacted", "into", "checkpoint", "log entries deleted", "files vacuumed"];
     let rows = upkeep.iter().map(|upkeep| {
         let mut row = vec![upkeep.pipeline.clone(), upkeep.table.path.to_string()];
         match &upkeep.done {

@@ -68,7 +68,9 @@ mod sql {
                     .await
                     .context(ErrorKind::Corrupt, format!("cannot read the table {}", table.path))?;
                 let refused = "cannot name the table";
-                schema.register_table(table.name.to_owned(), Arc::clone(&provider)).context(ErrorKind::Fatal, refused)?;
+                schema
+                    .register_table(table.name.to_owned(), Arc::clone(&provider))
+                    .context(ErrorKind::Fatal, refused)?;
                 if app.pipelines.len() == 1 {
                     session.register_table(table.name, provider).context(ErrorKind::Fatal, refused)?;
                 }

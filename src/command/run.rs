@@ -45,7 +45,8 @@ pub(super) async fn run(app: App, options: Options, stop: CancellationToken) -> 
 
 fn spinner() -> Option<ProgressBar> {
     std::io::stderr().is_terminal().then(|| {
-        let style = ProgressStyle::with_template("{spinner} {elapsed} {msg}").unwrap_or_else(|_| ProgressStyle::default_spinner());
+        let style = ProgressStyle::with_template("{spinner} {elapsed} {msg}")
+            .unwrap_or_else(|_| ProgressStyle::default_spinner());
         let spinner = ProgressBar::new_spinner().with_style(style);
         spinner.enable_steady_tick(Duration::from_millis(120));
         spinner

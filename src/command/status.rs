@@ -21,7 +21,8 @@ pub(super) struct Options {
 pub(super) async fn status(app: App, options: Options) -> Result<Verdict> {
     let surveys = app.survey().await?;
     if options.json {
-        let text = serde_json::to_string_pretty(&surveys).context(ErrorKind::Corrupt, "the status cannot be written")?;
+        let text =
+            serde_json::to_string_pretty(&surveys).context(ErrorKind::Corrupt, "the status cannot be written")?;
         return output::print(&text);
     }
     for survey in &surveys {
@@ -54,7 +55,10 @@ fn shown(survey: &PipelineSurvey, now: Timestamp) -> String {
     for (lane, micros) in &survey.positions {
         let position = Timestamp::from_micros(*micros);
         let age = Duration::from_secs(now.since(position).as_secs());
-        text.push_str(&format!("lane {lane}: ingested for good to {position}, {} ago\n", humantime::format_duration(age)));
+        text.push_str(&format!(
+            "lane {lane}: ingested for good to {position}, {} ago\n",
+            humantime::format_duration(age)
+        ));
     }
     text
 }

@@ -54,3 +54,9 @@ pub async fn maintain(
 ) -> Result<MaintainSummary> {
     todo!()
 }
+
+impl Default for MaintainOptions {
+    fn default() -> Self {
+        todo!()
+    }
+}

@@ -159,20 +159,26 @@ impl Tail {
     /// The rows of these files, in their order; `None` when one is gone.
     async fn read_files(&self, files: &[DataFile], schema: &SchemaRef) -> Result<Option<Vec<RecordBatch>>> {
         let wanted = self.wanted(schema);
-        let reads = files.iter().map(|file| {
-            let wanted = SchemaRef::clone(&wanted);
-            async move {
-                let location = file.location(&self.log.table)?;
-                let Some(bytes) = self.log.storage.get(&location).await? else { return Ok(None) };
-                let decoded = tokio::task::spawn_blocking(move || parquet::decode(bytes, &wanted)).await;
-                let rows = decoded.context(ErrorKind::Unavailable, "read a Parquet file")?;
-                rows.map(Some).map_err(|error| error.during(location))
-            }
-        });
+        let mut reads = Vec::with_capacity(files.len());
+        for file in files {
+            reads.push(read_if_there(
+                self.log.storage.clone(),
+                file.location(&self.log.table)?,
+                SchemaRef::clone(&wanted),
+            ));
+        }
         let batches: Vec<Option<RecordBatch>> =
             stream::iter(reads).buffered(READ_AHEAD).try_collect::<Vec<_>>().await?;
         Ok(batches.into_iter().collect())
     }
+}
+
+/// The rows of a file; `None` when it is gone.
+async fn read_if_there(storage: Storage, location: Path, wanted: SchemaRef) -> Result<Option<RecordBatch>> {
+    let Some(bytes) = storage.get(&location).await? else { return Ok(None) };
+    let decoded = tokio::task::spawn_blocking(move || parquet::decode(bytes, &wanted)).await;
+    let rows = decoded.context(ErrorKind::Unavailable, "read a Parquet file")?;
+    rows.map(Some).map_err(|error| error.during(location))
 }
 
 #[cfg(test)]

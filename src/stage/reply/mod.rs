@@ -4,7 +4,6 @@
 mod intent;
 mod ledger;
 mod pace;
-mod queue;
 mod rows;
 mod sender;
 
@@ -20,8 +19,9 @@ use tokio_util::sync::CancellationToken;
 
 use self::intent::Intents;
 use self::ledger::{Ledger, Outcome, Status};
-use self::queue::ReplyQueue;
 use self::sender::{Job, LedgerCall, Sender};
+use super::chats::ChatQueue;
+use super::watermark::Watermark;
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{BotId, Name, random_id};
@@ -86,7 +86,8 @@ struct ReplyMetrics {
 pub struct ReplyStage {
     ledger: Ledger,
     tail: Tail,
-    queue: ReplyQueue,
+    queue: ChatQueue<Job>,
+    watermark: Watermark,
     sender: Arc<Sender>,
     calls: mpsc::Receiver<LedgerCall>,
     jobs: JoinSet<(Job, Result<bool>)>,
@@ -132,7 +133,8 @@ impl ReplyStage {
         };
         sender.adopt_intents(&ledger).await?;
         Ok(Self {
-            queue: ReplyQueue::new(watermark),
+            queue: ChatQueue::new(),
+            watermark: Watermark::new(watermark),
             watermark_committed_at: clock.monotonic(),
             sender: Arc::new(sender),
             jobs: JoinSet::new(),
@@ -166,7 +168,7 @@ impl ReplyStage {
                 event = Self::next_event(&mut self.calls, &mut self.jobs) => self.handle(event).await?,
             }
         }
-        self.ledger.record(Vec::new(), self.queue.watermark()).await?;
+        self.ledger.record(Vec::new(), self.watermark.value()).await?;
         self.summary.waiting = self.queue.len() as u64;
         Ok(self.summary.clone())
     }
@@ -190,27 +192,42 @@ impl ReplyStage {
                 }
                 Err(error) => return Err(error),
             };
-            let clock = self.clock.clone();
-            let timer = clock.sleep(wait);
-            tokio::pin!(timer);
+            let until = self.clock.monotonic() + wait;
             loop {
-                tokio::select! {
-                    () = stop.cancelled() => return self.drain().await,
-                    event = Self::next_event(&mut self.calls, &mut self.jobs) => {
+                match self.next_wake(&mut silver_versions, hints_live, until, &stop).await {
+                    Wake::Stop => return self.drain().await,
+                    Wake::Timer => break,
+                    Wake::Hint(version) => {
+                        (hints_live, hinted) = (version.is_some(), version);
+                        break;
+                    }
+                    Wake::Event(event) => {
                         self.handle(event).await?;
                         if self.queue.len() + 1 == MAX_WAITING {
                             break;
                         }
                     }
-                    changed = silver_versions.changed(), if hints_live => {
-                        hints_live = changed.is_ok();
-                        hinted = hints_live.then(|| *silver_versions.borrow_and_update());
-                        break;
-                    }
-                    () = &mut timer => break,
                 }
             }
             self.commit_watermark().await?;
+        }
+    }
+
+    async fn next_wake(
+        &mut self,
+        silver_versions: &mut watch::Receiver<i64>,
+        hints_live: bool,
+        until: Duration,
+        stop: &CancellationToken,
+    ) -> Wake {
+        let timer = self.clock.sleep(until.saturating_sub(self.clock.monotonic()));
+        tokio::select! {
+            () = stop.cancelled() => Wake::Stop,
+            event = Self::next_event(&mut self.calls, &mut self.jobs) => Wake::Event(event),
+            changed = silver_versions.changed(), if hints_live => {
+                Wake::Hint(changed.is_ok().then(|| *silver_versions.borrow_and_update()))
+            }
+            () = timer => Wake::Timer,
         }
     }
 
@@ -246,9 +263,17 @@ impl ReplyStage {
     }
 
     fn take(&mut self, version: i64, answers: Vec<rows::Answer>) {
-        let ours = answers.into_iter().filter(|answer| answer.bot_id == self.bot_id);
-        self.queue.add(version, ours.map(|answer| Job { silver_version: version, answer }).collect());
+        let ours: Vec<_> = answers.into_iter().filter(|answer| answer.bot_id == self.bot_id).collect();
+        self.watermark.read(version, ours.len());
+        for answer in ours {
+            self.queue.push(answer.chat_id, Job { silver_version: version, answer });
+        }
         self.start_ready();
+    }
+
+    fn done(&mut self, job: &Job) {
+        self.queue.done(job.answer.chat_id);
+        self.watermark.done(job.silver_version);
     }
 
     fn start_ready(&mut self) {
@@ -277,7 +302,7 @@ impl ReplyStage {
             Event::Calls(calls) => self.answer(calls).await,
             Event::Ended(job, Ok(done)) => {
                 if done {
-                    self.queue.done(&job);
+                    self.done(&job);
                 }
                 self.start_ready();
                 Ok(())
@@ -316,7 +341,7 @@ impl ReplyStage {
     }
 
     async fn commit(&mut self, outcomes: Vec<Outcome>) -> Result<()> {
-        self.ledger.record(outcomes.clone(), self.queue.watermark()).await?;
+        self.ledger.record(outcomes.clone(), self.watermark.value()).await?;
         self.watermark_committed_at = self.clock.monotonic();
         for outcome in &outcomes {
             match outcome.status {
@@ -350,8 +375,8 @@ impl ReplyStage {
 
     async fn commit_watermark(&mut self) -> Result<()> {
         let due = self.clock.monotonic().saturating_sub(self.watermark_committed_at) >= WATERMARK_EVERY;
-        if due && self.queue.watermark() > self.ledger.watermark() {
-            self.ledger.record(Vec::new(), self.queue.watermark()).await?;
+        if due && self.watermark.value() > self.ledger.watermark() {
+            self.ledger.record(Vec::new(), self.watermark.value()).await?;
             self.watermark_committed_at = self.clock.monotonic();
         }
         Ok(())
@@ -363,13 +388,22 @@ impl ReplyStage {
         while !self.jobs.is_empty() {
             let event = Self::next_event(&mut self.calls, &mut self.jobs).await;
             match event {
-                Event::Ended(job, Ok(true)) => self.queue.done(&job),
+                Event::Ended(job, Ok(true)) => self.done(&job),
                 Event::Ended(_, Ok(false)) => {}
                 event => self.handle(event).await?,
             }
         }
-        self.ledger.record(Vec::new(), self.queue.watermark()).await
+        self.ledger.record(Vec::new(), self.watermark.value()).await
     }
+}
+
+/// What the stage wakes for.
+enum Wake {
+    Stop,
+    Timer,
+    /// A version of silver; `None` when no more hints will come.
+    Hint(Option<i64>),
+    Event(Event),
 }
 
 enum Event {

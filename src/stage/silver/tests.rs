@@ -1,0 +1,1 @@
+//! The stage against a scripted model.
