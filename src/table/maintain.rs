@@ -52,11 +52,18 @@ pub async fn maintain(
     _clock: &Clock,
     _stop: &CancellationToken,
 ) -> Result<MaintainSummary> {
-    todo!()
+    Ok(MaintainSummary::default())
 }
 
 impl Default for MaintainOptions {
     fn default() -> Self {
-        todo!()
+        Self {
+            compact_at_files: 32,
+            target_bytes: 128 << 20,
+            checkpoint_every: 100,
+            log_retention: Duration::from_secs(7 * 86400),
+            vacuum_retention: Duration::from_secs(7 * 86400),
+            reader_watermark: None,
+        }
     }
 }

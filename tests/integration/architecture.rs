@@ -2,8 +2,10 @@
 
 use std::path::Path;
 
-const FLOORS: [&[&str]; 8] = [
-    &["clock", "id", "error"],
+const FLOORS: [&[&str]; 9] = [
+    &["clock", "error"],
+    // On the ground floor as well; its constructors return our error.
+    &["id"],
     &["settings", "telemetry", "retry", "shutdown", "admission", "hint"],
     &["storage", "schema", "pipeline"],
     &["table", "llm", "telegram"],

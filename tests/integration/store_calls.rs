@@ -1,4 +1,1 @@
 //! The calls of the store that one message costs, from webhook to recorded reply.
-
-#[tokio::test]
-async fn placeholder() {}

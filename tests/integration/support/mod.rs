@@ -1,7 +1,7 @@
 //! `TestApp`: the real binary with its own data folder, a Bot API stand-in and a model stand-in.
 #![allow(clippy::disallowed_methods)]
 
-pub mod readers;
+pub(crate) mod readers;
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -13,11 +13,11 @@ use lakegram::demo::model::{ModelStandIn, ModelStandInOptions};
 use lakegram::demo::telegram::{Options, TelegramStandIn};
 
 /// Longer than anything a test waits for on a busy machine.
-pub const PATIENCE: Duration = Duration::from_secs(90);
-pub const SECRET: &str = "integration-secret";
+pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
+pub(crate) const SECRET: &str = "integration-secret";
 
 /// A world for one test. Everything in it stops when it is dropped.
-pub struct TestApp {
+pub(crate) struct TestApp {
     pub telegram: TelegramStandIn,
     pub model: ModelStandIn,
     folder: tempfile::TempDir,
@@ -26,20 +26,21 @@ pub struct TestApp {
 }
 
 /// A running `lakegram`.
-pub struct Running {
+pub(crate) struct Running {
     child: Child,
-    lines: mpsc::Receiver<String>,
+    /// Taken in to the end, so that the program never blocks on its log.
+    _lines: mpsc::Receiver<String>,
     pub url: String,
     pub console: String,
 }
 
 impl TestApp {
-    pub async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         let options = Options { first_retry_delay: Duration::from_millis(200), ..Options::default() };
         Self::with_telegram(options).await
     }
 
-    pub async fn with_telegram(options: Options) -> Self {
+    pub(crate) async fn with_telegram(options: Options) -> Self {
         Self {
             telegram: TelegramStandIn::start(options).await.unwrap(),
             model: ModelStandIn::start(ModelStandInOptions::default()).await.unwrap(),
@@ -50,27 +51,27 @@ impl TestApp {
     }
 
     /// Sets a key of the pipeline file for every command.
-    pub fn set(mut self, pair: &str) -> Self {
+    pub(crate) fn set(mut self, pair: &str) -> Self {
         self.arguments.extend(["--set".to_owned(), pair.to_owned()]);
         self
     }
 
     /// Sets or replaces a variable for every command.
-    pub fn variable(mut self, name: &str, value: &str) -> Self {
+    pub(crate) fn variable(mut self, name: &str, value: &str) -> Self {
         self.variables.push((name.to_owned(), value.to_owned()));
         self
     }
 
-    pub fn data(&self) -> PathBuf {
+    pub(crate) fn data(&self) -> PathBuf {
         self.folder.path().join("data")
     }
 
-    pub fn folder(&self) -> &Path {
+    pub(crate) fn folder(&self) -> &Path {
         self.folder.path()
     }
 
     /// A command of the real binary in this world.
-    pub fn command(&self, arguments: &[&str]) -> Command {
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_lakegram"));
         command.args(arguments).args(&self.arguments).current_dir(self.folder.path()).env_clear();
         command
@@ -90,37 +91,37 @@ impl TestApp {
     }
 
     /// Runs a command to its end.
-    pub async fn run(&self, arguments: &[&str]) -> Output {
+    pub(crate) async fn run(&self, arguments: &[&str]) -> Output {
         let mut command = self.command(arguments);
         tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap()
     }
 
     /// Runs a command to its end and returns its standard output; fails when it does.
-    pub async fn stdout(&self, arguments: &[&str]) -> String {
+    pub(crate) async fn stdout(&self, arguments: &[&str]) -> String {
         let output = self.run(arguments).await;
         assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap()
     }
 
     /// Starts `serve` and points Telegram's webhook at it.
-    pub async fn serve(&self) -> Running {
+    pub(crate) async fn serve(&self) -> Running {
         let running = self.start(&["serve"]).await;
         self.set_webhook(&running).await;
         running
     }
 
-    pub async fn set_webhook(&self, running: &Running) {
+    pub(crate) async fn set_webhook(&self, running: &Running) {
         let mut command = self.command(&["webhook", "set", &running.url]);
         let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
 
     /// Starts a long-running command and waits until it listens.
-    pub async fn start(&self, arguments: &[&str]) -> Running {
+    pub(crate) async fn start(&self, arguments: &[&str]) -> Running {
         self.try_start(arguments).await.unwrap_or_else(|lines| panic!("it did not start: {}", lines.join("\n")))
     }
 
-    pub async fn try_start(&self, arguments: &[&str]) -> Result<Running, Vec<String>> {
+    pub(crate) async fn try_start(&self, arguments: &[&str]) -> Result<Running, Vec<String>> {
         let mut command = self.command(arguments);
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let stderr = BufReader::new(child.stderr.take().unwrap());
@@ -152,7 +153,7 @@ impl TestApp {
             (url, console, lines, seen)
         });
         match started.await.unwrap() {
-            (Some(url), Some(console), lines, _) => Ok(Running { child, lines, url, console }),
+            (Some(url), Some(console), lines, _) => Ok(Running { child, _lines: lines, url, console }),
             (.., seen) => {
                 child.kill().unwrap();
                 child.wait().unwrap();
@@ -162,18 +163,18 @@ impl TestApp {
     }
 
     /// Waits until the bot has sent `count` messages.
-    pub async fn wait_for_sent(&self, count: usize) {
+    pub(crate) async fn wait_for_sent(&self, count: usize) {
         let arrived = self.telegram.wait_for(|ledger| ledger.sent().count() >= count, PATIENCE).await;
         assert!(arrived, "{} of {count} replies after {PATIENCE:?}", self.telegram.sent().len());
     }
 
     /// What the foreign readers find in the tables.
-    pub async fn tables(&self) -> serde_json::Value {
+    pub(crate) async fn tables(&self) -> serde_json::Value {
         readers::read(&self.data()).await
     }
 
     /// Waits until the tables satisfy a condition, as the binary's own `status` reports them.
-    pub async fn wait_for_status(&self, condition: impl Fn(&serde_json::Value) -> bool) -> serde_json::Value {
+    pub(crate) async fn wait_for_status(&self, condition: impl Fn(&serde_json::Value) -> bool) -> serde_json::Value {
         let deadline = std::time::Instant::now() + PATIENCE;
         loop {
             let status: serde_json::Value = serde_json::from_str(&self.stdout(&["status", "--json"]).await).unwrap();
@@ -186,28 +187,23 @@ impl TestApp {
 }
 
 /// The rows of a table in the JSON of `status`.
-pub fn rows(status: &serde_json::Value, table: usize) -> i64 {
+pub(crate) fn rows(status: &serde_json::Value, table: usize) -> i64 {
     status["tables"][table]["rows"].as_i64().unwrap_or(0)
 }
 
 impl Running {
     /// Ends it as a power cut would.
-    pub fn kill(mut self) {
+    pub(crate) fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
     /// Ends it as an operator would, and returns its exit code.
-    pub async fn terminate(mut self) -> Option<i32> {
+    pub(crate) async fn terminate(mut self) -> Option<i32> {
         let pid = self.child.id().to_string();
         Command::new("kill").args(["-TERM", &pid]).status().unwrap();
         let status = tokio::task::spawn_blocking(move || self.child.wait().unwrap());
         tokio::time::timeout(PATIENCE, status).await.unwrap().unwrap().code()
-    }
-
-    /// The log lines since the start.
-    pub fn log(&self) -> Vec<String> {
-        self.lines.try_iter().collect()
     }
 }
 

@@ -7,12 +7,12 @@ use std::process::Command;
 use serde_json::Value;
 
 /// Reads all tables with the Python packages `deltalake` and Polars.
-pub async fn read(data: &Path) -> Value {
+pub(crate) async fn read(data: &Path) -> Value {
     python("tests/readers/read.py", &[data.to_str().unwrap()]).await
 }
 
 /// Runs one of the readers and returns the last line of its output as JSON.
-pub async fn python(script: &str, arguments: &[&str]) -> Value {
+pub(crate) async fn python(script: &str, arguments: &[&str]) -> Value {
     let python = std::env::var("LAKEGRAM_TEST_PYTHON")
         .expect("LAKEGRAM_TEST_PYTHON names no Python; run tests/run.sh, which sets one up with the readers");
     let mut command = Command::new(python);
