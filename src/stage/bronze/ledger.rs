@@ -129,7 +129,8 @@ impl Ledger {
     pub(super) async fn commit(&mut self, segments: &[Segment], with_progress: bool) -> Result<Loaded> {
         loop {
             let (lines, mut loaded) = self.plan(segments).await?;
-            if lines.is_empty() && !(with_progress && !self.pending.is_empty()) {
+            let progresses = with_progress && !self.pending.is_empty();
+            if lines.is_empty() && !progresses {
                 self.remember(segments, &[]);
                 return Ok(loaded);
             }

@@ -206,7 +206,7 @@ impl SilverStage {
                     }
                     Wake::Ended(ended) => {
                         let was_full = self.queue.len() >= self.max_waiting;
-                        self.take_ended(ended)?;
+                        self.take_ended(*ended)?;
                         self.commit().await?;
                         if was_full {
                             break;
@@ -227,7 +227,7 @@ impl SilverStage {
         let timer = self.clock.sleep(until.saturating_sub(self.clock.monotonic()));
         tokio::select! {
             () = stop.cancelled() => Wake::Stop,
-            Some(ended) = self.asking.join_next() => Wake::Ended(ended),
+            Some(ended) = self.asking.join_next() => Wake::Ended(Box::new(ended)),
             changed = bronze_versions.changed(), if hints_live => {
                 Wake::Hint(changed.is_ok().then(|| *bronze_versions.borrow_and_update()))
             }
@@ -374,7 +374,7 @@ enum Wake {
     Timer,
     /// A version of bronze; `None` when no more hints will come.
     Hint(Option<i64>),
-    Ended(Ended),
+    Ended(Box<Ended>),
 }
 
 fn ignored(bronze: BronzeRow, route: Option<String>, clock: &Clock) -> SilverRow {
