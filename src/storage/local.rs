@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::stream::{self, BoxStream, StreamExt};
+use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{
@@ -20,6 +20,7 @@ use object_store::{
     PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions, Result,
 };
 
+use super::folders::{Folders, make_root, persist_folder};
 use super::upload::StagedUpload;
 use super::walk;
 use crate::clock::Clock;
@@ -32,7 +33,7 @@ const STORE: &str = "durable local store";
 /// A folder as an object store whose puts survive a power cut.
 #[derive(Clone, Debug)]
 pub struct DurableLocal {
-    root: PathBuf,
+    folders: Arc<Folders>,
     reader: Arc<LocalFileSystem>,
 }
 
@@ -54,7 +55,7 @@ pub(super) enum Publish {
 
 impl fmt::Display for DurableLocal {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "DurableLocal({})", self.root.display())
+        write!(formatter, "DurableLocal({})", self.root().display())
     }
 }
 
@@ -64,15 +65,15 @@ impl DurableLocal {
     /// # Errors
     /// When the folder cannot be made or is none.
     pub fn open(root: &FilePath) -> Result<Self> {
-        make_folder(root).map_err(|error| told(root, error))?;
+        make_root(root)?;
         let root = root.canonicalize().map_err(|error| told(root, error))?;
         let reader = Arc::new(LocalFileSystem::new_with_prefix(&root)?);
-        Ok(Self { root, reader })
+        Ok(Self { folders: Arc::new(Folders::new(root)), reader })
     }
 
     /// The folder.
     pub fn root(&self) -> &FilePath {
-        &self.root
+        self.folders.root()
     }
 
     /// Where an object lies.
@@ -86,35 +87,32 @@ impl DurableLocal {
     /// When the disk fails; a folder that is not there has nothing to persist.
     pub(super) async fn persist_folder_of(&self, path: &Path) -> Result<()> {
         let file = self.file(path)?;
-        blocking(move || match file.parent().map(persist_folder) {
-            Some(Err(error)) if error.kind() != IoKind::NotFound => Err(persist_failed(&file, error)),
-            _ => Ok(()),
+        blocking(move || match persist_folder(folder_of(&file)) {
+            Err(object_store::Error::NotFound { .. }) => Ok(()),
+            persisted => persisted,
         })
         .await
     }
 
     /// Removes staging files whose last change is longer ago than `older_than`.
     pub(super) async fn sweep(&self, clock: &Clock, older_than: Duration) -> Result<usize> {
-        let (root, now) = (self.root.clone(), clock.now());
+        let (root, now) = (self.root().to_owned(), clock.now());
         blocking(move || {
             let mut swept = 0;
-            walk::every_file(&root, &mut |file, modified| {
-                let name = file.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-                if name.starts_with(STAGING_PREFIX) && now.since(modified) > older_than && fs::remove_file(file).is_ok()
-                {
+            walk::files_named(&root, STAGING_PREFIX, &mut |file, modified| {
+                if now.since(modified) > older_than && fs::remove_file(file).is_ok() {
                     swept += 1;
                 }
-            })
-            .map_err(|error| told(&root, error))?;
+            });
             Ok(swept)
         })
         .await
     }
 
     async fn publish(&self, path: &Path, payload: PutPayload, publish: Publish) -> Result<PutResult> {
-        let file = self.file(path)?;
+        let (file, folders) = (self.file(path)?, Arc::clone(&self.folders));
         blocking(move || {
-            let staging = stage(&file)?;
+            let staging = stage(&folders, &file)?;
             let outcome = write_staged(&staging, &payload).and_then(|()| publish_staged(&staging, &file, publish));
             finish_staged(&staging, &file, outcome)
         })
@@ -123,10 +121,10 @@ impl DurableLocal {
     }
 }
 
-/// Makes an empty staging file beside `file`, with its folders. Returns its path.
-pub(super) fn stage(file: &FilePath) -> Result<PathBuf> {
-    let folder = file.parent().unwrap_or(FilePath::new("."));
-    make_folder(folder).map_err(|error| told(file, error))?;
+/// Names a staging file beside `file` and makes its folder.
+pub(super) fn stage(folders: &Folders, file: &FilePath) -> Result<PathBuf> {
+    let folder = folder_of(file);
+    folders.ensure(folder)?;
     Ok(folder.join(format!("{STAGING_PREFIX}{}", random_id().simple())))
 }
 
@@ -140,21 +138,29 @@ fn write_staged(staging: &FilePath, payload: &PutPayload) -> Result<()> {
 }
 
 pub(super) fn persist_file(file: &File, path: &FilePath) -> Result<()> {
-    file.sync_all().map_err(|error| match error.kind() {
+    file.sync_all().map_err(|error| not_persisted(path, error))
+}
+
+/// What a failed fsync of a staging file means.
+pub(super) fn not_persisted(path: &FilePath, error: io::Error) -> object_store::Error {
+    match error.kind() {
         // Delayed allocation may find the disk full only now; the file is thrown away, nothing else is in doubt.
         IoKind::StorageFull | IoKind::QuotaExceeded => told(path, error),
         _ => persist_failed(path, error),
-    })
+    }
 }
 
-/// Gives a persisted staging file its name, and persists the name.
+/// Gives a persisted staging file its name, and persists the name. The folder is opened first: a process that is out
+/// of file descriptors then fails a put before anything can be seen of it.
 pub(super) fn publish_staged(staging: &FilePath, file: &FilePath, publish: Publish) -> Result<()> {
+    let folder = folder_of(file);
+    let handle = File::open(folder).map_err(|error| told(folder, error))?;
     match publish {
         Publish::Create => fs::hard_link(staging, file),
         Publish::Overwrite => fs::rename(staging, file),
     }
     .map_err(|error| told(file, error))?;
-    persist_folder(file.parent().unwrap_or(FilePath::new("."))).map_err(|error| persist_failed(file, error))
+    handle.sync_all().map_err(|error| persist_failed(file, error))
 }
 
 /// Removes the staging name. After a create it is a second name of the object, after a failure the only one; left
@@ -169,26 +175,11 @@ pub(super) fn finish_staged(staging: &FilePath, file: &FilePath, outcome: Result
     outcome
 }
 
-/// Makes a folder and the ones above it, and persists each new name in its parent.
-fn make_folder(folder: &FilePath) -> io::Result<()> {
-    if folder.is_dir() {
-        return Ok(());
-    }
-    let parent = folder.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(FilePath::new("."));
-    make_folder(parent)?;
-    match fs::create_dir(folder) {
-        Err(error) if error.kind() != IoKind::AlreadyExists || !folder.is_dir() => return Err(error),
-        // A folder that somebody else has just made may not be persisted yet, so its name is persisted either way.
-        _ => {}
-    }
-    persist_folder(parent)
+fn folder_of(file: &FilePath) -> &FilePath {
+    file.parent().unwrap_or(FilePath::new("."))
 }
 
-fn persist_folder(folder: &FilePath) -> io::Result<()> {
-    File::open(folder)?.sync_all()
-}
-
-fn persist_failed(path: &FilePath, source: io::Error) -> object_store::Error {
+pub(super) fn persist_failed(path: &FilePath, source: io::Error) -> object_store::Error {
     let failed = PersistFailed { path: path.display().to_string(), source };
     object_store::Error::Generic { store: STORE, source: Box::new(failed) }
 }
@@ -228,7 +219,7 @@ impl ObjectStore for DurableLocal {
         _options: PutMultipartOptions,
     ) -> Result<Box<dyn MultipartUpload>> {
         let file = self.file(location)?;
-        Ok(Box::new(StagedUpload::start(file).await?))
+        Ok(Box::new(StagedUpload::start(Arc::clone(&self.folders), file).await?))
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
@@ -244,15 +235,15 @@ impl ObjectStore for DurableLocal {
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        walk::stream(self.root.clone(), prefix.cloned(), None)
+        walk::stream(self.root().to_owned(), prefix.cloned(), None)
     }
 
     fn list_with_offset(&self, prefix: Option<&Path>, offset: &Path) -> BoxStream<'static, Result<ObjectMeta>> {
-        walk::stream(self.root.clone(), prefix.cloned(), Some(offset.clone()))
+        walk::stream(self.root().to_owned(), prefix.cloned(), Some(offset.clone()))
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
-        let (root, prefix) = (self.root.clone(), prefix.cloned());
+        let (root, prefix) = (self.root().to_owned(), prefix.cloned());
         blocking(move || walk::one_level(&root, prefix.as_ref())).await
     }
 
@@ -271,8 +262,7 @@ impl ObjectStore for DurableLocal {
             object_store::RenameTargetMode::Create => CopyMode::Create,
         };
         self.copy_opts(from, to, CopyOptions::new().with_mode(copy)).await?;
-        let deleted = self.delete_stream(stream::once(futures::future::ready(Ok(from.clone()))).boxed());
-        deleted.for_each(|_| futures::future::ready(())).await;
-        Ok(())
+        let deleted = self.delete_stream(stream::iter([Ok(from.clone())]).boxed());
+        deleted.try_for_each(|_| futures::future::ready(Ok(()))).await
     }
 }

@@ -1,6 +1,7 @@
 //! Where everything durable lives: one object store below `LAKEGRAM_DATA`, whatever its scheme.
 
 mod cloud;
+mod folders;
 mod key;
 mod local;
 mod open;

@@ -31,11 +31,16 @@ impl Storage {
     /// # Errors
     /// A configuration error when the URL or its credentials cannot be used.
     pub fn open(url: &str) -> Result<Self> {
-        let Some(url) = Url::parse(url).ok().filter(|parsed| url.contains("://") && parsed.scheme() != "file") else {
-            return Self::open_folder(FilePath::new(url.strip_prefix("file://").unwrap_or(url)));
+        let Some(url) = Url::parse(url).ok().filter(|_| url.contains("://")) else {
+            return Self::open_folder(FilePath::new(url));
         };
-        if url.scheme() == "memory" {
-            return Ok(Self::memory());
+        match url.scheme() {
+            "memory" => return Ok(Self::memory()),
+            "file" => {
+                let wrong = format!("{url} names no folder of this machine; write it like file:///var/lib/lakegram");
+                return Self::open_folder(&url.to_file_path().map_err(|()| Error::configuration(wrong))?);
+            }
+            _ => {}
         }
         let (store, prefix) = cloud::open(&url)?;
         let store: Arc<dyn ObjectStore> = match prefix.as_ref().is_empty() {
@@ -158,6 +163,19 @@ impl Storage {
         listing.take(limit).try_collect().await.map_err(|error| told(error, "list", prefix))
     }
 
+    /// The greatest value that `pick` finds in the paths below `prefix`, in one pass over them.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn greatest_below<T: Ord>(&self, prefix: &Path, pick: impl Fn(&Path) -> Option<T>) -> Result<Option<T>> {
+        let mut listing = self.store.list(Some(prefix));
+        let mut greatest = None;
+        while let Some(meta) = listing.try_next().await.map_err(|error| told(error, "list", prefix))? {
+            greatest = greatest.max(pick(&meta.location));
+        }
+        Ok(greatest)
+    }
+
     /// The folders directly below `prefix`, sorted.
     ///
     /// # Errors
@@ -223,7 +241,7 @@ fn existing<T>(found: object_store::Result<T>, doing: &str, path: &Path) -> Resu
     }
 }
 
-fn told(error: object_store::Error, doing: &str, path: &Path) -> Error {
+pub(super) fn told(error: object_store::Error, doing: &str, path: &Path) -> Error {
     if is_persist_failure(&error) {
         return Error::new(ErrorKind::Fatal, format!("{doing} {path}")).caused_by(error);
     }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use object_store::{MultipartUpload, PutPayload, PutResult, Result, UploadPart};
 
+use super::folders::Folders;
 use super::local::{Publish, blocking, finish_staged, persist_file, publish_staged, stage, told};
 
 /// An upload in parts to a local file. What was not completed leaves a staging file, which is swept.
@@ -20,9 +21,9 @@ pub(super) struct StagedUpload {
 }
 
 impl StagedUpload {
-    pub(super) async fn start(file: PathBuf) -> Result<Self> {
+    pub(super) async fn start(folders: Arc<Folders>, file: PathBuf) -> Result<Self> {
         blocking(move || {
-            let staging = stage(&file)?;
+            let staging = stage(&folders, &file)?;
             let open = OpenOptions::new().write(true).create_new(true).open(&staging);
             let handle = Arc::new(open.map_err(|error| told(&staging, error))?);
             Ok(Self { file, staging, handle, offset: 0 })

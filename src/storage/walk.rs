@@ -32,35 +32,51 @@ pub(super) fn stream(
 ) -> BoxStream<'static, Result<ObjectMeta>> {
     let (sender, receiver) = mpsc::channel(READ_AHEAD);
     tokio::task::spawn_blocking(move || {
-        let prefix = prefix.map(String::from).unwrap_or_default();
-        let offset = offset.map(String::from).unwrap_or_default();
+        let folder = prefix.map(String::from).unwrap_or_default();
+        let mut walk = Walk { root, offset: offset.map(String::from).unwrap_or_default(), folders_read: 0 };
         // The listener may leave early: the walk then ends.
-        let _left = walk(&root, &prefix, &offset, &mut |item| sender.blocking_send(item).is_ok());
+        let _left = walk.folder(&folder, &mut |item| sender.blocking_send(item).is_ok());
     });
     stream::unfold(receiver, |mut receiver| async { receiver.recv().await.map(|item| (item, receiver)) }).boxed()
 }
 
-/// Returns whether the walk should go on.
-fn walk(root: &FilePath, folder: &str, offset: &str, give: &mut impl FnMut(Result<ObjectMeta>) -> bool) -> bool {
-    let entries = match entries(root, folder) {
-        Ok(entries) => entries,
-        Err(error) => return give(Err(told(&root.join(folder), error))),
-    };
-    for entry in entries {
-        if !offset.starts_with(&entry.sort_key) && entry.sort_key.as_str() <= offset {
-            continue;
-        }
-        let go_on = if entry.is_folder {
-            walk(root, entry.sort_key.trim_end_matches('/'), offset, give)
-        } else {
-            // The object at the offset itself starts with itself.
-            entry.sort_key == offset || object(&entry).is_none_or(&mut *give)
+/// A listing under way.
+struct Walk {
+    root: PathBuf,
+    /// Only what is greater than this is given.
+    offset: String,
+    /// Folders that were opened: the cost of the listing.
+    folders_read: usize,
+}
+
+impl Walk {
+    /// Gives the objects below `folder`; returns whether the walk should go on.
+    fn folder(&mut self, folder: &str, give: &mut impl FnMut(Result<ObjectMeta>) -> bool) -> bool {
+        self.folders_read += 1;
+        let entries = match entries(&self.root, folder) {
+            Ok(entries) => entries,
+            Err(error) => return give(Err(told(&self.root.join(folder), error))),
         };
-        if !go_on {
-            return false;
+        for entry in entries {
+            if !self.may_hold_greater(&entry) {
+                continue;
+            }
+            let go_on = if entry.is_folder {
+                self.folder(entry.sort_key.trim_end_matches('/'), give)
+            } else {
+                object(&entry).is_none_or(&mut *give)
+            };
+            if !go_on {
+                return false;
+            }
         }
+        true
     }
-    true
+
+    /// Whether the entry, or something in it, is greater than the offset.
+    fn may_hold_greater(&self, entry: &Entry) -> bool {
+        entry.sort_key > self.offset || (entry.is_folder && self.offset.starts_with(&entry.sort_key))
+    }
 }
 
 /// Objects and folders directly below `prefix`.
@@ -78,18 +94,19 @@ pub(super) fn one_level(root: &FilePath, prefix: Option<&Path>) -> Result<ListRe
     Ok(found)
 }
 
-/// Every file below `folder`, hidden ones too, with its last change.
-pub(super) fn every_file(folder: &FilePath, visit: &mut impl FnMut(&FilePath, Timestamp)) -> io::Result<()> {
-    for entry in fs::read_dir(folder)? {
-        let entry = entry?;
-        let Ok(meta) = entry.metadata() else { continue };
-        if meta.is_dir() {
-            every_file(&entry.path(), visit)?;
-        } else if let Ok(age) = meta.modified().map(|time| time.duration_since(UNIX_EPOCH).unwrap_or_default()) {
+/// Every file below `folder`, hidden ones too, whose name starts with `prefix`, with its last change. What cannot be
+/// read or has gone meanwhile is passed over.
+pub(super) fn files_named(folder: &FilePath, prefix: &str, visit: &mut impl FnMut(&FilePath, Timestamp)) {
+    let Ok(listing) = fs::read_dir(folder) else { return };
+    for entry in listing.flatten() {
+        let is_named = entry.file_name().to_str().is_some_and(|name| name.starts_with(prefix));
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            files_named(&entry.path(), prefix, visit);
+        } else if is_named && let Ok(modified) = entry.metadata().and_then(|meta| meta.modified()) {
+            let age = modified.duration_since(UNIX_EPOCH).unwrap_or_default();
             visit(&entry.path(), Timestamp::from_micros(i64::try_from(age.as_micros()).unwrap_or(i64::MAX)));
         }
     }
-    Ok(())
 }
 
 fn entries(root: &FilePath, folder: &str) -> io::Result<Vec<Entry>> {
@@ -125,4 +142,32 @@ fn object(entry: &Entry) -> Option<Result<ObjectMeta>> {
     };
     let last_modified: DateTime<Utc> = meta.modified().map(DateTime::from).unwrap_or_default();
     Some(Ok(ObjectMeta { location, last_modified, size: meta.len(), e_tag: None, version: None }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn folders_at_or_below_the_offset_are_not_opened() {
+        let root = tempfile::tempdir().unwrap();
+        for day in 1..=20 {
+            let folder = root.path().join(format!("lane/2026-01-{day:02}/00"));
+            fs::create_dir_all(&folder).unwrap();
+            fs::write(folder.join("1.json"), b"{}").unwrap();
+        }
+        let read = |offset: &str| {
+            let mut walk = Walk { root: root.path().to_owned(), offset: offset.to_owned(), folders_read: 0 };
+            let mut found = Vec::new();
+            walk.folder("lane", &mut |item| {
+                found.push(item.unwrap().location.to_string());
+                true
+            });
+            (found, walk.folders_read)
+        };
+        assert_eq!(read("").1, 41);
+        let (found, folders_read) = read("lane/2026-01-19/00/1.json");
+        assert_eq!((found, folders_read), (vec!["lane/2026-01-20/00/1.json".to_owned()], 5));
+        assert_eq!(read("lane/2026-02"), (vec![], 1));
+    }
 }
