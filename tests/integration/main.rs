@@ -8,6 +8,7 @@ mod commands;
 mod kills;
 mod pipeline;
 mod readers;
+mod silver;
 mod store_calls;
 mod support;
 mod trouble;

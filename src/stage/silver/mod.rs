@@ -6,8 +6,6 @@ mod history;
 mod ledger;
 mod route;
 mod rows;
-#[cfg(test)]
-mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;
