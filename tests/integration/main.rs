@@ -8,6 +8,7 @@ mod commands;
 mod kills;
 mod pipeline;
 mod readers;
+mod reply;
 mod silver;
 mod store_calls;
 mod support;
