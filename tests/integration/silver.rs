@@ -22,6 +22,9 @@ use crate::support::PATIENCE;
 
 const BOT: BotId = BotId(1);
 
+/// Kind, update, chat, text.
+type Received<'a> = (&'a str, Option<i64>, i64, &'a str);
+
 struct World {
     storage: Storage,
     clock: Clock,
@@ -65,10 +68,10 @@ impl World {
         self.stage().await.work_until_idle(&CancellationToken::new()).await.unwrap()
     }
 
-    /// Appends bronze rows: kind, update, chat, text.
-    async fn receive(&mut self, rows: &[(&str, Option<i64>, i64, &str)]) {
+    /// Appends bronze rows.
+    async fn receive(&mut self, rows: &[Received<'_>]) {
         let now = self.clock.now().as_micros();
-        let texts = |value: &dyn Fn(&(&str, Option<i64>, i64, &str)) -> Option<String>| -> Arc<dyn Array> {
+        let texts = |value: &dyn Fn(&Received<'_>) -> Option<String>| -> Arc<dyn Array> {
             Arc::new(rows.iter().map(value).collect::<StringArray>())
         };
         let columns: Vec<(&str, Arc<dyn Array>)> = vec![
