@@ -257,3 +257,33 @@ async fn when_bronze_was_cleaned_up_the_rows_that_silver_lacks_are_the_work() {
     let expected: Vec<_> = (1..6).map(|id| (id, "answered".to_owned())).collect();
     assert_eq!(world.statuses().await, expected);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stale_process_that_wakes_after_a_clean_up_doubles_nothing() {
+    let mut world = World::new().await;
+    world.receive(&[("message", Some(1), 1, "a")]).await;
+    let mut stale = world.stage().await;
+    let stop = CancellationToken::new();
+    // While it sleeps another process does the work, and the logs it stood on are cleaned up.
+    for id in 2..6 {
+        world.receive(&[("message", Some(id), 1, "b")]).await;
+        world.work().await;
+    }
+    let options = lakegram::table::maintain::MaintainOptions {
+        compact_at_files: 2,
+        checkpoint_every: 1,
+        ..lakegram::table::maintain::MaintainOptions::default()
+    };
+    for _ in 0..2 {
+        for table in [&world.pipeline.bronze.table, &world.pipeline.silver.table] {
+            let path = Path::from(table.as_str());
+            lakegram::table::maintain::maintain(&world.storage, &path, &options, &world.clock, &stop).await.unwrap();
+        }
+        world.clock.step(40 * 86_400_000_000);
+    }
+    world.receive(&[("message", Some(6), 1, "c")]).await;
+    stale.work_until_idle(&stop).await.unwrap();
+    world.work().await;
+    let expected: Vec<_> = (1..7).map(|id| (id, "answered".to_owned())).collect();
+    assert_eq!(world.statuses().await, expected);
+}

@@ -175,7 +175,9 @@ impl Ledger {
 
     /// The replies at or below the watermark, as `(bot_id, update_id, attempt)`: for when silver has to be compared
     /// as a whole because a stretch of its log is gone.
-    pub(super) async fn settled(&self) -> Result<HashSet<(BotId, i64, i64)>> {
+    pub(super) async fn settled(&mut self) -> Result<HashSet<(BotId, i64, i64)>> {
+        // Where a stretch of silver is gone, so may be what this handle stands on.
+        self.reopen().await?;
         let watermark = self.watermark();
         let mut settled = HashSet::new();
         for file in self.table.files().await? {

@@ -74,7 +74,9 @@ impl Ledger {
     }
 
     /// Every row that silver has: for when bronze has to be compared as a whole.
-    pub(super) async fn all_keys(&self) -> Result<HashSet<RowKey>> {
+    pub(super) async fn all_keys(&mut self) -> Result<HashSet<RowKey>> {
+        // Where a stretch of bronze is gone, so may be what this handle stands on.
+        self.reopen().await?;
         let mut keys = HashSet::new();
         for file in self.table.files().await? {
             keys.extend(self.read(&file).await?.into_iter().map(|row| row.key));
@@ -141,11 +143,15 @@ impl Ledger {
                 Ok(None)
             }
             CommitOutcome::Stale => {
-                self.table = LakeTable::open(&self.storage, &self.spec, &self.clock).await?;
-                self.learn().await?;
+                self.reopen().await?;
                 Ok(None)
             }
         }
+    }
+
+    async fn reopen(&mut self) -> Result<()> {
+        self.table = LakeTable::open(&self.storage, &self.spec, &self.clock).await?;
+        self.learn().await
     }
 
     async fn take_in(&mut self, commits: Vec<Commit>) -> Result<()> {
