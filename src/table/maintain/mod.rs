@@ -2,6 +2,7 @@
 
 mod clean;
 mod compact;
+mod rewrite;
 #[cfg(test)]
 mod tests;
 

@@ -1,5 +1,7 @@
 //! Maintenance against tables that move, are read and are raced for.
 
+mod gate;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -182,6 +184,25 @@ async fn two_compactors_do_not_double_rows() {
     world.append(10).await;
     let (one, other) = (eager(), eager());
     tokio::join!(world.maintain(&one), world.maintain(&other));
+    assert_eq!(world.ids().await, world.expected());
+}
+
+/// So small a target that a few files make a group, and a dozen of them several.
+fn several_groups() -> MaintainOptions {
+    MaintainOptions { target_bytes: 2_000, vacuum: false, ..eager() }
+}
+
+#[tokio::test]
+async fn a_compactor_that_lost_a_race_for_one_group_knows_what_became_of_the_others() {
+    let mut world = World::new(Storage::memory()).await;
+    world.append(12).await;
+    let (storage, clock) = (world.storage.clone(), world.clock.clone());
+    let other = async move {
+        let done = maintain(&storage, &path(), &several_groups(), &clock, &CancellationToken::new()).await.unwrap();
+        assert!(done.files_written > 1, "{done:?}");
+    };
+    let gated = gate::gated(&world.storage, Box::pin(other));
+    maintain(&gated, &path(), &several_groups(), &world.clock, &CancellationToken::new()).await.unwrap();
     assert_eq!(world.ids().await, world.expected());
 }
 
