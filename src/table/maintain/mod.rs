@@ -2,14 +2,17 @@
 
 mod clean;
 mod compact;
+mod listing;
 mod rewrite;
 #[cfg(test)]
 mod tests;
+mod vacuum;
 
 use std::time::Duration;
 
 use deltalake::protocol::checkpoints::create_checkpoint;
 use object_store::path::Path;
+use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use super::LakeTable;
@@ -71,10 +74,26 @@ pub struct MaintainSummary {
     pub files_vacuumed: usize,
 }
 
+impl MaintainOptions {
+    /// The same options, when nobody can lose by them what he is about to read or to commit.
+    ///
+    /// # Errors
+    /// A configuration error for a retention below a day.
+    pub fn checked(self) -> Result<Self> {
+        if self.log_retention < DAY || self.vacuum_retention < DAY {
+            return Err(Error::configuration(
+                "retention below a day would take files from under readers; write \"1d\" or more",
+            ));
+        }
+        Ok(self)
+    }
+}
+
 /// Maintains one table once, until `stop`.
 ///
 /// # Errors
-/// A configuration error for a retention below a day; else as the store. What was done stays done.
+/// A configuration error for options that are not [`MaintainOptions::checked`]; else as the store. What was done stays
+/// done.
 pub async fn maintain(
     storage: &Storage,
     table: &Path,
@@ -82,22 +101,20 @@ pub async fn maintain(
     clock: &Clock,
     stop: &CancellationToken,
 ) -> Result<MaintainSummary> {
-    if options.log_retention < DAY || options.vacuum_retention < DAY {
-        return Err(Error::configuration(
-            "retention below a day would take files from under readers; write \"1d\" or more",
-        ));
-    }
+    let options = options.clone().checked()?;
     let mut summary = MaintainSummary::default();
     let Some(mut opened) = LakeTable::open_existing(storage, table, clock).await? else { return Ok(summary) };
-    compact::compact(&mut opened, options, &mut summary, stop).await?;
+    compact::compact(&mut opened, &options, &mut summary, stop).await?;
     if !stop.is_cancelled() {
+        opened.refresh().await?;
         summary.checkpoint = checkpoint(&opened, options.checkpoint_every).await?;
     }
     if !stop.is_cancelled() {
-        summary.log_entries_deleted = clean::clean_log(&opened, options, stop).await?;
+        summary.log_entries_deleted = clean::clean_log(&opened, &options, stop).await?;
     }
     if options.vacuum && !stop.is_cancelled() {
-        summary.files_vacuumed = clean::vacuum(&opened, options, stop).await?;
+        opened.refresh().await?;
+        summary.files_vacuumed = vacuum::vacuum(&opened, &options, stop).await?;
     }
     Ok(summary)
 }
@@ -110,6 +127,11 @@ async fn checkpoint(table: &LakeTable, every: i64) -> Result<Option<i64>> {
     }
     let context = || format!("make a checkpoint of table {}", table.log.table);
     let delta = delta_table(&table.log.storage, &table.log.table).await?;
-    create_checkpoint(&delta, None).await.context(ErrorKind::Unavailable, context())?;
-    Ok(delta.version().and_then(|version| i64::try_from(version).ok()))
+    let version = delta.version().and_then(|version| i64::try_from(version).ok());
+    // delta-rs replays the log and encodes the checkpoint without giving others a turn.
+    let runtime = Handle::current();
+    let making = tokio::task::spawn_blocking(move || runtime.block_on(create_checkpoint(&delta, None)));
+    let made = making.await.context(ErrorKind::Unavailable, context())?;
+    made.context(ErrorKind::Unavailable, context())?;
+    Ok(version)
 }

@@ -1,8 +1,9 @@
 //! Maintenance against tables that move, are read and are raced for.
 
+mod clean;
+mod compact;
 mod gate;
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arrow::array::{AsArray, Int64Array, RecordBatch};
@@ -49,8 +50,13 @@ impl World {
         maintain(&self.storage, &path(), options, &self.clock, &CancellationToken::new()).await.unwrap()
     }
 
+    /// The table as somebody who has just come finds it.
+    async fn opened(&self) -> LakeTable {
+        LakeTable::open_existing(&self.storage, &path(), &self.clock).await.unwrap().unwrap()
+    }
+
     async fn ids(&self) -> Vec<i64> {
-        let table = LakeTable::open_existing(&self.storage, &path(), &self.clock).await.unwrap().unwrap();
+        let table = self.opened().await;
         let mut ids = Vec::new();
         for file in table.files().await.unwrap() {
             let batch = table.read_file(&file, None).await.unwrap();
@@ -60,9 +66,10 @@ impl World {
         ids
     }
 
-    async fn data_files(&self) -> usize {
+    async fn data_files(&self) -> Vec<Path> {
         let objects = self.storage.list_after(&path(), None, 10_000).await.unwrap();
-        objects.iter().filter(|object| !object.location.as_ref().contains("_delta_log")).count()
+        let paths = objects.into_iter().map(|object| object.location);
+        paths.filter(|path| !path.as_ref().contains("_delta_log")).collect()
     }
 
     fn expected(&self) -> Vec<i64> {
@@ -83,134 +90,33 @@ async fn tailed(tail: &mut Tail) -> Vec<i64> {
     ids
 }
 
-async fn keeps_everything(storage: Storage) {
-    let mut world = World::new(storage).await;
-    let mut tail = Tail::new(&world.storage, &path(), -1, &["id"], &world.clock);
-    let mut seen = Vec::new();
-    for round in 0..4 {
-        world.append(5).await;
-        if round % 2 == 0 {
-            seen.extend(tailed(&mut tail).await);
-        }
-        let summary = world.maintain(&eager()).await;
-        assert!(summary.files_compacted >= 5 && summary.files_written == 1, "{summary:?}");
-        assert!(summary.checkpoint.is_some());
-        assert_eq!(world.ids().await, world.expected());
-    }
-    seen.extend(tailed(&mut tail).await);
-    assert_eq!(seen, world.expected());
-    let delta = delta_table(&world.storage, &path()).await.unwrap();
-    assert_eq!(delta.get_file_uris().unwrap().count(), 1);
-}
-
-#[tokio::test]
-async fn compaction_keeps_every_row_and_a_tail_sees_each_once() {
-    keeps_everything(Storage::memory()).await;
-}
-
-#[tokio::test]
-async fn so_it_is_on_local_disk() {
-    let folder = tempfile::tempdir().unwrap();
-    keeps_everything(Storage::open(folder.path().to_str().unwrap()).unwrap()).await;
-}
-
-#[tokio::test]
-async fn a_checkpoint_holds_every_txn() {
-    let mut world = World::new(Storage::memory()).await;
-    world.append(3).await;
-    let version = world.maintain(&eager()).await.checkpoint.unwrap();
-    for version in 0..version {
-        let key = crate::storage::StorageKey::Commit { table: path(), version };
-        world.storage.delete(&key.path()).await.unwrap();
-    }
-    let reopened = LakeTable::open_existing(&world.storage, &path(), &world.clock).await.unwrap().unwrap();
-    assert_eq!((reopened.txn("stage"), reopened.txn("position")), (Some(3), Some(3)));
-}
-
-#[tokio::test]
-async fn clean_up_waits_for_its_time_and_for_the_reader() {
-    let mut world = World::new(Storage::memory()).await;
-    world.append(6).await;
-    let fresh = world.maintain(&eager()).await;
-    assert_eq!((fresh.log_entries_deleted, fresh.files_vacuumed), (0, 0));
-    world.clock.step(8 * DAY_MICROS);
-    let behind = MaintainOptions { reader_watermark: Some(2), ..eager() };
-    let mut tail = Tail::new(&world.storage, &path(), 2, &["id"], &world.clock);
-    let held = world.maintain(&behind).await;
-    assert_eq!(held.log_entries_deleted, 3, "versions 0 to 2 are read");
-    assert_eq!(held.files_vacuumed, 2, "the files of versions 1 and 2");
-    assert_eq!(tailed(&mut tail).await, [2, 3, 4, 5]);
-    let free = world.maintain(&MaintainOptions { reader_watermark: Some(100), ..eager() }).await;
-    assert!(free.log_entries_deleted > 0 && free.files_vacuumed == 4, "{free:?}");
-    assert_eq!((world.ids().await, world.data_files().await), (world.expected(), 1));
-    assert_eq!(delta_table(&world.storage, &path()).await.unwrap().version(), Some(7));
-    world.table = LakeTable::open_existing(&world.storage, &path(), &world.clock).await.unwrap().unwrap();
-    world.append(1).await;
-    assert_eq!(world.ids().await, world.expected());
-}
-
-#[tokio::test]
-async fn a_reader_that_stands_still_for_a_month_no_longer_holds_clean_up() {
-    let mut world = World::new(Storage::memory()).await;
-    world.append(4).await;
-    world.maintain(&eager()).await;
-    world.clock.step(31 * DAY_MICROS);
-    let summary = world.maintain(&MaintainOptions { reader_watermark: Some(-1), ..eager() }).await;
-    assert!(summary.log_entries_deleted > 0 && summary.files_vacuumed == 4, "{summary:?}");
-    let mut tail = Tail::new(&world.storage, &path(), -1, &["id"], &world.clock);
-    assert!(matches!(tail.next().await.unwrap(), TailStep::Lost));
-}
-
-#[tokio::test]
-async fn appends_and_compaction_race_and_nothing_is_lost() {
-    let mut world = World::new(Storage::memory()).await;
-    world.append(4).await;
-    let (storage, clock) = (world.storage.clone(), world.clock.clone());
-    let compacting = async {
-        for _ in 0..10 {
-            maintain(&storage, &path(), &eager(), &clock, &CancellationToken::new()).await.unwrap();
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::join!(compacting, world.append(40));
-    let ids = world.ids().await;
-    assert_eq!(ids.iter().collect::<BTreeSet<_>>().len(), ids.len());
-    assert_eq!(ids, world.expected());
-}
-
-#[tokio::test]
-async fn two_compactors_do_not_double_rows() {
-    let mut world = World::new(Storage::memory()).await;
-    world.append(10).await;
-    let (one, other) = (eager(), eager());
-    tokio::join!(world.maintain(&one), world.maintain(&other));
-    assert_eq!(world.ids().await, world.expected());
-}
-
-/// So small a target that a few files make a group, and a dozen of them several.
-fn several_groups() -> MaintainOptions {
-    MaintainOptions { target_bytes: 2_000, vacuum: false, ..eager() }
-}
-
-#[tokio::test]
-async fn a_compactor_that_lost_a_race_for_one_group_knows_what_became_of_the_others() {
-    let mut world = World::new(Storage::memory()).await;
-    world.append(12).await;
-    let (storage, clock) = (world.storage.clone(), world.clock.clone());
-    let other = async move {
-        let done = maintain(&storage, &path(), &several_groups(), &clock, &CancellationToken::new()).await.unwrap();
-        assert!(done.files_written > 1, "{done:?}");
-    };
-    let gated = gate::gated(&world.storage, Box::pin(other));
-    maintain(&gated, &path(), &several_groups(), &world.clock, &CancellationToken::new()).await.unwrap();
-    assert_eq!(world.ids().await, world.expected());
-}
-
 #[tokio::test]
 async fn a_short_retention_is_refused() {
     let world = World::new(Storage::memory()).await;
-    let options = MaintainOptions { vacuum_retention: Duration::from_secs(60), ..eager() };
+    for options in [
+        MaintainOptions { vacuum_retention: Duration::from_secs(60), ..eager() },
+        MaintainOptions { log_retention: Duration::ZERO, ..eager() },
+    ] {
+        let stop = CancellationToken::new();
+        let error = maintain(&world.storage, &path(), &options, &world.clock, &stop).await.unwrap_err();
+        assert_eq!(error.exit_code(), 2);
+    }
+}
+
+#[tokio::test]
+async fn a_table_that_is_not_there_needs_nothing() {
     let stop = CancellationToken::new();
-    let error = maintain(&world.storage, &path(), &options, &world.clock, &stop).await.unwrap_err();
-    assert_eq!(error.exit_code(), 2);
+    let done = maintain(&Storage::memory(), &path(), &eager(), &Clock::system(), &stop).await.unwrap();
+    assert_eq!(done, MaintainSummary::default());
+}
+
+#[tokio::test]
+async fn nothing_is_begun_after_stop() {
+    let mut world = World::new(Storage::memory()).await;
+    world.append(5).await;
+    world.clock.step(40 * DAY_MICROS);
+    let stop = CancellationToken::new();
+    stop.cancel();
+    let done = maintain(&world.storage, &path(), &eager(), &world.clock, &stop).await.unwrap();
+    assert_eq!(done, MaintainSummary::default());
 }
