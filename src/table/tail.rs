@@ -30,7 +30,8 @@ pub enum TailStep {
     },
     /// Nothing newer yet.
     AtHead,
-    /// A version or a file is gone; the rows of the current snapshot are the work.
+    /// A version or a file is gone, or the table is shorter than what was read of it; the rows of the current snapshot
+    /// are the work. Comes again until [`Tail::snapshot`] has succeeded.
     Lost,
 }
 
@@ -72,10 +73,24 @@ impl Tail {
     /// The next commit.
     ///
     /// # Errors
-    /// When the store fails; the same commit comes again.
+    /// When the store fails; the same commit comes again. A configuration error when a commit asks for a table feature
+    /// that is not known.
     pub async fn next(&mut self) -> Result<TailStep> {
+        let step = self.step().await?;
+        if matches!(step, TailStep::Lost) {
+            // Found anew, the table tells the same until the snapshot has been taken.
+            self.known = None;
+        }
+        Ok(step)
+    }
+
+    async fn step(&mut self) -> Result<TailStep> {
         let began = Moment::now(&self.clock);
         let Some(head) = self.find().await? else { return Ok(TailStep::AtHead) };
+        if head.is_some_and(|head| head < self.version) {
+            // Another table stands here than the one that was read, or an old copy of it.
+            return Ok(TailStep::Lost);
+        }
         let version = self.version + 1;
         let Some(actions) = self.log.read(version).await? else {
             return self.nothing_there(version, head, began).await;
@@ -90,7 +105,8 @@ impl Tail {
         Ok(TailStep::Rows { version, batches, rewritten: commit.rewritten })
     }
 
-    /// After [`TailStep::Lost`]: the version of the current snapshot and its files; the tail goes on after it.
+    /// After [`TailStep::Lost`]: the version of the current snapshot and its files, the oldest rows first as far as the
+    /// log tells; the tail goes on after it.
     ///
     /// # Errors
     /// When the store fails or the table is gone.
@@ -100,7 +116,9 @@ impl Tail {
         let snapshot = snapshot.ok_or_else(|| Error::corrupt(format!("table {} is gone", self.log.table)))?;
         self.version = snapshot.state.version;
         self.known = Some(Known { schema: snapshot.state.schema, touched });
-        Ok((self.version, snapshot.files.into_values().collect()))
+        let mut files: Vec<DataFile> = snapshot.files.into_values().collect();
+        files.sort_by(|one, other| (one.modification_millis, &one.path).cmp(&(other.modification_millis, &other.path)));
+        Ok((self.version, files))
     }
 
     /// The rows of one file of the snapshot, with the tail's columns.
@@ -140,15 +158,19 @@ impl Tail {
         Ok(TailStep::AtHead)
     }
 
+    /// The columns after a commit; what it asks of its readers is checked before anybody reads it.
     fn schema_after(&self, actions: &[Action]) -> Result<SchemaRef> {
-        for action in actions {
-            if let Action::MetaData(metadata) = action {
-                return columns::arrow_schema(&self.log.table, metadata);
-            }
-        }
         let known =
             self.known.as_ref().ok_or_else(|| Error::corrupt("a commit was read before its table was found"))?;
-        Ok(SchemaRef::clone(&known.schema))
+        let mut schema = SchemaRef::clone(&known.schema);
+        for action in actions {
+            match action {
+                Action::Protocol(protocol) => columns::check_protocol(&self.log.table, protocol)?,
+                Action::MetaData(metadata) => schema = columns::arrow_schema(&self.log.table, metadata)?,
+                _ => {}
+            }
+        }
+        Ok(schema)
     }
 
     fn wanted(&self, schema: &SchemaRef) -> SchemaRef {
@@ -188,6 +210,7 @@ mod tests {
     use arrow::array::{AsArray, Int64Array};
     use arrow::datatypes::{DataType, Field, Int64Type, Schema};
 
+    use super::super::log::{Add, Remove, commit_bytes};
     use super::super::{Append, CommitOutcome, Fence, LakeTable, TableSpec};
     use super::*;
     use crate::storage::StorageKey;
@@ -195,6 +218,11 @@ mod tests {
     fn spec() -> TableSpec {
         let schema = Schema::new(vec![Field::new("id", DataType::Int64, true), Field::new("x", DataType::Utf8, true)]);
         TableSpec { path: Path::from("t"), schema: Arc::new(schema), stats_columns: vec!["id".to_owned()] }
+    }
+
+    async fn checkpoint(storage: &Storage) {
+        let delta = super::super::delta::delta_table(storage, &Path::from("t")).await.unwrap();
+        deltalake::protocol::checkpoints::create_checkpoint(&delta, None).await.unwrap();
     }
 
     async fn append(table: &mut LakeTable, id: i64) {
@@ -232,6 +260,77 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn no_snapshot_is_needed_to_be_told_again() {
+        let (storage, clock) = (Storage::memory(), Clock::system());
+        let mut table = LakeTable::open(&storage, &spec(), &clock).await.unwrap();
+        for id in 1..4 {
+            append(&mut table, id).await;
+        }
+        let mut tail = Tail::new(&storage, &Path::from("t"), 0, &["id"], &clock);
+        checkpoint(&storage).await;
+        storage.delete(&StorageKey::Commit { table: Path::from("t"), version: 1 }.path()).await.unwrap();
+        for _ in 0..3 {
+            assert!(matches!(tail.next().await.unwrap(), TailStep::Lost));
+        }
+        let (version, files) = tail.snapshot().await.unwrap();
+        assert_eq!((version, files.len()), (3, 3));
+        assert!(matches!(tail.next().await.unwrap(), TailStep::AtHead));
+    }
+
+    #[tokio::test]
+    async fn a_table_shorter_than_what_was_read_of_it_is_another_one() {
+        let (storage, clock) = (Storage::memory(), Clock::system());
+        let mut table = LakeTable::open(&storage, &spec(), &clock).await.unwrap();
+        append(&mut table, 1).await;
+        let mut tail = Tail::new(&storage, &Path::from("t"), 100, &["id"], &clock);
+        assert!(matches!(tail.next().await.unwrap(), TailStep::Lost));
+        assert_eq!(tail.snapshot().await.unwrap().0, 1);
+        append(&mut table, 2).await;
+        assert_eq!(ids(&mut tail).await, [2]);
+    }
+
+    #[tokio::test]
+    async fn a_commit_that_asks_for_an_unknown_feature_is_not_read_past() {
+        let (storage, clock) = (Storage::memory(), Clock::system());
+        let table = LakeTable::open(&storage, &spec(), &clock).await.unwrap();
+        let mut tail = Tail::new(&storage, &Path::from("t"), -1, &["id"], &clock);
+        assert!(ids(&mut tail).await.is_empty());
+        let upgrade = r#"{"protocol":{"minReaderVersion":3,"minWriterVersion":7,"readerFeatures":["deletionVectors"],"writerFeatures":["deletionVectors"]}}"#;
+        let next = StorageKey::Commit { table: Path::from("t"), version: table.version() + 1 }.path();
+        storage.put_new(&next, upgrade.into()).await.unwrap();
+        for _ in 0..2 {
+            let error = tail.next().await.unwrap_err();
+            assert!(error.to_string().contains("deletionVectors"), "{error}");
+        }
+        assert_eq!(tail.version(), table.version());
+    }
+
+    #[tokio::test]
+    async fn moved_rows_are_none_and_rewritten_ones_are_marked() {
+        let (storage, clock) = (Storage::memory(), Clock::system());
+        let mut table = LakeTable::open(&storage, &spec(), &clock).await.unwrap();
+        append(&mut table, 1).await;
+        append(&mut table, 2).await;
+        let mut tail = Tail::new(&storage, &Path::from("t"), 2, &["id", "nowhere"], &clock);
+        for (version, data_change) in [(3, false), (4, true)] {
+            let file = table.files().await.unwrap().remove(0);
+            let (old, new) = (file.location(&Path::from("t")).unwrap(), format!("part-{version}.parquet"));
+            let bytes = storage.get(&old).await.unwrap().unwrap();
+            storage.put_new(&Path::from("t").join(new.as_str()), bytes).await.unwrap();
+            let actions = [
+                Action::Remove(Remove::of(&file, 0, data_change)),
+                Action::Add(Add::new(&new, 1, 0, "{}".to_owned(), data_change)),
+            ];
+            let path = StorageKey::Commit { table: Path::from("t"), version }.path();
+            storage.put_new(&path, commit_bytes(&actions).unwrap()).await.unwrap();
+            table.refresh().await.unwrap();
+            let TailStep::Rows { version: read, batches, rewritten } = tail.next().await.unwrap() else { panic!() };
+            assert_eq!((read, batches.len(), rewritten), (version, usize::from(data_change), data_change));
+            assert!(batches.iter().all(|batch| batch.num_rows() == 1 && batch.column(1).logical_null_count() == 1));
+        }
+    }
+
+    #[tokio::test]
     async fn a_version_or_a_file_that_is_gone_is_told_and_the_snapshot_takes_over() {
         let (storage, clock) = (Storage::memory(), Clock::system());
         let mut table = LakeTable::open(&storage, &spec(), &clock).await.unwrap();
@@ -261,8 +360,7 @@ mod tests {
         for id in 2..6 {
             append(&mut table, id).await;
         }
-        let delta = super::super::delta::delta_table(&storage, &Path::from("t")).await.unwrap();
-        deltalake::protocol::checkpoints::create_checkpoint(&delta, None).await.unwrap();
+        checkpoint(&storage).await;
         for version in 0..5 {
             let key = StorageKey::Commit { table: Path::from("t"), version };
             storage.delete(&key.path()).await.unwrap();
