@@ -156,6 +156,24 @@ async fn a_reader_that_stands_still_for_a_month_no_longer_holds_clean_up() {
 }
 
 #[tokio::test]
+async fn a_tail_sees_each_row_once_while_compaction_and_clean_up_run() {
+    let mut world = World::new(Storage::memory()).await;
+    let mut tail = Tail::new(&world.storage, &path(), -1, &["id"], &world.clock);
+    let (mut seen, mut deleted) = (Vec::new(), 0);
+    for _ in 0..5 {
+        world.append(4).await;
+        let options = MaintainOptions { reader_watermark: Some(tail.version()), ..eager() };
+        let (rows, done) = tokio::join!(tailed(&mut tail), world.maintain(&options));
+        seen.extend(rows);
+        deleted += done.log_entries_deleted + done.files_vacuumed;
+        world.clock.step(8 * DAY_MICROS);
+    }
+    seen.extend(tailed(&mut tail).await);
+    assert!(deleted > 20, "{deleted}");
+    assert_eq!((&seen, world.ids().await), (&world.expected(), world.expected()));
+}
+
+#[tokio::test]
 async fn vacuum_takes_orphans_of_its_own_table_and_nothing_else() {
     let mut world = World::new(Storage::memory()).await;
     world.append(2).await;
