@@ -1,0 +1,279 @@
+//! Compaction: small files become one, and the rows stay where readers think they are.
+
+use std::collections::{BTreeSet, VecDeque};
+
+use arrow::array::RecordBatch;
+use arrow::compute::concat_batches;
+use bytes::Bytes;
+use object_store::path::Path;
+use serde_json::json;
+
+use super::Work;
+use crate::error::{Context, Error, ErrorKind, Result};
+use crate::id::random_id;
+use crate::storage::StorageKey;
+use crate::table::commit::{Landing, News, Provenance, PutEnd};
+use crate::table::head::{LIFE, Moment};
+use crate::table::log::{Action, Add, Remove};
+use crate::table::snapshot::Want;
+use crate::table::{DataFile, LakeTable, parquet};
+
+/// Decoded bytes that a group may have in memory; one file is read whatever it has.
+const GROUP_MEMORY_BYTES: usize = 512 * 1024 * 1024;
+
+/// What others did to the files we are rewriting.
+#[derive(Debug, Default)]
+struct Ground {
+    removed: BTreeSet<String>,
+    /// The columns or the protocol are others, or nobody knows.
+    lost: bool,
+}
+
+/// Files that become one, and their rows.
+struct Group {
+    files: Vec<DataFile>,
+    rows: Vec<RecordBatch>,
+}
+
+/// The file that a group became, before the log names it.
+struct Rewritten {
+    add: Add,
+    location: Path,
+    bytes: Bytes,
+    put_at: Moment,
+}
+
+impl Work<'_> {
+    /// Rewrites the small files, one commit a group; returns how many were rewritten and how many they became.
+    pub(super) async fn compact(&self, table: &mut LakeTable) -> Result<(usize, usize)> {
+        let (mut compacted, mut written) = (0, 0);
+        let small_bytes = self.options.target_bytes / 2;
+        let mut waiting = VecDeque::from(choose(table.files().await?, small_bytes, self.options.compact_at_files));
+        let mut ground = Ground::default();
+        while !self.stop.is_cancelled() && !ground.lost && !waiting.is_empty() {
+            let Some(group) = self.gather(table, &mut waiting, &ground).await? else { continue };
+            let files = group.files.clone();
+            let Some(rewritten) = rewrite(table, group, &mut ground).await? else { break };
+            match commit(table, &files, &rewritten, &mut ground).await? {
+                Landing::Landed { earlier: false, .. } => {
+                    compacted += files.len();
+                    written += 1;
+                }
+                // What others committed behind ours was passed unseen: the next maintenance starts anew.
+                Landing::Landed { earlier: true, .. } => return Ok((compacted + files.len(), written + 1)),
+                // Vacuum takes the new file.
+                Landing::Withdrawn => {
+                    tracing::info!(table = %self.log.table, "gave a compaction up: others were faster")
+                }
+                Landing::Expired => {
+                    self.settle(&rewritten).await?;
+                    break;
+                }
+            }
+        }
+        Ok((compacted, written))
+    }
+
+    /// Reads files up to the target size; `None` when fewer than two came together.
+    async fn gather(
+        &self,
+        table: &LakeTable,
+        waiting: &mut VecDeque<DataFile>,
+        ground: &Ground,
+    ) -> Result<Option<Group>> {
+        let mut group = Group { files: Vec::new(), rows: Vec::new() };
+        let (mut file_bytes, mut memory_bytes) = (0, 0);
+        while let Some(file) = waiting.pop_front() {
+            if self.stop.is_cancelled() {
+                return Ok(None);
+            }
+            if ground.removed.contains(&file.path) {
+                continue;
+            }
+            file_bytes += bytes_of(&file);
+            if !group.files.is_empty() && file_bytes > self.options.target_bytes {
+                waiting.push_front(file);
+                break;
+            }
+            let rows = table.read_file(&file, None).await?;
+            memory_bytes += rows.get_array_memory_size();
+            group.files.push(file);
+            group.rows.push(rows);
+            if memory_bytes > GROUP_MEMORY_BYTES {
+                break;
+            }
+        }
+        Ok((group.files.len() > 1).then_some(group))
+    }
+
+    /// After a commit whose fate nobody knows: when it counts, its file must be there, for vacuum may have taken it
+    /// for an orphan while this process slept.
+    async fn settle(&self, rewritten: &Rewritten) -> Result<()> {
+        let live = self.log.snapshot(Want { files: true, at: None }).await?;
+        let counts = live.is_some_and(|live| live.files.contains_key(&rewritten.add.path));
+        if counts && self.log.storage.head(&rewritten.location).await?.is_none() {
+            let put = self.log.storage.put_new(&rewritten.location, rewritten.bytes.clone()).await?;
+            tracing::warn!(file = %rewritten.location, ?put, "put a vacuumed file again");
+        }
+        Ok(())
+    }
+}
+
+/// The files worth rewriting, in the order they were added; none when fewer than `at_least` are small.
+///
+/// A file that outweighs all smaller ones together waits until they have caught up, so that a row is rewritten about
+/// as often as its table doubles, not with every compaction.
+fn choose(files: Vec<DataFile>, small_bytes: u64, at_least: usize) -> Vec<DataFile> {
+    let mut small: Vec<DataFile> = files.into_iter().filter(|file| bytes_of(file) < small_bytes).collect();
+    if small.len() < at_least.max(2) {
+        return Vec::new();
+    }
+    small.sort_by_key(bytes_of);
+    let mut total: u64 = small.iter().map(bytes_of).sum();
+    while let Some(largest) = small.last().map(bytes_of)
+        && small.len() > at_least / 2 + 1
+        && largest > total - largest
+    {
+        total -= largest;
+        small.pop();
+    }
+    small.sort_by(|one, other| (one.modification_millis, &one.path).cmp(&(other.modification_millis, &other.path)));
+    small
+}
+
+fn bytes_of(file: &DataFile) -> u64 {
+    u64::try_from(file.size_bytes).unwrap_or(0)
+}
+
+/// Puts the rows of a group as one new file; `None` when there was no time for it or the ground is lost.
+async fn rewrite(table: &mut LakeTable, group: Group, ground: &mut Ground) -> Result<Option<Rewritten>> {
+    let (schema, columns) = (table.schema(), table.stats_columns.clone());
+    let encoding = tokio::task::spawn_blocking(move || {
+        let rows = concat_batches(&schema, &group.rows).context(ErrorKind::Corrupt, "join the rows of small files")?;
+        drop(group);
+        parquet::encode(&rows, &columns)
+    });
+    let encoded = encoding.await.context(ErrorKind::Unavailable, "rewrite small files")??;
+    ground.take(&table.freshen().await?);
+    if ground.lost {
+        return Ok(None);
+    }
+    let name = format!("part-{}.parquet", random_id());
+    let location = StorageKey::TableFile { table: table.log.table.clone(), file: name.clone() }.path();
+    let put_at = Moment::now(&table.clock);
+    match table.put_patiently(&location, encoded.bytes.clone()).await? {
+        PutEnd::Expired => Ok(None),
+        PutEnd::Taken => Err(Error::corrupt(format!("{location} holds other bytes than were put there"))),
+        PutEnd::Created { .. } => {
+            let now = table.clock.now().as_millis();
+            let add = Add::new(&name, encoded.bytes.len(), now, encoded.stats, false);
+            Ok(Some(Rewritten { add, location, bytes: encoded.bytes, put_at }))
+        }
+    }
+}
+
+/// Puts the new file in the place of the old ones, unless somebody has touched one of them.
+async fn commit(
+    table: &mut LakeTable,
+    files: &[DataFile],
+    rewritten: &Rewritten,
+    ground: &mut Ground,
+) -> Result<Landing> {
+    let provenance = Provenance {
+        operation: "OPTIMIZE",
+        parameters: json!({ "predicate": "[]", "auto": "true" }),
+        metrics: json!({
+            "numRemovedFiles": files.len().to_string(),
+            "numRemovedBytes": files.iter().map(bytes_of).sum::<u64>().to_string(),
+            "numAddedFiles": "1",
+            "numAddedBytes": rewritten.bytes.len().to_string(),
+        }),
+        blind_append: false,
+    };
+    let clock = table.clock.clone();
+    let landing = table.land(&provenance, |_, news| {
+        ground.take(news);
+        // After a long sleep vacuum may have taken the new file for an orphan.
+        if !ground.bears(files) || rewritten.put_at.age(&clock) >= LIFE {
+            return Ok(None);
+        }
+        let now = clock.now().as_millis();
+        let removes = files.iter().map(|file| Action::Remove(Remove::of(file, now, false)));
+        Ok(Some(removes.chain([Action::Add(rewritten.add.clone())]).collect()))
+    });
+    landing.await
+}
+
+impl Ground {
+    fn take(&mut self, news: &News) {
+        let News::Commits(passed) = news else {
+            self.lost = true;
+            return;
+        };
+        for action in passed.iter().flat_map(|passed| &passed.actions) {
+            match action {
+                Action::Remove(remove) => {
+                    self.removed.insert(remove.path.clone());
+                }
+                Action::MetaData(_) | Action::Protocol(_) => self.lost = true,
+                Action::Add(_) | Action::Txn(_) | Action::CommitInfo(_) => {}
+            }
+        }
+    }
+
+    /// Whether these files are still all in the table, as they were.
+    fn bears(&self, files: &[DataFile]) -> bool {
+        !self.lost && !files.iter().any(|file| self.removed.contains(&file.path))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::Value;
+
+    use super::*;
+
+    fn file(size_bytes: i64, modification_millis: i64) -> DataFile {
+        let path = format!("{modification_millis}.parquet");
+        let (min_values, max_values) = (Value::Null, Value::Null);
+        DataFile { path, size_bytes, modification_millis, num_records: None, min_values, max_values }
+    }
+
+    fn sizes(files: &[DataFile]) -> Vec<i64> {
+        files.iter().map(|file| file.size_bytes).collect()
+    }
+
+    #[test]
+    fn too_few_small_files_are_left_alone() {
+        assert_eq!(choose(vec![file(1, 1), file(1, 2), file(100, 3)], 100, 3), []);
+        assert_eq!(choose(vec![file(1, 1)], 100, 0), []);
+    }
+
+    #[test]
+    fn small_files_come_in_the_order_they_were_added() {
+        let files = vec![file(3, 30), file(2, 10), file(100, 15), file(1, 20)];
+        assert_eq!(sizes(&choose(files, 100, 2)), [2, 1, 3]);
+    }
+
+    #[test]
+    fn a_file_that_outweighs_the_others_waits() {
+        let files = (0..40).map(|index| file(if index == 0 { 90 } else { 1 }, index)).collect();
+        assert_eq!(choose(files, 100, 32).len(), 39);
+        // Two that were asked for are two.
+        assert_eq!(sizes(&choose(vec![file(90, 1), file(1, 2)], 100, 2)), [90, 1]);
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_chosen_is_small_and_of_the_table(
+            sizes in proptest::collection::vec(0_i64..200, 0..60), at_least in 0_usize..40,
+        ) {
+            let files: Vec<DataFile> = sizes.iter().zip(0..).map(|(size, index)| file(*size, index)).collect();
+            let chosen = choose(files.clone(), 100, at_least);
+            prop_assert!(chosen.len() != 1);
+            prop_assert!(chosen.is_sorted_by_key(|file| file.modification_millis));
+            prop_assert!(chosen.iter().all(|file| file.size_bytes < 100 && files.contains(file)));
+        }
+    }
+}
