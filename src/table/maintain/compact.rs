@@ -19,7 +19,7 @@ use crate::table::snapshot::Want;
 use crate::table::{DataFile, LakeTable, parquet};
 
 /// Decoded bytes that a group may have in memory; one file is read whatever it has.
-const GROUP_MEMORY_BYTES: usize = 512 * 1024 * 1024;
+const GROUP_MEMORY_BYTES: usize = 256 * 1024 * 1024;
 
 /// What others did to the files we are rewriting.
 #[derive(Debug, Default)]
