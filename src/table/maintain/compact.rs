@@ -124,8 +124,9 @@ impl Work<'_> {
 /// A file that outweighs all smaller ones together waits until they have caught up, so that a row is rewritten about
 /// as often as its table doubles, not with every compaction.
 fn choose(files: Vec<DataFile>, small_bytes: u64, at_least: usize) -> Vec<DataFile> {
+    let at_least = at_least.max(2);
     let mut small: Vec<DataFile> = files.into_iter().filter(|file| bytes_of(file) < small_bytes).collect();
-    if small.len() < at_least.max(2) {
+    if small.len() < at_least {
         return Vec::new();
     }
     small.sort_by_key(bytes_of);
@@ -231,8 +232,13 @@ impl Ground {
 mod tests {
     use proptest::prelude::*;
     use serde_json::Value;
+    use tokio_util::sync::CancellationToken;
 
+    use super::super::tests;
     use super::*;
+    use crate::clock::Clock;
+    use crate::storage::Storage;
+    use crate::table::snapshot::TableLog;
 
     fn file(size_bytes: i64, modification_millis: i64) -> DataFile {
         let path = format!("{modification_millis}.parquet");
@@ -262,6 +268,41 @@ mod tests {
         assert_eq!(choose(files, 100, 32).len(), 39);
         // Two that were asked for are two.
         assert_eq!(sizes(&choose(vec![file(90, 1), file(1, 2)], 100, 2)), [90, 1]);
+    }
+
+    #[tokio::test]
+    async fn a_file_that_the_table_names_and_vacuum_took_is_put_again() {
+        let (storage, clock, stop) = (Storage::memory(), Clock::system(), CancellationToken::new());
+        let mut table = tests::filled(&storage, &clock, 3).await;
+        let options = tests::only_compact();
+        let work = Work { log: TableLog::new(&storage, &tests::path()), options: &options, clock: &clock, stop: &stop };
+        let (mut ground, mut waiting) = (Ground::default(), table.files().await.unwrap().into());
+        let group = work.gather(&table, &mut waiting, &ground).await.unwrap().unwrap();
+        let files = group.files.clone();
+        let rewritten = rewrite(&mut table, group, &mut ground).await.unwrap().unwrap();
+        // An orphan is nobody's loss.
+        storage.delete(&rewritten.location).await.unwrap();
+        work.settle(&rewritten).await.unwrap();
+        assert_eq!(storage.get(&rewritten.location).await.unwrap(), None);
+        commit(&mut table, &files, &rewritten, &mut ground).await.unwrap();
+        work.settle(&rewritten).await.unwrap();
+        assert_eq!(tests::rows(&storage).await, tests::expected(3));
+    }
+
+    #[tokio::test]
+    async fn a_plan_that_slept_is_withdrawn() {
+        let (storage, clock, stop) = (Storage::memory(), Clock::system(), CancellationToken::new());
+        let mut table = tests::filled(&storage, &clock, 3).await;
+        let options = tests::only_compact();
+        let work = Work { log: TableLog::new(&storage, &tests::path()), options: &options, clock: &clock, stop: &stop };
+        let (mut ground, mut waiting) = (Ground::default(), table.files().await.unwrap().into());
+        let group = work.gather(&table, &mut waiting, &ground).await.unwrap().unwrap();
+        let files = group.files.clone();
+        let rewritten = rewrite(&mut table, group, &mut ground).await.unwrap().unwrap();
+        clock.step(2 * 86_400_000_000);
+        let landing = commit(&mut table, &files, &rewritten, &mut ground).await.unwrap();
+        assert_eq!(landing, Landing::Withdrawn);
+        assert_eq!(tests::rows(&storage).await, tests::expected(3));
     }
 
     proptest! {

@@ -16,11 +16,11 @@ use crate::table::{Append, CommitOutcome, Fence, TableSpec, Tail, TailStep};
 const STAGE: &str = "lakegram/p/bronze";
 const DAY_MICROS: i64 = 86_400_000_000;
 
-fn path() -> Path {
+pub(super) fn path() -> Path {
     Path::from("t")
 }
 
-fn now() -> MaintainOptions {
+pub(super) fn now() -> MaintainOptions {
     MaintainOptions { compact_at_files: 2, checkpoint_every: 1, ..MaintainOptions::default() }
 }
 
@@ -34,11 +34,11 @@ fn only_clean(reader_watermark: Option<i64>) -> MaintainOptions {
     }
 }
 
-fn only_compact() -> MaintainOptions {
+pub(super) fn only_compact() -> MaintainOptions {
     MaintainOptions { checkpoint_every: i64::MAX, ..now() }
 }
 
-async fn open(storage: &Storage, clock: &Clock) -> LakeTable {
+pub(super) async fn open(storage: &Storage, clock: &Clock) -> LakeTable {
     let schema = Schema::new(vec![Field::new("id", DataType::Int64, true), Field::new("text", DataType::Utf8, true)]);
     let spec = TableSpec { path: path(), schema: Arc::new(schema), stats_columns: vec!["id".to_owned()] };
     LakeTable::open(storage, &spec, clock).await.unwrap()
@@ -65,7 +65,7 @@ async fn append(table: &mut LakeTable, id: i64) {
     panic!("the append never landed");
 }
 
-async fn filled(storage: &Storage, clock: &Clock, count: i64) -> LakeTable {
+pub(super) async fn filled(storage: &Storage, clock: &Clock, count: i64) -> LakeTable {
     let mut table = open(storage, clock).await;
     for id in 1..=count {
         append(&mut table, id).await;
@@ -73,12 +73,12 @@ async fn filled(storage: &Storage, clock: &Clock, count: i64) -> LakeTable {
     table
 }
 
-async fn run(storage: &Storage, options: &MaintainOptions, clock: &Clock) -> MaintainSummary {
+pub(super) async fn run(storage: &Storage, options: &MaintainOptions, clock: &Clock) -> MaintainSummary {
     maintain(storage, &path(), options, clock, &CancellationToken::new()).await.unwrap()
 }
 
 /// All rows of the table as somebody who has just come reads them, in a fixed order.
-async fn rows(storage: &Storage) -> Vec<(i64, Option<String>)> {
+pub(super) async fn rows(storage: &Storage) -> Vec<(i64, Option<String>)> {
     let table = LakeTable::open_existing(storage, &path(), &Clock::system()).await.unwrap().unwrap();
     let mut rows = Vec::new();
     for file in table.files().await.unwrap() {
@@ -91,7 +91,7 @@ async fn rows(storage: &Storage) -> Vec<(i64, Option<String>)> {
     rows
 }
 
-fn expected(count: i64) -> Vec<(i64, Option<String>)> {
+pub(super) fn expected(count: i64) -> Vec<(i64, Option<String>)> {
     let mut rows: Vec<_> = (1..=count).flat_map(|id| [(id, Some(format!("text {id}"))), (-id, None)]).collect();
     rows.sort();
     rows
@@ -216,6 +216,20 @@ async fn a_compaction_gives_up_when_another_writer_removed_an_input() {
     // Anew it goes.
     assert_eq!(run(&storage, &only_compact(), &clock).await.files_compacted, 3);
     assert_eq!(rows(&storage).await.len(), 6);
+}
+
+#[tokio::test]
+async fn a_compaction_gives_up_when_the_columns_have_changed() {
+    let (storage, clock, stop) = (Storage::memory(), Clock::system(), CancellationToken::new());
+    let mut table = filled(&storage, &clock, 3).await;
+    let mut behind = LakeTable::open_existing(&storage, &path(), &clock).await.unwrap().unwrap();
+    let wide = RecordBatch::try_from_iter([("new", Arc::new(Int64Array::from(vec![7])) as ArrayRef)]).unwrap();
+    let fence = Fence { app_id: STAGE.to_owned(), seen: 3 };
+    table.append(Append { rows: Some(wide), fence, progress: Vec::new() }).await.unwrap();
+    let options = only_compact();
+    let work = Work { log: TableLog::new(&storage, &path()), options: &options, clock: &clock, stop: &stop };
+    assert_eq!(work.compact(&mut behind).await.unwrap(), (0, 0));
+    assert_eq!(run(&storage, &only_compact(), &clock).await.files_compacted, 4);
 }
 
 #[tokio::test]
