@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use arrow::json::LineDelimitedWriter;
 use bytes::Bytes;
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::{StreamExt, stream};
 use object_store::path::Path;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
@@ -51,11 +51,15 @@ impl Work<'_> {
         }
         idle.retain(|_, since_millis| *since_millis < old_millis);
         self.spare_unread(&mut idle).await?;
-        let deleting = stream::iter(idle.keys())
-            .take_while(|_| std::future::ready(!self.stop.is_cancelled()))
-            .map(|path| self.log.storage.delete(path))
-            .buffer_unordered(SIDE_BY_SIDE);
-        deleting.try_fold(0, |deleted, ()| std::future::ready(Ok(deleted + 1))).await
+        let mut deleted = 0;
+        for path in idle.keys() {
+            if self.stop.is_cancelled() {
+                break;
+            }
+            self.log.storage.delete(path).await?;
+            deleted += 1;
+        }
+        Ok(deleted)
     }
 
     /// The data files that were put before `old_millis`.
