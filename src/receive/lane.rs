@@ -112,11 +112,23 @@ impl LaneWriter {
         Ok((writer, task.run()))
     }
 
+    /// A permit for a body of so many bytes, to be had before it is read; `None` when too many wait.
+    pub fn admit(&self, bytes: usize) -> Option<AdmissionPermit> {
+        self.admission.try_admit(bytes)
+    }
+
     /// Lands a body; returns when it is durable, or will not be in time.
-    pub async fn land(&self, body: VerifiedBody) -> Landing {
-        // Wrapping may make a body that is no JSON larger: up to six bytes for one in escapes.
+    pub async fn land(&self, body: VerifiedBody, mut permit: AdmissionPermit) -> Landing {
         let line = body.to_line();
-        let Some(permit) = self.admission.try_admit(line.len()) else { return Landing::Full };
+        drop(body);
+        // A line is longer than its body by its break, and by much more where something had to be wrapped.
+        match line.len().checked_sub(permit.bytes()) {
+            None | Some(0) => permit.shrink_to(line.len()),
+            Some(more) => match self.admission.try_admit(more) {
+                Some(more) => permit.merge(more),
+                None => return Landing::Full,
+            },
+        }
         let (landed, waiting) = oneshot::channel();
         if self.queue.try_send(Entry { line, permit, landed }).is_err() {
             return Landing::Full;
@@ -132,9 +144,11 @@ impl LaneWriter {
     /// # Errors
     /// Unavailable when it could not be landed now; Telegram still has it.
     pub async fn land_pulled(&self, update: Bytes) -> Result<()> {
-        match self.land(VerifiedBody::of_pull(update)).await {
+        let not_now = || Error::unavailable("the update could not be landed now");
+        let permit = self.admit(update.len()).ok_or_else(not_now)?;
+        match self.land(VerifiedBody::of_pull(update), permit).await {
             Landing::Durable => Ok(()),
-            Landing::Full | Landing::Failed => Err(Error::unavailable("the update could not be landed now")),
+            Landing::Full | Landing::Failed => Err(not_now()),
         }
     }
 }

@@ -221,13 +221,14 @@ async fn receive(shared: &Shared, hook: &Hook, request: Request) -> Response {
     if declared.is_some_and(|declared: usize| declared > limit) {
         return reject(StatusCode::PAYLOAD_TOO_LARGE, "size");
     }
+    let Some(permit) = hook.writer.admit(declared.unwrap_or(limit)) else { return come_back(shared, "full") };
     let bytes = match shared.clock.timeout(BODY_TIMEOUT, to_bytes(request.into_body(), limit)).await {
         Some(Ok(bytes)) => bytes,
         Some(Err(error)) if is_length_limit(&error) => return reject(StatusCode::PAYLOAD_TOO_LARGE, "size"),
         Some(Err(_)) => return reject(StatusCode::BAD_REQUEST, "broken"),
         None => return reject(StatusCode::REQUEST_TIMEOUT, "time"),
     };
-    match hook.writer.land(VerifiedBody::of_request(bytes, &authentic)).await {
+    match hook.writer.land(VerifiedBody::of_request(bytes, &authentic), permit).await {
         Landing::Durable => {
             shared.health.note(None);
             StatusCode::OK.into_response()

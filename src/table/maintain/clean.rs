@@ -1,86 +1,91 @@
-//! Clean-up of the log: entries that nobody needs once a checkpoint stands in for them.
+//! Log clean-up: what the newest checkpoint holds goes once it is old, unless a reader has still to come by.
 
 use object_store::ObjectMeta;
-use object_store::path::Path;
-use tokio_util::sync::CancellationToken;
 
-use super::listing::{Listing, age};
-use super::{LONGEST_STAND, MaintainOptions};
+use super::{PAGE, READER_PATIENCE, Work};
 use crate::error::Result;
-use crate::storage::StorageKey;
-use crate::table::LakeTable;
-use crate::table::checkpoint::{self, Checkpoint, Newest, split_version};
-use crate::table::log::Action;
+use crate::table::checkpoint::split_version;
 
-/// Deletes log entries below the newest checkpoint that every entry to be kept stands upon, so that each kept version
-/// can still be read. The oldest go first and leave no hole: what a crash leaves is a log that begins later. Returns
-/// how many.
-pub(super) async fn clean_log(table: &LakeTable, options: &MaintainOptions, stop: &CancellationToken) -> Result<usize> {
-    let Some(base) = base(table, options).await? else { return Ok(0) };
-    if !is_sound(table, base).await? {
-        tracing::warn!(table = %table.log.table, version = base.version, "a checkpoint is broken; the log stays whole");
-        return Ok(0);
-    }
-    let mut listing = Listing::new(&table.log.storage, folder(table));
-    let mut deleted = 0;
-    while let Some(page) = listing.next_page().await? {
-        for object in &page {
-            let Some((version, _)) = split(object) else { continue };
-            if version >= base.version || stop.is_cancelled() {
-                return Ok(deleted);
+/// What to do with one entry of the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    Delete,
+    Keep,
+    /// Nothing after this one goes either.
+    Stop,
+}
+
+/// What decides about an entry.
+struct Rules {
+    /// The version of the checkpoint that is named.
+    named: i64,
+    /// Milliseconds since 1970 before which an entry is old.
+    old_millis: i64,
+    /// Milliseconds since 1970 before which no reader counts.
+    ancient_millis: i64,
+    reader_watermark: Option<i64>,
+    /// A commit was kept: the log must not get a hole, so all after it are kept.
+    kept: bool,
+}
+
+impl Work<'_> {
+    /// Deletes, oldest first, the commits and checkpoints below the checkpoint that is named; returns how many.
+    pub(super) async fn clean_log(&self) -> Result<usize> {
+        let Some(named) = self.log.last_checkpoint().await? else { return Ok(0) };
+        // The hint may name what is gone, and then the older entries are all there is.
+        if !self.is_complete(&named).await? {
+            return Ok(0);
+        }
+        let mut rules = Rules {
+            named: named.version,
+            old_millis: self.cutoff_millis(self.options.log_retention),
+            ancient_millis: self.cutoff_millis(READER_PATIENCE),
+            reader_watermark: self.options.reader_watermark,
+            kept: false,
+        };
+        let (folder, mut after, mut deleted) = (self.log_folder(), None, 0);
+        loop {
+            let page = self.log.storage.list_after(&folder, after.as_ref(), PAGE).await?;
+            for entry in &page {
+                if self.stop.is_cancelled() {
+                    return Ok(deleted);
+                }
+                match rules.judge(entry) {
+                    Verdict::Keep => {}
+                    Verdict::Stop => return Ok(deleted),
+                    Verdict::Delete => {
+                        self.log.storage.delete(&entry.location).await?;
+                        deleted += 1;
+                    }
+                }
             }
-            table.log.storage.delete(&object.location).await?;
-            deleted += 1;
+            match page.last() {
+                Some(last) if page.len() == PAGE => after = Some(last.location.clone()),
+                _ => return Ok(deleted),
+            }
         }
     }
-    Ok(deleted)
 }
 
-/// The checkpoint that the log may begin with: the newest one before everything that is young or unread; `None` when
-/// nothing stands before it. Never beyond the one that is named: whoever finds a version missing relies on that.
-async fn base(table: &LakeTable, options: &MaintainOptions) -> Result<Option<Checkpoint>> {
-    let Some(named) = table.log.last_checkpoint().await? else { return Ok(None) };
-    let now = table.clock.now();
-    let (mut newest, mut first) = (Newest::default(), None);
-    let mut listing = Listing::new(&table.log.storage, folder(table));
-    'log: while let Some(page) = listing.next_page().await? {
-        for object in &page {
-            let Some((version, rest)) = split(object) else { continue };
-            if version > named.version {
-                break 'log;
-            }
-            first = first.or(Some(version));
-            newest.take(version, rest);
-            // A checkpoint may be made late; the entries it stands in for are as old as they are.
-            if rest.starts_with("checkpoint") {
-                continue;
-            }
-            let age = age(object, now);
-            let is_read = options.reader_watermark.is_none_or(|watermark| version <= watermark);
-            if age <= options.log_retention || (!is_read && age <= LONGEST_STAND) {
-                break 'log;
-            }
+impl Rules {
+    /// Entries come in the order of their versions.
+    fn judge(&mut self, entry: &ObjectMeta) -> Verdict {
+        let Some((version, kind)) = entry.location.filename().and_then(split_version) else { return Verdict::Keep };
+        let modified_millis = entry.last_modified.timestamp_millis();
+        if version >= self.named {
+            return Verdict::Stop;
         }
+        if kind.starts_with("checkpoint") {
+            return if modified_millis < self.old_millis { Verdict::Delete } else { Verdict::Keep };
+        }
+        if kind != "json" && kind != "crc" {
+            return Verdict::Keep;
+        }
+        if modified_millis >= self.old_millis {
+            return Verdict::Stop;
+        }
+        let read = self.reader_watermark.is_none_or(|watermark| version <= watermark);
+        self.kept |= !read && modified_millis >= self.ancient_millis;
+        if self.kept { Verdict::Keep } else { Verdict::Delete }
     }
-    Ok(newest.complete().filter(|base| first.is_some_and(|first| first < base.version)))
-}
-
-/// Whether the table can be read from a checkpoint: nothing is deleted on the word of a name.
-async fn is_sound(table: &LakeTable, base: Checkpoint) -> Result<bool> {
-    let (mut protocol, mut metadata) = (false, false);
-    for path in base.paths(&folder(table)) {
-        let Some(bytes) = table.log.storage.get(&path).await? else { return Ok(false) };
-        let Ok(actions) = checkpoint::actions(bytes, false) else { return Ok(false) };
-        protocol |= actions.iter().any(|action| matches!(action, Action::Protocol(_)));
-        metadata |= actions.iter().any(|action| matches!(action, Action::MetaData(_)));
-    }
-    Ok(protocol && metadata)
-}
-
-fn folder(table: &LakeTable) -> Path {
-    StorageKey::Log { table: table.log.table.clone() }.path()
-}
-
-fn split(object: &ObjectMeta) -> Option<(i64, &str)> {
-    split_version(object.location.filename()?)
 }

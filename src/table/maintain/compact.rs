@@ -1,185 +1,320 @@
-//! Compaction: files of about one size become one, so that each row is rewritten a few times in all.
+//! Compaction: small files become one, and the rows stay where readers think they are.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeSet, VecDeque};
 
+use arrow::array::RecordBatch;
+use arrow::compute::concat_batches;
+use bytes::Bytes;
+use object_store::path::Path;
 use serde_json::json;
-use tokio_util::sync::CancellationToken;
 
-use super::rewrite::rewrite;
-use super::{MaintainOptions, MaintainSummary};
-use crate::error::Result;
+use super::Work;
+use crate::error::{Context, Error, ErrorKind, Result};
 use crate::id::random_id;
 use crate::storage::StorageKey;
 use crate::table::commit::{Landing, News, Provenance, PutEnd};
+use crate::table::head::{LIFE, Moment};
 use crate::table::log::{Action, Add, Remove};
-use crate::table::parquet::Encoded;
-use crate::table::{DataFile, LakeTable};
+use crate::table::snapshot::Want;
+use crate::table::{DataFile, LakeTable, parquet};
 
-/// Files up to this size are of the first tier; each further tier is eight times larger.
-const FIRST_TIER_BYTES: u64 = 128 * 1_024;
-const TIER_FACTOR: u64 = 8;
+/// Decoded bytes that a group may have in memory; one file is read whatever it has.
+const GROUP_MEMORY_BYTES: usize = 256 * 1024 * 1024;
 
-/// Rewrites what has gathered, a commit a group.
-///
-/// Each group is chosen from the files as they are at the head: the check of a commit covers what was committed after
-/// the files were listed, and what was passed on the way to an earlier group's version must not escape it.
-pub(super) async fn compact(
-    table: &mut LakeTable,
-    options: &MaintainOptions,
-    summary: &mut MaintainSummary,
-    stop: &CancellationToken,
-) -> Result<()> {
-    while !stop.is_cancelled() {
-        table.refresh().await?;
-        let Some(group) = next_group(table.files().await?, options) else { return Ok(()) };
-        let merged = rewrite(table, &group).await?;
-        if !swap(table, &group, &merged).await? {
-            // Somebody else is at work on these files or columns; the next round will see what came of it.
-            return Ok(());
+/// What others did to the files we are rewriting.
+#[derive(Debug, Default)]
+struct Ground {
+    removed: BTreeSet<String>,
+    /// The columns or the protocol are others, or nobody knows.
+    lost: bool,
+}
+
+/// Files that become one, and their rows.
+struct Group {
+    files: Vec<DataFile>,
+    rows: Vec<RecordBatch>,
+}
+
+/// The file that a group became, before the log names it.
+struct Rewritten {
+    add: Add,
+    location: Path,
+    bytes: Bytes,
+    put_at: Moment,
+}
+
+impl Work<'_> {
+    /// Rewrites the small files, one commit a group; returns how many were rewritten and how many they became.
+    pub(super) async fn compact(&self, table: &mut LakeTable) -> Result<(usize, usize)> {
+        let (mut compacted, mut written) = (0, 0);
+        let small_bytes = self.options.target_bytes / 2;
+        let mut waiting = VecDeque::from(choose(table.files().await?, small_bytes, self.options.compact_at_files));
+        let mut ground = Ground::default();
+        while !self.stop.is_cancelled() && !ground.lost && !waiting.is_empty() {
+            let Some(group) = self.gather(table, &mut waiting, &ground).await? else { continue };
+            let files = group.files.clone();
+            let Some(rewritten) = rewrite(table, group, &mut ground).await? else { break };
+            match commit(table, &files, &rewritten, &mut ground).await? {
+                Landing::Landed { earlier: false, .. } => {
+                    compacted += files.len();
+                    written += 1;
+                }
+                // What others committed behind ours was passed unseen: the next maintenance starts anew.
+                Landing::Landed { earlier: true, .. } => return Ok((compacted + files.len(), written + 1)),
+                // Vacuum takes the new file.
+                Landing::Withdrawn => {
+                    tracing::info!(table = %self.log.table, "gave a compaction up: others were faster")
+                }
+                Landing::Expired => {
+                    self.settle(&rewritten).await?;
+                    break;
+                }
+            }
         }
-        summary.files_compacted += group.len();
-        summary.files_written += 1;
+        Ok((compacted, written))
     }
-    Ok(())
+
+    /// Reads files up to the target size; `None` when fewer than two came together.
+    async fn gather(
+        &self,
+        table: &LakeTable,
+        waiting: &mut VecDeque<DataFile>,
+        ground: &Ground,
+    ) -> Result<Option<Group>> {
+        let mut group = Group { files: Vec::new(), rows: Vec::new() };
+        let (mut file_bytes, mut memory_bytes) = (0, 0);
+        while let Some(file) = waiting.pop_front() {
+            if self.stop.is_cancelled() {
+                return Ok(None);
+            }
+            if ground.removed.contains(&file.path) {
+                continue;
+            }
+            file_bytes += bytes_of(&file);
+            if !group.files.is_empty() && file_bytes > self.options.target_bytes {
+                waiting.push_front(file);
+                break;
+            }
+            let rows = table.read_file(&file, None).await?;
+            memory_bytes += rows.get_array_memory_size();
+            group.files.push(file);
+            group.rows.push(rows);
+            if memory_bytes > GROUP_MEMORY_BYTES {
+                break;
+            }
+        }
+        Ok((group.files.len() > 1).then_some(group))
+    }
+
+    /// After a commit whose fate nobody knows: when it counts, its file must be there, for vacuum may have taken it
+    /// for an orphan while this process slept.
+    async fn settle(&self, rewritten: &Rewritten) -> Result<()> {
+        let live = self.log.snapshot(Want { files: true, at: None }).await?;
+        let counts = live.is_some_and(|live| live.files.contains_key(&rewritten.add.path));
+        if counts && self.log.storage.head(&rewritten.location).await?.is_none() {
+            let put = self.log.storage.put_new(&rewritten.location, rewritten.bytes.clone()).await?;
+            tracing::warn!(file = %rewritten.location, ?put, "put a vacuumed file again");
+        }
+        Ok(())
+    }
 }
 
-/// Files to rewrite together, the oldest first: of the smallest size of which enough have gathered.
-fn next_group(files: Vec<DataFile>, options: &MaintainOptions) -> Option<Vec<DataFile>> {
-    let mut tiers: BTreeMap<u32, Vec<DataFile>> = BTreeMap::new();
-    // Any two files below half the target fit one file, so that every group makes the table smaller.
-    for file in files.into_iter().filter(|file| size(file) < options.target_bytes / 2) {
-        tiers.entry(tier(size(&file))).or_default().push(file);
+/// The files worth rewriting, in the order they were added; none when fewer than `at_least` are small.
+///
+/// A file that outweighs all smaller ones together waits until they have caught up, so that a row is rewritten about
+/// as often as its table doubles, not with every compaction.
+fn choose(files: Vec<DataFile>, small_bytes: u64, at_least: usize) -> Vec<DataFile> {
+    let at_least = at_least.max(2);
+    let mut small: Vec<DataFile> = files.into_iter().filter(|file| bytes_of(file) < small_bytes).collect();
+    if small.len() < at_least {
+        return Vec::new();
     }
-    let mut gathered = tiers.into_values().find(|tier| tier.len() >= options.compact_at_files.max(2))?;
-    gathered.sort_by(|one, other| (one.modification_millis, &one.path).cmp(&(other.modification_millis, &other.path)));
-    let mut bytes = 0;
-    let fits = |file: &DataFile| {
-        bytes += size(file);
-        bytes <= options.target_bytes
-    };
-    Some(gathered.into_iter().take_while(fits).collect())
+    small.sort_by_key(bytes_of);
+    let mut total: u64 = small.iter().map(bytes_of).sum();
+    while let Some(largest) = small.last().map(bytes_of)
+        && small.len() > at_least / 2 + 1
+        && largest > total - largest
+    {
+        total -= largest;
+        small.pop();
+    }
+    small.sort_by(|one, other| (one.modification_millis, &one.path).cmp(&(other.modification_millis, &other.path)));
+    small
 }
 
-fn size(file: &DataFile) -> u64 {
+fn bytes_of(file: &DataFile) -> u64 {
     u64::try_from(file.size_bytes).unwrap_or(0)
 }
 
-fn tier(bytes: u64) -> u32 {
-    let (mut tier, mut limit) = (0, FIRST_TIER_BYTES);
-    while bytes >= limit {
-        tier += 1;
-        limit = limit.saturating_mul(TIER_FACTOR);
+/// Puts the rows of a group as one new file; `None` when there was no time for it or the ground is lost.
+async fn rewrite(table: &mut LakeTable, group: Group, ground: &mut Ground) -> Result<Option<Rewritten>> {
+    let (schema, columns) = (table.schema(), table.stats_columns.clone());
+    let encoding = tokio::task::spawn_blocking(move || {
+        let rows = concat_batches(&schema, &group.rows).context(ErrorKind::Corrupt, "join the rows of small files")?;
+        drop(group);
+        parquet::encode(&rows, &columns)
+    });
+    let encoded = encoding.await.context(ErrorKind::Unavailable, "rewrite small files")??;
+    ground.take(&table.freshen().await?);
+    if ground.lost {
+        return Ok(None);
     }
-    tier
-}
-
-/// Puts a rewritten file beside its inputs, then takes their place in one commit that changes no data. `false` when
-/// somebody took an input or changed the columns meanwhile: what was put is then left to vacuum.
-async fn swap(table: &mut LakeTable, group: &[DataFile], merged: &Encoded) -> Result<bool> {
     let name = format!("part-{}.parquet", random_id());
-    let key = StorageKey::TableFile { table: table.log.table.clone(), file: name.clone() };
-    if !matches!(table.put_patiently(&key.path(), merged.bytes.clone()).await?, PutEnd::Created { .. }) {
-        return Ok(false);
-    }
-    let now = table.clock.now().as_millis();
-    let mut actions: Vec<Action> = group.iter().map(|file| Action::Remove(Remove::of(file, now, false))).collect();
-    // Readers take the files of a snapshot in the order of these times: the rows are as old as they were.
-    let written = group.iter().map(|file| file.modification_millis).max().unwrap_or(now);
-    actions.push(Action::Add(Add::new(&name, merged.bytes.len(), written, merged.stats.clone(), false)));
-    let provenance = Provenance {
-        operation: "OPTIMIZE",
-        parameters: json!({}),
-        metrics: json!({"numRemovedFiles": group.len().to_string(), "numAddedFiles": "1"}),
-        blind_append: false,
-    };
-    let landing = table.land(&provenance, |_, news| Ok((!is_overtaken(news, group)).then(|| actions.clone()))).await?;
-    if landing == Landing::Expired {
-        settle(table, &name, merged).await?;
-    }
-    Ok(matches!(landing, Landing::Landed { .. }))
-}
-
-/// Whether somebody has removed an input or changed the columns since the plan.
-fn is_overtaken(news: &News, group: &[DataFile]) -> bool {
-    let News::Commits(passed) = news else { return true };
-    passed.iter().flat_map(|passed| &passed.actions).any(|action| match action {
-        Action::Remove(remove) => group.iter().any(|file| file.path == remove.path),
-        Action::MetaData(_) | Action::Protocol(_) => true,
-        _ => false,
-    })
-}
-
-/// After a commit whose fate nobody knows: when it counts after all, its file must be there. Vacuum may have taken it
-/// for an orphan while this process slept.
-async fn settle(table: &LakeTable, name: &str, merged: &Encoded) -> Result<()> {
-    let Some(fresh) = LakeTable::open_existing(&table.log.storage, &table.log.table, &table.clock).await? else {
-        return Ok(());
-    };
-    let files = fresh.files().await?;
-    if let Some(file) = files.iter().find(|file| file.path == name) {
-        let location = file.location(&table.log.table)?;
-        if table.log.storage.head(&location).await?.is_none() {
-            let put = table.log.storage.put_new(&location, merged.bytes.clone()).await?;
-            tracing::warn!(file = %location, ?put, "put a vacuumed file again");
+    let location = StorageKey::TableFile { table: table.log.table.clone(), file: name.clone() }.path();
+    let put_at = Moment::now(&table.clock);
+    match table.put_patiently(&location, encoded.bytes.clone()).await? {
+        PutEnd::Expired => Ok(None),
+        PutEnd::Taken => Err(Error::corrupt(format!("{location} holds other bytes than were put there"))),
+        PutEnd::Created { .. } => {
+            let now = table.clock.now().as_millis();
+            let add = Add::new(&name, encoded.bytes.len(), now, encoded.stats, false);
+            Ok(Some(Rewritten { add, location, bytes: encoded.bytes, put_at }))
         }
     }
-    Ok(())
+}
+
+/// Puts the new file in the place of the old ones, unless somebody has touched one of them.
+async fn commit(
+    table: &mut LakeTable,
+    files: &[DataFile],
+    rewritten: &Rewritten,
+    ground: &mut Ground,
+) -> Result<Landing> {
+    let provenance = Provenance {
+        operation: "OPTIMIZE",
+        parameters: json!({ "predicate": "[]", "auto": "true" }),
+        metrics: json!({
+            "numRemovedFiles": files.len().to_string(),
+            "numRemovedBytes": files.iter().map(bytes_of).sum::<u64>().to_string(),
+            "numAddedFiles": "1",
+            "numAddedBytes": rewritten.bytes.len().to_string(),
+        }),
+        blind_append: false,
+    };
+    let clock = table.clock.clone();
+    let landing = table.land(&provenance, |_, news| {
+        ground.take(news);
+        // After a long sleep vacuum may have taken the new file for an orphan.
+        if !ground.bears(files) || rewritten.put_at.age(&clock) >= LIFE {
+            return Ok(None);
+        }
+        let now = clock.now().as_millis();
+        let removes = files.iter().map(|file| Action::Remove(Remove::of(file, now, false)));
+        Ok(Some(removes.chain([Action::Add(rewritten.add.clone())]).collect()))
+    });
+    landing.await
+}
+
+impl Ground {
+    fn take(&mut self, news: &News) {
+        let News::Commits(passed) = news else {
+            self.lost = true;
+            return;
+        };
+        for action in passed.iter().flat_map(|passed| &passed.actions) {
+            match action {
+                Action::Remove(remove) => {
+                    self.removed.insert(remove.path.clone());
+                }
+                Action::MetaData(_) | Action::Protocol(_) => self.lost = true,
+                Action::Add(_) | Action::Txn(_) | Action::CommitInfo(_) => {}
+            }
+        }
+    }
+
+    /// Whether these files are still all in the table, as they were.
+    fn bears(&self, files: &[DataFile]) -> bool {
+        !self.lost && !files.iter().any(|file| self.removed.contains(&file.path))
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
     use serde_json::Value;
+    use tokio_util::sync::CancellationToken;
 
+    use super::super::tests;
     use super::*;
+    use crate::clock::Clock;
+    use crate::storage::Storage;
+    use crate::table::snapshot::TableLog;
 
-    fn file(path: &str, size_bytes: i64, modification_millis: i64) -> DataFile {
-        DataFile {
-            path: path.to_owned(),
-            size_bytes,
-            modification_millis,
-            num_records: None,
-            min_values: Value::Null,
-            max_values: Value::Null,
-        }
+    fn file(size_bytes: i64, modification_millis: i64) -> DataFile {
+        let path = format!("{modification_millis}.parquet");
+        let (min_values, max_values) = (Value::Null, Value::Null);
+        DataFile { path, size_bytes, modification_millis, num_records: None, min_values, max_values }
     }
 
-    fn options(target_bytes: u64) -> MaintainOptions {
-        MaintainOptions { compact_at_files: 2, target_bytes, ..MaintainOptions::default() }
-    }
-
-    fn paths(group: Option<Vec<DataFile>>) -> Option<Vec<String>> {
-        group.map(|group| group.into_iter().map(|file| file.path).collect())
+    fn sizes(files: &[DataFile]) -> Vec<i64> {
+        files.iter().map(|file| file.size_bytes).collect()
     }
 
     #[test]
-    fn too_few_or_too_large_files_are_left_alone() {
-        assert_eq!(next_group(Vec::new(), &options(1_000)), None);
-        let alone = vec![file("small", 10, 0), file("large", 500, 0), file("larger", 5_000, 0)];
-        assert_eq!(next_group(alone, &options(1_000)), None);
+    fn too_few_small_files_are_left_alone() {
+        assert_eq!(choose(vec![file(1, 1), file(1, 2), file(100, 3)], 100, 3), []);
+        assert_eq!(choose(vec![file(1, 1)], 100, 0), []);
     }
 
     #[test]
-    fn only_files_of_about_one_size_are_rewritten_together_the_oldest_first() {
-        let files =
-            vec![file("a", 10, 3), file("b", 20, 1), file("c", 500_000, 0), file("d", 30, 2), file("e", 600_000, 0)];
-        assert_eq!(paths(next_group(files, &options(10_000_000))), Some(vec!["b".into(), "d".into(), "a".into()]));
+    fn small_files_come_in_the_order_they_were_added() {
+        let files = vec![file(3, 30), file(2, 10), file(100, 15), file(1, 20)];
+        assert_eq!(sizes(&choose(files, 100, 2)), [2, 1, 3]);
     }
 
     #[test]
-    fn a_group_stays_below_the_target() {
-        let files = (0..5).map(|number| file(&number.to_string(), 100, number)).collect();
-        assert_eq!(paths(next_group(files, &options(250))), Some(vec!["0".into(), "1".into()]));
+    fn a_file_that_outweighs_the_others_waits() {
+        let files = (0..40).map(|index| file(if index == 0 { 90 } else { 1 }, index)).collect();
+        assert_eq!(choose(files, 100, 32).len(), 39);
+        // Two that were asked for are two.
+        assert_eq!(sizes(&choose(vec![file(90, 1), file(1, 2)], 100, 2)), [90, 1]);
+    }
+
+    #[tokio::test]
+    async fn a_file_that_the_table_names_and_vacuum_took_is_put_again() {
+        let (storage, clock, stop) = (Storage::memory(), Clock::system(), CancellationToken::new());
+        let mut table = tests::filled(&storage, &clock, 3).await;
+        let options = tests::only_compact();
+        let work = Work { log: TableLog::new(&storage, &tests::path()), options: &options, clock: &clock, stop: &stop };
+        let (mut ground, mut waiting) = (Ground::default(), table.files().await.unwrap().into());
+        let group = work.gather(&table, &mut waiting, &ground).await.unwrap().unwrap();
+        let files = group.files.clone();
+        let rewritten = rewrite(&mut table, group, &mut ground).await.unwrap().unwrap();
+        // An orphan is nobody's loss.
+        storage.delete(&rewritten.location).await.unwrap();
+        work.settle(&rewritten).await.unwrap();
+        assert_eq!(storage.get(&rewritten.location).await.unwrap(), None);
+        commit(&mut table, &files, &rewritten, &mut ground).await.unwrap();
+        work.settle(&rewritten).await.unwrap();
+        assert_eq!(tests::rows(&storage).await, tests::expected(3));
+    }
+
+    #[tokio::test]
+    async fn a_plan_that_slept_is_withdrawn() {
+        let (storage, clock, stop) = (Storage::memory(), Clock::system(), CancellationToken::new());
+        let mut table = tests::filled(&storage, &clock, 3).await;
+        let options = tests::only_compact();
+        let work = Work { log: TableLog::new(&storage, &tests::path()), options: &options, clock: &clock, stop: &stop };
+        let (mut ground, mut waiting) = (Ground::default(), table.files().await.unwrap().into());
+        let group = work.gather(&table, &mut waiting, &ground).await.unwrap().unwrap();
+        let files = group.files.clone();
+        let rewritten = rewrite(&mut table, group, &mut ground).await.unwrap().unwrap();
+        clock.step(2 * 86_400_000_000);
+        let landing = commit(&mut table, &files, &rewritten, &mut ground).await.unwrap();
+        assert_eq!(landing, Landing::Withdrawn);
+        assert_eq!(tests::rows(&storage).await, tests::expected(3));
     }
 
     proptest! {
         #[test]
-        fn every_group_makes_the_table_smaller(sizes in prop::collection::vec(0..2_000_i64, 0..20), target in 1..3_000_u64) {
-            let files = (0..).zip(&sizes).map(|(number, size)| file(&number.to_string(), *size, number)).collect();
-            if let Some(group) = next_group(files, &options(target)) {
-                prop_assert!(group.len() >= 2);
-                prop_assert!(group.iter().map(size).sum::<u64>() <= target);
-            }
+        fn whatever_is_chosen_is_small_and_of_the_table(
+            sizes in proptest::collection::vec(0_i64..200, 0..60), at_least in 0_usize..40,
+        ) {
+            let files: Vec<DataFile> = sizes.iter().zip(0..).map(|(size, index)| file(*size, index)).collect();
+            let chosen = choose(files.clone(), 100, at_least);
+            prop_assert!(chosen.len() != 1);
+            prop_assert!(chosen.is_sorted_by_key(|file| file.modification_millis));
+            prop_assert!(chosen.iter().all(|file| file.size_bytes < 100 && files.contains(file)));
         }
     }
 }
