@@ -2,24 +2,21 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
-use arrow::array::RecordBatch;
-use arrow::compute::concat_batches;
 use bytes::Bytes;
 use object_store::path::Path;
 use serde_json::json;
 
 use super::Work;
-use crate::error::{Context, Error, ErrorKind, Result};
+use super::merge::merge;
+use crate::error::{Error, Result};
 use crate::id::random_id;
 use crate::storage::StorageKey;
 use crate::table::commit::{Landing, News, Provenance, PutEnd};
 use crate::table::head::{LIFE, Moment};
 use crate::table::log::{Action, Add, Remove};
+use crate::table::parquet::Encoded;
 use crate::table::snapshot::Want;
-use crate::table::{DataFile, LakeTable, parquet};
-
-/// Decoded bytes that a group may have in memory; one file is read whatever it has.
-const GROUP_MEMORY_BYTES: usize = 256 * 1024 * 1024;
+use crate::table::{DataFile, LakeTable};
 
 /// What others did to the files we are rewriting.
 #[derive(Debug, Default)]
@@ -27,12 +24,6 @@ struct Ground {
     removed: BTreeSet<String>,
     /// The columns or the protocol are others, or nobody knows.
     lost: bool,
-}
-
-/// Files that become one, and their rows.
-struct Group {
-    files: Vec<DataFile>,
-    rows: Vec<RecordBatch>,
 }
 
 /// The file that a group became, before the log names it.
@@ -51,9 +42,9 @@ impl Work<'_> {
         let mut waiting = VecDeque::from(choose(table.files().await?, small_bytes, self.options.compact_at_files));
         let mut ground = Ground::default();
         while !self.stop.is_cancelled() && !ground.lost && !waiting.is_empty() {
-            let Some(group) = self.gather(table, &mut waiting, &ground).await? else { continue };
-            let files = group.files.clone();
-            let Some(rewritten) = rewrite(table, group, &mut ground).await? else { break };
+            let Some(files) = gather(&mut waiting, self.options.target_bytes, &ground) else { continue };
+            let Some(merged) = merge(table, &files, self.stop).await? else { break };
+            let Some(rewritten) = put(table, &files, merged, &mut ground).await? else { break };
             match commit(table, &files, &rewritten, &mut ground).await? {
                 Landing::Landed { earlier: false, .. } => {
                     compacted += files.len();
@@ -72,38 +63,6 @@ impl Work<'_> {
             }
         }
         Ok((compacted, written))
-    }
-
-    /// Reads files up to the target size; `None` when fewer than two came together.
-    async fn gather(
-        &self,
-        table: &LakeTable,
-        waiting: &mut VecDeque<DataFile>,
-        ground: &Ground,
-    ) -> Result<Option<Group>> {
-        let mut group = Group { files: Vec::new(), rows: Vec::new() };
-        let (mut file_bytes, mut memory_bytes) = (0, 0);
-        while let Some(file) = waiting.pop_front() {
-            if self.stop.is_cancelled() {
-                return Ok(None);
-            }
-            if ground.removed.contains(&file.path) {
-                continue;
-            }
-            file_bytes += bytes_of(&file);
-            if !group.files.is_empty() && file_bytes > self.options.target_bytes {
-                waiting.push_front(file);
-                break;
-            }
-            let rows = table.read_file(&file, None).await?;
-            memory_bytes += rows.get_array_memory_size();
-            group.files.push(file);
-            group.rows.push(rows);
-            if memory_bytes > GROUP_MEMORY_BYTES {
-                break;
-            }
-        }
-        Ok((group.files.len() > 1).then_some(group))
     }
 
     /// After a commit whose fate nobody knows: when it counts, its file must be there, for vacuum may have taken it
@@ -142,19 +101,34 @@ fn choose(files: Vec<DataFile>, small_bytes: u64, at_least: usize) -> Vec<DataFi
     small
 }
 
+/// Takes files that are still in the table, up to the target size; `None` when fewer than two came together.
+fn gather(waiting: &mut VecDeque<DataFile>, target_bytes: u64, ground: &Ground) -> Option<Vec<DataFile>> {
+    let (mut group, mut bytes) = (Vec::new(), 0);
+    while let Some(file) = waiting.pop_front() {
+        if ground.removed.contains(&file.path) {
+            continue;
+        }
+        bytes += bytes_of(&file);
+        if !group.is_empty() && bytes > target_bytes {
+            waiting.push_front(file);
+            break;
+        }
+        group.push(file);
+    }
+    (group.len() > 1).then_some(group)
+}
+
 fn bytes_of(file: &DataFile) -> u64 {
     u64::try_from(file.size_bytes).unwrap_or(0)
 }
 
-/// Puts the rows of a group as one new file; `None` when there was no time for it or the ground is lost.
-async fn rewrite(table: &mut LakeTable, group: Group, ground: &mut Ground) -> Result<Option<Rewritten>> {
-    let (schema, columns) = (table.schema(), table.stats_columns.clone());
-    let encoding = tokio::task::spawn_blocking(move || {
-        let rows = concat_batches(&schema, &group.rows).context(ErrorKind::Corrupt, "join the rows of small files")?;
-        drop(group);
-        parquet::encode(&rows, &columns)
-    });
-    let encoded = encoding.await.context(ErrorKind::Unavailable, "rewrite small files")??;
+/// Puts what a group became as a new file; `None` when there was no time for it or the ground is lost.
+async fn put(
+    table: &mut LakeTable,
+    files: &[DataFile],
+    merged: Encoded,
+    ground: &mut Ground,
+) -> Result<Option<Rewritten>> {
     ground.take(&table.freshen().await?);
     if ground.lost {
         return Ok(None);
@@ -162,13 +136,14 @@ async fn rewrite(table: &mut LakeTable, group: Group, ground: &mut Ground) -> Re
     let name = format!("part-{}.parquet", random_id());
     let location = StorageKey::TableFile { table: table.log.table.clone(), file: name.clone() }.path();
     let put_at = Moment::now(&table.clock);
-    match table.put_patiently(&location, encoded.bytes.clone()).await? {
+    match table.put_patiently(&location, merged.bytes.clone()).await? {
         PutEnd::Expired => Ok(None),
         PutEnd::Taken => Err(Error::corrupt(format!("{location} holds other bytes than were put there"))),
         PutEnd::Created { .. } => {
-            let now = table.clock.now().as_millis();
-            let add = Add::new(&name, encoded.bytes.len(), now, encoded.stats, false);
-            Ok(Some(Rewritten { add, location, bytes: encoded.bytes, put_at }))
+            // Readers take the files of a snapshot in the order of these times: the rows are as old as they were.
+            let newest = files.iter().map(|file| file.modification_millis).max().unwrap_or_default();
+            let add = Add::new(&name, merged.bytes.len(), newest, merged.stats, false);
+            Ok(Some(Rewritten { add, location, bytes: merged.bytes, put_at }))
         }
     }
 }
@@ -277,9 +252,9 @@ mod tests {
         let options = tests::only_compact();
         let work = Work { log: TableLog::new(&storage, &tests::path()), options: &options, clock: &clock, stop: &stop };
         let (mut ground, mut waiting) = (Ground::default(), table.files().await.unwrap().into());
-        let group = work.gather(&table, &mut waiting, &ground).await.unwrap().unwrap();
-        let files = group.files.clone();
-        let rewritten = rewrite(&mut table, group, &mut ground).await.unwrap().unwrap();
+        let files = gather(&mut waiting, options.target_bytes, &ground).unwrap();
+        let merged = merge(&table, &files, &stop).await.unwrap().unwrap();
+        let rewritten = put(&mut table, &files, merged, &mut ground).await.unwrap().unwrap();
         // An orphan is nobody's loss.
         storage.delete(&rewritten.location).await.unwrap();
         work.settle(&rewritten).await.unwrap();
@@ -294,11 +269,10 @@ mod tests {
         let (storage, clock, stop) = (Storage::memory(), Clock::system(), CancellationToken::new());
         let mut table = tests::filled(&storage, &clock, 3).await;
         let options = tests::only_compact();
-        let work = Work { log: TableLog::new(&storage, &tests::path()), options: &options, clock: &clock, stop: &stop };
         let (mut ground, mut waiting) = (Ground::default(), table.files().await.unwrap().into());
-        let group = work.gather(&table, &mut waiting, &ground).await.unwrap().unwrap();
-        let files = group.files.clone();
-        let rewritten = rewrite(&mut table, group, &mut ground).await.unwrap().unwrap();
+        let files = gather(&mut waiting, options.target_bytes, &ground).unwrap();
+        let merged = merge(&table, &files, &stop).await.unwrap().unwrap();
+        let rewritten = put(&mut table, &files, merged, &mut ground).await.unwrap().unwrap();
         clock.step(2 * 86_400_000_000);
         let landing = commit(&mut table, &files, &rewritten, &mut ground).await.unwrap();
         assert_eq!(landing, Landing::Withdrawn);

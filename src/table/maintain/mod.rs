@@ -5,11 +5,14 @@
 
 mod clean;
 mod compact;
+mod merge;
 mod vacuum;
 
 use std::time::Duration;
 
+use deltalake::protocol::checkpoints::create_checkpoint;
 use object_store::path::Path;
+use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use super::checkpoint::Checkpoint;
@@ -144,9 +147,13 @@ impl Work<'_> {
         if head - named < self.options.checkpoint_every.max(1) || self.is_complete(&there).await? {
             return Ok(None);
         }
+        let context = || format!("make a checkpoint of table {}", self.log.table);
         let table = delta::delta_table(&self.log.storage, &self.log.table).await?;
-        let made = deltalake::protocol::checkpoints::create_checkpoint(&table, None).await;
-        made.context(ErrorKind::Unavailable, format!("make a checkpoint of table {}", self.log.table))?;
+        // delta-rs replays the log and encodes the checkpoint without giving others a turn.
+        let runtime = Handle::current();
+        let making = tokio::task::spawn_blocking(move || runtime.block_on(create_checkpoint(&table, None)));
+        let made = making.await.context(ErrorKind::Unavailable, context())?;
+        made.context(ErrorKind::Unavailable, context())?;
         let named = self.log.last_checkpoint().await?.map(|checkpoint| checkpoint.version);
         Ok(named.filter(|version| *version >= head))
     }

@@ -9,7 +9,7 @@ use serde_json::json;
 use super::*;
 use crate::storage::StorageKey;
 use crate::table::commit::Provenance;
-use crate::table::log::{Action, Remove};
+use crate::table::log::{Action, Add, Remove};
 use crate::table::snapshot::Want;
 use crate::table::{Append, CommitOutcome, Fence, TableSpec, Tail, TailStep};
 
@@ -242,6 +242,48 @@ async fn two_compactions_of_the_same_files_double_no_row() {
     let work = Work { log: TableLog::new(&storage, &path()), options: &options, clock: &clock, stop: &stop };
     assert_eq!(work.compact(&mut behind).await.unwrap(), (0, 0));
     assert_eq!(rows(&storage).await, expected(6));
+}
+
+#[tokio::test]
+async fn what_was_passed_on_the_way_to_one_group_counts_for_the_next() {
+    let (storage, clock, stop) = (Storage::memory(), Clock::system(), CancellationToken::new());
+    filled(&storage, &clock, 12).await;
+    let mut behind = LakeTable::open_existing(&storage, &path(), &clock).await.unwrap().unwrap();
+    let mut files = behind.files().await.unwrap();
+    files.sort_by_key(|file| (file.modification_millis, file.path.clone()));
+    // Somebody moves a file of the last group, which the first group's commit does not touch.
+    let (moved, target_bytes) = (files.pop().unwrap(), u64::try_from(files[0].size_bytes).unwrap() * 4);
+    let bytes = storage.get(&moved.location(&path()).unwrap()).await.unwrap().unwrap();
+    storage.put_new(&path().join("moved.parquet"), bytes).await.unwrap();
+    let stats = r#"{"numRecords":2}"#.to_owned();
+    let actions =
+        vec![Action::Remove(Remove::of(&moved, 0, false)), Action::Add(Add::new("moved.parquet", 1, 0, stats, false))];
+    let mut other = open(&storage, &clock).await;
+    let provenance =
+        Provenance { operation: "OPTIMIZE", parameters: json!({}), metrics: json!({}), blind_append: false };
+    other.land(&provenance, |_, _| Ok(Some(actions.clone()))).await.unwrap();
+    let options = MaintainOptions { target_bytes, ..only_compact() };
+    let work = Work { log: TableLog::new(&storage, &path()), options: &options, clock: &clock, stop: &stop };
+    let (compacted, written) = work.compact(&mut behind).await.unwrap();
+    assert!(written > 1 && compacted < 12, "{compacted} files became {written}");
+    assert_eq!(rows(&storage).await, expected(12));
+}
+
+#[tokio::test]
+async fn rows_stay_in_the_order_in_which_they_came_and_as_old_as_they_were() {
+    let (storage, clock) = (Storage::memory(), Clock::system());
+    let mut table = open(&storage, &clock).await;
+    for id in 1..=5 {
+        append(&mut table, id).await;
+        clock.step(1_000_000);
+    }
+    let newest = table.files().await.unwrap().iter().map(|file| file.modification_millis).max();
+    run(&storage, &only_compact(), &clock).await;
+    let table = open(&storage, &clock).await;
+    let files = table.files().await.unwrap();
+    assert_eq!((files.len(), Some(files[0].modification_millis)), (1, newest));
+    let batch = table.read_file(&files[0], Some(&["id"])).await.unwrap();
+    assert_eq!(batch.column(0).as_primitive::<Int64Type>().values(), &[1, -1, 2, -2, 3, -3, 4, -4, 5, -5]);
 }
 
 #[tokio::test]
