@@ -1,62 +1,32 @@
-//! Log clean-up: what the newest checkpoint holds goes once it is old, unless a reader has still to come by.
+//! Log clean-up: what a checkpoint holds goes once it is old, unless a reader has still to come by.
 
 use object_store::ObjectMeta;
 
 use super::{PAGE, READER_PATIENCE, Work};
 use crate::error::Result;
-use crate::table::checkpoint::split_version;
-
-/// What to do with one entry of the log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Verdict {
-    Delete,
-    Keep,
-    /// Nothing after this one goes either.
-    Stop,
-}
-
-/// What decides about an entry.
-struct Rules {
-    /// The version of the checkpoint that is named.
-    named: i64,
-    /// Milliseconds since 1970 before which an entry is old.
-    old_millis: i64,
-    /// Milliseconds since 1970 before which no reader counts.
-    ancient_millis: i64,
-    reader_watermark: Option<i64>,
-    /// A commit was kept: the log must not get a hole, so all after it are kept.
-    kept: bool,
-}
+use crate::table::checkpoint::{self, Checkpoint, Newest, split_version};
+use crate::table::log::Action;
 
 impl Work<'_> {
-    /// Deletes, oldest first, the commits and checkpoints below the checkpoint that is named; returns how many.
+    /// Deletes, oldest first and without leaving a hole, what lies below the newest checkpoint that everything to be
+    /// kept stands upon; returns how many entries. What a crash leaves is a log that begins later.
     pub(super) async fn clean_log(&self) -> Result<usize> {
-        let Some(named) = self.log.last_checkpoint().await? else { return Ok(0) };
-        // The hint may name what is gone, and then the older entries are all there is.
-        if !self.is_complete(&named).await? {
+        let Some(base) = self.base().await? else { return Ok(0) };
+        if !self.is_sound(base).await? {
+            tracing::warn!(table = %self.log.table, version = base.version, "a checkpoint is broken; the log stays whole");
             return Ok(0);
         }
-        let mut rules = Rules {
-            named: named.version,
-            old_millis: self.cutoff_millis(self.options.log_retention),
-            ancient_millis: self.cutoff_millis(READER_PATIENCE),
-            reader_watermark: self.options.reader_watermark,
-            kept: false,
-        };
         let (folder, mut after, mut deleted) = (self.log_folder(), None, 0);
         loop {
             let page = self.log.storage.list_after(&folder, after.as_ref(), PAGE).await?;
             for entry in &page {
-                if self.stop.is_cancelled() {
+                let Some((version, kind)) = split(entry) else { continue };
+                if version >= base.version || self.stop.is_cancelled() {
                     return Ok(deleted);
                 }
-                match rules.judge(entry) {
-                    Verdict::Keep => {}
-                    Verdict::Stop => return Ok(deleted),
-                    Verdict::Delete => {
-                        self.log.storage.delete(&entry.location).await?;
-                        deleted += 1;
-                    }
+                if is_entry(kind) || is_checkpoint(kind) {
+                    self.log.storage.delete(&entry.location).await?;
+                    deleted += 1;
                 }
             }
             match page.last() {
@@ -65,27 +35,62 @@ impl Work<'_> {
             }
         }
     }
+
+    /// The checkpoint that the log may begin with: the newest one before all that is young or unread, so that every
+    /// version that is kept can still be read; `None` when nothing lies below it. Never beyond the one that is named:
+    /// whoever misses a version relies on that.
+    async fn base(&self) -> Result<Option<Checkpoint>> {
+        let Some(named) = self.log.last_checkpoint().await? else { return Ok(None) };
+        let old_millis = self.cutoff_millis(self.options.log_retention);
+        let ancient_millis = self.cutoff_millis(READER_PATIENCE);
+        let (mut newest, mut first) = (Newest::default(), None);
+        let (folder, mut after) = (self.log_folder(), None);
+        'log: loop {
+            let page = self.log.storage.list_after(&folder, after.as_ref(), PAGE).await?;
+            for entry in &page {
+                let Some((version, kind)) = split(entry) else { continue };
+                if version > named.version {
+                    break 'log;
+                }
+                first = first.or(Some(version));
+                newest.take(version, kind);
+                let modified_millis = entry.last_modified.timestamp_millis();
+                let read = self.options.reader_watermark.is_none_or(|watermark| version <= watermark);
+                let kept = modified_millis >= old_millis || (!read && modified_millis >= ancient_millis);
+                // A checkpoint may be made late; the entries it holds are as old as they are.
+                if kept && is_entry(kind) {
+                    break 'log;
+                }
+            }
+            match page.last() {
+                Some(last) if page.len() == PAGE => after = Some(last.location.clone()),
+                _ => break,
+            }
+        }
+        Ok(newest.complete().filter(|base| first.is_some_and(|first| first < base.version)))
+    }
+
+    /// Whether the table can be read from a checkpoint: nothing is deleted on the word of a name.
+    async fn is_sound(&self, base: Checkpoint) -> Result<bool> {
+        let (mut protocol, mut metadata) = (false, false);
+        for path in base.paths(&self.log_folder()) {
+            let Some(bytes) = self.log.storage.get(&path).await? else { return Ok(false) };
+            let Ok(actions) = checkpoint::actions(bytes, false) else { return Ok(false) };
+            protocol |= actions.iter().any(|action| matches!(action, Action::Protocol(_)));
+            metadata |= actions.iter().any(|action| matches!(action, Action::MetaData(_)));
+        }
+        Ok(protocol && metadata)
+    }
 }
 
-impl Rules {
-    /// Entries come in the order of their versions.
-    fn judge(&mut self, entry: &ObjectMeta) -> Verdict {
-        let Some((version, kind)) = entry.location.filename().and_then(split_version) else { return Verdict::Keep };
-        let modified_millis = entry.last_modified.timestamp_millis();
-        if version >= self.named {
-            return Verdict::Stop;
-        }
-        if kind.starts_with("checkpoint") {
-            return if modified_millis < self.old_millis { Verdict::Delete } else { Verdict::Keep };
-        }
-        if kind != "json" && kind != "crc" {
-            return Verdict::Keep;
-        }
-        if modified_millis >= self.old_millis {
-            return Verdict::Stop;
-        }
-        let read = self.reader_watermark.is_none_or(|watermark| version <= watermark);
-        self.kept |= !read && modified_millis >= self.ancient_millis;
-        if self.kept { Verdict::Keep } else { Verdict::Delete }
-    }
+fn split(entry: &ObjectMeta) -> Option<(i64, &str)> {
+    split_version(entry.location.filename()?)
+}
+
+fn is_entry(kind: &str) -> bool {
+    matches!(kind, "json" | "crc")
+}
+
+fn is_checkpoint(kind: &str) -> bool {
+    kind.starts_with("checkpoint")
 }

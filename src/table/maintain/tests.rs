@@ -38,6 +38,11 @@ pub(super) fn only_compact() -> MaintainOptions {
     MaintainOptions { checkpoint_every: i64::MAX, ..now() }
 }
 
+/// Only a checkpoint of the head.
+fn only_checkpoint() -> MaintainOptions {
+    MaintainOptions { compact_at_files: usize::MAX, clean: false, ..now() }
+}
+
 pub(super) async fn open(storage: &Storage, clock: &Clock) -> LakeTable {
     let schema = Schema::new(vec![Field::new("id", DataType::Int64, true), Field::new("text", DataType::Utf8, true)]);
     let spec = TableSpec { path: path(), schema: Arc::new(schema), stats_columns: vec!["id".to_owned()] };
@@ -410,21 +415,85 @@ async fn nothing_is_cleaned_on_the_word_of_a_hint_to_what_is_gone() {
 }
 
 #[tokio::test]
+async fn nothing_is_cleaned_on_the_word_of_a_checkpoint_that_cannot_be_read() {
+    let (storage, clock) = (Storage::memory(), Clock::system());
+    filled(&storage, &clock, 3).await;
+    assert_eq!(run(&storage, &only_checkpoint(), &clock).await.checkpoint, Some(3));
+    let torn = Checkpoint { version: 3, parts: None }.paths(&Path::from("t/_delta_log")).remove(0);
+    storage.put_overwrite(&torn, "PAR1".into()).await.unwrap();
+    clock.step(60 * DAY_MICROS);
+    let (options, stop) = (only_clean(None), CancellationToken::new());
+    let work = Work { log: TableLog::new(&storage, &path()), options: &options, clock: &clock, stop: &stop };
+    assert_eq!(work.clean_log().await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn every_version_in_the_log_stands_upon_a_checkpoint_in_it() {
+    let (storage, clock) = (Storage::memory(), Clock::system());
+    let mut table = open(&storage, &clock).await;
+    for id in 1..=9 {
+        append(&mut table, id).await;
+        if id % 3 == 0 {
+            assert_eq!(run(&storage, &only_checkpoint(), &clock).await.checkpoint, Some(id));
+        }
+    }
+    clock.step(8 * DAY_MICROS);
+    assert_eq!(run(&storage, &only_clean(Some(1)), &clock).await.log_entries_deleted, 0, "none is before version 2");
+    assert_eq!(run(&storage, &only_clean(Some(4)), &clock).await.log_entries_deleted, 3);
+    assert_eq!(commits(&storage).await, (3..=9).collect::<Vec<_>>());
+    let mut delta = delta::delta_table(&storage, &path()).await.unwrap();
+    for version in 3..=9 {
+        delta.load_version(version).await.unwrap();
+    }
+    assert_eq!(run(&storage, &only_clean(None), &clock).await.log_entries_deleted, 8, "six commits, two checkpoints");
+    assert_eq!((commits(&storage).await, rows(&storage).await), (vec![9], expected(9)));
+    append(&mut table, 10).await;
+    assert_eq!(rows(&storage).await, expected(10));
+}
+
+#[tokio::test]
+async fn a_clean_up_that_is_cut_short_leaves_a_table_that_can_be_read() {
+    let (storage, clock) = (Storage::memory(), Clock::system());
+    let mut table = filled(&storage, &clock, 3).await;
+    run(&storage, &only_checkpoint(), &clock).await;
+    append(&mut table, 4).await;
+    run(&storage, &only_checkpoint(), &clock).await;
+    let log = Path::from("t/_delta_log");
+    for entry in storage.list_after(&log, None, 100).await.unwrap() {
+        if entry.location.as_ref().contains("00004.") {
+            break;
+        }
+        storage.delete(&entry.location).await.unwrap();
+        assert_eq!(rows(&storage).await, expected(4));
+        assert_eq!(delta::delta_table(&storage, &path()).await.unwrap().version(), Some(4));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_reader_finds_what_it_has_still_to_read_for_thirty_days() {
     let (storage, clock) = (Storage::memory(), Clock::system());
-    filled(&storage, &clock, 6).await;
+    let mut table = filled(&storage, &clock, 2).await;
+    run(&storage, &only_checkpoint(), &clock).await;
+    for id in 3..=6 {
+        append(&mut table, id).await;
+    }
     run(&storage, &now(), &clock).await;
     clock.step(8 * DAY_MICROS);
     let summary = run(&storage, &only_clean(Some(2)), &clock).await;
-    // Versions 0 to 2, and the files of versions 1 and 2.
-    assert_eq!((summary.log_entries_deleted, summary.files_vacuumed), (3, 2));
+    // Versions 0 and 1, for version 3 stands upon version 2; and the files of versions 1 and 2.
+    assert_eq!((summary.log_entries_deleted, summary.files_vacuumed), (2, 2));
     let mut tail = Tail::new(&storage, &path(), 2, &["id"], &clock);
     assert_eq!(tail_ids(&mut tail).await, [3, 4, 5, 6]);
     clock.step(23 * DAY_MICROS);
     let summary = run(&storage, &only_clean(Some(2)), &clock).await;
-    assert_eq!((summary.log_entries_deleted, summary.files_vacuumed), (4, 4));
+    assert_eq!((summary.log_entries_deleted, summary.files_vacuumed), (6, 4), "five commits, a checkpoint");
     assert_eq!(commits(&storage).await, [7]);
     assert_eq!(rows(&storage).await, expected(6));
+    let delta = delta::delta_table(&storage, &path()).await.unwrap();
+    let txn = delta.snapshot().unwrap().transaction_version(delta.log_store().as_ref(), STAGE).await.unwrap();
+    assert_eq!(txn, Some(6));
+    let mut late = Tail::new(&storage, &path(), 2, &["id"], &clock);
+    assert!(matches!(late.next().await.unwrap(), TailStep::Lost));
 }
 
 #[tokio::test]
