@@ -1,1 +1,0 @@
-//! The receiver over real HTTP.
