@@ -97,7 +97,7 @@ impl App {
                 let secrets = self.secrets(pipeline)?;
                 endpoints.push(Endpoint { settings: pipeline.receive.clone(), secrets, writer });
             }
-            self.start_stages(pipeline, roles, hints, &mut tasks, &stop).await?;
+            self.start_stages(pipeline, roles, hints, &mut tasks).await?;
         }
         let address = listeners.receive.local_addr().context(ErrorKind::Unavailable, "the listener's address")?;
         let receiver = Receiver::new(endpoints, &self.clock, &self.telemetry);
@@ -142,8 +142,8 @@ impl App {
         roles: &BTreeSet<Role>,
         hints: KeyHints,
         tasks: &mut TaskGroup,
-        stop: &CancellationToken,
     ) -> Result<()> {
+        let stop = tasks.stop().clone();
         let (bronze_version, bronze_versions) = watch::channel(-1);
         let (silver_version, silver_versions) = watch::channel(-1);
         if roles.contains(&Role::Bronze) {

@@ -1,16 +1,21 @@
 //! Maintenance of every table, once or for as long as the service runs.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use object_store::path::Path;
 use tokio_util::sync::CancellationToken;
 
 use super::{App, TableRef};
 use crate::error::{ErrorKind, Result};
+use crate::storage::StorageKey;
 use crate::table::LakeTable;
 use crate::table::maintain::{MaintainOptions, MaintainSummary, maintain};
 
 /// How often the service looks after its tables.
 const ROUND: Duration = Duration::from_secs(60);
+/// How often it looks for data files that no version needs.
+const VACUUM_EVERY: Duration = Duration::from_secs(86_400);
 
 /// What maintenance did to one table.
 #[derive(Clone, Debug)]
@@ -53,17 +58,49 @@ impl App {
     /// # Errors
     /// Only when the disk fails.
     pub(super) async fn maintain_always(self, stop: CancellationToken) -> Result<()> {
+        let (mut heads, mut vacuumed_at) = (BTreeMap::new(), self.clock.monotonic());
         loop {
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
                 () = self.clock.sleep(ROUND) => {}
             }
-            match self.maintain(&MaintainOptions::default(), |_| {}, &stop).await {
-                Ok(upkeep) => upkeep.iter().for_each(|upkeep| tracing::debug!(?upkeep, "maintained")),
+            let vacuum = self.clock.monotonic().saturating_sub(vacuumed_at) >= VACUUM_EVERY;
+            if vacuum {
+                vacuumed_at = self.clock.monotonic();
+            }
+            match self.maintain_moved(&mut heads, vacuum, &stop).await {
+                Ok(()) => {}
                 Err(error) if error.kind() == ErrorKind::Fatal => return Err(error),
                 Err(error) => tracing::warn!(%error, "maintenance failed; trying again in a minute"),
             }
         }
+    }
+
+    /// Maintains the tables that have moved since the last round; what stands still costs one look.
+    async fn maintain_moved(
+        &self,
+        heads: &mut BTreeMap<Path, i64>,
+        vacuum: bool,
+        stop: &CancellationToken,
+    ) -> Result<()> {
+        for pipeline in &self.pipelines {
+            let tables = self.tables(pipeline);
+            for (index, table) in tables.iter().enumerate() {
+                if let Some(version) = heads.get(&table.path) {
+                    let next = StorageKey::Commit { table: table.path.clone(), version: version + 1 };
+                    if !vacuum && self.storage.head(&next.path()).await?.is_none() {
+                        continue;
+                    }
+                }
+                let options = MaintainOptions { vacuum, ..MaintainOptions::default() };
+                let done = self.maintain_table(table, tables.get(index + 1), &options, stop).await?;
+                tracing::debug!(table = %table.path, ?done, "maintained");
+                if let Some(opened) = LakeTable::open_existing(&self.storage, &table.path, &self.clock).await? {
+                    heads.insert(table.path.clone(), opened.version());
+                }
+            }
+        }
+        Ok(())
     }
 
     async fn maintain_table(

@@ -23,7 +23,7 @@ impl Claim {
         let lock = StorageKey::LaneLock { pipeline: pipeline.clone(), bot_id: *bot_id, lane: lane.clone() };
         let Some(lock) = storage.try_lock(&lock.path())? else {
             return Err(Error::configuration(format!(
-                "lane \"{lane}\" is in use by another process; set receive.lane or stop it"
+                "lane `{lane}` is in use by another process; stop that one, or give this one a name in receive.lane"
             )));
         };
         Ok(Self { newest: newest_key(options).await?, _lock: lock })

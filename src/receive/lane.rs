@@ -89,7 +89,7 @@ impl LaneHealth {
 
     pub(super) fn ready(&self) -> std::result::Result<(), String> {
         match self.failing.load(Ordering::Relaxed) {
-            true => Err(format!("segments of lane \"{}\" cannot be put; see the log", self.lane)),
+            true => Err(format!("segments of lane `{}` cannot be put; see the log", self.lane)),
             false => Ok(()),
         }
     }

@@ -270,6 +270,14 @@ impl Remove {
             size: Some(file.size_bytes),
         }
     }
+
+    /// Where the file stands below the storage's root.
+    ///
+    /// # Errors
+    /// Corrupt when the log names it by a URL or a path outside the table.
+    pub fn location(&self, table: &Path) -> Result<Path> {
+        location(&self.path, table)
+    }
 }
 
 impl DataFile {
@@ -278,13 +286,17 @@ impl DataFile {
     /// # Errors
     /// Corrupt when the log names it by a URL or a path outside the table.
     pub fn location(&self, table: &Path) -> Result<Path> {
-        let outside = || Error::corrupt(format!("the log of {table} names a file outside the table: {}", self.path));
-        if self.path.contains("://") || self.path.starts_with('/') {
-            return Err(outside());
-        }
-        let file = Path::from_url_path(&self.path).map_err(|error| outside().caused_by(error))?;
-        Ok(StorageKey::TableFile { table: table.clone(), file: file.to_string() }.path())
+        location(&self.path, table)
     }
+}
+
+fn location(path: &str, table: &Path) -> Result<Path> {
+    let outside = || Error::corrupt(format!("the log of {table} names a file outside the table: {path}"));
+    if path.contains("://") || path.starts_with('/') {
+        return Err(outside());
+    }
+    let file = Path::from_url_path(path).map_err(|error| outside().caused_by(error))?;
+    Ok(StorageKey::TableFile { table: table.clone(), file: file.to_string() }.path())
 }
 
 impl Commit {

@@ -83,7 +83,7 @@ async fn maintenance_keeps_every_row_while_the_service_runs() {
     let app = TestApp::new().await;
     let running = app.serve().await;
     for number in 0..12 {
-        app.telegram.user_sends(number, &format!("message {number}"));
+        app.telegram.user_sends(1 + number, &format!("message {number}"));
         app.wait_for_sent(number as usize + 1).await;
     }
     app.wait_for_status(|status| rows(status, 2) == 12).await;

@@ -8,7 +8,7 @@ async fn filled(messages: i64) -> (TestApp, crate::support::Running) {
     let app = TestApp::new().await;
     let running = app.serve().await;
     for number in 0..messages {
-        app.telegram.user_sends(number, &format!("message {number}"));
+        app.telegram.user_sends(1 + number, &format!("message {number}"));
     }
     app.wait_for_status(|status| rows(status, 2) == messages).await;
     (app, running)
@@ -54,7 +54,7 @@ async fn spark_streams_through_compaction_and_clean_up_and_sees_each_row_once() 
                 async move { readers::python("tests/readers/spark.py", &["stream", &data, table, "30"]).await },
             );
         for number in 10..30 {
-            app.telegram.user_sends(number, &format!("message {number}"));
+            app.telegram.user_sends(1 + number, &format!("message {number}"));
             if number % 5 == 0 {
                 app.stdout(&["maintain"]).await;
             }

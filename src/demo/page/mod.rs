@@ -2,8 +2,6 @@
 
 mod feed;
 #[cfg(test)]
-mod preview;
-#[cfg(test)]
 mod tests;
 
 use std::fmt;

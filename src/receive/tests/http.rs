@@ -112,6 +112,14 @@ async fn when_too_many_bytes_wait_clients_are_told_to_come_back() {
 }
 
 #[tokio::test]
+async fn a_body_beyond_the_budget_gives_back_what_it_had_taken() {
+    let server = Server::start(LaneSetup { max_in_flight: 10, ..LaneSetup::default() }).await;
+    assert_eq!(server.post("{\"update_id\": 123456789}").await.status(), 503);
+    assert!(server.segments().await.is_empty());
+    assert_eq!(server.post("{\"a\": 1.5}").await.status(), 200);
+}
+
+#[tokio::test]
 async fn a_store_that_fails_is_told_and_found_to_be_mended_without_a_request() {
     let server = Server::start(LaneSetup { patience: SHORT, ..LaneSetup::default() }).await;
     server.lane.control.set(Puts::Fail);
@@ -154,6 +162,17 @@ async fn what_came_while_a_put_was_in_flight_is_one_segment() {
         assert_eq!(request.await.unwrap(), 200);
     }
     assert_eq!(server.segments().await, ["{\"a\": 1}\n".to_owned(), "{\"b\": 2}\n".repeat(5)]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_at_once_are_all_landed() {
+    let server = Server::start(LaneSetup::default()).await;
+    let posts = (0..200).map(|number| server.post(format!("{{\"update_id\": {number}}}")));
+    let answers = futures::future::join_all(posts).await;
+    assert!(answers.iter().all(|answer| answer.status() == 200));
+    let text = server.segments().await.concat();
+    let lines: std::collections::BTreeSet<_> = text.lines().collect();
+    assert_eq!((lines.len(), text.lines().count()), (200, 200));
 }
 
 #[tokio::test]
@@ -226,6 +245,19 @@ async fn a_drain_answers_the_requests_that_are_open() {
     assert_eq!(segments(&server.lane.storage).await, ["{\"a\": 1}\n"]);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drain_waits_for_a_body_that_has_begun() {
+    let server = Server::start(LaneSetup::default()).await;
+    let mut stream = server.raw(&format!("{HEAD}content-length: 2\r\n\r\n{{")).await;
+    until(&server.lane.clock, async || server.shows("lakegram_receive_in_flight_bytes 1")).await;
+    server.stop.cancel();
+    until(&server.lane.clock, async || TcpStream::connect(server.address).await.is_err()).await;
+    stream.write_all(b"}").await.unwrap();
+    assert!(rest(&server.lane.clock, &mut stream).await.starts_with("HTTP/1.1 200"));
+    server.task.await.unwrap().unwrap();
+    assert_eq!(segments(&server.lane.storage).await, ["{}\n"]);
+}
+
 #[tokio::test]
 async fn a_drain_says_so_and_ends_in_time() {
     let limits = Limits { drain: Duration::from_secs(1), ..Limits::default() };
@@ -284,6 +316,6 @@ async fn pipelines_have_lanes_of_their_own_behind_one_listener() {
     assert_eq!(post("/one", "secret-of-two").await, 401);
     assert_eq!(post("/one", "secret-of-one").await, 503);
     assert_eq!(post("/two/more", "secret-of-two").await, 200);
-    assert!(readiness().unwrap_err().contains("lane \"edge\""), "a lane that works does not hide one that does not");
+    assert!(readiness().unwrap_err().contains("lane `edge`"), "a lane that works does not hide one that does not");
     assert_eq!((segments(&lanes[0].storage).await.len(), segments(&lanes[1].storage).await.len()), (0, 1));
 }

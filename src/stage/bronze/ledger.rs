@@ -11,7 +11,7 @@ use super::lanes::{Lane, LaneId, Lanes, SegmentKey};
 use super::rows::{self, KnownRow, Line};
 use super::window::Window;
 use crate::clock::{Clock, Timestamp};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::id::{BotId, Name};
 use crate::pipeline::BronzeSettings;
 use crate::storage::{Storage, StorageKey};
@@ -129,7 +129,8 @@ impl Ledger {
     pub(super) async fn commit(&mut self, segments: &[Segment], with_progress: bool) -> Result<Loaded> {
         loop {
             let (lines, mut loaded) = self.plan(segments).await?;
-            if lines.is_empty() && !(with_progress && !self.pending.is_empty()) {
+            let progresses = with_progress && !self.pending.is_empty();
+            if lines.is_empty() && !progresses {
                 self.remember(segments, &[]);
                 return Ok(loaded);
             }
@@ -162,7 +163,7 @@ impl Ledger {
     }
 
     /// The rows to add: of segments that are not ingested, the lines that are no redelivery, by `update_id`.
-    async fn plan<'a>(&self, segments: &'a [Segment]) -> Result<(Vec<&'a Line>, Loaded)> {
+    async fn plan<'a>(&mut self, segments: &'a [Segment]) -> Result<(Vec<&'a Line>, Loaded)> {
         let mut loaded = Loaded::default();
         let mut taken: HashSet<(BotId, i64)> = HashSet::new();
         let mut lines = Vec::new();
@@ -198,7 +199,7 @@ impl Ledger {
     }
 
     /// Which updates of segments that are older than the window are in the table.
-    async fn known_of_old(&self, segments: &[Segment]) -> Result<HashSet<(BotId, i64)>> {
+    async fn known_of_old(&mut self, segments: &[Segment]) -> Result<HashSet<(BotId, i64)>> {
         let floor = self.window.floor();
         let old = segments.iter().filter(|segment| segment.key.micros.minus(self.span) < floor);
         let asked: HashSet<(BotId, i64)> = old
@@ -212,7 +213,7 @@ impl Ledger {
         }
         let (first, last) =
             asked.iter().fold((i64::MAX, i64::MIN), |(first, last), (_, id)| (first.min(*id), last.max(*id)));
-        for file in self.table.files().await? {
+        for file in self.files().await? {
             let low = file.min_values.get("update_id").and_then(Value::as_i64).unwrap_or(i64::MIN);
             let high = file.max_values.get("update_id").and_then(Value::as_i64).unwrap_or(i64::MAX);
             if low <= last && high >= first {
@@ -224,10 +225,21 @@ impl Ledger {
         Ok(known)
     }
 
+    /// The files of the table. What a handle that has slept stands on may be cleaned away; opened again it is there.
+    async fn files(&mut self) -> Result<Vec<DataFile>> {
+        match self.table.files().await {
+            Err(error) if error.kind() == ErrorKind::Unavailable => {
+                self.reopen().await?;
+                self.table.files().await
+            }
+            files => files,
+        }
+    }
+
     /// Learns which segments between two moments are in the table, for a look-back.
     pub(super) async fn learn_late(&mut self, from: Timestamp) -> Result<()> {
         let mut late = HashSet::new();
-        for file in self.table.files().await?.into_iter().filter(|file| reaches(file, from)) {
+        for file in self.files().await?.into_iter().filter(|file| reaches(file, from)) {
             late.extend(self.read(&file).await?.into_iter().filter_map(|row| row.segment));
         }
         self.late = Some(late);

@@ -72,9 +72,12 @@ pub(super) struct Ledger {
     app_id: String,
     watermark_id: String,
     seen: i64,
-    /// What has an outcome, of replies above the watermark.
+    /// Up to this version our own work is done and forgotten. Not the table's watermark: another process may have moved
+    /// that past rows we have under way, and what became of those we must know.
+    forgotten_to: i64,
+    /// What has an outcome, of silver versions above it.
     known: HashMap<PartKey, Status>,
-    /// The same by silver version, to forget it when the watermark passes.
+    /// The same by silver version.
     by_version: BTreeMap<i64, Vec<PartKey>>,
 }
 
@@ -90,9 +93,11 @@ impl Ledger {
             app_id: stage.to_owned(),
             watermark_id: format!("{stage}/watermark"),
             seen: 0,
+            forgotten_to: -1,
             known: HashMap::new(),
             by_version: BTreeMap::new(),
         };
+        ledger.forgotten_to = ledger.watermark();
         ledger.learn().await?;
         Ok(ledger)
     }
@@ -102,7 +107,7 @@ impl Ledger {
         self.table.txn(&self.watermark_id).unwrap_or(-1)
     }
 
-    /// The outcome of a part, where its reply is above the watermark.
+    /// The outcome of a part, where it has one and its reply is not forgotten.
     pub(super) fn status(&self, key: &PartKey) -> Option<Status> {
         self.known.get(key).copied()
     }
@@ -124,6 +129,7 @@ impl Ledger {
             outcomes.retain(|outcome| self.status(&outcome.key).is_none());
             let progress = (watermark > self.watermark()).then(|| (self.watermark_id.clone(), watermark));
             if outcomes.is_empty() && progress.is_none() {
+                self.forget_to(watermark);
                 return Ok(());
             }
             match self.append(&outcomes, progress.into_iter().collect()).await {
@@ -131,7 +137,7 @@ impl Ledger {
                     for outcome in outcomes {
                         self.remember(outcome.silver_version, outcome.key, outcome.status);
                     }
-                    self.forget_settled();
+                    self.forget_to(watermark);
                     return Ok(());
                 }
                 Ok(false) => {}
@@ -169,7 +175,9 @@ impl Ledger {
 
     /// The replies at or below the watermark, as `(bot_id, update_id, attempt)`: for when silver has to be compared
     /// as a whole because a stretch of its log is gone.
-    pub(super) async fn settled(&self) -> Result<HashSet<(BotId, i64, i64)>> {
+    pub(super) async fn settled(&mut self) -> Result<HashSet<(BotId, i64, i64)>> {
+        // Where a stretch of silver is gone, so may be what this handle stands on.
+        self.reopen().await?;
         let watermark = self.watermark();
         let mut settled = HashSet::new();
         for file in self.table.files().await? {
@@ -193,15 +201,14 @@ impl Ledger {
         Ok(())
     }
 
-    /// Learns what has an outcome from the files that may hold replies above the watermark.
+    /// Learns what has an outcome from the files that may hold replies we have not forgotten.
     async fn learn(&mut self) -> Result<()> {
         self.known.clear();
         self.by_version.clear();
         self.seen = self.table.txn(&self.app_id).unwrap_or(0);
-        let watermark = self.watermark();
         for file in self.table.files().await? {
             let newest = file.max_values.get("silver_version").and_then(serde_json::Value::as_i64);
-            if newest.is_none_or(|newest| newest > watermark) {
+            if newest.is_none_or(|newest| newest > self.forgotten_to) {
                 self.learn_file(&file).await?;
             }
         }
@@ -217,13 +224,14 @@ impl Ledger {
     }
 
     fn remember(&mut self, silver_version: i64, key: PartKey, status: Status) {
-        if silver_version > self.watermark() && self.known.insert(key.clone(), status).is_none() {
+        if silver_version > self.forgotten_to && self.known.insert(key.clone(), status).is_none() {
             self.by_version.entry(silver_version).or_default().push(key);
         }
     }
 
-    fn forget_settled(&mut self) {
-        let above = self.by_version.split_off(&(self.watermark() + 1));
+    fn forget_to(&mut self, version: i64) {
+        self.forgotten_to = self.forgotten_to.max(version);
+        let above = self.by_version.split_off(&(self.forgotten_to + 1));
         for key in std::mem::replace(&mut self.by_version, above).into_values().flatten() {
             self.known.remove(&key);
         }

@@ -3,6 +3,7 @@
 
 mod intent;
 mod ledger;
+mod options;
 mod pace;
 mod rows;
 mod sender;
@@ -10,26 +11,23 @@ mod sender;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::datatypes::SchemaRef;
 use object_store::path::Path;
-use prometheus::{Histogram, IntCounterVec};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use self::intent::Intents;
 use self::ledger::{Ledger, Outcome, Status};
+use self::options::ReplyMetrics;
+pub use self::options::{ReplyOptions, ReplySummary};
 use self::sender::{Job, LedgerCall, Sender};
 use super::chats::ChatQueue;
 use super::watermark::Watermark;
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
-use crate::id::{BotId, Name, random_id};
-use crate::pipeline::ReplySettings;
+use crate::id::{BotId, random_id};
 use crate::retry::Backoff;
-use crate::storage::Storage;
 use crate::table::{Tail, TailStep};
-use crate::telegram::BotClient;
 use crate::telemetry::{Hop, Telemetry};
 
 /// How often the silver table is looked at without a hint.
@@ -38,48 +36,6 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 const WATERMARK_EVERY: Duration = Duration::from_secs(60);
 /// Replies that wait in memory before the tail stops reading.
 const MAX_WAITING: usize = 10_000;
-
-/// What the stage works with.
-#[derive(Debug)]
-pub struct ReplyOptions {
-    /// The store below `LAKEGRAM_DATA`.
-    pub storage: Storage,
-    /// The pipeline's name.
-    pub pipeline: Name,
-    /// Its reply settings.
-    pub settings: ReplySettings,
-    /// The silver table's folder.
-    pub silver_table: String,
-    /// The bot that replies; rows of other bots are not its business.
-    pub bot_id: BotId,
-    /// Its door to Telegram.
-    pub bot: BotClient,
-    /// The columns of the replies table.
-    pub schema: SchemaRef,
-    /// Time.
-    pub clock: Clock,
-    /// Metrics and hops.
-    pub telemetry: Telemetry,
-}
-
-/// What a batch did.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ReplySummary {
-    /// Parts that Telegram confirmed.
-    pub sent: u64,
-    /// Parts that Telegram refused.
-    pub failed: u64,
-    /// Parts that may or may not have arrived.
-    pub unknown: u64,
-    /// Replies that still wait.
-    pub waiting: u64,
-}
-
-#[derive(Clone, Debug)]
-struct ReplyMetrics {
-    parts: IntCounterVec,
-    send_seconds: Histogram,
-}
 
 /// The stage. One task keeps the ledger; senders ask it and tell it.
 #[derive(Debug)]
@@ -125,10 +81,7 @@ impl ReplyStage {
             first_seen: std::sync::Mutex::default(),
             clock: clock.clone(),
             telemetry: telemetry.clone(),
-            metrics: ReplyMetrics {
-                parts: telemetry.counters("lakegram_reply_parts_total", "parts of replies by outcome", &["status"]),
-                send_seconds: telemetry.latency("lakegram_reply_send_seconds", "time a call of sendMessage took"),
-            },
+            metrics: ReplyMetrics::new(&telemetry),
             stop: wind_down.clone(),
         };
         sender.adopt_intents(&ledger).await?;

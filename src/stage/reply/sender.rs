@@ -8,9 +8,9 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::ReplyMetrics;
 use super::intent::{Claim, IntentBody, Intents};
 use super::ledger::{Ledger, Outcome, PartKey, Status};
+use super::options::ReplyMetrics;
 use super::pace::Pace;
 use super::rows::Answer;
 use crate::clock::Clock;

@@ -33,9 +33,12 @@ pub(super) struct Ledger {
     app_id: String,
     watermark_id: String,
     seen: i64,
-    /// Rows that are done, of bronze versions above the watermark.
+    /// Up to this version our own work is done and forgotten. Not the table's watermark: another process may have moved
+    /// that past rows we have under way, and what became of those we must know.
+    forgotten_to: i64,
+    /// Rows that are done, of bronze versions above it.
     done: HashSet<RowKey>,
-    /// The same by bronze version, to forget them when the watermark passes.
+    /// The same by bronze version.
     by_version: BTreeMap<i64, Vec<RowKey>>,
 }
 
@@ -51,9 +54,11 @@ impl Ledger {
             app_id: stage.to_owned(),
             watermark_id: format!("{stage}/watermark"),
             seen: 0,
+            forgotten_to: -1,
             done: HashSet::new(),
             by_version: BTreeMap::new(),
         };
+        ledger.forgotten_to = ledger.watermark();
         ledger.learn().await?;
         Ok(ledger)
     }
@@ -63,13 +68,15 @@ impl Ledger {
         self.table.txn(&self.watermark_id).unwrap_or(-1)
     }
 
-    /// Whether a row of a version above the watermark is done.
+    /// Whether a row that we have not forgotten is done.
     pub(super) fn is_done(&self, key: &RowKey) -> bool {
         self.done.contains(key)
     }
 
     /// Every row that silver has: for when bronze has to be compared as a whole.
-    pub(super) async fn all_keys(&self) -> Result<HashSet<RowKey>> {
+    pub(super) async fn all_keys(&mut self) -> Result<HashSet<RowKey>> {
+        // Where a stretch of bronze is gone, so may be what this handle stands on.
+        self.reopen().await?;
         let mut keys = HashSet::new();
         for file in self.table.files().await? {
             keys.extend(self.read(&file).await?.into_iter().map(|row| row.key));
@@ -98,6 +105,7 @@ impl Ledger {
             silver.retain(|row| !self.is_done(&row.bronze.key()));
             let progress = (watermark > self.watermark()).then(|| (self.watermark_id.clone(), watermark));
             if silver.is_empty() && progress.is_none() {
+                self.forget_to(watermark);
                 return Ok(Recorded::default());
             }
             match self.append(&silver, progress.into_iter().collect()).await {
@@ -105,7 +113,7 @@ impl Ledger {
                     for row in &silver {
                         self.remember(row.bronze.key(), Some(row.bronze.bronze_version));
                     }
-                    self.forget_settled();
+                    self.forget_to(watermark);
                     return Ok(Recorded { version: (!silver.is_empty()).then_some(version), rows: silver });
                 }
                 Ok(None) => {}
@@ -135,11 +143,15 @@ impl Ledger {
                 Ok(None)
             }
             CommitOutcome::Stale => {
-                self.table = LakeTable::open(&self.storage, &self.spec, &self.clock).await?;
-                self.learn().await?;
+                self.reopen().await?;
                 Ok(None)
             }
         }
+    }
+
+    async fn reopen(&mut self) -> Result<()> {
+        self.table = LakeTable::open(&self.storage, &self.spec, &self.clock).await?;
+        self.learn().await
     }
 
     async fn take_in(&mut self, commits: Vec<Commit>) -> Result<()> {
@@ -150,15 +162,14 @@ impl Ledger {
         Ok(())
     }
 
-    /// Learns what is done from the files that may hold rows above the watermark.
+    /// Learns what is done from the files that may hold rows we have not forgotten.
     async fn learn(&mut self) -> Result<()> {
         self.done.clear();
         self.by_version.clear();
         self.seen = self.table.txn(&self.app_id).unwrap_or(0);
-        let watermark = self.watermark();
         for file in self.table.files().await? {
             let newest = file.max_values.get("bronze_version").and_then(Value::as_i64);
-            if newest.is_none_or(|newest| newest > watermark) {
+            if newest.is_none_or(|newest| newest > self.forgotten_to) {
                 self.learn_file(&file).await?;
             }
         }
@@ -179,13 +190,14 @@ impl Ledger {
     /// A row without a bronze version may be of any, so it is never forgotten.
     fn remember(&mut self, key: RowKey, bronze_version: Option<i64>) {
         let version = bronze_version.unwrap_or(i64::MAX);
-        if version > self.watermark() && self.done.insert(key) {
+        if version > self.forgotten_to && self.done.insert(key) {
             self.by_version.entry(version).or_default().push(key);
         }
     }
 
-    fn forget_settled(&mut self) {
-        let above = self.by_version.split_off(&(self.watermark() + 1));
+    fn forget_to(&mut self, version: i64) {
+        self.forgotten_to = self.forgotten_to.max(version);
+        let above = self.by_version.split_off(&(self.forgotten_to + 1));
         for key in std::mem::replace(&mut self.by_version, above).into_values().flatten() {
             self.done.remove(&key);
         }

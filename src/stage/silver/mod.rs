@@ -4,26 +4,23 @@ mod ask;
 mod breaker;
 mod history;
 mod ledger;
+mod options;
 mod route;
 mod rows;
-#[cfg(test)]
-mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::datatypes::SchemaRef;
 use object_store::path::Path;
 use prometheus::{IntCounterVec, IntGauge};
-use sha2::{Digest, Sha256};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use self::ask::{Asker, Question};
-use self::breaker::Breaker;
 use self::history::History;
 use self::ledger::Ledger;
+pub use self::options::{SilverOptions, SilverSummary};
 use self::route::Decision;
 use self::rows::{BronzeRow, SilverRow, Status};
 use super::chats::ChatQueue;
@@ -31,60 +28,17 @@ use super::watermark::Watermark;
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::BotId;
-use crate::llm::ModelClient;
-use crate::pipeline::{Pipeline, Route};
+use crate::pipeline::Route;
 use crate::retry::Backoff;
-use crate::storage::Storage;
 use crate::table::{Tail, TailStep};
-use crate::telegram::BotClient;
 use crate::telemetry::{Hop, Telemetry};
 
 /// How often the bronze table is looked at without a hint.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// A watermark that moved without a row is committed this often.
 const WATERMARK_EVERY: Duration = Duration::from_secs(60);
-/// Signs of life under way at the same time.
-const MAX_ACKNOWLEDGEMENTS: usize = 32;
 /// Rows of a chat that has no id go here; Telegram's ids never come near it.
 const NO_CHAT: i64 = i64::MIN;
-
-/// What the stage works with.
-#[derive(Debug)]
-pub struct SilverOptions {
-    /// The store below `LAKEGRAM_DATA`.
-    pub storage: Storage,
-    /// The pipeline: tables, routes, model, limits.
-    pub pipeline: Pipeline,
-    /// The bot whose rows are answered; rows of others are `ignored`. All are answered when `None`.
-    pub bot_id: Option<BotId>,
-    /// The columns of the silver table.
-    pub schema: SchemaRef,
-    /// The model.
-    pub model: ModelClient,
-    /// Shows signs of life to the user; none when `None`.
-    pub acknowledger: Option<BotClient>,
-    /// Time.
-    pub clock: Clock,
-    /// Metrics and hops.
-    pub telemetry: Telemetry,
-    /// Told the latest version with rows: the hint for the stage that reads the table.
-    pub committed: watch::Sender<i64>,
-}
-
-/// What a batch did.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct SilverSummary {
-    /// Rows added.
-    pub rows: u64,
-    /// Of them, answered by the model.
-    pub answered: u64,
-    /// Of them, nobody's to answer.
-    pub ignored: u64,
-    /// Of them, what the model could not answer.
-    pub failed: u64,
-    /// Rows that still wait for the model.
-    pub waiting: u64,
-}
 
 /// The stage. One task keeps the ledger; questions are asked side by side.
 #[derive(Debug)]
@@ -131,7 +85,7 @@ impl SilverStage {
             tail: Tail::new(storage, &bronze, watermark, &rows::BRONZE_COLUMNS, clock),
             queue: ChatQueue::new(),
             watermark: Watermark::new(watermark),
-            asker: Arc::new(asker(&options, wind_down.clone())),
+            asker: Arc::new(options.asker(wind_down.clone())),
             asking: JoinSet::new(),
             finished: Vec::new(),
             routes: pipeline.routes.clone(),
@@ -206,7 +160,7 @@ impl SilverStage {
                     }
                     Wake::Ended(ended) => {
                         let was_full = self.queue.len() >= self.max_waiting;
-                        self.take_ended(ended)?;
+                        self.take_ended(*ended)?;
                         self.commit().await?;
                         if was_full {
                             break;
@@ -227,7 +181,7 @@ impl SilverStage {
         let timer = self.clock.sleep(until.saturating_sub(self.clock.monotonic()));
         tokio::select! {
             () = stop.cancelled() => Wake::Stop,
-            Some(ended) = self.asking.join_next() => Wake::Ended(ended),
+            Some(ended) = self.asking.join_next() => Wake::Ended(Box::new(ended)),
             changed = bronze_versions.changed(), if hints_live => {
                 Wake::Hint(changed.is_ok().then(|| *bronze_versions.borrow_and_update()))
             }
@@ -374,7 +328,7 @@ enum Wake {
     Timer,
     /// A version of bronze; `None` when no more hints will come.
     Hint(Option<i64>),
-    Ended(Ended),
+    Ended(Box<Ended>),
 }
 
 fn ignored(bronze: BronzeRow, route: Option<String>, clock: &Clock) -> SilverRow {
@@ -393,27 +347,5 @@ fn ignored(bronze: BronzeRow, route: Option<String>, clock: &Clock) -> SilverRow
         latency_ms: None,
         model_calls: 0,
         processed_at: clock.now(),
-    }
-}
-
-fn asker(options: &SilverOptions, stop: CancellationToken) -> Asker {
-    let settings = &options.pipeline.silver;
-    let system = settings.model.system.clone();
-    let digest = |text: &String| Sha256::digest(text).iter().take(6).map(|byte| format!("{byte:02x}")).collect();
-    Asker {
-        model: options.model.clone(),
-        prompt_version: system.as_ref().map(digest),
-        system,
-        max_tokens: settings.model.max_tokens,
-        max_attempts: settings.max_attempts,
-        breaker: Breaker::new(&options.clock),
-        permits: Semaphore::new(settings.concurrency),
-        bot: options.acknowledger.clone(),
-        acknowledge: options.pipeline.reply.acknowledge,
-        acknowledgements: Arc::new(Semaphore::new(MAX_ACKNOWLEDGEMENTS)),
-        clock: options.clock.clone(),
-        telemetry: options.telemetry.clone(),
-        model_seconds: options.telemetry.latency("lakegram_silver_model_seconds", "time a call of the model took"),
-        stop,
     }
 }
