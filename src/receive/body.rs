@@ -93,9 +93,8 @@ impl VerifiedBody {
         Some(Self { bytes, admitted })
     }
 
-    /// The line of a segment, with its line break, and the budget's share. An object is kept byte for byte but for
+    /// The line of a segment, with its line break, and the body's share of the budget. An object is kept byte for byte but for
     /// raw line breaks, which become spaces; anything else is wrapped, so that the segment stays JSON lines.
-    /// Wrapping may make a body longer than its share, at most sixfold, where it is text full of control characters.
     pub(super) fn into_line(self) -> (Vec<u8>, Admitted) {
         let mut line = match is_object(&self.bytes) {
             true => self.bytes,

@@ -26,31 +26,33 @@ impl Intake {
     /// `None` when the budget is used up for the moment.
     pub(super) fn try_admit(&self, bytes: usize) -> Option<Admitted> {
         let permit = self.admission.try_admit(bytes)?;
-        let admitted = Admitted { permit, in_flight: self.in_flight.clone() };
-        admitted.in_flight.add(admitted.gauge_value());
-        Some(admitted)
+        self.in_flight.add(gauge_value(&permit));
+        Some(Admitted { permit, in_flight: self.in_flight.clone() })
     }
 
     /// Adds `bytes` to what is held; false when the budget is used up for the moment.
     pub(super) fn try_grow(&self, held: &mut Admitted, bytes: usize) -> bool {
         let Some(more) = self.admission.try_admit(bytes) else { return false };
-        held.in_flight.sub(held.gauge_value());
+        self.in_flight.add(gauge_value(&more));
         held.permit.merge(more);
-        held.in_flight.add(held.gauge_value());
         true
     }
 }
 
 impl Admitted {
-    fn gauge_value(&self) -> i64 {
-        i64::try_from(self.permit.bytes()).unwrap_or(i64::MAX)
+    pub(super) fn bytes(&self) -> usize {
+        self.permit.bytes()
     }
 }
 
 impl Drop for Admitted {
     fn drop(&mut self) {
-        self.in_flight.sub(self.gauge_value());
+        self.in_flight.sub(gauge_value(&self.permit));
     }
+}
+
+fn gauge_value(permit: &AdmissionPermit) -> i64 {
+    i64::try_from(permit.bytes()).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]

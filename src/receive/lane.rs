@@ -125,7 +125,12 @@ impl LaneWriter {
 
     /// Lands a body; returns when it is durable, or will not be in time.
     pub async fn land(&self, body: VerifiedBody) -> Landing {
-        let (line, admitted) = body.into_line();
+        let (line, mut admitted) = body.into_line();
+        // A line is longer than its body by its break, and by much more where something had to be wrapped.
+        let more = line.len().saturating_sub(admitted.bytes());
+        if !self.intake.try_grow(&mut admitted, more) {
+            return Landing::Full;
+        }
         let (landed, waiting) = oneshot::channel();
         match self.queue.try_send(Entry { line, admitted, landed }) {
             Ok(()) => {}

@@ -170,12 +170,12 @@ async fn a_poisonous_question_fails_by_itself_and_holds_up_nobody() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_poisonous_question_alone_fails_as_well() {
+async fn poisonous_questions_alone_fail_as_well() {
     let mut world = World::new().await;
     world.model.poison("poison", ModelTrouble::status(500));
-    world.receive(&[("message", Some(1), 1, "poison")]).await;
+    world.receive(&[("message", Some(1), 1, "poison"), ("message", Some(2), 2, "poison too")]).await;
     let summary = tokio::time::timeout(PATIENCE, world.work()).await.unwrap();
-    assert_eq!(summary.failed, 1);
+    assert_eq!(summary.failed, 2);
     assert!(world.model.requests().iter().any(|request| request.body["max_tokens"] == 1), "it pinged");
 }
 

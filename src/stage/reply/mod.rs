@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use self::intent::Intents;
-use self::ledger::{Ledger, Outcome, Status};
+use self::ledger::{Outcome, ReplyLedger, Status};
 use self::options::ReplyMetrics;
 pub use self::options::{ReplyOptions, ReplySummary};
 use self::sender::{Job, LedgerCall, Sender};
@@ -40,7 +40,7 @@ const MAX_WAITING: usize = 10_000;
 /// The stage. One task keeps the ledger; senders ask it and tell it.
 #[derive(Debug)]
 pub struct ReplyStage {
-    ledger: Ledger,
+    ledger: ReplyLedger,
     tail: Tail,
     queue: ChatQueue<Job>,
     watermark: Watermark,
@@ -63,7 +63,7 @@ impl ReplyStage {
     pub async fn open(options: ReplyOptions) -> Result<Self> {
         let ReplyOptions { storage, pipeline, settings, silver_table, bot_id, bot, schema, clock, telemetry } = options;
         let spec = ledger::spec(&settings.table, schema)?;
-        let ledger = Ledger::open(&storage, spec, &format!("lakegram/{pipeline}/reply"), &clock).await?;
+        let ledger = ReplyLedger::open(&storage, spec, &format!("lakegram/{pipeline}/reply"), &clock).await?;
         let intents = Intents::new(&storage, &pipeline, &clock);
         let watermark = ledger.watermark();
         let tail = Tail::new(&storage, &Path::from(silver_table), watermark, &rows::SILVER_COLUMNS, &clock);
@@ -206,7 +206,7 @@ impl ReplyStage {
                     for file in &files {
                         answers.extend(rows::answers(&self.tail.read_file(file).await?)?);
                     }
-                    let settled = self.ledger.settled().await?;
+                    let settled = ledger::settled(&mut self.ledger).await?;
                     answers.retain(|answer| !settled.contains(&(answer.bot_id, answer.update_id, answer.attempt)));
                     self.take(version, answers);
                 }
@@ -288,7 +288,7 @@ impl ReplyStage {
             self.refresh().await?;
         }
         for (key, _, answer) in questions {
-            let _gone = answer.send(self.ledger.status(&key));
+            let _gone = answer.send(self.ledger.get(&key));
         }
         Ok(())
     }
@@ -346,7 +346,7 @@ impl ReplyStage {
                 event => self.handle(event).await?,
             }
         }
-        self.ledger.record(Vec::new(), self.watermark.value()).await
+        self.ledger.record(Vec::new(), self.watermark.value()).await.map(drop)
     }
 }
 

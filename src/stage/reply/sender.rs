@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::intent::{Claim, IntentBody, Intents};
-use super::ledger::{Ledger, Outcome, PartKey, Status};
+use super::ledger::{Outcome, PartKey, ReplyLedger, Status};
 use super::options::ReplyMetrics;
 use super::pace::Pace;
 use super::rows::Answer;
@@ -93,11 +93,11 @@ impl Sender {
     ///
     /// # Errors
     /// When the store fails.
-    pub(super) async fn adopt_intents(&self, ledger: &Ledger) -> Result<()> {
+    pub(super) async fn adopt_intents(&self, ledger: &ReplyLedger) -> Result<()> {
         let now = self.clock.monotonic();
         for (key, body) in self.intents.list().await? {
             let version = body.as_ref().map(|body| body.silver_version);
-            let settled = |version: i64| version <= ledger.watermark() || ledger.status(&key).is_some();
+            let settled = |version: i64| version <= ledger.watermark() || ledger.get(&key).is_some();
             if version.is_some_and(settled) {
                 self.intents.delete(&key).await;
             } else {

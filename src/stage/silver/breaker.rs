@@ -1,5 +1,6 @@
 //! The circuit breaker before the model: in an outage rows wait, and one probe at a time looks whether it is over.
 
+use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use super::rows::RowKey;
 use crate::clock::Clock;
 use crate::retry::Backoff;
 
-/// How long the row that found the outage leaves the probe to others before it sends a ping.
+/// How long a row that met the outage leaves the probe to others before it sends a ping.
 const LEAVE_TO_OTHERS: Duration = Duration::from_millis(200);
 
 /// What a row may do now.
@@ -27,7 +28,8 @@ pub(super) enum Pass {
 struct State {
     /// When the next probe may go; `None` while there is no outage.
     open_until: Option<Duration>,
-    opened_by: Option<RowKey>,
+    /// Rows whose call met a fault since the last success: any of them may be what the model does not take.
+    suspects: HashSet<RowKey>,
     probing: bool,
     successes: u64,
     backoff: Backoff,
@@ -45,7 +47,7 @@ impl Breaker {
     pub(super) fn new(clock: &Clock) -> Self {
         let state = State {
             open_until: None,
-            opened_by: None,
+            suspects: HashSet::new(),
             probing: false,
             successes: 0,
             backoff: Backoff::new(Duration::from_secs(1), Duration::from_secs(60)),
@@ -76,12 +78,12 @@ impl Breaker {
         if state.probing || now < until {
             return Err(until.saturating_sub(now).max(LEAVE_TO_OTHERS));
         }
-        let is_opener = state.opened_by.as_ref() == Some(row);
-        if is_opener && now < until + LEAVE_TO_OTHERS {
+        let is_suspect = state.suspects.contains(row);
+        if is_suspect && now < until + LEAVE_TO_OTHERS {
             return Err(until + LEAVE_TO_OTHERS - now);
         }
         state.probing = true;
-        Ok(if is_opener { Pass::Ping } else { Pass::Probe })
+        Ok(if is_suspect { Pass::Ping } else { Pass::Probe })
     }
 
     /// The model answered.
@@ -89,7 +91,7 @@ impl Breaker {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.successes += 1;
         state.open_until = None;
-        state.opened_by = None;
+        state.suspects.clear();
         state.probing = false;
         state.backoff.reset();
         drop(state);
@@ -100,11 +102,11 @@ impl Breaker {
     pub(super) fn failed(&self, row: &RowKey, retry_after: Option<Duration>) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let now = self.clock.monotonic();
+        state.suspects.insert(*row);
         // Calls that were on the wire together fail together; one outage backs off once.
         if state.open_until.is_none_or(|until| until <= now) {
             let delay = state.backoff.next_delay();
             state.open_until = Some(now + retry_after.unwrap_or(delay));
-            state.opened_by = Some(*row);
         } else if let Some(asked) = retry_after {
             state.open_until = state.open_until.max(Some(now + asked));
         }

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::ask::{Asker, Question};
 use self::history::History;
-use self::ledger::Ledger;
+use self::ledger::SilverLedger;
 pub use self::options::{SilverOptions, SilverSummary};
 use self::route::Decision;
 use self::rows::{BronzeRow, SilverRow, Status};
@@ -43,7 +43,7 @@ const NO_CHAT: i64 = i64::MIN;
 /// The stage. One task keeps the ledger; questions are asked side by side.
 #[derive(Debug)]
 pub struct SilverStage {
-    ledger: Ledger,
+    ledger: SilverLedger,
     tail: Tail,
     queue: ChatQueue<(BronzeRow, String)>,
     watermark: Watermark,
@@ -74,10 +74,11 @@ impl SilverStage {
         let SilverOptions { storage, pipeline, schema, clock, telemetry, .. } = &options;
         let settings = &pipeline.silver;
         let spec = ledger::spec(&settings.table, Arc::clone(schema))?;
-        let ledger = Ledger::open(storage, spec, &format!("lakegram/{}/silver", pipeline.name), clock).await?;
+        let mut ledger =
+            SilverLedger::open(storage, spec, &format!("lakegram/{}/silver", pipeline.name), clock).await?;
         let mut history = History::new(settings.model.history);
         let since = clock.now().minus(settings.model.history.max_age);
-        history.rebuild(ledger.received_since(since).await?);
+        history.rebuild(ledger::received_since(&mut ledger, since).await?);
         let watermark = ledger.watermark();
         let bronze = Path::from(pipeline.bronze.table.as_str());
         let wind_down = CancellationToken::new();
@@ -204,14 +205,14 @@ impl SilverStage {
                         rows.extend(rows::bronze_rows(batch, version)?);
                     }
                     if rewritten && !rows.is_empty() {
-                        let known = self.ledger.all_keys().await?;
+                        let known = ledger::all_keys(&mut self.ledger).await?;
                         rows.retain(|row| !known.contains(&row.key()));
                     }
                     self.take(version, rows);
                 }
                 TailStep::Lost => {
                     let (version, files) = self.tail.snapshot().await?;
-                    let known = self.ledger.all_keys().await?;
+                    let known = ledger::all_keys(&mut self.ledger).await?;
                     let mut rows = Vec::new();
                     for file in &files {
                         let found = rows::bronze_rows(&self.tail.read_file(file).await?, version)?;
@@ -225,7 +226,7 @@ impl SilverStage {
     }
 
     fn take(&mut self, version: i64, mut rows: Vec<BronzeRow>) {
-        rows.retain(|row| !self.ledger.is_done(&row.key()));
+        rows.retain(|row| self.ledger.get(&row.key()).is_none());
         self.watermark.read(version, rows.len());
         for row in rows {
             self.asker.release_button(&row);
