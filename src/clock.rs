@@ -93,8 +93,8 @@ impl Clock {
     }
 
     /// Returns after `span`.
-    pub async fn sleep(&self, span: Duration) {
-        tokio::time::sleep(span).await;
+    pub fn sleep(&self, span: Duration) -> impl Future<Output = ()> + Send + 'static {
+        tokio::time::sleep(span)
     }
 
     /// The value of `future`, or `None` when it is not there after `span`.

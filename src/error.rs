@@ -86,12 +86,15 @@ impl fmt::Display for Error {
     /// One line: what was being done, then every cause below it.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(&self.context)?;
+        // Many errors repeat their cause; a line that says nothing new is left out.
+        let mut said = self.context.clone();
         let mut cause = self.source.as_deref().map(|source| source as &dyn StdError);
         while let Some(error) = cause {
             let text = error.to_string();
             let line = text.lines().next().unwrap_or_default();
-            if !self.context.contains(line) {
+            if !said.contains(line) {
                 write!(formatter, ": {line}")?;
+                said.push_str(line);
             }
             cause = error.source();
         }

@@ -4,7 +4,10 @@
 //! A module uses only floors below its own; see `docs/architecture.md`.
 
 pub mod admission;
+pub mod app;
 pub mod clock;
+pub mod command;
+pub mod console;
 pub mod demo;
 pub mod error;
 pub mod hint;
@@ -14,6 +17,7 @@ pub mod pipeline;
 pub mod receive;
 pub mod retry;
 pub mod schema;
+pub mod settings;
 pub mod shutdown;
 pub mod stage;
 pub mod storage;

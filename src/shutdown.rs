@@ -22,6 +22,11 @@ impl TaskGroup {
         Self { stop, tasks: JoinSet::new() }
     }
 
+    /// The token that stops the group.
+    pub fn stop(&self) -> &CancellationToken {
+        &self.stop
+    }
+
     /// Starts a task. One that ends before the group is stopped, in whatever way, stops the group.
     pub fn spawn<F>(&mut self, name: &'static str, task: F)
     where

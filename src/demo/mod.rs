@@ -1,4 +1,5 @@
-//! Loopback stand-ins for Telegram and a model, and the demo made of them.
+//! Loopback stand-ins for Telegram and a model, the chat page, and the demo made of them.
 
 pub mod model;
+pub mod page;
 pub mod telegram;

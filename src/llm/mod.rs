@@ -1,11 +1,17 @@
 //! The chat client: OpenAI-compatible completions, from OpenAI and its many relatives or from Databricks.
 
+mod answer;
+mod auth;
+mod client;
+mod exchange;
+mod fault;
+
+use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::clock::Clock;
-use crate::error::Result;
+pub use self::client::ModelClient;
 
 /// Who says a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,14 +63,15 @@ pub struct ChatAnswer {
 /// Why there is no answer, by what the caller should do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ModelFault {
-    /// Not reached, 408 or 429: wait, never the row's fault.
+    /// Not reached, 408 or 429, or no token to be had: wait, never the row's fault.
     Unavailable {
         /// What the server asked to wait.
         retry_after: Option<Duration>,
         /// What happened.
         message: String,
     },
-    /// 5xx, a time-out, a reset or an answer that is none: the row's fault only if others succeed meanwhile.
+    /// 5xx, a time-out, a reset or an answer that is none (or 409, 425, 499): the row's fault only if others succeed
+    /// meanwhile.
     Failing {
         /// What the server asked to wait.
         retry_after: Option<Duration>,
@@ -76,7 +83,8 @@ pub enum ModelFault {
         /// What happened.
         message: String,
     },
-    /// 401, 403 or 404: a person has to change a setting; rows wait.
+    /// 401 to 405, 407, a redirect, or a 400 that names the key or the model: a person has to change a setting; rows
+    /// wait.
     Misconfigured {
         /// What happened and the mend.
         message: String,
@@ -84,7 +92,7 @@ pub enum ModelFault {
 }
 
 /// Where the model is and how we are let in.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub enum ModelEndpoint {
     /// `<base_url>/chat/completions` with a bearer key, if one is given.
     OpenAi {
@@ -103,7 +111,7 @@ pub enum ModelEndpoint {
 }
 
 /// A Databricks credential.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub enum DatabricksAuth {
     /// A token that does not change.
     Token(String),
@@ -116,26 +124,49 @@ pub enum DatabricksAuth {
     },
 }
 
-/// Asks a model. Never retries: that is the caller's one layer. Cheap to clone.
-#[derive(Clone, Debug)]
-pub struct ModelClient {
-    _todo: (),
+impl fmt::Debug for ModelEndpoint {
+    /// Without secrets; a key may also stand in a URL's query.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::OpenAi { base_url, .. } => write!(formatter, "OpenAi({})", without_secrets(base_url)),
+            Self::Databricks { host, auth } => {
+                write!(formatter, "Databricks({}, {auth:?})", without_secrets(host))
+            }
+        }
+    }
 }
 
-impl ModelClient {
-    /// A client for one model; `timeout` bounds a whole call.
-    ///
-    /// # Errors
-    /// A configuration error when the URL cannot be used.
-    pub fn new(_endpoint: ModelEndpoint, _model: &str, _timeout: Duration, _clock: &Clock) -> Result<Self> {
-        todo!()
+impl fmt::Debug for DatabricksAuth {
+    /// Without secrets.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Token(_) => formatter.write_str("Token(***)"),
+            Self::Client { id, .. } => write!(formatter, "Client({id}, ***)"),
+        }
     }
+}
 
-    /// Asks once.
-    ///
-    /// # Errors
-    /// The fault, by what the caller should do.
-    pub async fn complete(&self, _request: &ChatRequest) -> std::result::Result<ChatAnswer, ModelFault> {
-        todo!()
+/// The part of a URL that may be shown: no user, no password, no query.
+fn without_secrets(url: &str) -> &str {
+    let end = url.find(['?', '#']).unwrap_or(url.len());
+    let shown = url.get(..end).unwrap_or_default();
+    shown.rsplit_once('@').map_or(shown, |(_, host)| host)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_secret_is_shown_by_debug() {
+        let base_url = "https://user:pass-secret@gateway/v1?key=query-secret".to_owned();
+        let openai = ModelEndpoint::OpenAi { base_url, api_key: Some("key-secret".to_owned()) };
+        assert_eq!(format!("{openai:?}"), "OpenAi(gateway/v1)");
+        let client = DatabricksAuth::Client { id: "app".to_owned(), secret: "client-secret".to_owned() };
+        for auth in [client, DatabricksAuth::Token("token-secret".to_owned())] {
+            let databricks = ModelEndpoint::Databricks { host: "https://adb-1.net".to_owned(), auth };
+            let shown = format!("{databricks:?}");
+            assert!(shown.contains("https://adb-1.net") && !shown.contains("-secret"), "{shown}");
+        }
     }
 }

@@ -1,19 +1,268 @@
-//! Reads pipeline files and their prompts.
+//! Reads pipeline files, with `--set` overrides, their prompts, and errors that name the line and the nearest key.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use toml::Table;
 
 use super::Pipeline;
-use crate::error::{Context, ErrorKind, Result};
+use crate::error::{Context, Error, ErrorKind, Result};
 
-/// The shipped pipeline.
-pub const BUILT_IN: &str = include_str!("../../pipelines/telegram.toml");
-/// The shipped system prompt.
-pub const BUILT_IN_PROMPT: &str = include_str!("../../pipelines/prompts/support.md");
+/// File name of the shipped pipeline.
+const BUILT_IN_FILE: &str = "telegram.toml";
+const BUILT_IN: &str = include_str!("../../pipelines/telegram.toml");
+const BUILT_IN_PROMPT: (&str, &str) = ("prompts/support.md", include_str!("../../pipelines/prompts/support.md"));
+
+/// The pipelines named, or all in `folder` that are no examples; the one built in where the folder has none.
+/// `overrides` are `key.path=value` pairs for this run.
+///
+/// # Errors
+/// A configuration error that names the file, the line and the mend.
+pub fn load(folder: &Path, names: &[String], overrides: &[String]) -> Result<Vec<Pipeline>> {
+    let files = pipeline_files(folder)?;
+    let mut pipelines = Vec::new();
+    if files.is_empty() {
+        pipelines.push(parse(BUILT_IN, Path::new(BUILT_IN_FILE), overrides)?);
+    }
+    for file in &files {
+        let text = std::fs::read_to_string(file)
+            .context(ErrorKind::Configuration, format!("cannot read the pipeline {}", file.display()))?;
+        pipelines.push(parse(&text, file, overrides)?);
+    }
+    let chosen = choose(pipelines, names)?;
+    check_together(&chosen)?;
+    Ok(chosen)
+}
 
 /// The pipeline that is built into the binary.
 ///
 /// # Errors
-/// Never, short of a slip in the shipped file that a test would catch.
+/// None, short of a slip in the shipped file that a test catches.
 pub fn built_in() -> Result<Pipeline> {
-    let mut pipeline: Pipeline = toml::from_str(BUILT_IN).context(ErrorKind::Configuration, "the built-in pipeline")?;
-    pipeline.silver.model.system = Some(BUILT_IN_PROMPT.to_owned());
+    parse(BUILT_IN, Path::new(BUILT_IN_FILE), &[])
+}
+
+fn pipeline_files(folder: &Path) -> Result<Vec<PathBuf>> {
+    if !folder.is_dir() {
+        return Ok(Vec::new());
+    }
+    let context = || format!("cannot read the folder {}", folder.display());
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder).context(ErrorKind::Configuration, context())? {
+        let path = entry.context(ErrorKind::Configuration, context())?.path();
+        if path.extension().is_some_and(|extension| extension == "toml") {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+fn parse(text: &str, file: &Path, overrides: &[String]) -> Result<Pipeline> {
+    let told = |error: toml::de::Error| Error::configuration(format!("{}: {}", file.display(), explain(&error, text)));
+    let mut pipeline: Pipeline = if overrides.is_empty() {
+        toml::from_str(text).map_err(told)?
+    } else {
+        let mut table: Table = toml::from_str(text).map_err(told)?;
+        for pair in overrides {
+            set(&mut table, pair)?;
+        }
+        table
+            .try_into()
+            .map_err(|error: toml::de::Error| Error::configuration(format!("--set: {}", explain(&error, text))))?
+    };
+    check(&pipeline).map_err(|error| error.during(file.display()))?;
+    if let Some(prompt) = &pipeline.silver.model.system {
+        pipeline.silver.model.system = Some(read_prompt(file, prompt)?);
+    }
     Ok(pipeline)
+}
+
+/// One line of a TOML error: where, what, and the nearest known key.
+fn explain(error: &toml::de::Error, text: &str) -> String {
+    let place = error.span().map(|span| {
+        let line = text[..span.start.min(text.len())].matches('\n').count() + 1;
+        format!("line {line}: ")
+    });
+    let message = error.message().replace('\n', " ");
+    let nearest = nearest_key(&message).map(|key| format!("; did you mean `{key}`?")).unwrap_or_default();
+    format!("{}{message}{nearest}", place.unwrap_or_default())
+}
+
+fn nearest_key(message: &str) -> Option<String> {
+    let mut quoted = message.strip_prefix("unknown field ")?.split('`').skip(1).step_by(2);
+    let wrong = quoted.next()?;
+    let scored = quoted.map(|key| (strsim::damerau_levenshtein(wrong, key), key));
+    let (distance, key) = scored.min()?;
+    (distance <= key.len().max(2) / 2).then(|| key.to_owned())
+}
+
+fn set(table: &mut Table, pair: &str) -> Result<()> {
+    let wrong = || Error::configuration(format!("--set {pair}: write it like --set silver.concurrency=8"));
+    let (path, value) = pair.split_once('=').ok_or_else(wrong)?;
+    let mut keys: Vec<&str> = path.trim().split('.').collect();
+    let last = keys.pop().filter(|key| !key.is_empty()).ok_or_else(wrong)?;
+    let mut at = table;
+    for key in keys {
+        let inner = at.entry(key).or_insert_with(|| Table::new().into());
+        at = inner.as_table_mut().ok_or_else(wrong)?;
+    }
+    // A bare word is text, as on any command line; anything else is what TOML says it is.
+    let parsed: Option<Table> = toml::from_str(&format!("value = {value}")).ok();
+    let parsed = parsed.and_then(|mut table| table.remove("value"));
+    at.insert(last.to_owned(), parsed.unwrap_or_else(|| value.to_owned().into()));
+    Ok(())
+}
+
+fn read_prompt(pipeline_file: &Path, prompt: &str) -> Result<String> {
+    let path = pipeline_file.parent().unwrap_or(Path::new(".")).join(prompt);
+    if path.is_file() {
+        return std::fs::read_to_string(&path)
+            .context(ErrorKind::Configuration, format!("cannot read the prompt {}", path.display()));
+    }
+    if prompt == BUILT_IN_PROMPT.0 {
+        return Ok(BUILT_IN_PROMPT.1.to_owned());
+    }
+    Err(Error::configuration(format!(
+        "silver.model.system: there is no file {}; a prompt stands beside its pipeline file",
+        path.display()
+    )))
+}
+
+fn check(pipeline: &Pipeline) -> Result<()> {
+    let fail = |text: String| Err(Error::configuration(text));
+    if pipeline.version != 1 {
+        return fail(format!("version = {} is not known; this release reads version = 1", pipeline.version));
+    }
+    for path in &pipeline.receive.paths {
+        if !path.starts_with('/') || path.contains(['{', '}', '?', '#']) {
+            return fail(format!("receive.paths: `{path}` is no path; write it like \"/telegram-webhook\""));
+        }
+    }
+    if pipeline.receive.paths.is_empty() {
+        return fail("receive.paths is empty; name at least one, like [\"/telegram-webhook\"]".to_owned());
+    }
+    if !(200..600).contains(&pipeline.receive.reject_with) {
+        return fail(format!("receive.reject_with = {} is no final HTTP status", pipeline.receive.reject_with));
+    }
+    let positive = [
+        ("bronze.max_files", pipeline.bronze.max_files),
+        ("silver.concurrency", pipeline.silver.concurrency),
+        ("silver.max_attempts", pipeline.silver.max_attempts as usize),
+        ("silver.max_waiting", pipeline.silver.max_waiting),
+        ("reply.concurrency", pipeline.reply.concurrency),
+    ];
+    if let Some((key, _)) = positive.iter().find(|(_, value)| *value == 0) {
+        return fail(format!("{key} = 0 would do nothing; write 1 or more"));
+    }
+    for table in tables(pipeline) {
+        if table.is_empty() || table.starts_with('/') || table.split('/').any(|part| part.starts_with('.')) {
+            return fail(format!(
+                "table `{table}`: write a folder relative to LAKEGRAM_DATA, like \"bronze/messages\""
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn tables(pipeline: &Pipeline) -> [&str; 3] {
+    [&pipeline.bronze.table, &pipeline.silver.table, &pipeline.reply.table]
+}
+
+fn choose(pipelines: Vec<Pipeline>, names: &[String]) -> Result<Vec<Pipeline>> {
+    if names.is_empty() {
+        let chosen: Vec<_> = pipelines.into_iter().filter(|pipeline| !pipeline.example).collect();
+        if chosen.is_empty() {
+            return Err(Error::configuration("every pipeline is marked example = true; name the one you mean"));
+        }
+        return Ok(chosen);
+    }
+    let known: Vec<String> = pipelines.iter().map(|pipeline| pipeline.name.to_string()).collect();
+    if let Some(missing) = names.iter().find(|name| !known.contains(name)) {
+        return Err(Error::configuration(format!("there is no pipeline `{missing}`; there are: {}", known.join(", "))));
+    }
+    Ok(pipelines.into_iter().filter(|pipeline| names.contains(&pipeline.name.to_string())).collect())
+}
+
+fn check_together(pipelines: &[Pipeline]) -> Result<()> {
+    let mut owners: BTreeMap<(&str, &str), &str> = BTreeMap::new();
+    for pipeline in pipelines {
+        let names = std::iter::once(("the name", pipeline.name.as_str()));
+        let paths = pipeline.receive.paths.iter().map(|path| ("the webhook path", path.as_str()));
+        let tables = tables(pipeline).into_iter().map(|table| ("the table", table));
+        for (what, value) in names.chain(paths).chain(tables) {
+            if let Some(owner) = owners.insert((what, value), pipeline.name.as_str()) {
+                return Err(Error::configuration(format!(
+                    "pipelines `{owner}` and `{}` both have {what} `{value}`; give each its own",
+                    pipeline.name
+                )));
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn parsed(text: &str) -> Result<Pipeline> {
+        parse(text, Path::new("nowhere/p.toml"), &[])
+    }
+
+    #[test]
+    fn the_shipped_pipeline_parses_with_its_prompt() {
+        let pipeline = built_in().unwrap();
+        assert_eq!(pipeline.name.as_str(), "telegram");
+        assert_eq!(pipeline.silver.model.history.max_age, Duration::from_secs(3 * 3_600));
+        assert!(pipeline.silver.model.system.unwrap().starts_with("You are"));
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused_with_its_line_and_the_nearest_known_one() {
+        let text = BUILT_IN.replace("concurrency = 32", "concurency = 32");
+        let error = parsed(&text).unwrap_err().to_string();
+        assert!(error.contains("line 21: unknown field `concurency`"), "{error}");
+        assert!(error.ends_with("did you mean `concurrency`?"), "{error}");
+    }
+
+    #[test]
+    fn a_key_can_be_set_for_one_run() {
+        let set = ["silver.concurrency=8".to_owned(), "silver.model.name=llama".to_owned()];
+        let pipeline = parse(BUILT_IN, Path::new("p.toml"), &set).unwrap();
+        assert_eq!((pipeline.silver.concurrency, pipeline.silver.model.name.as_str()), (8, "llama"));
+        let error = parse(BUILT_IN, Path::new("p.toml"), &["silver.concurrenzy=8".to_owned()]).unwrap_err();
+        assert!(error.to_string().contains("did you mean `concurrency`?"), "{error}");
+        assert!(parse(BUILT_IN, Path::new("p.toml"), &["nonsense".to_owned()]).is_err());
+    }
+
+    #[test]
+    fn wrong_values_say_what_to_write() {
+        for (from, to, expected) in [
+            ("version = 1", "version = 2", "this release reads version = 1"),
+            ("\"/telegram-webhook\"", "\"telegram-webhook\"", "is no path"),
+            ("timeout = \"60s\"", "timeout = \"60 parsecs\"", "is no duration"),
+            ("concurrency = 32", "concurrency = 0", "would do nothing"),
+            ("bronze/telegram_messages", "../elsewhere", "relative to LAKEGRAM_DATA"),
+            ("prompts/support.md", "prompts/none.md", "there is no file"),
+        ] {
+            let error = parsed(&BUILT_IN.replace(from, to)).unwrap_err().to_string();
+            assert!(error.contains(expected), "{to}: {error}");
+        }
+    }
+
+    #[test]
+    fn two_pipelines_may_not_share_a_table_or_a_path() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("a.toml"), BUILT_IN).unwrap();
+        let other = BUILT_IN.replace("name = \"telegram\"", "name = \"other\"").replace("/telegram-webhook", "/other");
+        std::fs::write(folder.path().join("b.toml"), other).unwrap();
+        let error = load(folder.path(), &[], &[]).unwrap_err().to_string();
+        assert!(error.contains("both have the table `bronze/telegram_messages`"), "{error}");
+        assert_eq!(load(folder.path(), &["other".to_owned()], &[]).unwrap().len(), 1);
+        let error = load(folder.path(), &["third".to_owned()], &[]).unwrap_err().to_string();
+        assert!(error.contains("there are: telegram, other"), "{error}");
+    }
 }

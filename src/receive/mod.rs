@@ -1,1 +1,11 @@
 //! The webhook edge: what is authentic is landed durably, then acknowledged.
+
+mod body;
+mod lane;
+mod server;
+#[cfg(test)]
+mod tests;
+
+pub use self::body::{SECRET_HEADER, VerifiedBody};
+pub use self::lane::{Landing, LaneOptions, LaneWriter};
+pub use self::server::{Endpoint, Receiver};

@@ -1,5 +1,8 @@
 //! The three stages and what they share.
 
 pub mod bronze;
+mod chats;
+mod ledger;
 pub mod reply;
 pub mod silver;
+mod watermark;

@@ -1,5 +1,268 @@
 //! The durable local store: object_store's trait over a folder, with every fsync that a power cut asks for.
+//!
+//! object_store's own local store never fsyncs. Reads go through it; what writes is ours.
+
+use std::fmt;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, ErrorKind as IoKind, Write};
+use std::ops::Range;
+use std::path::{Path as FilePath, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
+use object_store::local::LocalFileSystem;
+use object_store::path::Path;
+use object_store::{
+    CopyMode, CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMode,
+    PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions, Result,
+};
+
+use super::folders::{Folders, make_root, persist_folder};
+use super::upload::StagedUpload;
+use super::walk;
+use crate::clock::Clock;
+use crate::id::random_id;
+
+/// How staging files begin. Dot files are hidden from listings.
+const STAGING_PREFIX: &str = ".lakegram-staging-";
+const STORE: &str = "durable local store";
 
 /// A folder as an object store whose puts survive a power cut.
-#[derive(Debug)]
-pub struct DurableLocal;
+#[derive(Clone, Debug)]
+pub struct DurableLocal {
+    folders: Arc<Folders>,
+    reader: Arc<LocalFileSystem>,
+}
+
+/// The kernel could not persist what was written and may have dropped it: nothing on this disk can be trusted to be
+/// there after a retry, so the process has to end.
+#[derive(Debug, thiserror::Error)]
+#[error("the disk failed to persist {path}; check the disk, then start again: {source}")]
+pub(super) struct PersistFailed {
+    path: String,
+    source: io::Error,
+}
+
+/// Whether a put may replace what is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Publish {
+    Create,
+    Overwrite,
+}
+
+impl fmt::Display for DurableLocal {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "DurableLocal({})", self.root().display())
+    }
+}
+
+impl DurableLocal {
+    /// A store over `root`, which is made when it is missing.
+    ///
+    /// # Errors
+    /// When the folder cannot be made or is none.
+    pub fn open(root: &FilePath) -> Result<Self> {
+        make_root(root)?;
+        let root = root.canonicalize().map_err(|error| told(root, error))?;
+        let reader = Arc::new(LocalFileSystem::new_with_prefix(&root)?);
+        Ok(Self { folders: Arc::new(Folders::new(root)), reader })
+    }
+
+    /// The folder.
+    pub fn root(&self) -> &FilePath {
+        self.folders.root()
+    }
+
+    /// Where an object lies.
+    pub(super) fn file(&self, path: &Path) -> Result<PathBuf> {
+        self.reader.path_to_filesystem(path)
+    }
+
+    /// Persists the folder that holds `path`.
+    ///
+    /// # Errors
+    /// When the disk fails; a folder that is not there has nothing to persist.
+    pub(super) async fn persist_folder_of(&self, path: &Path) -> Result<()> {
+        let file = self.file(path)?;
+        blocking(move || match persist_folder(folder_of(&file)) {
+            Err(object_store::Error::NotFound { .. }) => Ok(()),
+            persisted => persisted,
+        })
+        .await
+    }
+
+    /// Removes staging files whose last change is longer ago than `older_than`.
+    pub(super) async fn sweep(&self, clock: &Clock, older_than: Duration) -> Result<usize> {
+        let (root, now) = (self.root().to_owned(), clock.now());
+        blocking(move || {
+            let mut swept = 0;
+            walk::files_named(&root, STAGING_PREFIX, &mut |file, modified| {
+                if now.since(modified) > older_than && fs::remove_file(file).is_ok() {
+                    swept += 1;
+                }
+            });
+            Ok(swept)
+        })
+        .await
+    }
+
+    async fn publish(&self, path: &Path, payload: PutPayload, publish: Publish) -> Result<PutResult> {
+        let (file, folders) = (self.file(path)?, Arc::clone(&self.folders));
+        blocking(move || {
+            let staging = stage(&folders, &file)?;
+            let outcome = write_staged(&staging, &payload).and_then(|()| publish_staged(&staging, &file, publish));
+            finish_staged(&staging, &file, outcome)
+        })
+        .await?;
+        Ok(PutResult { e_tag: None, version: None })
+    }
+}
+
+/// Names a staging file beside `file` and makes its folder.
+pub(super) fn stage(folders: &Folders, file: &FilePath) -> Result<PathBuf> {
+    let folder = folder_of(file);
+    folders.ensure(folder)?;
+    Ok(folder.join(format!("{STAGING_PREFIX}{}", random_id().simple())))
+}
+
+fn write_staged(staging: &FilePath, payload: &PutPayload) -> Result<()> {
+    let open = OpenOptions::new().write(true).create_new(true).open(staging);
+    let mut file = open.map_err(|error| told(staging, error))?;
+    for chunk in payload {
+        file.write_all(chunk).map_err(|error| told(staging, error))?;
+    }
+    persist_file(&file, staging)
+}
+
+pub(super) fn persist_file(file: &File, path: &FilePath) -> Result<()> {
+    file.sync_all().map_err(|error| not_persisted(path, error))
+}
+
+/// What a failed fsync of a staging file means.
+pub(super) fn not_persisted(path: &FilePath, error: io::Error) -> object_store::Error {
+    match error.kind() {
+        // Delayed allocation may find the disk full only now; the file is thrown away, nothing else is in doubt.
+        IoKind::StorageFull | IoKind::QuotaExceeded => told(path, error),
+        _ => persist_failed(path, error),
+    }
+}
+
+/// Gives a persisted staging file its name, and persists the name. The folder is opened first: a process that is out
+/// of file descriptors then fails a put before anything can be seen of it.
+pub(super) fn publish_staged(staging: &FilePath, file: &FilePath, publish: Publish) -> Result<()> {
+    let folder = folder_of(file);
+    let handle = File::open(folder).map_err(|error| told(folder, error))?;
+    match publish {
+        Publish::Create => fs::hard_link(staging, file),
+        Publish::Overwrite => fs::rename(staging, file),
+    }
+    .map_err(|error| told(file, error))?;
+    handle.sync_all().map_err(|error| persist_failed(file, error))
+}
+
+/// Removes the staging name. After a create it is a second name of the object, after a failure the only one; left
+/// behind by a crash it is swept.
+pub(super) fn finish_staged(staging: &FilePath, file: &FilePath, outcome: Result<()>) -> Result<()> {
+    match fs::remove_file(staging) {
+        Err(error) if error.kind() != IoKind::NotFound => {
+            tracing::warn!(%error, file = %file.display(), "a staging file could not be removed");
+        }
+        _ => {}
+    }
+    outcome
+}
+
+fn folder_of(file: &FilePath) -> &FilePath {
+    file.parent().unwrap_or(FilePath::new("."))
+}
+
+pub(super) fn persist_failed(path: &FilePath, source: io::Error) -> object_store::Error {
+    let failed = PersistFailed { path: path.display().to_string(), source };
+    object_store::Error::Generic { store: STORE, source: Box::new(failed) }
+}
+
+pub(super) fn told(path: &FilePath, error: io::Error) -> object_store::Error {
+    let (path, source) = (path.display().to_string(), error);
+    match source.kind() {
+        IoKind::AlreadyExists => object_store::Error::AlreadyExists { path, source: source.into() },
+        IoKind::NotFound => object_store::Error::NotFound { path, source: source.into() },
+        IoKind::PermissionDenied => object_store::Error::PermissionDenied { path, source: source.into() },
+        _ => object_store::Error::Generic { store: STORE, source: format!("{path}: {source}").into() },
+    }
+}
+
+pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|error| object_store::Error::Generic { store: STORE, source: error.into() })?
+}
+
+#[async_trait]
+impl ObjectStore for DurableLocal {
+    async fn put_opts(&self, location: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
+        match options.mode {
+            PutMode::Create => self.publish(location, payload, Publish::Create).await,
+            PutMode::Overwrite => self.publish(location, payload, Publish::Overwrite).await,
+            PutMode::Update(_) => Err(object_store::Error::NotImplemented {
+                operation: "put with an expected version".to_owned(),
+                implementer: self.to_string(),
+            }),
+        }
+    }
+
+    async fn put_multipart_opts(
+        &self,
+        location: &Path,
+        _options: PutMultipartOptions,
+    ) -> Result<Box<dyn MultipartUpload>> {
+        let file = self.file(location)?;
+        Ok(Box::new(StagedUpload::start(Arc::clone(&self.folders), file).await?))
+    }
+
+    async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+        self.reader.get_opts(location, options).await
+    }
+
+    async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
+        self.reader.get_ranges(location, ranges).await
+    }
+
+    fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
+        self.reader.delete_stream(locations)
+    }
+
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+        walk::stream(self.root().to_owned(), prefix.cloned(), None)
+    }
+
+    fn list_with_offset(&self, prefix: Option<&Path>, offset: &Path) -> BoxStream<'static, Result<ObjectMeta>> {
+        walk::stream(self.root().to_owned(), prefix.cloned(), Some(offset.clone()))
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
+        let (root, prefix) = (self.root().to_owned(), prefix.cloned());
+        blocking(move || walk::one_level(&root, prefix.as_ref())).await
+    }
+
+    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
+        let bytes = self.reader.get_opts(from, GetOptions::default()).await?.bytes().await?;
+        let publish = match options.mode {
+            CopyMode::Overwrite => Publish::Overwrite,
+            CopyMode::Create => Publish::Create,
+        };
+        self.publish(to, bytes.into(), publish).await.map(drop)
+    }
+
+    async fn rename_opts(&self, from: &Path, to: &Path, options: RenameOptions) -> Result<()> {
+        let copy = match options.target_mode {
+            object_store::RenameTargetMode::Overwrite => CopyMode::Overwrite,
+            object_store::RenameTargetMode::Create => CopyMode::Create,
+        };
+        self.copy_opts(from, to, CopyOptions::new().with_mode(copy)).await?;
+        let deleted = self.delete_stream(stream::iter([Ok(from.clone())]).boxed());
+        deleted.try_for_each(|_| futures::future::ready(Ok(()))).await
+    }
+}

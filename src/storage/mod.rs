@@ -1,8 +1,12 @@
 //! Where everything durable lives: one object store below `LAKEGRAM_DATA`, whatever its scheme.
 
+mod cloud;
+mod folders;
 mod key;
 mod local;
 mod open;
+mod upload;
+mod walk;
 
 use std::sync::Arc;
 
@@ -29,3 +33,6 @@ pub enum PutNew {
     /// Another object stands there. Nothing was written.
     Taken,
 }
+
+#[cfg(test)]
+mod tests;

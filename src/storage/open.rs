@@ -1,17 +1,22 @@
 //! From `LAKEGRAM_DATA` to an object store, and the few operations the rest is built of.
 
+use std::fs::{OpenOptions, TryLockError};
 use std::path::Path as FilePath;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt};
+use object_store::memory::InMemory;
 use object_store::path::Path;
-use object_store::{ObjectMeta, ObjectStore};
+use object_store::prefix::PrefixStore;
+use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, PutMode};
 use url::Url;
 
-use super::{PutNew, Storage};
+use super::local::PersistFailed;
+use super::{DurableLocal, PutNew, Storage, cloud};
 use crate::clock::Clock;
-use crate::error::Result;
+use crate::error::{Context, Error, ErrorKind, Result};
 
 /// An exclusive lock of this process on a path, released on drop.
 #[derive(Debug)]
@@ -25,19 +30,45 @@ impl Storage {
     ///
     /// # Errors
     /// A configuration error when the URL or its credentials cannot be used.
-    pub fn open(_url: &str) -> Result<Self> {
-        todo!()
+    pub fn open(url: &str) -> Result<Self> {
+        let Some(url) = Url::parse(url).ok().filter(|_| url.contains("://")) else {
+            return Self::open_folder(FilePath::new(url));
+        };
+        match url.scheme() {
+            "memory" => return Ok(Self::memory()),
+            "file" => {
+                let wrong = format!("{url} names no folder of this machine; write it like file:///var/lib/lakegram");
+                return Self::open_folder(&url.to_file_path().map_err(|()| Error::configuration(wrong))?);
+            }
+            _ => {}
+        }
+        let (store, prefix) = cloud::open(&url)?;
+        let store: Arc<dyn ObjectStore> = match prefix.as_ref().is_empty() {
+            true => store,
+            false => Arc::new(PrefixStore::new(store, prefix)),
+        };
+        Ok(Self { store, url, local: None })
+    }
+
+    fn open_folder(folder: &FilePath) -> Result<Self> {
+        let unusable = format!("the folder {} cannot be used; make it writable or name another", folder.display());
+        let local = DurableLocal::open(folder).context(ErrorKind::Configuration, unusable.clone())?;
+        let url = Url::from_directory_path(local.root()).map_err(|()| Error::configuration(unusable))?;
+        let local = Arc::new(local);
+        Ok(Self { store: Arc::clone(&local) as Arc<dyn ObjectStore>, url, local: Some(local) })
     }
 
     /// An empty storage in memory.
     pub fn memory() -> Self {
-        todo!()
+        #[allow(clippy::expect_used)]
+        let url = Url::parse("memory:///").expect("a constant URL parses");
+        Self { store: Arc::new(InMemory::new()), url, local: None }
     }
 
     /// The same storage with its object store wrapped, for stores that count, fail or are slow.
     #[must_use]
-    pub fn decorated(self, _wrap: impl FnOnce(Arc<dyn ObjectStore>) -> Arc<dyn ObjectStore>) -> Self {
-        todo!()
+    pub fn decorated(self, wrap: impl FnOnce(Arc<dyn ObjectStore>) -> Arc<dyn ObjectStore>) -> Self {
+        Self { store: wrap(self.store), ..self }
     }
 
     /// The object store itself, for libraries that take one.
@@ -52,7 +83,7 @@ impl Storage {
 
     /// The folder on this machine, when it is one.
     pub fn local_root(&self) -> Option<&FilePath> {
-        todo!()
+        self.local.as_deref().map(DurableLocal::root)
     }
 
     /// Puts an object that must not be there yet, in one attempt. After `AlreadyExists`, and after any error that
@@ -61,40 +92,62 @@ impl Storage {
     /// # Errors
     /// Unavailable: nothing is there now, the same bytes may be put again. Unknown: it could not be read back
     /// either. Fatal: the disk failed to persist it.
-    pub async fn put_new(&self, _path: &Path, _bytes: Bytes) -> Result<PutNew> {
-        todo!()
+    pub async fn put_new(&self, path: &Path, bytes: Bytes) -> Result<PutNew> {
+        let failed = match self.store.put_opts(path, bytes.clone().into(), PutMode::Create.into()).await {
+            Ok(_) => return Ok(PutNew::Created),
+            Err(failed) => failed,
+        };
+        if is_persist_failure(&failed) {
+            return Err(told(failed, "put", path));
+        }
+        match self.get(path).await {
+            Ok(Some(there)) if there == bytes => {
+                // The name may be there without being durable: an earlier try of ours died before it was.
+                self.persist_folder_of(path).await?;
+                Ok(PutNew::Created)
+            }
+            Ok(Some(_)) => Ok(PutNew::Taken),
+            Ok(None) => Err(told(failed, "put", path)),
+            Err(error) => Err(Error::new(ErrorKind::Unknown, format!("put {path}: nobody knows whether it is there"))
+                .caused_by(error)),
+        }
     }
 
     /// Puts an object in the place of whatever is there.
     ///
     /// # Errors
     /// When the store fails.
-    pub async fn put_overwrite(&self, _path: &Path, _bytes: Bytes) -> Result<()> {
-        todo!()
+    pub async fn put_overwrite(&self, path: &Path, bytes: Bytes) -> Result<()> {
+        let put = self.store.put_opts(path, bytes.into(), PutMode::Overwrite.into()).await;
+        put.map(drop).map_err(|error| told(error, "put", path))
     }
 
     /// The bytes of an object; `None` when there is none.
     ///
     /// # Errors
     /// When the store fails.
-    pub async fn get(&self, _path: &Path) -> Result<Option<Bytes>> {
-        todo!()
+    pub async fn get(&self, path: &Path) -> Result<Option<Bytes>> {
+        let found = match self.store.get(path).await {
+            Ok(found) => found.bytes().await,
+            Err(error) => Err(error),
+        };
+        existing(found, "get", path)
     }
 
     /// Size and last-modified time of an object; `None` when there is none.
     ///
     /// # Errors
     /// When the store fails.
-    pub async fn head(&self, _path: &Path) -> Result<Option<ObjectMeta>> {
-        todo!()
+    pub async fn head(&self, path: &Path) -> Result<Option<ObjectMeta>> {
+        existing(self.store.head(path).await, "look at", path)
     }
 
     /// Deletes an object. Deleting what is gone is success.
     ///
     /// # Errors
     /// When the store fails.
-    pub async fn delete(&self, _path: &Path) -> Result<()> {
-        todo!()
+    pub async fn delete(&self, path: &Path) -> Result<()> {
+        existing(self.store.delete(path).await, "delete", path).map(drop)
     }
 
     /// Up to `limit` objects below `prefix` whose path is greater than `after`, in path order. A local listing
@@ -102,16 +155,36 @@ impl Storage {
     ///
     /// # Errors
     /// When the store fails.
-    pub async fn list_after(&self, _prefix: &Path, _after: Option<&Path>, _limit: usize) -> Result<Vec<ObjectMeta>> {
-        todo!()
+    pub async fn list_after(&self, prefix: &Path, after: Option<&Path>, limit: usize) -> Result<Vec<ObjectMeta>> {
+        let listing = match after {
+            Some(after) => self.store.list_with_offset(Some(prefix), after),
+            None => self.store.list(Some(prefix)),
+        };
+        listing.take(limit).try_collect().await.map_err(|error| told(error, "list", prefix))
+    }
+
+    /// The greatest value that `pick` finds in the paths below `prefix`, in one pass over them.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn greatest_below<T: Ord>(&self, prefix: &Path, pick: impl Fn(&Path) -> Option<T>) -> Result<Option<T>> {
+        let mut listing = self.store.list(Some(prefix));
+        let mut greatest = None;
+        while let Some(meta) = listing.try_next().await.map_err(|error| told(error, "list", prefix))? {
+            greatest = greatest.max(pick(&meta.location));
+        }
+        Ok(greatest)
     }
 
     /// The folders directly below `prefix`, sorted.
     ///
     /// # Errors
     /// When the store fails.
-    pub async fn list_folders(&self, _prefix: &Path) -> Result<Vec<Path>> {
-        todo!()
+    pub async fn list_folders(&self, prefix: &Path) -> Result<Vec<Path>> {
+        let listing = self.store.list_with_delimiter(Some(prefix)).await;
+        let mut folders = listing.map_err(|error| told(error, "list", prefix))?.common_prefixes;
+        folders.sort();
+        Ok(folders)
     }
 
     /// Makes durable what another process has put beside `path`, before we act on it. Cloud stores are durable
@@ -119,8 +192,11 @@ impl Storage {
     ///
     /// # Errors
     /// Fatal when the disk fails.
-    pub async fn persist_folder_of(&self, _path: &Path) -> Result<()> {
-        todo!()
+    pub async fn persist_folder_of(&self, path: &Path) -> Result<()> {
+        match &self.local {
+            Some(local) => local.persist_folder_of(path).await.map_err(|error| told(error, "persist", path)),
+            None => Ok(()),
+        }
     }
 
     /// Takes the lock file at `path` for this process; `None` when another process holds it. Cloud stores have no
@@ -128,15 +204,50 @@ impl Storage {
     ///
     /// # Errors
     /// When the file cannot be made.
-    pub fn try_lock(&self, _path: &Path) -> Result<Option<StorageLock>> {
-        todo!()
+    pub fn try_lock(&self, path: &Path) -> Result<Option<StorageLock>> {
+        let Some(local) = &self.local else { return Ok(Some(StorageLock { _file: None })) };
+        let context = || format!("the lock file {path} cannot be made");
+        let file = local.file(path).context(ErrorKind::Configuration, context())?;
+        if let Some(folder) = file.parent() {
+            std::fs::create_dir_all(folder).context(ErrorKind::Unavailable, context())?;
+        }
+        let open = OpenOptions::new().create(true).truncate(false).write(true).open(file);
+        let file = open.context(ErrorKind::Unavailable, context())?;
+        match file.try_lock() {
+            Ok(()) => Ok(Some(StorageLock { _file: Some(file) })),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(error)) => Err(Error::unavailable(context()).caused_by(error)),
+        }
     }
 
     /// Removes what interrupted puts left behind longer than `older_than` ago; returns how many files.
     ///
     /// # Errors
     /// When the folder cannot be read.
-    pub async fn sweep_staging(&self, _clock: &Clock, _older_than: Duration) -> Result<usize> {
-        todo!()
+    pub async fn sweep_staging(&self, clock: &Clock, older_than: Duration) -> Result<usize> {
+        match &self.local {
+            Some(local) => local.sweep(clock, older_than).await.map_err(|error| told(error, "sweep", &Path::default())),
+            None => Ok(0),
+        }
     }
+}
+
+/// What is not there is a value, not an error.
+fn existing<T>(found: object_store::Result<T>, doing: &str, path: &Path) -> Result<Option<T>> {
+    match found {
+        Ok(found) => Ok(Some(found)),
+        Err(object_store::Error::NotFound { .. }) => Ok(None),
+        Err(error) => Err(told(error, doing, path)),
+    }
+}
+
+pub(super) fn told(error: object_store::Error, doing: &str, path: &Path) -> Error {
+    if is_persist_failure(&error) {
+        return Error::new(ErrorKind::Fatal, format!("{doing} {path}")).caused_by(error);
+    }
+    Error::from(error).during(format!("{doing} {path}"))
+}
+
+fn is_persist_failure(error: &object_store::Error) -> bool {
+    matches!(error, object_store::Error::Generic { source, .. } if source.is::<PersistFailed>())
 }

@@ -1,1 +1,194 @@
-//! The commit path.
+//! Appending: rows, fence and progress in one commit.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use bytes::Bytes;
+use object_store::path::Path;
+use serde_json::json;
+
+use super::commit::{Landing, Provenance, PutEnd};
+use super::log::{Action, Add, MetaData, Txn};
+use super::snapshot::Want;
+use super::state::State;
+use super::{Append, CommitOutcome, Fence, LakeTable, columns, parquet};
+use crate::error::{Context, Error, ErrorKind, Result};
+use crate::id::random_id;
+use crate::storage::{PutNew, StorageKey};
+
+/// How often the columns of a table may change under one append.
+const REBUILDS: usize = 16;
+
+/// A data file in the store and how it is named in the log.
+#[derive(Clone, Debug)]
+pub(crate) struct PutFile {
+    schema: SchemaRef,
+    add: Add,
+    location: Path,
+    bytes: Bytes,
+}
+
+/// What an append asks of the table's columns as they are now.
+struct Shape {
+    /// The metadata this was made for.
+    found: MetaData,
+    /// The metadata with the columns that the rows bring, where they bring some.
+    widened: Option<MetaData>,
+    /// The schema of the data file.
+    file_schema: SchemaRef,
+}
+
+impl LakeTable {
+    /// Appends in O(1): one Parquet put and one create-only commit put. Retries what fails for the moment with the
+    /// same bytes, within the attempt's ten minutes. Columns that the rows have and the table lacks are added in the
+    /// same commit. May be dropped at any point: a commit that lands all the same fences the next append.
+    ///
+    /// # Errors
+    /// Unavailable when the store fails; Fatal when the disk fails; Configuration when the rows do not fit the table.
+    /// Nobody knows then whether an attempt on the wire still lands: append again on the same handle, and the fence
+    /// will tell.
+    pub async fn append(&mut self, append: Append) -> Result<CommitOutcome> {
+        if self.stale {
+            return self.give_up(None).await;
+        }
+        self.freshen().await?;
+        let rows = append.rows.as_ref().filter(|rows| rows.num_rows() > 0);
+        let mut file: Option<PutFile> = None;
+        for _ in 0..REBUILDS {
+            if self.stale {
+                return self.give_up(file).await;
+            }
+            if let Some(outcome) = self.refusal(&append.fence) {
+                return Ok(outcome);
+            }
+            let shape = self.shape(rows)?;
+            if let Some(rows) = rows
+                && file.as_ref().is_none_or(|file| file.schema != shape.file_schema)
+            {
+                file = self.put_file(rows, &shape.file_schema).await?;
+                if file.is_none() {
+                    return self.give_up(None).await;
+                }
+            }
+            let provenance = provenance(file.as_ref(), rows);
+            let landing = self.land(&provenance, |state, _| plan(state, &append, &shape, file.as_ref())).await?;
+            match landing {
+                Landing::Landed { version, earlier: false } => return Ok(CommitOutcome::Committed { version }),
+                Landing::Landed { version, earlier: true } => return Ok(CommitOutcome::AlreadyCommitted { version }),
+                // The fence or the columns have moved; the head of this loop knows which.
+                Landing::Withdrawn => {}
+                Landing::Expired => return self.give_up(file).await,
+            }
+        }
+        let text = format!("the columns of table {} change faster than rows can be appended", self.log.table);
+        Err(Error::unavailable(text))
+    }
+
+    /// Why an append on this fence cannot be: someone else has raised it since.
+    fn refusal(&mut self, fence: &Fence) -> Option<CommitOutcome> {
+        if self.state.txn_or_zero(&fence.app_id) == fence.seen {
+            return None;
+        }
+        match self.recent.since(fence) {
+            Some(commits) => Some(CommitOutcome::Fenced { commits }),
+            None => {
+                self.stale = true;
+                Some(CommitOutcome::Stale)
+            }
+        }
+    }
+
+    fn shape(&self, rows: Option<&RecordBatch>) -> Result<Shape> {
+        let (table, state) = (&self.log.table, &self.state);
+        let (mut schema, mut widened) = (Arc::clone(&state.schema), None);
+        if let Some(rows) = rows {
+            let added = columns::missing(table, &schema, &rows.schema())?;
+            if !added.is_empty() {
+                let metadata = columns::widened(table, &state.metadata, &added)?;
+                schema = columns::arrow_schema(table, &metadata)?;
+                widened = Some(metadata);
+            }
+            schema = Arc::new(columns::file_schema(table, &schema, rows)?);
+        }
+        Ok(Shape { found: state.metadata.clone(), widened, file_schema: schema })
+    }
+
+    /// Encodes and puts the rows as a new file; `None` when the attempt's life ended before it was there.
+    async fn put_file(&self, rows: &RecordBatch, schema: &SchemaRef) -> Result<Option<PutFile>> {
+        let (rows, columns, schema) = (rows.clone(), self.stats_columns.clone(), Arc::clone(schema));
+        let encoding = tokio::task::spawn_blocking(move || {
+            let rows = parquet::conform(&rows, &schema)?;
+            Result::Ok((parquet::encode(&rows, &columns)?, schema))
+        });
+        let (encoded, schema) = encoding.await.context(ErrorKind::Unavailable, "encode rows as Parquet")??;
+        let name = format!("part-{}.parquet", random_id());
+        let location = StorageKey::TableFile { table: self.log.table.clone(), file: name.clone() }.path();
+        match self.put_patiently(&location, encoded.bytes.clone()).await? {
+            PutEnd::Expired => Ok(None),
+            PutEnd::Taken => Err(Error::corrupt(format!("{location} holds other bytes than were put there"))),
+            PutEnd::Created { .. } => {
+                let now = self.clock.now().as_millis();
+                let add = Add::new(&name, encoded.bytes.len(), now, encoded.stats, true);
+                Ok(Some(PutFile { schema, add, location, bytes: encoded.bytes }))
+            }
+        }
+    }
+
+    /// Ends an attempt whose fate nobody knows. When its commit counts after all, its file must be there: vacuum may
+    /// have taken it for an orphan while this process slept.
+    async fn give_up(&mut self, file: Option<PutFile>) -> Result<CommitOutcome> {
+        self.stale = true;
+        if file.is_some() {
+            self.unsettled = file;
+        }
+        if let Some(file) = &self.unsettled {
+            let live = self.log.snapshot(Want { files: true, at: None }).await?;
+            let counts = live.is_some_and(|live| live.files.contains_key(&file.add.path));
+            if counts && self.log.storage.head(&file.location).await?.is_none() {
+                let put = self.log.storage.put_new(&file.location, file.bytes.clone()).await?;
+                tracing::warn!(file = %file.location, created = put == PutNew::Created, "put a vacuumed file again");
+            }
+            self.unsettled = None;
+        }
+        Ok(CommitOutcome::Stale)
+    }
+}
+
+/// The actions of an append on this state; `None` when fence or columns are no longer those it was made for.
+fn plan(state: &State, append: &Append, shape: &Shape, file: Option<&PutFile>) -> Result<Option<Vec<Action>>> {
+    let fence = &append.fence;
+    if state.txn_or_zero(&fence.app_id) != fence.seen || state.metadata != shape.found {
+        return Ok(None);
+    }
+    let mut txns = BTreeMap::new();
+    for (app_id, value) in &append.progress {
+        let ahead = state.txns.get(app_id).is_none_or(|there| there < value);
+        if ahead && *app_id != fence.app_id {
+            let highest = txns.entry(app_id.clone()).or_insert(*value);
+            *highest = (*highest).max(*value);
+        }
+    }
+    txns.insert(fence.app_id.clone(), fence.seen + 1);
+    let mut actions = Vec::new();
+    actions.extend(shape.widened.clone().map(Action::MetaData));
+    actions.extend(txns.into_iter().map(|(app_id, version)| Action::Txn(Txn { app_id, version, last_updated: None })));
+    actions.extend(file.map(|file| Action::Add(file.add.clone())));
+    Ok(Some(actions))
+}
+
+fn provenance(file: Option<&PutFile>, rows: Option<&RecordBatch>) -> Provenance {
+    let bytes = file.map_or(0, |file| file.bytes.len());
+    let count = rows.map_or(0, RecordBatch::num_rows);
+    Provenance {
+        operation: "WRITE",
+        parameters: json!({ "mode": "Append", "partitionBy": "[]" }),
+        metrics: json!({
+            "numFiles": usize::from(file.is_some()).to_string(),
+            "numOutputRows": count.to_string(),
+            "numOutputBytes": bytes.to_string(),
+        }),
+        blind_append: true,
+    }
+}

@@ -1,18 +1,37 @@
 //! `LakeTable`: a Delta table with one appending stage, at a cost per commit that does not grow.
 
-pub mod append;
+mod append;
+mod checkpoint;
+mod columns;
+mod commit;
+pub mod delta;
+mod head;
+pub mod log;
 pub mod maintain;
+mod open;
+pub mod parquet;
+mod snapshot;
+mod state;
+mod stats;
 pub mod tail;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use object_store::path::Path;
 use serde_json::Value;
 
+use self::append::PutFile;
+use self::commit::News;
+use self::head::{Moment, Recent};
+use self::snapshot::{TableLog, Want};
+use self::state::State;
 use crate::clock::Clock;
-use crate::error::Result;
-use crate::storage::Storage;
+use crate::error::{Error, Result};
 
+pub use self::columns::check_columns;
 pub use self::tail::{Tail, TailStep};
 
 /// What a table must be.
@@ -68,11 +87,12 @@ pub struct Fence {
 /// One commit of a stage.
 #[derive(Clone, Debug)]
 pub struct Append {
-    /// The rows; `None` for a commit of progress alone.
+    /// The rows; `None` for a commit of progress alone. Columns the table lacks are added to it, nullable, in the same
+    /// commit; columns the rows lack are null.
     pub rows: Option<RecordBatch>,
     /// Raised by one with this commit, and refused unless it still holds what was seen.
     pub fence: Fence,
-    /// Positions and watermarks that ride along, as txns.
+    /// Positions and watermarks that ride along, as txns. One that the table has gone past already is left out.
     pub progress: Vec<(String, i64)>,
 }
 
@@ -101,67 +121,71 @@ pub enum CommitOutcome {
 /// A table opened by the stage that appends to it (or by maintenance). Keeps version, schema and txns in memory.
 #[derive(Debug)]
 pub struct LakeTable {
-    _todo: (),
+    log: TableLog,
+    clock: Clock,
+    stats_columns: Vec<String>,
+    state: State,
+    /// When the head was last known to be the head.
+    touched: Moment,
+    recent: Recent,
+    /// Set when what is known may be wrong: only opening again helps.
+    stale: bool,
+    /// The file of an attempt whose fate is not known yet.
+    unsettled: Option<PutFile>,
 }
 
 impl LakeTable {
-    /// Opens the table, creates it when it is not there, and adds nullable columns it lacks.
-    ///
-    /// # Errors
-    /// A configuration error that names a column of another type, or a table feature that is not known.
-    pub async fn open(_storage: &Storage, _spec: &TableSpec, _clock: &Clock) -> Result<Self> {
-        todo!()
-    }
-
-    /// Opens the table as it is; `None` when it is not there.
-    ///
-    /// # Errors
-    /// When the store fails or the log is not understood.
-    pub async fn open_existing(_storage: &Storage, _path: &Path, _clock: &Clock) -> Result<Option<Self>> {
-        todo!()
-    }
-
     /// The version this handle has seen last.
     pub fn version(&self) -> i64 {
-        todo!()
+        self.state.version
     }
 
     /// The table's id, from its metadata.
     pub fn table_id(&self) -> &str {
-        todo!()
+        &self.state.metadata.id
     }
 
     /// Its columns.
     pub fn schema(&self) -> SchemaRef {
-        todo!()
+        Arc::clone(&self.state.schema)
     }
 
     /// The value of a txn, `None` when it was never set.
-    pub fn txn(&self, _app_id: &str) -> Option<i64> {
-        todo!()
+    pub fn txn(&self, app_id: &str) -> Option<i64> {
+        self.state.txns.get(app_id).copied()
     }
 
     /// All txns, by app id.
-    pub fn txns(&self) -> &std::collections::BTreeMap<String, i64> {
-        todo!()
+    pub fn txns(&self) -> &BTreeMap<String, i64> {
+        &self.state.txns
+    }
+
+    /// Whether what this handle knows may be wrong, so that every append ends [`CommitOutcome::Stale`]: open again.
+    pub fn is_stale(&self) -> bool {
+        self.stale
     }
 
     /// Reads on to the head, without listing, and returns what was new.
     ///
     /// # Errors
-    /// When the store fails.
+    /// When the store fails; then the same commits come again. Unavailable as well when commits were cleaned away
+    /// before they were read: [`LakeTable::is_stale`] says so, and only opening again helps.
     pub async fn refresh(&mut self) -> Result<Vec<Commit>> {
-        todo!()
-    }
-
-    /// Appends in O(1): one Parquet put and one create-only commit put. Retries what fails for the moment with the
-    /// same bytes, within the attempt's ten minutes.
-    ///
-    /// # Errors
-    /// Unavailable when the store fails for the whole life of the attempt; Fatal when the disk fails;
-    /// Configuration when the rows do not fit the table.
-    pub async fn append(&mut self, _append: Append) -> Result<CommitOutcome> {
-        todo!()
+        let news = match self.touched.age(&self.clock) < head::FRESH {
+            _ if self.stale => News::Gap,
+            true => News::Commits(self.read_on().await?),
+            false => self.renew().await?,
+        };
+        match news {
+            News::Commits(passed) => {
+                Ok(passed.iter().map(|passed| Commit::from_actions(passed.version, &passed.actions)).collect())
+            }
+            News::Gap => {
+                self.stale = true;
+                let text = format!("commits of table {} are gone before they were read; open it again", self.log.table);
+                Err(Error::unavailable(text))
+            }
+        }
     }
 
     /// The files of the table at the head this handle has seen, with their statistics.
@@ -169,14 +193,21 @@ impl LakeTable {
     /// # Errors
     /// When the store fails.
     pub async fn files(&self) -> Result<Vec<DataFile>> {
-        todo!()
+        let want = Want { files: true, at: Some(self.state.version) };
+        let snapshot = self.log.snapshot(want).await?;
+        let snapshot = snapshot.ok_or_else(|| Error::corrupt(format!("table {} is gone", self.log.table)))?;
+        Ok(snapshot.files.into_values().collect())
     }
 
     /// The rows of one file, only `columns` when given; a column the file lacks is null.
     ///
     /// # Errors
     /// Corrupt when the file is gone or no Parquet.
-    pub async fn read_file(&self, _file: &DataFile, _columns: Option<&[&str]>) -> Result<RecordBatch> {
-        todo!()
+    pub async fn read_file(&self, file: &DataFile, columns: Option<&[&str]>) -> Result<RecordBatch> {
+        let wanted = parquet::pick(&self.state.schema, columns);
+        parquet::read_file(&self.log.storage, &self.log.table, file, wanted).await
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,11 +1,20 @@
 //! Reading a table forward: its log as a stream of rows.
 
 use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use futures::{StreamExt, TryStreamExt, stream};
 use object_store::path::Path;
 
+use super::head::{FRESH, Moment};
+use super::log::Action;
+use super::snapshot::{TableLog, Want};
+use super::{Commit, DataFile, columns, parquet};
 use crate::clock::Clock;
-use crate::error::Result;
+use crate::error::{Context, Error, ErrorKind, Result};
 use crate::storage::Storage;
+
+/// Files of one commit that are read at the same time.
+const READ_AHEAD: usize = 4;
 
 /// The next thing a tail found.
 #[derive(Clone, Debug)]
@@ -25,21 +34,39 @@ pub enum TailStep {
     Lost,
 }
 
-/// Reads commits after a version, one at a time, without listing.
+/// Reads commits after a version, one at a time, without listing: one GET for a commit and one for each of its files.
 #[derive(Debug)]
 pub struct Tail {
-    _todo: (),
+    log: TableLog,
+    version: i64,
+    columns: Vec<String>,
+    clock: Clock,
+    known: Option<Known>,
+}
+
+/// What is known once the table has been found.
+#[derive(Debug)]
+struct Known {
+    schema: SchemaRef,
+    /// When the log was last seen to reach to where we are.
+    touched: Moment,
 }
 
 impl Tail {
     /// A tail of the table at `path` that starts after version `after` (-1: from the first) and reads `columns`.
-    pub fn new(_storage: &Storage, _path: &Path, _after: i64, _columns: &[&str], _clock: &Clock) -> Self {
-        todo!()
+    pub fn new(storage: &Storage, path: &Path, after: i64, columns: &[&str], clock: &Clock) -> Self {
+        Self {
+            log: TableLog::new(storage, path),
+            version: after,
+            columns: columns.iter().map(|&column| column.to_owned()).collect(),
+            clock: clock.clone(),
+            known: None,
+        }
     }
 
     /// The version that was returned last.
     pub fn version(&self) -> i64 {
-        todo!()
+        self.version
     }
 
     /// The next commit.
@@ -47,22 +74,202 @@ impl Tail {
     /// # Errors
     /// When the store fails; the same commit comes again.
     pub async fn next(&mut self) -> Result<TailStep> {
-        todo!()
+        let began = Moment::now(&self.clock);
+        let Some(head) = self.find().await? else { return Ok(TailStep::AtHead) };
+        let version = self.version + 1;
+        let Some(actions) = self.log.read(version).await? else {
+            return self.nothing_there(version, head, began).await;
+        };
+        // Whoever wrote it may not have lived to make it durable, and our reader is about to act on it.
+        self.log.storage.persist_folder_of(&self.log.commit_path(version)).await?;
+        let schema = self.schema_after(&actions)?;
+        let commit = Commit::from_actions(version, &actions);
+        let Some(batches) = self.read_files(&commit.added, &schema).await? else { return Ok(TailStep::Lost) };
+        self.version = version;
+        self.known = Some(Known { schema, touched: began });
+        Ok(TailStep::Rows { version, batches, rewritten: commit.rewritten })
     }
 
     /// After [`TailStep::Lost`]: the version of the current snapshot and its files; the tail goes on after it.
     ///
     /// # Errors
-    /// When the store fails.
-    pub async fn snapshot(&mut self) -> Result<(i64, Vec<super::DataFile>)> {
-        todo!()
+    /// When the store fails or the table is gone.
+    pub async fn snapshot(&mut self) -> Result<(i64, Vec<DataFile>)> {
+        let touched = Moment::now(&self.clock);
+        let snapshot = self.log.snapshot(Want { files: true, at: None }).await?;
+        let snapshot = snapshot.ok_or_else(|| Error::corrupt(format!("table {} is gone", self.log.table)))?;
+        self.version = snapshot.state.version;
+        self.known = Some(Known { schema: snapshot.state.schema, touched });
+        Ok((self.version, snapshot.files.into_values().collect()))
     }
 
     /// The rows of one file of the snapshot, with the tail's columns.
     ///
     /// # Errors
     /// Corrupt when the file is gone or no Parquet.
-    pub async fn read_file(&self, _file: &super::DataFile) -> Result<RecordBatch> {
-        todo!()
+    pub async fn read_file(&self, file: &DataFile) -> Result<RecordBatch> {
+        let known = self.known.as_ref().ok_or_else(|| Error::corrupt("a file was read before its snapshot"))?;
+        parquet::read_file(&self.log.storage, &self.log.table, file, self.wanted(&known.schema)).await
+    }
+
+    /// Finds the table the first time; then the version of its head. `None` while there is no table.
+    async fn find(&mut self) -> Result<Option<Option<i64>>> {
+        if self.known.is_some() {
+            return Ok(Some(None));
+        }
+        let touched = Moment::now(&self.clock);
+        let Some(snapshot) = self.log.snapshot(Want::default()).await? else { return Ok(None) };
+        self.known = Some(Known { schema: snapshot.state.schema, touched });
+        Ok(Some(Some(snapshot.state.version)))
+    }
+
+    /// "Not found" is no news only where clean-up cannot have been: it goes below the checkpoint that is named.
+    async fn nothing_there(&mut self, version: i64, head: Option<i64>, began: Moment) -> Result<TailStep> {
+        if head.is_some_and(|head| head >= version) {
+            return Ok(TailStep::Lost);
+        }
+        let Some(known) = &mut self.known else { return Ok(TailStep::AtHead) };
+        if known.touched.age(&self.clock) < FRESH {
+            return Ok(TailStep::AtHead);
+        }
+        let checkpoint = self.log.last_checkpoint().await?.map_or(-1, |checkpoint| checkpoint.version);
+        if checkpoint >= version && self.log.bytes(version).await?.is_none() {
+            return Ok(TailStep::Lost);
+        }
+        known.touched = began;
+        Ok(TailStep::AtHead)
+    }
+
+    fn schema_after(&self, actions: &[Action]) -> Result<SchemaRef> {
+        for action in actions {
+            if let Action::MetaData(metadata) = action {
+                return columns::arrow_schema(&self.log.table, metadata);
+            }
+        }
+        let known =
+            self.known.as_ref().ok_or_else(|| Error::corrupt("a commit was read before its table was found"))?;
+        Ok(SchemaRef::clone(&known.schema))
+    }
+
+    fn wanted(&self, schema: &SchemaRef) -> SchemaRef {
+        let columns: Vec<&str> = self.columns.iter().map(String::as_str).collect();
+        parquet::pick(schema, Some(&columns))
+    }
+
+    /// The rows of these files, in their order; `None` when one is gone.
+    async fn read_files(&self, files: &[DataFile], schema: &SchemaRef) -> Result<Option<Vec<RecordBatch>>> {
+        let wanted = self.wanted(schema);
+        let mut reads = Vec::with_capacity(files.len());
+        for file in files {
+            reads.push(read_if_there(
+                self.log.storage.clone(),
+                file.location(&self.log.table)?,
+                SchemaRef::clone(&wanted),
+            ));
+        }
+        let batches: Vec<Option<RecordBatch>> =
+            stream::iter(reads).buffered(READ_AHEAD).try_collect::<Vec<_>>().await?;
+        Ok(batches.into_iter().collect())
+    }
+}
+
+/// The rows of a file; `None` when it is gone.
+async fn read_if_there(storage: Storage, location: Path, wanted: SchemaRef) -> Result<Option<RecordBatch>> {
+    let Some(bytes) = storage.get(&location).await? else { return Ok(None) };
+    let decoded = tokio::task::spawn_blocking(move || parquet::decode(bytes, &wanted)).await;
+    let rows = decoded.context(ErrorKind::Unavailable, "read a Parquet file")?;
+    rows.map(Some).map_err(|error| error.during(location))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::{AsArray, Int64Array};
+    use arrow::datatypes::{DataType, Field, Int64Type, Schema};
+
+    use super::super::{Append, CommitOutcome, Fence, LakeTable, TableSpec};
+    use super::*;
+    use crate::storage::StorageKey;
+
+    fn spec() -> TableSpec {
+        let schema = Schema::new(vec![Field::new("id", DataType::Int64, true), Field::new("x", DataType::Utf8, true)]);
+        TableSpec { path: Path::from("t"), schema: Arc::new(schema), stats_columns: vec!["id".to_owned()] }
+    }
+
+    async fn append(table: &mut LakeTable, id: i64) {
+        let schema = Schema::new(vec![Field::new("id", DataType::Int64, true)]);
+        let rows = RecordBatch::try_new(Arc::new(schema), vec![Arc::new(Int64Array::from(vec![id]))]).unwrap();
+        let fence = Fence { app_id: "s".to_owned(), seen: table.txn("s").unwrap_or(0) };
+        let outcome = table.append(Append { rows: Some(rows), fence, progress: Vec::new() }).await.unwrap();
+        assert!(matches!(outcome, CommitOutcome::Committed { .. }));
+    }
+
+    async fn ids(tail: &mut Tail) -> Vec<i64> {
+        let mut ids = Vec::new();
+        while let TailStep::Rows { batches, .. } = tail.next().await.unwrap() {
+            for batch in batches {
+                ids.extend_from_slice(batch.column(0).as_primitive::<Int64Type>().values());
+            }
+        }
+        ids
+    }
+
+    #[tokio::test]
+    async fn a_tail_sees_each_row_once_and_in_order() {
+        let (storage, clock) = (Storage::memory(), Clock::system());
+        let mut tail = Tail::new(&storage, &Path::from("t"), -1, &["id"], &clock);
+        assert!(matches!(tail.next().await.unwrap(), TailStep::AtHead), "there is no table yet");
+        let mut table = LakeTable::open(&storage, &spec(), &clock).await.unwrap();
+        append(&mut table, 1).await;
+        append(&mut table, 2).await;
+        assert_eq!(ids(&mut tail).await, [1, 2]);
+        append(&mut table, 3).await;
+        assert_eq!(ids(&mut tail).await, [3]);
+        assert_eq!(tail.version(), table.version());
+        let mut later = Tail::new(&storage, &Path::from("t"), table.version() - 1, &["id"], &clock);
+        assert_eq!(ids(&mut later).await, [3]);
+    }
+
+    #[tokio::test]
+    async fn a_version_or_a_file_that_is_gone_is_told_and_the_snapshot_takes_over() {
+        let (storage, clock) = (Storage::memory(), Clock::system());
+        let mut table = LakeTable::open(&storage, &spec(), &clock).await.unwrap();
+        append(&mut table, 1).await;
+        append(&mut table, 2).await;
+        let file = table.files().await.unwrap().remove(0);
+        storage.delete(&file.location(&Path::from("t")).unwrap()).await.unwrap();
+        let mut tail = Tail::new(&storage, &Path::from("t"), 0, &["id"], &clock);
+        let mut lost = false;
+        for _ in 0..3 {
+            lost |= matches!(tail.next().await.unwrap(), TailStep::Lost);
+        }
+        assert!(lost);
+        let (version, files) = tail.snapshot().await.unwrap();
+        assert_eq!((version, files.len()), (2, 2));
+        append(&mut table, 3).await;
+        assert_eq!(ids(&mut tail).await, [3]);
+    }
+
+    #[tokio::test]
+    async fn not_found_below_a_cleaned_log_is_no_head() {
+        let (storage, clock) = (Storage::memory(), Clock::system());
+        let mut table = LakeTable::open(&storage, &spec(), &clock).await.unwrap();
+        append(&mut table, 1).await;
+        let mut tail = Tail::new(&storage, &Path::from("t"), -1, &["id"], &clock);
+        assert_eq!(ids(&mut tail).await, [1]);
+        for id in 2..6 {
+            append(&mut table, id).await;
+        }
+        let delta = super::super::delta::delta_table(&storage, &Path::from("t")).await.unwrap();
+        deltalake::protocol::checkpoints::create_checkpoint(&delta, None).await.unwrap();
+        for version in 0..5 {
+            let key = StorageKey::Commit { table: Path::from("t"), version };
+            storage.delete(&key.path()).await.unwrap();
+        }
+        clock.step(86_400_000_000);
+        assert!(matches!(tail.next().await.unwrap(), TailStep::Lost));
+        let (version, files) = tail.snapshot().await.unwrap();
+        assert_eq!((version, files.len()), (5, 5));
     }
 }

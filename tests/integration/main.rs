@@ -1,3 +1,16 @@
-//! Integration tests.
+//! One binary of integration tests: the real program on loopback, with stand-ins for Telegram and the model.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)]
+#![allow(clippy::too_many_lines)]
+// Tests wait on real processes, with real time.
+#![allow(clippy::disallowed_methods)]
 
-fn main() {}
+mod architecture;
+mod commands;
+mod kills;
+mod pipeline;
+mod readers;
+mod reply;
+mod silver;
+mod store_calls;
+mod support;
+mod trouble;

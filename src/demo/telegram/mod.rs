@@ -1,1 +1,336 @@
-//! A Bot API stand-in that behaves like Telegram.
+//! A Bot API stand-in on loopback that behaves like Telegram, its failures included.
+//!
+//! The demo runs on it, and so do the tests: what they prove is proved against one and the same Telegram. It keeps
+//! nothing on disk and talks to nobody but the webhook it is given.
+
+mod behaviour;
+mod delivery;
+mod ledger;
+mod methods;
+mod params;
+mod sending;
+mod server;
+mod state;
+#[cfg(test)]
+mod tests;
+mod updates;
+mod webhook;
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::net::TcpListener;
+use tokio::sync::broadcast;
+
+pub use self::behaviour::Behaviour;
+pub use self::delivery::SECRET_HEADER;
+pub use self::ledger::{Call, Delivery, Fate, Ledger, Receipt, SentMessage, Totals};
+use self::state::{Queued, Shared};
+use crate::clock::{Clock, Timestamp};
+use crate::error::{Context, Error, ErrorKind, Result};
+use crate::id::{BotId, random_id};
+
+/// How often a chat may be written to. Beyond it the stand-in answers 429, as Telegram does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pace {
+    /// The even distance of messages in one chat.
+    pub every: Duration,
+    /// How many messages may come at once after a silence.
+    pub burst: u32,
+    /// How many messages a group takes in a minute.
+    pub group_per_minute: usize,
+}
+
+impl Default for Pace {
+    /// What Telegram's documentation says: one a second, twenty a minute in a group.
+    fn default() -> Self {
+        Self { every: Duration::from_secs(1), burst: 3, group_per_minute: 20 }
+    }
+}
+
+/// How a stand-in is to be.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Its clock.
+    pub clock: Clock,
+    /// The bot's token, `<bot id>:<anything>`.
+    pub token: String,
+    /// How many entries of each kind the ledger keeps.
+    pub ledger_limit: usize,
+    /// The pace it holds senders to; none unless set.
+    pub pace: Option<Pace>,
+    /// Whether the bot may write to chats that never wrote to it. Telegram says "chat not found".
+    pub accept_unknown_chats: bool,
+    /// How long a delivery may take.
+    pub delivery_timeout: Duration,
+    /// The wait before the third attempt of a delivery (the second comes at once); it doubles from there.
+    pub first_retry_delay: Duration,
+    /// The longest wait between two attempts.
+    pub longest_retry_delay: Duration,
+}
+
+impl Default for Options {
+    /// Telegram's own times, no pace, and a token nobody can guess.
+    fn default() -> Self {
+        Self {
+            clock: Clock::system(),
+            token: format!("4242424242:{}", random_id().simple()),
+            ledger_limit: 100_000,
+            pace: None,
+            accept_unknown_chats: false,
+            delivery_timeout: Duration::from_secs(60),
+            first_retry_delay: Duration::from_secs(2),
+            longest_retry_delay: Duration::from_secs(120),
+        }
+    }
+}
+
+/// Something that happened at the stand-in, for those who watch.
+#[derive(Clone, Debug)]
+pub enum StandInEvent {
+    /// A user wrote, or pressed a button.
+    UserSent {
+        /// The update it became.
+        update_id: i64,
+        /// The chat.
+        chat_id: i64,
+        /// What was written, or the data of the button.
+        text: String,
+        /// Whether it was a button.
+        is_press: bool,
+        /// When.
+        at: Timestamp,
+    },
+    /// An attempt to deliver an update ended.
+    Delivery(Delivery),
+    /// A message of the bot was accepted.
+    Sent(SentMessage),
+    /// An edit was accepted; the message as it stands now.
+    Edited(SentMessage),
+    /// The bot shows that it is busy.
+    ChatAction {
+        /// Where.
+        chat_id: i64,
+        /// What it does, such as `typing`.
+        action: String,
+        /// When.
+        at: Timestamp,
+    },
+}
+
+/// A running Bot API stand-in. Stops when it is dropped.
+#[derive(Debug)]
+pub struct TelegramStandIn {
+    shared: Arc<Shared>,
+    address: SocketAddr,
+}
+
+impl Drop for TelegramStandIn {
+    fn drop(&mut self) {
+        self.shared.stop.cancel();
+    }
+}
+
+impl TelegramStandIn {
+    /// Starts a stand-in on a free port of 127.0.0.1.
+    ///
+    /// # Errors
+    /// A configuration error for a token without a bot id; unavailable when no port can be had.
+    pub async fn start(options: Options) -> Result<Self> {
+        let bot_id = BotId::of_token(&options.token)?;
+        let client = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).build();
+        let client = client.context(ErrorKind::Unavailable, "make the HTTP client of the Bot API stand-in")?;
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await;
+        let listener = listener.context(ErrorKind::Unavailable, "listen on a free port of 127.0.0.1")?;
+        let address = listener.local_addr().context(ErrorKind::Unavailable, "read the address listened on")?;
+        let shared = Arc::new(Shared::new(options, bot_id, client));
+        tokio::spawn(server::serve(Arc::clone(&shared), listener));
+        Ok(Self { shared, address })
+    }
+
+    /// What stands before `/bot`: the value for `TELEGRAM_API_URL`.
+    pub fn api_url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// The bot's token.
+    pub fn token(&self) -> &str {
+        &self.shared.options.token
+    }
+
+    /// The bot's id.
+    pub fn bot_id(&self) -> BotId {
+        self.shared.bot_id
+    }
+
+    /// Stops serving and delivering. Dropping the stand-in does the same.
+    pub fn stop(&self) {
+        self.shared.stop.cancel();
+    }
+
+    /// A user writes `text` in a chat (a positive number is a private chat, a negative one a supergroup); returns the
+    /// id of the update. Not delivered when the webhook's `allowed_updates` leave messages out.
+    pub fn user_sends(&self, chat_id: i64, text: &str) -> i64 {
+        let at = self.shared.now();
+        let queued = self.shared.change(|state| {
+            let message_id = state.chat(chat_id).next_message_id();
+            state.push_allowed("message", updates::message(chat_id, message_id, text, at))
+        });
+        let (update_id, text) = (queued.update_id, text.to_owned());
+        self.shared.tell(StandInEvent::UserSent { update_id, chat_id, text, is_press: false, at });
+        self.begin_delivery(queued)
+    }
+
+    /// A user presses a button with this data below a message of the bot; returns the id of the update. Not delivered
+    /// when the webhook's `allowed_updates` leave button presses out.
+    pub fn press_button(&self, chat_id: i64, message_id: i64, data: &str) -> i64 {
+        let bot = self.shared.bot();
+        let queued = self.shared.change(|state| {
+            let message = state.ledger.current(chat_id, message_id).map(|sent| updates::bot_message(&bot, sent));
+            let message = message.unwrap_or_else(|| updates::inaccessible_message(chat_id, message_id));
+            let query = state.open_query();
+            state.push_allowed("callback_query", updates::callback_query(&query, chat_id, &message, data))
+        });
+        let (update_id, text, at) = (queued.update_id, data.to_owned(), self.shared.now());
+        self.shared.tell(StandInEvent::UserSent { update_id, chat_id, text, is_press: true, at });
+        self.begin_delivery(queued)
+    }
+
+    fn begin_delivery(&self, queued: Queued) -> i64 {
+        if let Some(queue) = queued.queue {
+            delivery::deliver(&self.shared, queue);
+        }
+        queued.update_id
+    }
+
+    /// Queues any update as it is, past `allowed_updates`; it gets the next id unless it brings one. Returns the id.
+    pub fn push_update(&self, update: Value) -> i64 {
+        let queued = self.shared.change(|state| state.push(update));
+        self.begin_delivery(queued)
+    }
+
+    /// Makes the bot and a chat acquainted, as if a user had pressed "Start" long ago.
+    pub fn add_chat(&self, chat_id: i64) {
+        self.shared.change(|state| {
+            state.chat(chat_id);
+        });
+    }
+
+    /// The user of a chat blocks the bot, or no longer.
+    pub fn set_blocked(&self, chat_id: i64, blocked: bool) {
+        self.shared.change(|state| state.chat(chat_id).blocked = blocked);
+    }
+
+    /// A group becomes a supergroup with another number: calls for the old one are refused and name the new one.
+    pub fn migrate_chat(&self, chat_id: i64, supergroup_id: i64) {
+        self.shared.change(|state| {
+            state.chat(chat_id).migrated_to = Some(supergroup_id);
+            state.chat(supergroup_id);
+        });
+    }
+
+    /// Lets update ids continue at this one, as Telegram jumps to a random one after a silent week.
+    pub fn jump_update_ids(&self, update_id: i64) {
+        self.shared.change(|state| state.jump_to(update_id));
+    }
+
+    /// Scripts the next calls of a method, one behaviour a call.
+    pub fn script(&self, method: &str, behaviours: Vec<Behaviour>) {
+        self.shared.change(|state| state.script.add(method, behaviours));
+    }
+
+    /// The next so many 2xx of the webhook get lost on their way, so that those updates are delivered again.
+    pub fn lose_acks(&self, count: u32) {
+        self.shared.change(|state| state.acks_to_lose += count);
+    }
+
+    /// Posts an update once more to the webhook, byte for byte, past the queue; returns the HTTP status.
+    ///
+    /// # Errors
+    /// A configuration error without a webhook or such an update; unavailable when no whole answer came.
+    pub async fn redeliver(&self, update_id: i64) -> Result<u16> {
+        let url = self.shared.look(|state| state.webhook.as_ref().map(|webhook| webhook.url.clone()));
+        let url = url.ok_or_else(|| Error::configuration("no webhook is set: call setWebhook first"))?;
+        self.redeliver_to(&url, update_id).await
+    }
+
+    /// As [`Self::redeliver`], to any URL, with the secret of the webhook if there is one.
+    ///
+    /// # Errors
+    /// As [`Self::redeliver`].
+    pub async fn redeliver_to(&self, url: &str, update_id: i64) -> Result<u16> {
+        let (body, secret) = self.shared.look(|state| {
+            let secret = state.webhook.as_ref().map(|webhook| webhook.secret.clone());
+            (state.body_of(update_id), secret.unwrap_or_default())
+        });
+        let body = body.ok_or_else(|| Error::configuration(format!("update {update_id} is not known any more")))?;
+        let began_at = self.shared.now();
+        let (receipt, _) = delivery::post(&self.shared, url, &secret, &body).await;
+        let delivery = Delivery { update_id, attempt: 0, began_at, at: self.shared.now(), receipt: receipt.clone() };
+        self.shared.change(|state| state.ledger.add_delivery(delivery));
+        match receipt {
+            Receipt::Status(status, _) => Ok(status),
+            Receipt::Broken(problem) => Err(Error::unavailable(format!("deliver {update_id} to {url}: {problem}"))),
+        }
+    }
+
+    /// The JSON of an update that waits or was acknowledged, as it is posted.
+    pub fn update_body(&self, update_id: i64) -> Option<String> {
+        self.shared.look(|state| state.body_of(update_id)).map(|body| body.to_string())
+    }
+
+    /// How many updates wait to be acknowledged.
+    pub fn pending_updates(&self) -> usize {
+        self.shared.look(|state| state.backlog.len())
+    }
+
+    /// How much there has been since the start.
+    pub fn totals(&self) -> Totals {
+        self.read(Ledger::totals)
+    }
+
+    /// Looks at the ledger. What `look` calls must not call the stand-in.
+    pub fn read<T>(&self, look: impl FnOnce(&Ledger) -> T) -> T {
+        self.shared.look(|state| look(&state.ledger))
+    }
+
+    /// Every message of the bot that was accepted, oldest first.
+    pub fn sent(&self) -> Vec<SentMessage> {
+        self.read(|ledger| ledger.sent().cloned().collect())
+    }
+
+    /// Waits until `condition` holds of the ledger; false when it does not within `limit`.
+    #[must_use = "the condition may not have come to hold"]
+    pub async fn wait_for(&self, condition: impl Fn(&Ledger) -> bool, limit: Duration) -> bool {
+        self.wait_until(|| self.read(&condition), limit).await
+    }
+
+    /// Waits until no update waits any more; false when some still do after `limit`.
+    #[must_use = "updates may still be waiting"]
+    pub async fn wait_for_acks(&self, limit: Duration) -> bool {
+        self.wait_until(|| self.pending_updates() == 0, limit).await
+    }
+
+    async fn wait_until(&self, condition: impl Fn() -> bool, limit: Duration) -> bool {
+        let mut changes = self.shared.changes();
+        let holds = async {
+            loop {
+                changes.mark_unchanged();
+                if condition() {
+                    return true;
+                }
+                if changes.changed().await.is_err() {
+                    return false;
+                }
+            }
+        };
+        self.shared.options.clock.timeout(limit, holds).await.unwrap_or(false)
+    }
+
+    /// The events from now on.
+    pub fn watch_events(&self) -> broadcast::Receiver<Arc<StandInEvent>> {
+        self.shared.events.subscribe()
+    }
+}

@@ -19,9 +19,9 @@ pub(super) enum ChatPlace {
 pub(super) struct Layout {
     /// The chat.
     pub(super) chat: ChatPlace,
-    /// The `User` who caused the update. A chat that speaks in its own name (`sender_chat`, `actor_chat`,
+    /// The `User` who caused the update, the first that is there. A chat that speaks in its own name (`sender_chat`, `actor_chat`,
     /// `voter_chat`) is no user, so its id never turns up among user ids.
-    pub(super) user: Option<Path>,
+    pub(super) user: &'static [Path],
     /// Where `message_id` and `message_thread_id` are.
     pub(super) message: Option<Path>,
     /// When it happened, in Unix seconds.
@@ -34,15 +34,15 @@ pub(super) struct Layout {
 }
 
 const NOTHING: Layout =
-    Layout { chat: ChatPlace::Nowhere, user: None, message: None, date: None, is_message: false, is_callback: false };
-const BY_FROM: Layout = Layout { user: Some(&["from"]), ..NOTHING };
-const BY_USER: Layout = Layout { user: Some(&["user"]), ..NOTHING };
+    Layout { chat: ChatPlace::Nowhere, user: &[], message: None, date: None, is_message: false, is_callback: false };
+const BY_FROM: Layout = Layout { user: &[&["from"]], ..NOTHING };
+const BY_USER: Layout = Layout { user: &[&["user"]], ..NOTHING };
 const IN_CHAT: Layout = Layout { chat: ChatPlace::Object(&["chat"]), ..NOTHING };
 const DATED_IN_CHAT: Layout = Layout { date: Some(&["date"]), ..IN_CHAT };
-const MEMBER: Layout = Layout { user: Some(&["from"]), ..DATED_IN_CHAT };
+const MEMBER: Layout = Layout { user: &[&["from"]], ..DATED_IN_CHAT };
 const MESSAGE: Layout = Layout { message: Some(&[]), is_message: true, ..MEMBER };
 const REACTION_COUNT: Layout = Layout { message: Some(&[]), ..DATED_IN_CHAT };
-const REACTION: Layout = Layout { user: Some(&["user"]), ..REACTION_COUNT };
+const REACTION: Layout = Layout { user: &[&["user"]], ..REACTION_COUNT };
 
 /// Every kind with its layout, in the order of the documentation.
 pub(super) const LAYOUTS: [(&str, Layout); 27] = [
@@ -77,15 +77,23 @@ pub(super) const LAYOUTS: [(&str, Layout); 27] = [
     ("my_chat_member", MEMBER),
     ("chat_member", MEMBER),
     ("chat_join_request", MEMBER),
-    ("chat_boost", Layout { user: Some(&["boost", "source", "user"]), date: Some(&["boost", "add_date"]), ..IN_CHAT }),
-    ("removed_chat_boost", Layout { user: Some(&["source", "user"]), date: Some(&["remove_date"]), ..IN_CHAT }),
+    ("chat_boost", Layout { user: &[&["boost", "source", "user"]], date: Some(&["boost", "add_date"]), ..IN_CHAT }),
+    ("removed_chat_boost", Layout { user: &[&["source", "user"]], date: Some(&["remove_date"]), ..IN_CHAT }),
     ("managed_bot", BY_USER),
     ("subscription", BY_USER),
 ];
 
-/// `kind` with its layout; `None` for one that is newer than this program.
-pub(super) fn of(kind: &str) -> Option<(&'static str, &'static Layout)> {
-    LAYOUTS.iter().find(|(name, _)| *name == kind).map(|(name, layout)| (*name, layout))
+/// A kind that is newer than this program: most have what they share with the others in the usual places.
+const NEW: Layout = Layout { user: &[&["from"], &["user"]], ..REACTION_COUNT };
+const NEW_MESSAGE: Layout = Layout { is_message: true, ..NEW };
+
+/// The layout of `kind`.
+pub(super) fn of(kind: &str) -> &'static Layout {
+    match LAYOUTS.iter().find(|(name, _)| *name == kind) {
+        Some((_, layout)) => layout,
+        None if kind.ends_with("message") || kind.ends_with("post") => &NEW_MESSAGE,
+        None => &NEW,
+    }
 }
 
 /// The names of all kinds.

@@ -22,7 +22,7 @@ use crate::clock::Timestamp;
 pub const UPDATE_KINDS: &[&str] = &layout::kinds();
 
 /// What stands before the text of a corrupt record that is no UTF-8 and so is kept in base64.
-pub const BASE64_PREFIX: &str = "base64:";
+const BASE64_PREFIX: &str = "data:;base64,";
 
 /// The first and last second that a timestamp column can hold for every reader: the years 1 to 9999.
 const TIMESTAMP_SECONDS: std::ops::RangeInclusive<i64> = -62_135_596_800..=253_402_300_799;
@@ -34,7 +34,7 @@ pub enum Update {
     Known(Box<UpdateColumns>),
     /// Anything else; `text` is what `_corrupt_record` holds.
     Corrupt {
-        /// The line, or the text our receiver wrapped; behind [`BASE64_PREFIX`] when it is no UTF-8.
+        /// The line, or the text our receiver wrapped; `data:;base64,…` when it is no UTF-8.
         text: String,
     },
 }
@@ -98,10 +98,9 @@ fn columns(update_id: i64, update: &Fields<'_>) -> UpdateColumns {
     let mut columns = UpdateColumns { update_id, ..UpdateColumns::default() };
     let Some(kind) = kind_of(update) else { return columns };
     columns.update_type = Some(kind.to_owned());
-    let Some((kind, layout)) = layout::of(kind) else { return columns };
     let mut reader = Reader { rescued: BTreeMap::new() };
     if let Some(body) = reader.take(kind, update.get(kind), object) {
-        reader.place(layout, &body, &mut columns);
+        reader.place(layout::of(kind), &body, &mut columns);
     }
     columns.rescued = reader.rescued();
     columns
@@ -115,27 +114,27 @@ fn kind_of<'u>(update: &'u Fields<'_>) -> Option<&'u str> {
 
 /// Reads values into columns and keeps those that do not fit, by column.
 struct Reader<'a> {
-    rescued: BTreeMap<&'static str, &'a RawValue>,
+    rescued: BTreeMap<String, &'a RawValue>,
 }
 
 impl<'a> Reader<'a> {
     /// What `read` makes of `value`, which is meant for `column`.
     fn take<T>(
         &mut self,
-        column: &'static str,
+        column: &str,
         value: Option<&'a RawValue>,
         read: impl FnOnce(&'a RawValue) -> Option<T>,
     ) -> Option<T> {
         let value = value?;
         let taken = read(value);
         if taken.is_none() {
-            self.rescued.insert(column, value);
+            self.rescued.insert(column.to_owned(), value);
         }
         taken
     }
 
     /// The value at the end of `path`; what stands in the way of it is rescued for `column`.
-    fn follow(&mut self, column: &'static str, from: &Fields<'a>, path: Path) -> Option<&'a RawValue> {
+    fn follow(&mut self, column: &str, from: &Fields<'a>, path: Path) -> Option<&'a RawValue> {
         let (first, rest) = path.split_first()?;
         let mut value = from.get(first)?;
         for name in rest {
@@ -150,9 +149,7 @@ impl<'a> Reader<'a> {
             ChatPlace::Object(path) => self.place_chat(path, body, columns),
             ChatPlace::Id(name) => columns.chat_id = self.take("chat_id", body.get(name), integer),
         }
-        if let Some(path) = layout.user {
-            self.place_user(path, body, columns);
-        }
+        self.place_user(layout.user, body, columns);
         match layout.message {
             None => {}
             Some([]) => self.place_message(body, columns),
@@ -183,8 +180,8 @@ impl<'a> Reader<'a> {
         columns.chat_title = self.take("chat_title", chat.get("title"), string);
     }
 
-    fn place_user(&mut self, path: Path, body: &Fields<'a>, columns: &mut UpdateColumns) {
-        let value = self.follow("user_id", body, path);
+    fn place_user(&mut self, paths: &[Path], body: &Fields<'a>, columns: &mut UpdateColumns) {
+        let value = paths.iter().find_map(|path| self.follow("user_id", body, path));
         let Some(user) = self.take("user_id", value, object) else { return };
         columns.user_id = self.take("user_id", user.get("id"), integer);
         columns.username = self.take("username", user.get("username"), string);

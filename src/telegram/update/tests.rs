@@ -205,19 +205,22 @@ fn what_is_no_update_is_corrupt_with_its_text() {
 #[test]
 fn what_our_receiver_wrapped_is_unwrapped() {
     assert_eq!(corrupt(br#"{"_corrupt_record": "not \"json\""}"#), "not \"json\"");
-    assert_eq!(corrupt(br#"{"_corrupt_record": "/w==", "_encoding": "base64"}"#), "base64:/w==");
+    assert_eq!(corrupt(br#"{"_corrupt_record": "/w==", "_encoding": "base64"}"#), "data:;base64,/w==");
 }
 
 #[test]
 fn bytes_that_are_no_utf8_are_kept_in_base64() {
-    assert_eq!(corrupt(b"\xff"), "base64:/w==");
-    assert_eq!(corrupt(b"{\"update_id\":1,\"message\":{\"text\":\"\xc3\"}}").get(..7), Some("base64:"));
+    assert_eq!(corrupt(b"\xff"), "data:;base64,/w==");
+    assert_eq!(corrupt(b"{\"update_id\":1,\"message\":{\"text\":\"\xc3\"}}").get(..13), Some("data:;base64,"));
 }
 
 #[test]
-fn a_kind_that_is_newer_than_this_program_is_named() {
-    let columns = known(r#"{"telepathy":{"chat":{"id":1}},"update_id":7,"more":{}}"#);
-    assert_eq!(columns, UpdateColumns { update_id: 7, update_type: some("telepathy"), ..UpdateColumns::default() });
+fn a_kind_that_is_newer_than_this_program_is_named_and_read_where_it_is_as_usual() {
+    let columns = known(r#"{"telepathy":{"chat":{"id":1},"user":{"id":2},"text":["x"]},"update_id":7,"more":{}}"#);
+    let expected = UpdateColumns { chat_id: Some(1), user_id: Some(2), ..UpdateColumns::default() };
+    assert_eq!(columns, UpdateColumns { update_id: 7, update_type: some("telepathy"), ..expected });
+    assert_eq!(known(r#"{"update_id":7,"secret_message":{"text":"psst"}}"#).text, some("psst"));
+    assert_eq!(known(r#"{"update_id":7,"telepathy":5}"#).rescued, some(r#"{"telepathy":5}"#));
     assert_eq!(known(r#"{"update_id":7}"#), UpdateColumns { update_id: 7, ..UpdateColumns::default() });
     let known_wins = known(r#"{"update_id":7,"extra":1,"poll":null,"message":{"message_id":2}}"#);
     assert_eq!((known_wins.update_type, known_wins.message_id), (some("message"), Some(2)));

@@ -1,5 +1,8 @@
 //! Text as Telegram takes it: Markdown rendered to text with entities, split into messages.
 
+mod render;
+mod split;
+
 use serde::{Deserialize, Serialize};
 
 /// The longest message, in UTF-16 code units after entities are parsed
@@ -35,6 +38,6 @@ pub struct Part {
 
 /// Renders Markdown as a model writes it and splits it into messages; the same input gives the same parts forever.
 /// Nothing but white space gives no part.
-pub fn render(_markdown: &str) -> Vec<Part> {
-    todo!()
+pub fn render(markdown: &str) -> Vec<Part> {
+    split::split(&render::render(markdown), MESSAGE_LIMIT_UTF16)
 }

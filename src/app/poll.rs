@@ -1,0 +1,107 @@
+//! Pulling with getUpdates instead of a webhook: what is pulled is landed before Telegram is told to forget it.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use super::{App, Role};
+use crate::clock::Clock;
+use crate::error::{Error, Result};
+use crate::hint::key_hints;
+use crate::receive::LaneWriter;
+use crate::retry::Backoff;
+use crate::shutdown::TaskGroup;
+use crate::telegram::update::UPDATE_KINDS;
+use crate::telegram::{BotClient, SendFault};
+
+/// How long Telegram holds a call that has nothing to return.
+const LONG_POLL: Duration = Duration::from_secs(50);
+const DRAIN: Duration = Duration::from_secs(10);
+
+impl App {
+    /// As [`App::serve`] with all roles, pulling updates; `console` shows metrics and health.
+    ///
+    /// # Errors
+    /// The first error that ended a part of it.
+    pub async fn poll(self, console: TcpListener, stop: CancellationToken) -> Result<()> {
+        let mut tasks = TaskGroup::new(stop.clone());
+        let roles: BTreeSet<Role> = Role::all();
+        for pipeline in &self.pipelines {
+            let (hinter, hints) = key_hints();
+            let writer = self.start_lane(pipeline, hinter, &mut tasks).await?;
+            self.start_stages(pipeline, &roles, hints, &mut tasks).await?;
+            let puller = Puller { bot: self.bot_client(pipeline)?, writer, clock: self.clock.clone() };
+            tasks.spawn("poll", puller.run(stop.clone()));
+        }
+        self.start_console(console, std::sync::Arc::new(|| Ok(())), &mut tasks, &stop)?;
+        tasks.spawn("maintain", self.clone().maintain_always(stop.clone()));
+        tasks.wait(&self.clock, DRAIN).await
+    }
+}
+
+struct Puller {
+    bot: BotClient,
+    writer: LaneWriter,
+    clock: Clock,
+}
+
+impl Puller {
+    async fn run(self, stop: CancellationToken) -> Result<()> {
+        let kinds: Vec<String> = UPDATE_KINDS.iter().map(|&kind| kind.to_owned()).collect();
+        let mut offset = None;
+        let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
+        tracing::info!("pulling updates; write to your bot");
+        loop {
+            let pulled = tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                pulled = self.bot.get_updates(offset, LONG_POLL, &kinds) => pulled,
+            };
+            let wait = match pulled {
+                Ok(updates) => {
+                    backoff.reset();
+                    self.land(&updates, &mut offset).await
+                }
+                Err(SendFault::BadToken) => {
+                    return Err(Error::configuration("Telegram does not know the bot token; ask @BotFather for it"));
+                }
+                Err(SendFault::Refused { code: 409, description, .. }) => {
+                    return Err(Error::configuration(format!(
+                        "{description}; a webhook or another poller has this bot: run `lakegram webhook delete`, or stop it"
+                    )));
+                }
+                Err(SendFault::RetryAfter { wait, .. }) => Some(wait),
+                Err(fault) => {
+                    tracing::warn!(?fault, "Telegram cannot be reached; trying again");
+                    Some(backoff.next_delay())
+                }
+            };
+            if let Some(wait) = wait {
+                tokio::select! {
+                    () = stop.cancelled() => return Ok(()),
+                    () = self.clock.sleep(wait) => {}
+                }
+            }
+        }
+    }
+
+    /// Lands what was pulled, in order. The offset, which makes Telegram forget, moves only past what is durable.
+    async fn land(&self, updates: &[Box<serde_json::value::RawValue>], offset: &mut Option<i64>) -> Option<Duration> {
+        #[derive(serde::Deserialize)]
+        struct Id {
+            update_id: i64,
+        }
+        for update in updates {
+            let landed = self.writer.land_pulled(update.get().as_bytes().to_vec().into()).await;
+            if let Err(fault) = landed {
+                tracing::error!(%fault, "an update could not be landed; Telegram keeps it");
+                return Some(Duration::from_secs(2));
+            }
+            if let Ok(Id { update_id }) = serde_json::from_str(update.get()) {
+                *offset = Some(update_id.saturating_add(1));
+            }
+        }
+        None
+    }
+}

@@ -1,0 +1,155 @@
+//! What the tables say of a pipeline: versions, progress, lag, backlog, unknown replies and failures.
+
+use std::collections::BTreeMap;
+
+use arrow::array::{Array, AsArray, RecordBatch};
+use serde::Serialize;
+use serde_json::Value;
+
+use super::{App, TableRef};
+use crate::error::{Context, ErrorKind, Result};
+use crate::pipeline::Pipeline;
+use crate::table::LakeTable;
+
+/// The state of a pipeline.
+#[derive(Clone, Debug, Serialize)]
+pub struct PipelineSurvey {
+    /// Its name.
+    pub pipeline: String,
+    /// Its tables.
+    pub tables: Vec<TableSurvey>,
+    /// Microseconds since 1970 up to which each lane is ingested for good, by `<bot_id>/<lane>`.
+    pub positions: BTreeMap<String, i64>,
+    /// Bronze rows that silver has not answered yet.
+    pub waiting_for_silver: i64,
+}
+
+/// The state of a table.
+#[derive(Clone, Debug, Serialize)]
+pub struct TableSurvey {
+    /// `bronze`, `silver` or `replies`.
+    pub table: &'static str,
+    /// Its folder.
+    pub path: String,
+    /// Its version; `None` when it is not there yet.
+    pub version: Option<i64>,
+    /// Data files.
+    pub files: usize,
+    /// Bytes in them.
+    pub bytes: i64,
+    /// Rows.
+    pub rows: i64,
+    /// Up to which version its reader has handled everything.
+    pub reader_watermark: Option<i64>,
+    /// Rows by `status`, for the tables that have one.
+    pub by_status: BTreeMap<String, i64>,
+}
+
+impl App {
+    /// Surveys every pipeline.
+    ///
+    /// # Errors
+    /// When the store fails or a table is not understood.
+    pub async fn survey(&self) -> Result<Vec<PipelineSurvey>> {
+        let mut surveys = Vec::new();
+        for pipeline in &self.pipelines {
+            surveys.push(self.survey_pipeline(pipeline).await?);
+        }
+        Ok(surveys)
+    }
+
+    /// The version of a table and its newest rows as JSON, newest first; `None` when it is not there yet.
+    ///
+    /// # Errors
+    /// When the store fails or the table is not understood.
+    pub async fn newest_rows(&self, table: &TableRef, limit: usize) -> Result<Option<(i64, Vec<Value>)>> {
+        let Some(opened) = LakeTable::open_existing(&self.storage, &table.path, &self.clock).await? else {
+            return Ok(None);
+        };
+        let mut files = opened.files().await?;
+        files.sort_by_key(|file| std::cmp::Reverse(file.modification_millis));
+        let mut rows = Vec::new();
+        for file in files {
+            if rows.len() >= limit {
+                break;
+            }
+            let batch = opened.read_file(&file, None).await?;
+            let first = batch.num_rows().saturating_sub(limit);
+            let mut newest = json_rows(&batch.slice(first, batch.num_rows() - first))?;
+            newest.reverse();
+            rows.append(&mut newest);
+        }
+        rows.truncate(limit);
+        Ok(Some((opened.version(), rows)))
+    }
+
+    async fn survey_pipeline(&self, pipeline: &Pipeline) -> Result<PipelineSurvey> {
+        let refs = self.tables(pipeline);
+        let mut tables = Vec::new();
+        let mut txns = BTreeMap::new();
+        for table in &refs {
+            let opened = LakeTable::open_existing(&self.storage, &table.path, &self.clock).await?;
+            if let Some(opened) = &opened {
+                txns.extend(opened.txns().clone());
+            }
+            tables.push(survey_table(table, opened.as_ref()).await?);
+        }
+        for (survey, table) in tables.iter_mut().zip(&refs) {
+            survey.reader_watermark = table.reader_watermark.as_ref().and_then(|name| txns.get(name)).copied();
+        }
+        let lane_prefix = format!("lakegram/{}/lane/", pipeline.name);
+        let positions =
+            txns.iter().filter_map(|(name, micros)| Some((name.strip_prefix(&lane_prefix)?.to_owned(), *micros)));
+        Ok(PipelineSurvey {
+            pipeline: pipeline.name.to_string(),
+            positions: positions.collect(),
+            waiting_for_silver: (tables[0].rows - tables[1].rows).max(0),
+            tables,
+        })
+    }
+}
+
+fn json_rows(batch: &RecordBatch) -> Result<Vec<Value>> {
+    let context = "rows cannot be written as JSON";
+    let mut writer = arrow::json::ArrayWriter::new(Vec::new());
+    writer.write(batch).and_then(|()| writer.finish()).context(ErrorKind::Corrupt, context)?;
+    serde_json::from_slice(&writer.into_inner()).context(ErrorKind::Corrupt, context)
+}
+
+async fn survey_table(table: &TableRef, opened: Option<&LakeTable>) -> Result<TableSurvey> {
+    let mut survey = TableSurvey {
+        table: table.name,
+        path: table.path.to_string(),
+        version: opened.map(LakeTable::version),
+        files: 0,
+        bytes: 0,
+        rows: 0,
+        reader_watermark: None,
+        by_status: BTreeMap::new(),
+    };
+    let Some(opened) = opened else { return Ok(survey) };
+    let has_status = opened.schema().column_with_name("status").is_some();
+    for file in opened.files().await? {
+        survey.files += 1;
+        survey.bytes += file.size_bytes;
+        survey.rows += file.num_records.unwrap_or(0);
+        if has_status {
+            count_statuses(opened, &file, &mut survey.by_status).await?;
+        }
+    }
+    Ok(survey)
+}
+
+async fn count_statuses(
+    table: &LakeTable,
+    file: &crate::table::DataFile,
+    by_status: &mut BTreeMap<String, i64>,
+) -> Result<()> {
+    let batch = table.read_file(file, Some(&["status"])).await?;
+    let Some(column) = batch.column(0).as_string_opt::<i32>() else { return Ok(()) };
+    for row in 0..column.len() {
+        let status = if column.is_null(row) { "null" } else { column.value(row) };
+        *by_status.entry(status.to_owned()).or_default() += 1;
+    }
+    Ok(())
+}

@@ -1,0 +1,104 @@
+//! `lakegram check`: each thing the service needs, with its verdict and the mend.
+
+use bytes::Bytes;
+use object_store::path::Path;
+
+use super::{Pipelines, Verdict, output};
+use crate::app::App;
+use crate::error::{Error, ErrorKind, Result};
+use crate::id::random_id;
+use crate::llm::{ChatMessage, ChatRequest, ModelFault, Role};
+use crate::pipeline::Pipeline;
+use crate::storage::PutNew;
+use crate::table::{LakeTable, check_columns};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Options {
+    #[command(flatten)]
+    pub(super) pipelines: Pipelines,
+}
+
+struct Finding {
+    what: String,
+    outcome: Result<String>,
+}
+
+pub(super) async fn check(app: App) -> Result<Verdict> {
+    let mut findings = vec![Finding { what: "storage".to_owned(), outcome: check_storage(&app).await }];
+    for pipeline in &app.pipelines {
+        let mut add =
+            |what: &str, outcome| findings.push(Finding { what: format!("{}: {what}", pipeline.name), outcome });
+        add("schemas and tables", check_tables(&app, pipeline).await);
+        add("lane", check_lane(&app, pipeline));
+        add("webhook secret", app.secrets(pipeline).map(|secrets| format!("{} set", secrets.len())));
+        add("bot", check_bot(&app, pipeline).await);
+        add("model", check_model(&app, pipeline).await);
+    }
+    let found = findings.iter().any(|finding| finding.outcome.is_err());
+    let rows = findings.into_iter().map(|finding| match finding.outcome {
+        Ok(detail) => vec![finding.what, "ok".to_owned(), detail],
+        Err(error) => vec![finding.what, "mend".to_owned(), error.to_string()],
+    });
+    output::print(&output::table(&["what", "verdict", "detail"], rows))?;
+    Ok(if found { Verdict::Found } else { Verdict::Done })
+}
+
+async fn check_storage(app: &App) -> Result<String> {
+    let probe = Path::from(format!(".lakegram-check-{}", random_id()));
+    let put = app.storage.put_new(&probe, Bytes::from_static(b"lakegram check")).await?;
+    app.storage.delete(&probe).await?;
+    match put {
+        PutNew::Created => Ok(format!("{} can be written", app.storage.url())),
+        PutNew::Taken => Err(Error::corrupt("a fresh name was taken; is create-only put supported by this store?")),
+    }
+}
+
+async fn check_tables(app: &App, pipeline: &Pipeline) -> Result<String> {
+    let files = [&pipeline.bronze.schema, crate::schema::RESPONSES, crate::schema::REPLIES];
+    let mut there = 0;
+    for (table, file) in app.tables(pipeline).iter().zip(files) {
+        let schema = crate::schema::load(&app.settings.schemas, file)?;
+        if let Some(opened) = LakeTable::open_existing(&app.storage, &table.path, &app.clock).await? {
+            there += 1;
+            check_columns(&table.path, &opened.schema(), &schema)?;
+        }
+    }
+    Ok(format!("{there} of 3 tables are there and fit; the rest is made at the first start"))
+}
+
+fn check_lane(app: &App, pipeline: &Pipeline) -> Result<String> {
+    let lane = app.lane(pipeline);
+    let looks_random = lane.as_str().len() == 12 && lane.as_str().chars().all(|c| c.is_ascii_hexdigit());
+    if looks_random && pipeline.receive.lane.is_none() {
+        return Err(Error::configuration(format!(
+            "lane `{lane}` looks like a container's random host name; set receive.lane to a name that stays"
+        )));
+    }
+    Ok(lane.to_string())
+}
+
+async fn check_bot(app: &App, pipeline: &Pipeline) -> Result<String> {
+    let bot = app.bot_client(pipeline)?;
+    let user = bot.get_me().await.map_err(super::webhook::told)?;
+    let info = bot.get_webhook_info().await.map_err(super::webhook::told)?;
+    if let Some(message) = info.last_error_message {
+        return Err(Error::unavailable(format!("the last delivery to {} failed: {message}", info.url)));
+    }
+    let webhook = if info.url.is_empty() { "no webhook".to_owned() } else { format!("webhook {}", info.url) };
+    Ok(format!("@{}, {webhook}, {} waiting", user.username.unwrap_or(user.first_name), info.pending_update_count))
+}
+
+async fn check_model(app: &App, pipeline: &Pipeline) -> Result<String> {
+    let model = app.model_client(pipeline)?;
+    let question = ChatMessage { role: Role::User, content: "Say ok.".to_owned() };
+    let request = ChatRequest { messages: vec![question], request_id: random_id().to_string(), max_tokens: Some(16) };
+    match model.complete(&request).await {
+        Ok(answer) => Ok(format!("{} answers", answer.model.unwrap_or_else(|| pipeline.silver.model.name.clone()))),
+        Err(ModelFault::Rejected { message } | ModelFault::Misconfigured { message }) => {
+            Err(Error::new(ErrorKind::Refused, message))
+        }
+        Err(ModelFault::Unavailable { message, .. } | ModelFault::Failing { message, .. }) => {
+            Err(Error::unavailable(message))
+        }
+    }
+}

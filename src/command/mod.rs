@@ -1,0 +1,176 @@
+//! The command line: verbs, their options, and exit codes.
+
+mod check;
+mod demo;
+mod maintain;
+mod output;
+mod poll;
+mod query;
+mod run;
+mod serve;
+mod status;
+mod webhook;
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+use tokio_util::sync::CancellationToken;
+
+use crate::app::App;
+use crate::error::{Context, ErrorKind, Result};
+use crate::settings::{Environment, Settings};
+use crate::telemetry::{self, LogFormat};
+
+/// Turns a Telegram bot into a lakehouse: every message in a Delta table, every user answered, exactly once.
+#[derive(Debug, Parser)]
+#[command(name = "lakegram", version, max_term_width = 110, after_help = EXAMPLES)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+    /// How log lines are written.
+    #[arg(long, global = true, value_enum, default_value_t)]
+    log_format: LogFormat,
+    /// Set a key of the pipeline file for this run; may be given more than once.
+    #[arg(long = "set", global = true, value_name = "KEY=VALUE")]
+    overrides: Vec<String>,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  lakegram demo                        see it all on this machine, without an account
+  lakegram poll                        your own bot from a laptop (TELEGRAM_BOT_TOKEN and LLM_API_KEY in .env)
+  lakegram serve                       the service behind a webhook
+  lakegram run --deadline 10m          everything that waits, then exit
+  lakegram query \"select text from bronze order by sent_at desc limit 10\"
+
+Exit codes: 0 done, 1 a check found something, 2 wrong usage or configuration, 3 an outside system failed.";
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// The whole pipeline on loopback with no account: a chat page, a Telegram stand-in, a model stand-in.
+    Demo(demo::Options),
+    /// The service: webhooks in, rows and replies out.
+    Serve(serve::Options),
+    /// The scheduled batch: everything available now, through to the replies; then exit with a summary.
+    Run(run::Options),
+    /// As serve, pulling updates instead of taking webhooks: for a laptop without a public address.
+    Poll(poll::Options),
+    /// The bot's webhook: set, show or delete it.
+    Webhook(webhook::Options),
+    /// Looks at configuration, stores, tables, bot and model, and says what to mend.
+    Check(check::Options),
+    /// Positions, lag, backlog, unknown replies, failures and table sizes.
+    Status(status::Options),
+    /// SQL over the tables bronze, silver and replies.
+    Query(query::Options),
+    /// Compaction, checkpoints, log clean-up and vacuum; serve does this by itself.
+    Maintain(maintain::Options),
+    /// Prints a completion script for a shell.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Pipelines of a command.
+#[derive(Clone, Debug, clap::Args)]
+struct Pipelines {
+    /// Pipelines by name; all that are not examples when none is named.
+    #[arg(value_name = "PIPELINE")]
+    names: Vec<String>,
+}
+
+/// How a command ended, when nothing failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    /// Exit code 0.
+    Done,
+    /// Exit code 1.
+    Found,
+    /// Exit code 3: something still waits for an outside system.
+    Waiting,
+}
+
+/// Runs the command line and says how the process should exit.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let outcome = Environment::of_process(Path::new(".")).and_then(|environment| start(cli, environment));
+    match outcome {
+        Ok(Verdict::Done) => ExitCode::SUCCESS,
+        Ok(Verdict::Found) => ExitCode::from(1),
+        Ok(Verdict::Waiting) => ExitCode::from(3),
+        Err(error) => {
+            output::complain(&error);
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+fn start(cli: Cli, environment: Environment) -> Result<Verdict> {
+    let quiet = "warn,lakegram=info";
+    telemetry::start_logging(cli.log_format, Some(environment.get("RUST_LOG")?.as_deref().unwrap_or(quiet)))?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context(ErrorKind::Unavailable, "cannot start the runtime")?;
+    runtime.block_on(dispatch(cli, environment))
+}
+
+async fn dispatch(cli: Cli, environment: Environment) -> Result<Verdict> {
+    let stop = CancellationToken::new();
+    let open = |pipelines: &Pipelines| App::open(Settings::of(environment.clone())?, &pipelines.names, &cli.overrides);
+    match cli.verb {
+        Verb::Demo(options) => demo::demo(options, environment, &cli.overrides, stop_on_signal(stop)).await,
+        Verb::Serve(options) => serve::serve(open(&options.pipelines)?, options, stop_on_signal(stop)).await,
+        Verb::Run(options) => run::run(open(&options.pipelines)?, options, stop_on_signal(stop)).await,
+        Verb::Poll(options) => poll::poll(open(&options.pipelines)?, stop_on_signal(stop)).await,
+        Verb::Webhook(options) => webhook::webhook(open(options.pipelines())?, options).await,
+        Verb::Check(options) => check::check(open(&options.pipelines)?).await,
+        Verb::Status(options) => status::status(open(&options.pipelines)?, options).await,
+        Verb::Query(options) => {
+            let all = Pipelines { names: Vec::new() };
+            query::query(open(&all)?, options).await
+        }
+        Verb::Maintain(options) => maintain::maintain(open(&options.pipelines)?, options, stop_on_signal(stop)).await,
+        Verb::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "lakegram", &mut script);
+            output::print(&String::from_utf8_lossy(&script))
+        }
+    }
+}
+
+/// Cancels `stop` at Ctrl-C or SIGTERM; a second one ends the process at once.
+fn stop_on_signal(stop: CancellationToken) -> CancellationToken {
+    let token = stop.clone();
+    tokio::spawn(async move {
+        if wait_for_signal().await.is_ok() {
+            tracing::info!("stopping; once more to stop at once");
+            token.cancel();
+            if wait_for_signal().await.is_ok() {
+                std::process::exit(130);
+            }
+        }
+    });
+    stop
+}
+
+async fn wait_for_signal() -> std::io::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        outcome = tokio::signal::ctrl_c() => outcome,
+        _ = terminate.recv() => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,1 +1,0 @@
-//! A model stand-in that says it is one.

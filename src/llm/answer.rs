@@ -1,0 +1,186 @@
+//! What a model said, out of the body of a 200, in the dialects of OpenAI's relatives and of Databricks.
+
+use serde_json::Value;
+
+use super::fault::error_text;
+use super::{ChatAnswer, ModelFault};
+
+/// Blocks that are not for the user.
+const REASONING: [&str; 4] = ["reasoning", "reasoning_content", "thinking", "redacted_thinking"];
+
+/// The answer in the body of a 200. Anything that is none may be the server's trouble or the row's.
+///
+/// Only what decides about the answer is taken strictly: a usage that cannot be read does not undo a text.
+pub(super) fn answer(body: &[u8], secret: Option<&str>) -> Result<ChatAnswer, ModelFault> {
+    let completion: Value =
+        serde_json::from_slice(body).map_err(|error| failing(format!("the model's answer cannot be read: {error}")))?;
+    let choice = &completion["choices"][0];
+    let finish_reason = choice["finish_reason"].as_str().map(str::to_owned);
+    // Some gateways tell an error of the model behind them with a 200.
+    if !completion["error"].is_null() || !choice["message"].is_object() || finish_reason.as_deref() == Some("error") {
+        return Err(failing(format!("the model's answer is none: {}", error_text(body, secret))));
+    }
+    let mut text = text_of(&choice["message"]["content"])?;
+    if text.trim().is_empty() {
+        text = choice["message"]["refusal"].as_str().unwrap_or_default().to_owned();
+    }
+    if text.is_empty() && !matches!(finish_reason.as_deref(), Some("length" | "content_filter")) {
+        let reason = finish_reason.as_deref().unwrap_or("none");
+        return Err(failing(format!("the model gave an empty answer (finish_reason: {reason})")));
+    }
+    Ok(ChatAnswer {
+        text,
+        model: completion["model"].as_str().map(str::to_owned),
+        finish_reason,
+        input_tokens: completion["usage"]["prompt_tokens"].as_i64(),
+        output_tokens: completion["usage"]["completion_tokens"].as_i64(),
+    })
+}
+
+fn failing(message: String) -> ModelFault {
+    ModelFault::Failing { retry_after: None, message }
+}
+
+/// The text of a content that is a string or a list of blocks. Text that citations cut into blocks is one text.
+fn text_of(content: &Value) -> Result<String, ModelFault> {
+    match content {
+        Value::Null => Ok(String::new()),
+        Value::String(text) => Ok(text.clone()),
+        Value::Array(blocks) => blocks.iter().map(text_of_block).collect(),
+        _ => Err(failing("the content of the model's answer is neither a text nor a list of blocks".to_owned())),
+    }
+}
+
+/// Reasoning is dropped, and nothing else: a block that cannot be told as text makes the answer a fault.
+fn text_of_block(block: &Value) -> Result<&str, ModelFault> {
+    let kind = block["type"].as_str();
+    if kind.is_some_and(|kind| REASONING.contains(&kind)) {
+        return Ok("");
+    }
+    let text = block.as_str().or(block["text"].as_str()).or(block["refusal"].as_str());
+    text.ok_or_else(|| {
+        let kind: String = kind.unwrap_or("unknown").chars().take(40).collect();
+        failing(format!("the model's answer holds a block of type `{kind}`, which is no text"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    fn answer(body: &[u8]) -> Result<ChatAnswer, ModelFault> {
+        super::answer(body, None)
+    }
+
+    fn of_content(content: &Value) -> Result<ChatAnswer, ModelFault> {
+        answer(json!({"choices": [{"message": {"content": content}, "finish_reason": "stop"}]}).to_string().as_bytes())
+    }
+
+    #[test]
+    fn an_answer_that_is_none_is_a_fault() {
+        let bodies = [
+            "",
+            "[]",
+            "null",
+            "\"text\"",
+            "<html>",
+            r#"{"choices":[]}"#,
+            r#"{"choices":[null]}"#,
+            r#"{"choices":[{"message":{"content":7}}]}"#,
+            r#"{"choices":[{"message":{"content":"half of"},"finish_reason":"error"}]}"#,
+            r#"{"error":{"message":"upstream is down"},"choices":[{"message":{"content":"x"}}]}"#,
+        ];
+        for body in bodies {
+            assert!(matches!(answer(body.as_bytes()), Err(ModelFault::Failing { .. })), "{body}");
+        }
+    }
+
+    #[test]
+    fn an_error_within_a_200_is_told() {
+        let Err(ModelFault::Failing { message, .. }) =
+            answer(br#"{"error":{"message":"upstream is down","code":502}}"#)
+        else {
+            panic!("it was taken for an answer");
+        };
+        assert!(message.contains("upstream is down"), "{message}");
+    }
+
+    #[test]
+    fn an_empty_answer_counts_only_when_its_finish_reason_says_why() {
+        let of = |content: Value, reason: Value| {
+            answer(
+                json!({"choices": [{"message": {"content": content}, "finish_reason": reason}]}).to_string().as_bytes(),
+            )
+        };
+        for content in [json!(null), json!(""), json!(" \n"), json!([]), json!([{"type": "reasoning", "text": "hm"}])] {
+            for reason in ["length", "content_filter"] {
+                let empty = of(content.clone(), json!(reason)).unwrap();
+                assert_eq!((empty.text.as_str(), empty.finish_reason.as_deref()), ("", Some(reason)));
+            }
+            for reason in [json!("stop"), json!("tool_calls"), json!(null)] {
+                assert!(matches!(of(content.clone(), reason), Err(ModelFault::Failing { .. })), "{content}");
+            }
+        }
+    }
+
+    #[test]
+    fn of_blocks_the_reasoning_is_dropped_and_nothing_else() {
+        let blocks = json!([
+            {"type": "reasoning", "summary": [{"type": "summary_text", "text": "hm"}]},
+            {"type": "thinking", "thinking": "hm", "text": "hm"},
+            {"type": "text", "text": "Hel"},
+            "lo ",
+            {"text": "you"},
+            {"type": "output_text", "text": "."},
+            {"type": "something_new", "text": " Bye."},
+        ]);
+        assert_eq!(of_content(&blocks).unwrap().text, "Hello you. Bye.");
+        let picture = json!([{"type": "text", "text": "See: "}, {"type": "image_url", "image_url": {"url": "x"}}]);
+        let Err(ModelFault::Failing { message, .. }) = of_content(&picture) else { panic!("the picture was dropped") };
+        assert!(message.contains("image_url"), "{message}");
+    }
+
+    #[test]
+    fn a_refusal_is_the_answer() {
+        let refused = answer(br#"{"choices":[{"message":{"content":null,"refusal":"I cannot."}}]}"#).unwrap();
+        assert_eq!(refused.text, "I cannot.");
+    }
+
+    #[test]
+    fn model_and_usage_are_taken_where_they_can_be_read() {
+        let whole = answer(
+            br#"{"model":"m","choices":[{"message":{"content":"Hi"},"finish_reason":"stop"}],
+            "usage":{"prompt_tokens":3,"completion_tokens":1,"total_tokens":4}}"#,
+        );
+        let expected = ChatAnswer {
+            text: "Hi".to_owned(),
+            model: Some("m".to_owned()),
+            finish_reason: Some("stop".to_owned()),
+            input_tokens: Some(3),
+            output_tokens: Some(1),
+        };
+        assert_eq!(whole.unwrap(), expected);
+        let odd = answer(br#"{"model":7,"choices":[{"message":{"content":"Hi"}}],"usage":{"prompt_tokens":"many"}}"#);
+        let odd = odd.unwrap();
+        assert_eq!((odd.text.as_str(), odd.model, odd.input_tokens, odd.output_tokens), ("Hi", None, None, None));
+    }
+
+    proptest! {
+        #[test]
+        fn a_text_comes_through_as_it_is_whole_or_in_blocks(parts in prop::collection::vec("\\PC{1,20}", 1..5)) {
+            let text = parts.concat();
+            prop_assume!(!text.trim().is_empty());
+            let blocks: Vec<Value> = parts.iter().map(|part| json!({"type": "text", "text": part})).collect();
+            prop_assert_eq!(&of_content(&json!(blocks)).unwrap().text, &text);
+            prop_assert_eq!(&of_content(&json!(text)).unwrap().text, &text);
+        }
+
+        #[test]
+        fn no_body_makes_it_panic(body in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _either = answer(&body);
+        }
+    }
+}

@@ -1,0 +1,259 @@
+//! Bearer tokens: one that stays, or one that Databricks gives for client credentials and that is renewed early.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use reqwest::header::HeaderValue;
+use serde::Deserialize;
+use tokio::sync::Mutex;
+use url::Url;
+
+use super::ModelFault;
+use super::exchange::{Reply, exchange};
+use super::fault::{error_text, retry_after};
+use crate::clock::Clock;
+
+/// A token is renewed this long before it ends, or when half its life is over.
+const EARLY: Duration = Duration::from_secs(300);
+/// A token that lives and could not be renewed is kept this long before the next try.
+const RENEW_AGAIN: Duration = Duration::from_secs(30);
+/// For one renewal.
+const RENEW_TIMEOUT: Duration = Duration::from_secs(10);
+/// For a token, waiting behind the renewals of others included.
+const TOKEN_TIMEOUT: Duration = Duration::from_secs(15);
+/// The life of a token whose life is not told.
+const UNTOLD_LIFE: Duration = Duration::from_secs(600);
+
+/// Where bearer tokens come from. Clones share the token.
+#[derive(Clone)]
+pub(super) enum TokenSource {
+    /// None is needed.
+    Anonymous,
+    /// One that stays.
+    Fixed(String),
+    /// Client credentials
+    /// (<https://docs.databricks.com/aws/en/dev-tools/auth/oauth-m2m>).
+    Client(Arc<ClientCredentials>),
+}
+
+pub(super) struct ClientCredentials {
+    url: Url,
+    id: String,
+    secret: String,
+    /// Locked while it is renewed, so that one renewal serves all who wait.
+    current: Mutex<Option<Token>>,
+}
+
+struct Token {
+    text: String,
+    renew_at: Duration,
+    ends_at: Duration,
+}
+
+#[derive(Deserialize)]
+struct Grant {
+    access_token: String,
+    expires_in: Option<u64>,
+}
+
+impl fmt::Debug for TokenSource {
+    /// Without secrets.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Anonymous => "Anonymous",
+            Self::Fixed(_) => "Fixed",
+            Self::Client(_) => "Client",
+        })
+    }
+}
+
+impl TokenSource {
+    pub(super) fn client(url: Url, id: String, secret: String) -> Self {
+        Self::Client(Arc::new(ClientCredentials { url, id, secret, current: Mutex::new(None) }))
+    }
+
+    /// The token to send now, renewed when it ends soon.
+    pub(super) async fn token(&self, http: &reqwest::Client, clock: &Clock) -> Result<Option<String>, ModelFault> {
+        match self {
+            Self::Anonymous => Ok(None),
+            Self::Fixed(token) => Ok(Some(token.clone())),
+            Self::Client(credentials) => credentials.token(http, clock, None).await.map(Some),
+        }
+    }
+
+    /// Another token than the one that was just refused; `None` where there is only the one.
+    pub(super) async fn token_instead_of(
+        &self,
+        refused: Option<&str>,
+        http: &reqwest::Client,
+        clock: &Clock,
+    ) -> Result<Option<String>, ModelFault> {
+        match self {
+            Self::Anonymous | Self::Fixed(_) => Ok(None),
+            Self::Client(credentials) => credentials.token(http, clock, refused).await.map(Some),
+        }
+    }
+}
+
+impl ClientCredentials {
+    async fn token(&self, http: &reqwest::Client, clock: &Clock, refused: Option<&str>) -> Result<String, ModelFault> {
+        let token = clock.timeout(TOKEN_TIMEOUT, self.current_or_new(http, clock, refused)).await;
+        token.unwrap_or_else(|| Err(unavailable("it takes too long")))
+    }
+
+    async fn current_or_new(
+        &self,
+        http: &reqwest::Client,
+        clock: &Clock,
+        refused: Option<&str>,
+    ) -> Result<String, ModelFault> {
+        let mut current = self.current.lock().await;
+        let now = clock.monotonic();
+        let mut live = current.as_mut().filter(|token| now < token.ends_at && Some(token.text.as_str()) != refused);
+        if let Some(token) = live.as_ref().filter(|token| now < token.renew_at) {
+            return Ok(token.text.clone());
+        }
+        match (self.renew(http, clock).await, live.as_mut()) {
+            (Ok(token), _) => Ok(current.insert(token).text.clone()),
+            // Renewing early leaves time for the token server to come back.
+            (Err(fault), Some(token)) => {
+                tracing::warn!(?fault, "the Databricks token could not be renewed early; it is used while it lives");
+                token.renew_at = now + RENEW_AGAIN;
+                Ok(token.text.clone())
+            }
+            (Err(fault), None) => Err(fault),
+        }
+    }
+
+    async fn renew(&self, http: &reqwest::Client, clock: &Clock) -> Result<Token, ModelFault> {
+        let asked_at = clock.monotonic();
+        let request = http.post(self.url.clone()).timeout(RENEW_TIMEOUT).basic_auth(&self.id, Some(&self.secret));
+        let request = request.header("content-type", "application/x-www-form-urlencoded");
+        let request = request.body("grant_type=client_credentials&scope=all-apis");
+        let reply = exchange(request).await.map_err(|fault| match fault {
+            // No row has a part in this: a token server that fails is never held against one.
+            ModelFault::Unavailable { message, .. } | ModelFault::Failing { message, .. } => unavailable(&message),
+            fault => fault,
+        })?;
+        if !reply.status.is_success() {
+            return Err(self.refusal(&reply, clock));
+        }
+        // What the body holds is not told: it may be a token.
+        let grant: Option<Grant> = serde_json::from_slice(&reply.body).ok();
+        let grant = grant.filter(|grant| bearer(&grant.access_token).is_some());
+        let grant = grant.ok_or_else(|| unavailable("its answer cannot be read"))?;
+        let life = grant.expires_in.map_or(UNTOLD_LIFE, Duration::from_secs);
+        let ends_at = asked_at.saturating_add(life);
+        Ok(Token { text: grant.access_token, renew_at: ends_at.saturating_sub(EARLY.min(life / 2)), ends_at })
+    }
+
+    fn refusal(&self, reply: &Reply, clock: &Clock) -> ModelFault {
+        let status = reply.status.as_u16();
+        let text = error_text(&reply.body, Some(&self.secret));
+        match status {
+            408 | 409 | 425 | 429 | 499.. => ModelFault::Unavailable {
+                retry_after: retry_after(&reply.headers, clock),
+                message: format!("no token from Databricks: it answered {status}: {text}"),
+            },
+            300..=399 | 404 | 405 => ModelFault::Misconfigured {
+                message: format!("no token from Databricks: it answered {status}: {text}; check DATABRICKS_HOST"),
+            },
+            _ => ModelFault::Misconfigured {
+                message: format!(
+                    "no token from Databricks: it answered {status}: {text}; \
+                     check DATABRICKS_CLIENT_ID and DATABRICKS_CLIENT_SECRET"
+                ),
+            },
+        }
+    }
+}
+
+/// The header that carries a token; `None` when no header can.
+pub(super) fn bearer(token: &str) -> Option<HeaderValue> {
+    let mut value = HeaderValue::from_str(&format!("Bearer {token}")).ok().filter(|_| !token.is_empty())?;
+    value.set_sensitive(true);
+    Some(value)
+}
+
+fn unavailable(what: &str) -> ModelFault {
+    ModelFault::Unavailable { retry_after: None, message: format!("no token from Databricks: {what}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    const HOUR: Duration = Duration::from_secs(3_600);
+
+    /// A source whose token should be renewed now and ends in an hour.
+    fn due(url: &str, clock: &Clock) -> TokenSource {
+        let now = clock.monotonic();
+        let token = Token { text: "old".to_owned(), renew_at: now, ends_at: now + HOUR };
+        let url = Url::parse(url).unwrap();
+        let (id, secret) = ("app".to_owned(), "app-secret".to_owned());
+        TokenSource::Client(Arc::new(ClientCredentials { url, id, secret, current: Mutex::new(Some(token)) }))
+    }
+
+    fn direct() -> reqwest::Client {
+        reqwest::Client::builder().no_proxy().build().unwrap()
+    }
+
+    /// The address of a port where nobody listens.
+    async fn nobody() -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        format!("http://{}/oidc/v1/token", listener.local_addr().unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_token_that_lives_is_used_when_it_cannot_be_renewed_early() {
+        let clock = Clock::system();
+        let source = due(&nobody().await, &clock);
+        assert_eq!(source.token(&direct(), &clock).await.unwrap().as_deref(), Some("old"));
+        let TokenSource::Client(credentials) = &source else { panic!("not a client") };
+        let renew_at = credentials.current.lock().await.as_ref().unwrap().renew_at;
+        assert!(renew_at > clock.monotonic() + RENEW_AGAIN / 2, "the next call does not try again at once");
+    }
+
+    #[tokio::test]
+    async fn a_token_that_was_refused_is_not_used_though_it_lives() {
+        let clock = Clock::system();
+        let source = due(&nobody().await, &clock);
+        let outcome = source.token_instead_of(Some("old"), &direct(), &clock).await;
+        assert!(matches!(outcome, Err(ModelFault::Unavailable { .. })), "{outcome:?}");
+        assert!(!format!("{source:?}").contains("old"));
+    }
+
+    #[tokio::test]
+    async fn a_token_is_renewed_before_it_ends() {
+        let clock = Clock::system();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/oidc/v1/token", listener.local_addr().unwrap());
+        let server = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut request = [0; 4_096];
+            let length = stream.read(&mut request).await.unwrap();
+            let body = r#"{"access_token":"new","expires_in":3600}"#;
+            let head = format!("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {}\r\n\r\n", body.len());
+            stream.write_all(format!("{head}{body}").as_bytes()).await.unwrap();
+            String::from_utf8_lossy(&request[..length]).into_owned()
+        });
+        let source = due(&url, &clock);
+        assert_eq!(source.token(&direct(), &clock).await.unwrap().as_deref(), Some("new"));
+        let TokenSource::Client(credentials) = &source else { panic!("not a client") };
+        let current = credentials.current.lock().await;
+        let token = current.as_ref().unwrap();
+        assert_eq!(token.ends_at - token.renew_at, EARLY);
+        let request = server.await.unwrap();
+        assert!(request.contains("authorization: Basic YXBwOmFwcC1zZWNyZXQ="), "{request}");
+    }
+
+    #[test]
+    fn a_token_that_no_header_can_carry_is_none() {
+        assert!(bearer("").is_none() && bearer("a\nb").is_none());
+        assert!(bearer("a").unwrap().is_sensitive());
+    }
+}

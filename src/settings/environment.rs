@@ -1,0 +1,131 @@
+//! The only door to environment variables, `.env` and secret files.
+#![allow(clippy::disallowed_methods)]
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::Path;
+
+use crate::error::{Context, Error, ErrorKind, Result};
+use crate::id::Name;
+
+/// Variables of this process with those of `.env` below them.
+#[derive(Clone, Default)]
+pub struct Environment {
+    values: BTreeMap<String, String>,
+}
+
+impl fmt::Debug for Environment {
+    /// Names alone: values may be secrets.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_set().entries(self.values.keys()).finish()
+    }
+}
+
+impl Environment {
+    /// The variables of this process, and those of the file `.env` in `folder` that the process does not have.
+    ///
+    /// # Errors
+    /// A configuration error when `.env` is there and does not parse.
+    pub fn of_process(folder: &Path) -> Result<Self> {
+        let file = folder.join(".env");
+        let mut values = BTreeMap::new();
+        if file.is_file() {
+            let entries = dotenvy::from_path_iter(&file).context(ErrorKind::Configuration, "cannot read .env")?;
+            for entry in entries {
+                let (name, value) = entry
+                    .map_err(|error| Error::configuration(format!(".env: {error}; write NAME=value, one a line")))?;
+                values.insert(name, value);
+            }
+        }
+        // A variable that is no UTF-8 is none of ours.
+        values.extend(
+            std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))),
+        );
+        Ok(Self { values })
+    }
+
+    /// Exactly these variables.
+    pub fn from_pairs<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
+        Self { values: pairs.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect() }
+    }
+
+    /// The same variables with these in the place of theirs.
+    #[must_use]
+    pub fn with<'a>(mut self, pairs: impl IntoIterator<Item = (&'a str, String)>) -> Self {
+        for (name, value) in pairs {
+            self.values.remove(&format!("{name}_FILE"));
+            self.values.insert(name.to_owned(), value);
+        }
+        self
+    }
+
+    /// The value of `name`, or the content of the file that `name` with `_FILE` names. An empty value is none.
+    ///
+    /// # Errors
+    /// A configuration error when the file cannot be read, or both are given.
+    pub fn get(&self, name: &str) -> Result<Option<String>> {
+        let set = |name: &str| self.values.get(name).map(|value| value.trim()).filter(|value| !value.is_empty());
+        let file_name = format!("{name}_FILE");
+        match (set(name), set(&file_name)) {
+            (Some(_), Some(_)) => Err(Error::configuration(format!("{name} and {file_name} are both set; keep one"))),
+            (Some(value), None) => Ok(Some(value.to_owned())),
+            (None, Some(file)) => {
+                let text = std::fs::read_to_string(file)
+                    .context(ErrorKind::Configuration, format!("{file_name}: cannot read {file}"))?;
+                Ok(Some(text.trim().to_owned()).filter(|text| !text.is_empty()))
+            }
+            (None, None) => Ok(None),
+        }
+    }
+
+    /// The value of `name`.
+    ///
+    /// # Errors
+    /// A configuration error that names it and says `mend` when it is not set.
+    pub fn require(&self, name: &str, mend: &str) -> Result<String> {
+        self.get(name)?.ok_or_else(|| Error::configuration(format!("{name} is not set; {mend}")))
+    }
+
+    /// The host's name as a lane: `HOSTNAME`, or what the system says.
+    pub fn host_name(&self) -> Name {
+        let of_system = || std::fs::read_to_string("/etc/hostname").ok();
+        let name = self.values.get("HOSTNAME").cloned().or_else(of_system).unwrap_or_default();
+        Name::cleaned(name.trim())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_may_come_from_a_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("token");
+        std::fs::write(&file, "1:abc\n").unwrap();
+        let environment = Environment::from_pairs([("TOKEN_FILE", file.to_str().unwrap())]);
+        assert_eq!(environment.get("TOKEN").unwrap().unwrap(), "1:abc");
+    }
+
+    #[test]
+    fn a_missing_secret_file_is_named() {
+        let environment = Environment::from_pairs([("TOKEN_FILE", "/nowhere/token")]);
+        let error = environment.get("TOKEN").unwrap_err().to_string();
+        assert!(error.starts_with("TOKEN_FILE: cannot read /nowhere/token"), "{error}");
+    }
+
+    #[test]
+    fn the_process_wins_over_dot_env() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join(".env"), "PATH=/wrong\nLAKEGRAM_TEST_ONLY=\"a b\"\n").unwrap();
+        let environment = Environment::of_process(folder.path()).unwrap();
+        assert_eq!(environment.get("LAKEGRAM_TEST_ONLY").unwrap().unwrap(), "a b");
+        assert_ne!(environment.get("PATH").unwrap().unwrap(), "/wrong");
+    }
+
+    #[test]
+    fn values_are_not_shown() {
+        let shown = format!("{:?}", Environment::from_pairs([("TOKEN", "s3cret")]));
+        assert!(!shown.contains("s3cret"), "{shown}");
+    }
+}

@@ -1,0 +1,126 @@
+//! The environment as checked settings, and the only door to it.
+
+mod environment;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use url::Url;
+
+pub use self::environment::Environment;
+use crate::error::{Error, Result};
+use crate::id::Name;
+
+/// What stands before `/bot` in a call of the Bot API, unless `TELEGRAM_API_URL` says otherwise.
+pub const PUBLIC_BOT_API: &str = "https://api.telegram.org";
+/// Where OpenAI-compatible clients call, unless `LLM_BASE_URL` says otherwise.
+pub const PUBLIC_OPENAI: &str = "https://api.openai.com/v1";
+
+/// Settings of this process, from the environment and `.env`. Secrets are read when they are needed, so that a
+/// command asks only for those it uses.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Root of raw, tables and intents: a folder or a URL (`LAKEGRAM_DATA`).
+    pub data: String,
+    /// What makes a start fast and may be deleted (`LAKEGRAM_CHECKPOINTS`).
+    pub checkpoints: PathBuf,
+    /// Folder of pipeline files (`LAKEGRAM_PIPELINES`).
+    pub pipelines: PathBuf,
+    /// Folder of schema files (`LAKEGRAM_SCHEMAS`).
+    pub schemas: PathBuf,
+    /// Where webhooks come in (`LAKEGRAM_LISTEN`, or all interfaces at `PORT`).
+    pub listen: SocketAddr,
+    /// Where metrics and status are shown (`LAKEGRAM_CONSOLE`).
+    pub console: SocketAddr,
+    /// What stands before `/bot` (`TELEGRAM_API_URL`).
+    pub bot_api_url: String,
+    /// As OpenAI clients take it (`LLM_BASE_URL`).
+    pub llm_base_url: String,
+    /// Wins over the pipeline's model name (`LLM_MODEL`).
+    pub llm_model: Option<String>,
+    /// The lane of a receiver whose pipeline names none: the host's name.
+    pub host_lane: Name,
+    environment: Environment,
+}
+
+impl Settings {
+    /// Reads and checks the settings.
+    ///
+    /// # Errors
+    /// A configuration error that names the variable and its form.
+    pub fn of(environment: Environment) -> Result<Self> {
+        let text = |name: &str, default: &str| -> Result<String> {
+            Ok(environment.get(name)?.unwrap_or_else(|| default.to_owned()))
+        };
+        let listen = match environment.get("LAKEGRAM_LISTEN")? {
+            Some(address) => socket_address("LAKEGRAM_LISTEN", &address)?,
+            None => match environment.get("PORT")? {
+                Some(port) => socket_address("PORT", &format!("0.0.0.0:{port}"))?,
+                None => socket_address("LAKEGRAM_LISTEN", "127.0.0.1:8080")?,
+            },
+        };
+        Ok(Self {
+            data: text("LAKEGRAM_DATA", "./data")?,
+            checkpoints: text("LAKEGRAM_CHECKPOINTS", "./checkpoints")?.into(),
+            pipelines: text("LAKEGRAM_PIPELINES", "./pipelines")?.into(),
+            schemas: text("LAKEGRAM_SCHEMAS", "./schemas")?.into(),
+            listen,
+            console: socket_address("LAKEGRAM_CONSOLE", &text("LAKEGRAM_CONSOLE", "127.0.0.1:8081")?)?,
+            bot_api_url: http_url("TELEGRAM_API_URL", text("TELEGRAM_API_URL", PUBLIC_BOT_API)?)?,
+            llm_base_url: http_url("LLM_BASE_URL", text("LLM_BASE_URL", PUBLIC_OPENAI)?)?,
+            llm_model: environment.get("LLM_MODEL")?,
+            host_lane: environment.host_name(),
+            environment,
+        })
+    }
+
+    /// The variables themselves, for secrets.
+    pub fn environment(&self) -> &Environment {
+        &self.environment
+    }
+}
+
+fn socket_address(name: &str, text: &str) -> Result<SocketAddr> {
+    text.parse().map_err(|_| {
+        Error::configuration(format!("{name}: `{text}` is no address; write it like 127.0.0.1:8080 or 0.0.0.0:8080"))
+    })
+}
+
+fn http_url(name: &str, text: String) -> Result<String> {
+    let url = Url::parse(&text).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+    if url.is_none() {
+        return Err(Error::configuration(format!("{name}: `{text}` is no URL; write it like https://host/path")));
+    }
+    Ok(text.trim_end_matches('/').to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(pairs: &[(&str, &str)]) -> Result<Settings> {
+        Settings::of(Environment::from_pairs(pairs.iter().copied()))
+    }
+
+    #[test]
+    fn without_a_variable_the_defaults_hold() {
+        let settings = settings(&[]).unwrap();
+        assert_eq!(settings.data, "./data");
+        assert_eq!(settings.listen.to_string(), "127.0.0.1:8080");
+        assert_eq!(settings.bot_api_url, "https://api.telegram.org");
+    }
+
+    #[test]
+    fn a_port_alone_opens_all_interfaces_and_listen_wins_over_it() {
+        assert_eq!(settings(&[("PORT", "9000")]).unwrap().listen.to_string(), "0.0.0.0:9000");
+        let both = settings(&[("PORT", "9000"), ("LAKEGRAM_LISTEN", "127.0.0.1:1")]).unwrap();
+        assert_eq!(both.listen.to_string(), "127.0.0.1:1");
+    }
+
+    #[test]
+    fn a_wrong_value_is_named_with_its_form() {
+        let error = settings(&[("LAKEGRAM_LISTEN", "8080")]).unwrap_err().to_string();
+        assert_eq!(error, "LAKEGRAM_LISTEN: `8080` is no address; write it like 127.0.0.1:8080 or 0.0.0.0:8080");
+        assert!(settings(&[("LLM_BASE_URL", "localhost")]).unwrap_err().to_string().starts_with("LLM_BASE_URL"));
+    }
+}

@@ -1,0 +1,226 @@
+//! A stage's own table as its ledger: what is done, and the commits that record more, each exactly once.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::hash::Hash;
+use std::time::Duration;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use serde_json::Value;
+
+use crate::clock::Clock;
+use crate::error::{ErrorKind, Result};
+use crate::retry::Backoff;
+use crate::storage::Storage;
+use crate::table::{Append, Commit, CommitOutcome, DataFile, Fence, LakeTable, TableSpec};
+
+/// A row that a stage writes once.
+pub(super) trait LedgerRow: Sized + Send + Sync {
+    /// What names it: no second row of the same key is written.
+    type Key: Clone + Eq + Hash + Send + Sync + fmt::Debug;
+    /// What is worth knowing of a row that is there.
+    type State: Copy + Send + Sync + fmt::Debug;
+    /// What is read back of the table.
+    const COLUMNS: &'static [&'static str];
+    /// The column with the version of the table before that a row was made from.
+    const VERSION_COLUMN: &'static str;
+
+    fn key(&self) -> Self::Key;
+    fn state(&self) -> Self::State;
+    /// The version of the table before that it was made from.
+    fn version(&self) -> i64;
+    /// Rows as a batch of a table with `schema`; columns that are not the stage's are null.
+    fn to_batch(schema: &SchemaRef, rows: &[Self]) -> Result<RecordBatch>;
+    /// What a batch of the table says.
+    fn known(batch: &RecordBatch) -> Result<Vec<Known<Self>>>;
+}
+
+/// A row that is there. Without a version it may be of any.
+#[derive(Clone, Debug)]
+pub(super) struct Known<R: LedgerRow> {
+    pub(super) key: R::Key,
+    pub(super) state: R::State,
+    pub(super) version: Option<i64>,
+}
+
+/// What a commit came to.
+#[derive(Debug)]
+pub(super) struct Recorded<R> {
+    /// The version, when there were rows.
+    pub(super) version: Option<i64>,
+    /// The rows that are ours; the others another process had written first.
+    pub(super) rows: Vec<R>,
+}
+
+/// The table, opened by the stage that appends to it.
+#[derive(Debug)]
+pub(super) struct Ledger<R: LedgerRow> {
+    storage: Storage,
+    spec: TableSpec,
+    clock: Clock,
+    table: LakeTable,
+    app_id: String,
+    watermark_id: String,
+    seen: i64,
+    /// Up to this version our own work is done and forgotten. Not the table's watermark: another process may have moved
+    /// that past rows we have under way, and what became of those we must know.
+    forgotten_to: i64,
+    /// What is there, of versions above it.
+    known: HashMap<R::Key, R::State>,
+    /// The same by version.
+    by_version: BTreeMap<i64, Vec<R::Key>>,
+}
+
+impl<R: LedgerRow> Ledger<R> {
+    /// Opens the table and learns what is there. `stage` is the fence's app id, `lakegram/<pipeline>/<stage>`.
+    pub(super) async fn open(storage: &Storage, spec: TableSpec, stage: &str, clock: &Clock) -> Result<Self> {
+        let table = LakeTable::open(storage, &spec, clock).await?;
+        let watermark_id = format!("{stage}/watermark");
+        let mut ledger = Self {
+            storage: storage.clone(),
+            spec,
+            clock: clock.clone(),
+            app_id: stage.to_owned(),
+            seen: 0,
+            forgotten_to: table.txn(&watermark_id).unwrap_or(-1),
+            watermark_id,
+            known: HashMap::new(),
+            by_version: BTreeMap::new(),
+            table,
+        };
+        ledger.learn().await?;
+        Ok(ledger)
+    }
+
+    /// The version of the table before up to which everything is done, by whoever did it.
+    pub(super) fn watermark(&self) -> i64 {
+        self.table.txn(&self.watermark_id).unwrap_or(-1)
+    }
+
+    /// What is known of a row that our own work has not passed.
+    pub(super) fn get(&self, key: &R::Key) -> Option<R::State> {
+        self.known.get(key).copied()
+    }
+
+    /// Reads what other processes have recorded.
+    pub(super) async fn refresh(&mut self) -> Result<()> {
+        if self.table.is_stale() {
+            return self.reopen().await;
+        }
+        let commits = self.table.refresh().await?;
+        self.take_in(commits).await
+    }
+
+    /// The files of the table as it is now. Opens it anew: whoever asks has met a gap in the table before, and what
+    /// this handle stands on may be gone as well.
+    pub(super) async fn files_anew(&mut self) -> Result<Vec<DataFile>> {
+        self.reopen().await?;
+        self.table.files().await
+    }
+
+    /// The columns of [`LedgerRow::COLUMNS`] of one file.
+    pub(super) async fn read(&self, file: &DataFile) -> Result<RecordBatch> {
+        self.table.read_file(file, Some(R::COLUMNS)).await
+    }
+
+    /// Appends rows, and the watermark, in one commit. A row that another process has written first stays as it is
+    /// there. What fails for the moment is tried again.
+    pub(super) async fn record(&mut self, mut rows: Vec<R>, watermark: i64) -> Result<Recorded<R>> {
+        let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
+        loop {
+            rows.retain(|row| self.get(&row.key()).is_none());
+            let progress = (watermark > self.watermark()).then(|| (self.watermark_id.clone(), watermark));
+            if rows.is_empty() && progress.is_none() {
+                self.forget_to(watermark);
+                return Ok(Recorded { version: None, rows });
+            }
+            match self.append(&rows, progress.into_iter().collect()).await {
+                Ok(Some(version)) => {
+                    for row in &rows {
+                        self.remember(Known { key: row.key(), state: row.state(), version: Some(row.version()) });
+                    }
+                    self.forget_to(watermark);
+                    return Ok(Recorded { version: (!rows.is_empty()).then_some(version), rows });
+                }
+                Ok(None) => {}
+                Err(error) if matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Unknown) => {
+                    tracing::warn!(%error, "rows could not be recorded; trying again");
+                    self.clock.sleep(backoff.next_delay()).await;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// One append; `None` when what is known has changed and the plan must be made again.
+    async fn append(&mut self, rows: &[R], progress: Vec<(String, i64)>) -> Result<Option<i64>> {
+        let rows = match rows {
+            [] => None,
+            rows => Some(R::to_batch(&self.table.schema(), rows)?),
+        };
+        let fence = Fence { app_id: self.app_id.clone(), seen: self.seen };
+        match self.table.append(Append { rows, fence, progress }).await? {
+            CommitOutcome::Committed { version } | CommitOutcome::AlreadyCommitted { version } => {
+                self.seen += 1;
+                Ok(Some(version))
+            }
+            CommitOutcome::Fenced { commits } => {
+                self.take_in(commits).await?;
+                Ok(None)
+            }
+            CommitOutcome::Stale => {
+                self.reopen().await?;
+                Ok(None)
+            }
+        }
+    }
+
+    async fn reopen(&mut self) -> Result<()> {
+        self.table = LakeTable::open(&self.storage, &self.spec, &self.clock).await?;
+        self.learn().await
+    }
+
+    async fn take_in(&mut self, commits: Vec<Commit>) -> Result<()> {
+        for file in commits.iter().flat_map(|commit| &commit.added) {
+            self.learn_file(file).await?;
+        }
+        self.seen = self.table.txn(&self.app_id).unwrap_or(0);
+        Ok(())
+    }
+
+    /// Learns what is there from the files that may hold rows we have not forgotten.
+    async fn learn(&mut self) -> Result<()> {
+        self.known.clear();
+        self.by_version.clear();
+        self.seen = self.table.txn(&self.app_id).unwrap_or(0);
+        for file in self.table.files().await? {
+            let newest = file.max_values.get(R::VERSION_COLUMN).and_then(Value::as_i64);
+            if newest.is_none_or(|newest| newest > self.forgotten_to) {
+                self.learn_file(&file).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn learn_file(&mut self, file: &DataFile) -> Result<()> {
+        let batch = self.read(file).await?;
+        R::known(&batch)?.into_iter().for_each(|known| self.remember(known));
+        Ok(())
+    }
+
+    fn remember(&mut self, known: Known<R>) {
+        let version = known.version.unwrap_or(i64::MAX);
+        if version > self.forgotten_to && self.known.insert(known.key.clone(), known.state).is_none() {
+            self.by_version.entry(version).or_default().push(known.key);
+        }
+    }
+
+    fn forget_to(&mut self, version: i64) {
+        self.forgotten_to = self.forgotten_to.max(version);
+        let above = self.by_version.split_off(&(self.forgotten_to + 1));
+        for key in std::mem::replace(&mut self.by_version, above).into_values().flatten() {
+            self.known.remove(&key);
+        }
+    }
+}

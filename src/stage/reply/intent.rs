@@ -1,0 +1,125 @@
+//! Intents: durable words of "this process is about to send this part", made before any byte leaves.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::ledger::PartKey;
+use crate::clock::Clock;
+use crate::error::{Context, ErrorKind, Result};
+use crate::id::Name;
+use crate::retry::Backoff;
+use crate::storage::{PutNew, Storage, StorageKey};
+
+/// What an intent says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct IntentBody {
+    /// The process that made it.
+    pub(super) nonce: Uuid,
+    /// Tells apart intents that one process made for the same part one after the other.
+    pub(super) id: Uuid,
+    /// No byte leaves later than this after it was made.
+    pub(super) ttl_ms: u64,
+    /// The silver version of the reply.
+    pub(super) silver_version: i64,
+    /// The split: how long each part is, in UTF-16 code units.
+    pub(super) split: Vec<usize>,
+}
+
+/// Whose an intent is, after trying to make it.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Claim {
+    /// Ours, made at this monotonic time at the earliest.
+    Ours {
+        /// Before the put began.
+        since: Duration,
+    },
+    /// Another process has one.
+    Others,
+}
+
+/// The intents of one pipeline.
+#[derive(Clone, Debug)]
+pub(super) struct Intents {
+    storage: Storage,
+    pipeline: Name,
+    clock: Clock,
+}
+
+impl Intents {
+    pub(super) fn new(storage: &Storage, pipeline: &Name, clock: &Clock) -> Self {
+        Self { storage: storage.clone(), pipeline: pipeline.clone(), clock: clock.clone() }
+    }
+
+    /// Tries to make an intent. The same bytes are put again while their fate is open.
+    pub(super) async fn claim(&self, key: &PartKey, body: &IntentBody) -> Result<Claim> {
+        let path = self.key(key).path();
+        let bytes = serde_json::to_vec(body).context(ErrorKind::Fatal, "an intent cannot be written")?;
+        let bytes = Bytes::from(bytes);
+        let since = self.clock.monotonic();
+        let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
+        loop {
+            match self.storage.put_new(&path, bytes.clone()).await {
+                Ok(PutNew::Created) => return Ok(Claim::Ours { since }),
+                Ok(PutNew::Taken) => return Ok(Claim::Others),
+                Err(error) if matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Unknown) => {
+                    // Not before its time to live could anyone call this intent dead.
+                    tracing::warn!(%error, "an intent could not be made; trying again");
+                    self.clock.sleep(backoff.next_delay()).await;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// The intent that stands for a part; `None` when there is none. One that cannot be read is another's.
+    pub(super) async fn exists(&self, key: &PartKey) -> Result<bool> {
+        Ok(self.storage.head(&self.key(key).path()).await?.is_some())
+    }
+
+    /// Deletes an intent whose part has an outcome, or of which nothing left. Failing to is no harm: the outcome
+    /// is in the table, and the next start removes what is left.
+    pub(super) async fn delete(&self, key: &PartKey) {
+        if let Err(error) = self.storage.delete(&self.key(key).path()).await {
+            tracing::warn!(%error, "an intent could not be deleted; the next start does it");
+        }
+    }
+
+    /// Every intent there is.
+    pub(super) async fn list(&self) -> Result<Vec<(PartKey, Option<IntentBody>)>> {
+        const PAGE: usize = 1_000;
+        let folder = StorageKey::Intents { pipeline: self.pipeline.clone() }.path();
+        let mut found = Vec::new();
+        let mut after = None;
+        loop {
+            let page = self.storage.list_after(&folder, after.as_ref(), PAGE).await?;
+            for object in &page {
+                let Some(StorageKey::Intent { bot_id, update_id, attempt, send, part, .. }) =
+                    StorageKey::parse(&object.location)
+                else {
+                    continue;
+                };
+                let bytes = self.storage.get(&object.location).await?;
+                let body = bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+                found.push((PartKey { bot_id, update_id, attempt, send, part }, body));
+            }
+            match page.last() {
+                Some(last) if page.len() == PAGE => after = Some(last.location.clone()),
+                _ => return Ok(found),
+            }
+        }
+    }
+
+    fn key(&self, key: &PartKey) -> StorageKey {
+        StorageKey::Intent {
+            pipeline: self.pipeline.clone(),
+            bot_id: key.bot_id,
+            update_id: key.update_id,
+            attempt: key.attempt,
+            send: key.send,
+            part: key.part,
+        }
+    }
+}

@@ -1,0 +1,293 @@
+//! Asks the model for one row, for as long as it takes: an outage is waited out, the row's own fault is not.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use prometheus::Histogram;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use super::breaker::{Breaker, Pass};
+use super::rows::{BronzeRow, SilverRow, Status};
+use crate::clock::Clock;
+use crate::llm::{ChatAnswer, ChatMessage, ChatRequest, ModelClient, ModelFault, Role};
+use crate::pipeline::Acknowledge;
+use crate::retry::Backoff;
+use crate::telegram::{BotClient, text};
+use crate::telemetry::{Hop, Telemetry};
+
+/// How long a call that is on the wire may go on once the stage stops.
+const LAST_WORDS: Duration = Duration::from_secs(8);
+/// A model that is set up wrong is tried again this often, so that a mended setting is noticed.
+const MISCONFIGURED_WAIT: Duration = Duration::from_secs(60);
+/// Signs of life are of no use later than this; it is also how long a callback query lives.
+const ACKNOWLEDGE_WITHIN: Duration = Duration::from_secs(150);
+
+/// A question with what goes along.
+#[derive(Clone, Debug)]
+pub(super) struct Question {
+    pub(super) row: BronzeRow,
+    pub(super) route: String,
+    pub(super) history: Vec<ChatMessage>,
+}
+
+/// What all questions of a stage share.
+#[derive(Debug)]
+pub(super) struct Asker {
+    pub(super) model: ModelClient,
+    pub(super) system: Option<String>,
+    pub(super) prompt_version: Option<String>,
+    pub(super) max_tokens: Option<u32>,
+    pub(super) max_attempts: u32,
+    pub(super) breaker: Breaker,
+    pub(super) permits: Semaphore,
+    pub(super) bot: Option<BotClient>,
+    pub(super) acknowledge: Acknowledge,
+    pub(super) acknowledgements: Arc<Semaphore>,
+    pub(super) clock: Clock,
+    pub(super) telemetry: Telemetry,
+    pub(super) model_seconds: Histogram,
+    pub(super) stop: CancellationToken,
+}
+
+/// What is known of a row's tries.
+struct Tries {
+    calls: i64,
+    own: u32,
+    /// Successes of the model at the row's last try.
+    mark: u64,
+    backoff: Backoff,
+}
+
+/// What a try came to.
+enum Try {
+    Answered(ChatAnswer, Duration),
+    Failed(String),
+    Again,
+    Stopped,
+}
+
+impl Asker {
+    /// The finished row; `None` when the stage stops before there is one.
+    pub(super) async fn ask(&self, question: &Question) -> Option<SilverRow> {
+        let mut tries = Tries {
+            calls: 0,
+            own: 0,
+            mark: self.breaker.successes(),
+            backoff: Backoff::new(Duration::from_millis(500), Duration::from_secs(10)),
+        };
+        let key = question.row.key();
+        loop {
+            let pass = tokio::select! {
+                () = self.stop.cancelled() => return None,
+                pass = self.breaker.admit(&key) => pass,
+            };
+            let permit = tokio::select! {
+                () = self.stop.cancelled() => return None,
+                permit = self.permits.acquire() => permit.ok()?,
+            };
+            if pass == Pass::Ping && !self.ping(question).await {
+                continue;
+            }
+            let outcome = self.try_once(question, pass, &mut tries).await;
+            drop(permit);
+            match outcome {
+                Try::Answered(answer, took) => return Some(self.answered(question, answer, took, &tries)),
+                Try::Failed(error) => return Some(self.failed(question, error, &tries)),
+                Try::Stopped => return None,
+                Try::Again => {}
+            }
+        }
+    }
+
+    async fn try_once(&self, question: &Question, pass: Pass, tries: &mut Tries) -> Try {
+        if tries.calls == 0 {
+            self.show_typing(&question.row);
+            self.hop(question, "asking", String::new());
+        }
+        tries.calls += 1;
+        let started = self.clock.monotonic();
+        let Some(outcome) = self.call(&self.request(question)).await else {
+            self.breaker.released(pass);
+            return Try::Stopped;
+        };
+        let took = self.clock.monotonic().saturating_sub(started);
+        self.model_seconds.observe(took.as_secs_f64());
+        let row = question.row.key();
+        match outcome {
+            Ok(answer) => {
+                self.breaker.succeeded();
+                Try::Answered(answer, took)
+            }
+            // The model is there and understood; the row is what it does not take.
+            Err(ModelFault::Rejected { message }) => {
+                self.breaker.succeeded();
+                Try::Failed(message)
+            }
+            Err(ModelFault::Unavailable { retry_after, message }) => {
+                tracing::warn!(message, "the model is away; rows wait");
+                self.breaker.failed(&row, retry_after);
+                Try::Again
+            }
+            Err(ModelFault::Misconfigured { message }) => {
+                tracing::error!(message, "the model refuses us; rows wait until it is set right");
+                self.breaker.failed(&row, Some(MISCONFIGURED_WAIT));
+                Try::Again
+            }
+            Err(ModelFault::Failing { retry_after, message }) => {
+                self.failing(question, tries, retry_after, message).await
+            }
+        }
+    }
+
+    /// A failure is the row's own when the model has answered somebody since the row's last try.
+    async fn failing(
+        &self,
+        question: &Question,
+        tries: &mut Tries,
+        retry_after: Option<Duration>,
+        message: String,
+    ) -> Try {
+        let successes = self.breaker.successes();
+        let own = successes > tries.mark;
+        tries.mark = successes;
+        if !own {
+            tracing::warn!(message, "the model fails; rows wait");
+            self.breaker.failed(&question.row.key(), retry_after);
+            return Try::Again;
+        }
+        tries.own += 1;
+        if tries.own >= self.max_attempts {
+            return Try::Failed(message);
+        }
+        // Whether it is the model's trouble after all is for another row to find out.
+        self.breaker.failed(&question.row.key(), retry_after.or(Some(tries.backoff.next_delay())));
+        Try::Again
+    }
+
+    /// Asks for one token, so that a row alone is not the judge of itself. Whether the model answered.
+    async fn ping(&self, question: &Question) -> bool {
+        let request = ChatRequest {
+            messages: vec![ChatMessage { role: Role::User, content: "ping".to_owned() }],
+            request_id: format!("{}-ping", question.row.trace_id),
+            max_tokens: Some(1),
+        };
+        match self.call(&request).await {
+            None => {
+                self.breaker.released(Pass::Ping);
+                false
+            }
+            Some(Ok(_) | Err(ModelFault::Rejected { .. })) => {
+                self.breaker.succeeded();
+                true
+            }
+            Some(Err(ModelFault::Unavailable { retry_after, .. } | ModelFault::Failing { retry_after, .. })) => {
+                self.breaker.failed(&question.row.key(), retry_after);
+                false
+            }
+            Some(Err(ModelFault::Misconfigured { message })) => {
+                tracing::error!(message, "the model refuses us; rows wait until it is set right");
+                self.breaker.failed(&question.row.key(), Some(MISCONFIGURED_WAIT));
+                false
+            }
+        }
+    }
+
+    /// One call; `None` when the stage stopped and it did not end soon. It is then asked again, with the same id.
+    async fn call(&self, request: &ChatRequest) -> Option<Result<ChatAnswer, ModelFault>> {
+        let too_late = async {
+            self.stop.cancelled().await;
+            self.clock.sleep(LAST_WORDS).await;
+        };
+        tokio::select! {
+            outcome = self.model.complete(request) => Some(outcome),
+            () = too_late => None,
+        }
+    }
+
+    fn request(&self, question: &Question) -> ChatRequest {
+        let said = |role, content: &str| ChatMessage { role, content: content.to_owned() };
+        let mut messages: Vec<ChatMessage> = self.system.iter().map(|system| said(Role::System, system)).collect();
+        messages.extend(question.history.iter().cloned());
+        messages.push(said(Role::User, question.row.text.as_deref().unwrap_or_default()));
+        ChatRequest { messages, request_id: question.row.trace_id.clone(), max_tokens: self.max_tokens }
+    }
+
+    fn answered(&self, question: &Question, answer: ChatAnswer, took: Duration, tries: &Tries) -> SilverRow {
+        let latency_ms = i64::try_from(took.as_millis()).unwrap_or(i64::MAX);
+        self.hop(question, "answered", format!("{latency_ms} ms"));
+        let parts = text::render(&answer.text).len();
+        let empty = parts == 0;
+        SilverRow {
+            status: if empty { Status::Failed } else { Status::Answered },
+            response: (!empty).then_some(answer.text),
+            error: empty.then(|| "the model gave an empty answer".to_owned()),
+            reply_parts: i64::try_from(parts).unwrap_or(i64::MAX),
+            model: answer.model,
+            finish_reason: answer.finish_reason,
+            input_tokens: answer.input_tokens,
+            output_tokens: answer.output_tokens,
+            latency_ms: Some(latency_ms),
+            ..self.failed(question, String::new(), tries)
+        }
+    }
+
+    fn failed(&self, question: &Question, error: String, tries: &Tries) -> SilverRow {
+        SilverRow {
+            bronze: question.row.clone(),
+            status: Status::Failed,
+            response: None,
+            route: Some(question.route.clone()),
+            error: Some(error),
+            reply_parts: 0,
+            model: None,
+            prompt_version: self.prompt_version.clone(),
+            finish_reason: None,
+            input_tokens: None,
+            output_tokens: None,
+            latency_ms: None,
+            model_calls: tries.calls,
+            processed_at: self.clock.now(),
+        }
+    }
+
+    fn show_typing(&self, row: &BronzeRow) {
+        if self.acknowledge != Acknowledge::Typing {
+            return;
+        }
+        if let Some(chat_id) = row.chat_id {
+            self.acknowledge_with(row, move |bot: BotClient| async move { drop(bot.send_typing(chat_id, None).await) });
+        }
+    }
+
+    /// Stops the spinner of a pressed button.
+    pub(super) fn release_button(&self, row: &BronzeRow) {
+        if let Some(id) = row.callback_query_id.clone() {
+            self.acknowledge_with(row, move |bot: BotClient| async move { drop(bot.answer_callback_query(&id).await) });
+        }
+    }
+
+    /// Best effort, and never in the way of the answer.
+    fn acknowledge_with<F, C>(&self, row: &BronzeRow, call: F)
+    where
+        F: FnOnce(BotClient) -> C,
+        C: Future<Output = ()> + Send + 'static,
+    {
+        let Some(bot) = self.bot.clone() else { return };
+        if self.clock.now().since(row.received_at) > ACKNOWLEDGE_WITHIN {
+            return;
+        }
+        if let Ok(permit) = Arc::clone(&self.acknowledgements).try_acquire_owned() {
+            let call = call(bot);
+            tokio::spawn(async move {
+                call.await;
+                drop(permit);
+            });
+        }
+    }
+
+    fn hop(&self, question: &Question, step: &'static str, detail: String) {
+        let (bot_id, update_id) = question.row.key();
+        self.telemetry.hop(|| Hop { bot_id, update_id, step, at: self.clock.now(), detail });
+    }
+}

@@ -1,0 +1,163 @@
+//! The circuit breaker before the model: in an outage rows wait, and one probe at a time looks whether it is over.
+
+use std::collections::HashSet;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+use super::rows::RowKey;
+use crate::clock::Clock;
+use crate::retry::Backoff;
+
+/// How long a row that met the outage leaves the probe to others before it sends a ping.
+const LEAVE_TO_OTHERS: Duration = Duration::from_millis(200);
+
+/// What a row may do now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pass {
+    /// Ask.
+    Closed,
+    /// Ask; whether the outage is over depends on it.
+    Probe,
+    /// Ask something of our own first: a row must not be the judge of itself.
+    Ping,
+}
+
+#[derive(Debug)]
+struct State {
+    /// When the next probe may go; `None` while there is no outage.
+    open_until: Option<Duration>,
+    /// Rows whose call met a fault since the last success: any of them may be what the model does not take.
+    suspects: HashSet<RowKey>,
+    probing: bool,
+    successes: u64,
+    backoff: Backoff,
+}
+
+/// Shared by all rows that ask one model.
+#[derive(Debug)]
+pub(super) struct Breaker {
+    state: Mutex<State>,
+    changed: Notify,
+    clock: Clock,
+}
+
+impl Breaker {
+    pub(super) fn new(clock: &Clock) -> Self {
+        let state = State {
+            open_until: None,
+            suspects: HashSet::new(),
+            probing: false,
+            successes: 0,
+            backoff: Backoff::new(Duration::from_secs(1), Duration::from_secs(60)),
+        };
+        Self { state: Mutex::new(state), changed: Notify::new(), clock: clock.clone() }
+    }
+
+    /// Waits until the row may ask.
+    pub(super) async fn admit(&self, row: &RowKey) -> Pass {
+        loop {
+            let changed = self.changed.notified();
+            let wait = match self.try_admit(row) {
+                Ok(pass) => return pass,
+                Err(wait) => wait,
+            };
+            tokio::select! {
+                () = changed => {}
+                () = self.clock.sleep(wait) => {}
+            }
+        }
+    }
+
+    /// A pass, or how long to wait before asking for one again.
+    fn try_admit(&self, row: &RowKey) -> Result<Pass, Duration> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(until) = state.open_until else { return Ok(Pass::Closed) };
+        let now = self.clock.monotonic();
+        if state.probing || now < until {
+            return Err(until.saturating_sub(now).max(LEAVE_TO_OTHERS));
+        }
+        let is_suspect = state.suspects.contains(row);
+        if is_suspect && now < until + LEAVE_TO_OTHERS {
+            return Err(until + LEAVE_TO_OTHERS - now);
+        }
+        state.probing = true;
+        Ok(if is_suspect { Pass::Ping } else { Pass::Probe })
+    }
+
+    /// The model answered.
+    pub(super) fn succeeded(&self) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.successes += 1;
+        state.open_until = None;
+        state.suspects.clear();
+        state.probing = false;
+        state.backoff.reset();
+        drop(state);
+        self.changed.notify_waiters();
+    }
+
+    /// The model is away, says this row: nobody asks for a while.
+    pub(super) fn failed(&self, row: &RowKey, retry_after: Option<Duration>) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = self.clock.monotonic();
+        state.suspects.insert(*row);
+        // Calls that were on the wire together fail together; one outage backs off once.
+        if state.open_until.is_none_or(|until| until <= now) {
+            let delay = state.backoff.next_delay();
+            state.open_until = Some(now + retry_after.unwrap_or(delay));
+        } else if let Some(asked) = retry_after {
+            state.open_until = state.open_until.max(Some(now + asked));
+        }
+        state.probing = false;
+        drop(state);
+        self.changed.notify_waiters();
+    }
+
+    /// A row that held a pass has gone without knowing more.
+    pub(super) fn released(&self, pass: Pass) {
+        if pass != Pass::Closed {
+            self.state.lock().unwrap_or_else(PoisonError::into_inner).probing = false;
+            self.changed.notify_waiters();
+        }
+    }
+
+    /// How many calls have succeeded so far.
+    pub(super) fn successes(&self) -> u64 {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).successes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::BotId;
+
+    const ONE: RowKey = (BotId(1), 1);
+    const TWO: RowKey = (BotId(1), 2);
+
+    #[test]
+    fn in_an_outage_rows_wait_and_one_other_row_probes() {
+        let breaker = Breaker::new(&Clock::system());
+        assert_eq!(breaker.try_admit(&ONE), Ok(Pass::Closed));
+        breaker.failed(&ONE, Some(Duration::from_secs(60)));
+        assert!(breaker.try_admit(&TWO).unwrap_err() > Duration::from_secs(50));
+        breaker.succeeded();
+        breaker.failed(&ONE, Some(Duration::ZERO));
+        assert!(breaker.try_admit(&ONE).is_err(), "it leaves the probe to others");
+        assert_eq!(breaker.try_admit(&TWO), Ok(Pass::Probe));
+        assert!(breaker.try_admit(&TWO).is_err(), "one probe at a time");
+        breaker.succeeded();
+        assert_eq!(breaker.try_admit(&ONE), Ok(Pass::Closed));
+    }
+
+    #[tokio::test]
+    async fn a_row_alone_sends_a_ping_before_it_asks_again() {
+        let breaker = Breaker::new(&Clock::system());
+        breaker.failed(&ONE, Some(Duration::ZERO));
+        assert_eq!(breaker.admit(&ONE).await, Pass::Ping);
+        breaker.released(Pass::Ping);
+        assert_eq!(breaker.admit(&ONE).await, Pass::Ping);
+    }
+}

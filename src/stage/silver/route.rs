@@ -1,0 +1,93 @@
+//! Which route takes a row, and who answers it.
+
+use super::rows::BronzeRow;
+use crate::id::BotId;
+use crate::pipeline::{Answer, Route};
+
+/// What is done with a row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Decision {
+    /// The model is asked.
+    Ask {
+        /// The route's name, or its number.
+        route: String,
+    },
+    /// Nobody answers.
+    Ignore {
+        /// The route that said so, where one did.
+        route: Option<String>,
+    },
+}
+
+/// Kinds of updates that are a person speaking. Edits are none: Telegram sends them for changes nobody made.
+const SPOKEN: [&str; 2] = ["message", "channel_post"];
+
+/// Decides on a row: the first route that matches counts.
+pub(super) fn decide(row: &BronzeRow, routes: &[Route], bot_id: Option<BotId>) -> Decision {
+    let ours = bot_id.is_none_or(|bot_id| bot_id == row.bot_id);
+    let spoken = row.update_type.as_deref().is_some_and(|kind| SPOKEN.contains(&kind));
+    let text = row.text.as_deref().map(str::trim).filter(|text| !text.is_empty());
+    let (true, true, Some(text)) = (ours, spoken, text) else { return Decision::Ignore { route: None } };
+    for (number, route) in routes.iter().enumerate() {
+        if matches(route, text) {
+            let name = route.name.clone().unwrap_or_else(|| (number + 1).to_string());
+            return match route.answer {
+                Answer::Model => Decision::Ask { route: name },
+                Answer::Nobody => Decision::Ignore { route: Some(name) },
+            };
+        }
+    }
+    Decision::Ignore { route: None }
+}
+
+fn matches(route: &Route, text: &str) -> bool {
+    let wanted_text = route.matches.text.is_none_or(|wanted| wanted);
+    let wanted_command = route.matches.command.as_deref().is_none_or(|wanted| command(text) == Some(wanted));
+    wanted_text && wanted_command
+}
+
+/// The command a text begins with: `start` of `/start@some_bot now`.
+fn command(text: &str) -> Option<&str> {
+    let word = text.strip_prefix('/')?.split_whitespace().next()?;
+    word.split('@').next()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn routes(text: &str) -> Vec<Route> {
+        #[derive(serde::Deserialize)]
+        struct Routes {
+            route: Vec<Route>,
+        }
+        toml::from_str::<Routes>(text).unwrap().route
+    }
+
+    fn row(kind: &str, text: &str) -> BronzeRow {
+        BronzeRow { update_type: Some(kind.to_owned()), text: Some(text.to_owned()), ..BronzeRow::default() }
+    }
+
+    #[test]
+    fn text_of_messages_and_posts_asks_and_edits_do_not() {
+        let routes = routes("[[route]]\nmatch = { text = true }\nanswer = \"model\"");
+        let ask = Decision::Ask { route: "1".to_owned() };
+        assert_eq!(decide(&row("message", "hi"), &routes, None), ask);
+        assert_eq!(decide(&row("channel_post", "hi"), &routes, None), ask);
+        for ignored in [row("edited_message", "hi"), row("message", "  "), row("callback_query", "hi")] {
+            assert_eq!(decide(&ignored, &routes, None), Decision::Ignore { route: None });
+        }
+        assert_eq!(decide(&row("message", "hi"), &routes, Some(BotId(9))), Decision::Ignore { route: None });
+    }
+
+    #[test]
+    fn the_first_route_that_matches_counts() {
+        let routes = routes(
+            "[[route]]\nname = \"quiet\"\nmatch = { command = \"stop\" }\nanswer = \"nobody\"\n\
+             [[route]]\nmatch = { text = true }\nanswer = \"model\"",
+        );
+        let quiet = Decision::Ignore { route: Some("quiet".to_owned()) };
+        assert_eq!(decide(&row("message", "/stop@my_bot please"), &routes, None), quiet);
+        assert_eq!(decide(&row("message", "/stopped"), &routes, None), Decision::Ask { route: "2".to_owned() });
+    }
+}

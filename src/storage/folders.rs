@@ -1,0 +1,86 @@
+//! Folders that survive a power cut: a file is only as durable as the names of all the folders above it.
+
+use std::collections::HashSet;
+use std::fs::{self, File};
+use std::io::{self, ErrorKind as IoKind};
+use std::path::{Path as FilePath, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use object_store::Result;
+
+use super::local::{persist_failed, told};
+
+/// Folders to remember at most; a forgotten one is only persisted once more.
+const REMEMBERED: usize = 4_096;
+
+/// The folders below a root whose names this process has persisted. That a folder is there says nothing: whoever made
+/// it may have died, or be about to, before its name was persisted.
+#[derive(Debug)]
+pub(super) struct Folders {
+    root: PathBuf,
+    persisted: Mutex<HashSet<PathBuf>>,
+}
+
+impl Folders {
+    /// The folders below `root`, which is there.
+    pub(super) fn new(root: PathBuf) -> Self {
+        Self { root, persisted: Mutex::default() }
+    }
+
+    pub(super) fn root(&self) -> &FilePath {
+        &self.root
+    }
+
+    /// Makes `folder` and the ones above it, and persists the name of each in its parent, once in a process.
+    pub(super) fn ensure(&self, folder: &FilePath) -> Result<()> {
+        if folder == self.root || (self.remembers(folder) && folder.is_dir()) {
+            return Ok(());
+        }
+        let Some(parent) = folder.parent() else { return Ok(()) };
+        self.ensure(parent)?;
+        make(folder).map_err(|error| told(folder, error))?;
+        persist_folder(parent)?;
+        self.remember(folder);
+        Ok(())
+    }
+
+    fn remembers(&self, folder: &FilePath) -> bool {
+        self.persisted.lock().unwrap_or_else(PoisonError::into_inner).contains(folder)
+    }
+
+    fn remember(&self, folder: &FilePath) {
+        let mut persisted = self.persisted.lock().unwrap_or_else(PoisonError::into_inner);
+        if persisted.len() >= REMEMBERED {
+            persisted.clear();
+        }
+        persisted.insert(folder.to_owned());
+    }
+}
+
+/// Makes a root and the folders above it. Those that are there are not ours to persist.
+pub(super) fn make_root(folder: &FilePath) -> Result<()> {
+    if folder.is_dir() {
+        return Ok(());
+    }
+    let parent = folder.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(FilePath::new("."));
+    make_root(parent)?;
+    make(folder).map_err(|error| told(folder, error))?;
+    persist_folder(parent)
+}
+
+/// Persists the names in a folder. That it cannot be opened is a failed call; that it cannot be persisted is the end.
+pub(super) fn persist_folder(folder: &FilePath) -> Result<()> {
+    let handle = File::open(folder).map_err(|error| told(folder, error))?;
+    handle.sync_all().map_err(|error| persist_failed(folder, error))
+}
+
+fn make(folder: &FilePath) -> io::Result<()> {
+    match fs::create_dir(folder) {
+        Err(error) if error.kind() == IoKind::AlreadyExists => match folder.is_dir() {
+            true => Ok(()),
+            // Not "already exists": that would speak of the object.
+            false => Err(IoKind::NotADirectory.into()),
+        },
+        made => made,
+    }
+}

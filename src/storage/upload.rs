@@ -1,0 +1,67 @@
+//! Large puts in parts: written to a staging file, persisted and named at the end.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{Seek, SeekFrom, Write};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use object_store::{MultipartUpload, PutPayload, PutResult, Result, UploadPart};
+
+use super::folders::Folders;
+use super::local::{Publish, blocking, finish_staged, persist_file, publish_staged, stage, told};
+
+/// An upload in parts to a local file. What was not completed leaves a staging file, which is swept.
+#[derive(Debug)]
+pub(super) struct StagedUpload {
+    file: PathBuf,
+    staging: PathBuf,
+    handle: Arc<File>,
+    offset: u64,
+}
+
+impl StagedUpload {
+    pub(super) async fn start(folders: Arc<Folders>, file: PathBuf) -> Result<Self> {
+        blocking(move || {
+            let staging = stage(&folders, &file)?;
+            let open = OpenOptions::new().write(true).create_new(true).open(&staging);
+            let handle = Arc::new(open.map_err(|error| told(&staging, error))?);
+            Ok(Self { file, staging, handle, offset: 0 })
+        })
+        .await
+    }
+}
+
+#[async_trait]
+impl MultipartUpload for StagedUpload {
+    fn put_part(&mut self, data: PutPayload) -> UploadPart {
+        let (handle, staging, offset) = (Arc::clone(&self.handle), self.staging.clone(), self.offset);
+        self.offset += data.content_length() as u64;
+        Box::pin(blocking(move || {
+            // Parts may be written side by side, so each has a cursor of its own.
+            let mut file = OpenOptions::new().write(true).open(&staging).map_err(|error| told(&staging, error))?;
+            file.seek(SeekFrom::Start(offset)).map_err(|error| told(&staging, error))?;
+            for chunk in &data {
+                file.write_all(chunk).map_err(|error| told(&staging, error))?;
+            }
+            drop(handle);
+            Ok(())
+        }))
+    }
+
+    async fn complete(&mut self) -> Result<PutResult> {
+        let (handle, staging, file) = (Arc::clone(&self.handle), self.staging.clone(), self.file.clone());
+        blocking(move || {
+            let outcome =
+                persist_file(&handle, &staging).and_then(|()| publish_staged(&staging, &file, Publish::Overwrite));
+            finish_staged(&staging, &file, outcome)
+        })
+        .await?;
+        Ok(PutResult { e_tag: None, version: None })
+    }
+
+    async fn abort(&mut self) -> Result<()> {
+        let staging = self.staging.clone();
+        blocking(move || fs::remove_file(&staging).map_err(|error| told(&staging, error))).await
+    }
+}

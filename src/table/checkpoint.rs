@@ -1,0 +1,161 @@
+//! Reading checkpoints: the whole log up to a version as a Parquet file, or as several.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use arrow::json::LineDelimitedWriter;
+use bytes::Bytes;
+use object_store::path::Path;
+use parquet::arrow::ProjectionMask;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+
+use super::log::{Action, Remove, parse_lines};
+use crate::error::{Context, ErrorKind, Result};
+
+/// What a writer needs of a checkpoint.
+const STATE: [&str; 3] = ["protocol", "metaData", "txn"];
+/// What the list of files needs on top.
+const FILES: [&str; 6] =
+    ["add.path", "add.partitionValues", "add.size", "add.modificationTime", "add.dataChange", "add.stats"];
+
+/// What vacuum needs of it.
+const REMOVES: [&str; 3] = ["remove.path", "remove.deletionTimestamp", "remove.dataChange"];
+
+/// A checkpoint of one version, in `parts` files when it has more than one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Checkpoint {
+    pub(crate) version: i64,
+    pub(crate) parts: Option<u32>,
+}
+
+impl Checkpoint {
+    /// Its files.
+    pub(crate) fn paths(&self, log: &Path) -> Vec<Path> {
+        let version = self.version;
+        match self.parts {
+            None => vec![Path::from(format!("{log}/{version:020}.checkpoint.parquet"))],
+            Some(parts) => (1..=parts)
+                .map(|part| Path::from(format!("{log}/{version:020}.checkpoint.{part:010}.{parts:010}.parquet")))
+                .collect(),
+        }
+    }
+}
+
+/// The version a file of the log is named after, and the rest of its name.
+pub(crate) fn split_version(name: &str) -> Option<(i64, &str)> {
+    let (digits, rest) = name.split_once('.')?;
+    let version = (digits.len() == 20).then(|| digits.parse().ok())??;
+    Some((version, rest))
+}
+
+/// Finds the newest checkpoint in a listing of which every part is there.
+#[derive(Debug, Default)]
+pub(crate) struct Newest {
+    parts: BTreeMap<(i64, u32), BTreeSet<u32>>,
+    best: Option<Checkpoint>,
+}
+
+impl Newest {
+    /// Takes one name in, split by [`split_version`].
+    pub(crate) fn take(&mut self, version: i64, rest: &str) {
+        let pieces: Vec<&str> = rest.split('.').collect();
+        let complete = match pieces.as_slice() {
+            ["checkpoint", "parquet"] => Some(Checkpoint { version, parts: None }),
+            ["checkpoint", part, parts, "parquet"] => {
+                let (Ok(part), Ok(parts)) = (part.parse(), parts.parse::<u32>()) else { return };
+                // Names come in order: parts of older versions will not be completed any more.
+                self.parts.retain(|(of, _), _| *of == version);
+                let there = self.parts.entry((version, parts)).or_default();
+                there.insert(part);
+                (u32::try_from(there.len()) == Ok(parts)).then_some(Checkpoint { version, parts: Some(parts) })
+            }
+            _ => None,
+        };
+        self.best = complete.or(self.best);
+    }
+
+    /// The newest one that is complete.
+    pub(crate) fn complete(self) -> Option<Checkpoint> {
+        self.best
+    }
+}
+
+/// The actions in one file of a checkpoint, those about files only when asked for.
+///
+/// # Errors
+/// Corrupt when it is no Parquet file or an action lacks what it must have.
+pub(crate) fn actions(bytes: Bytes, with_files: bool) -> Result<Vec<Action>> {
+    let files: &[&str] = if with_files { &FILES } else { &[] };
+    read(bytes, STATE.iter().chain(files).copied())
+}
+
+/// The files that one file of a checkpoint remembers as taken out.
+///
+/// # Errors
+/// As [`actions`].
+pub(crate) fn removes(bytes: Bytes) -> Result<Vec<Remove>> {
+    let actions = read(bytes, REMOVES.into_iter())?;
+    Ok(actions
+        .into_iter()
+        .filter_map(|action| if let Action::Remove(remove) = action { Some(remove) } else { None })
+        .collect())
+}
+
+fn read<'a>(bytes: Bytes, columns: impl Iterator<Item = &'a str>) -> Result<Vec<Action>> {
+    let unreadable = "read a checkpoint";
+    let builder = ParquetRecordBatchReaderBuilder::try_new(bytes).context(ErrorKind::Corrupt, unreadable)?;
+    let mask = ProjectionMask::columns(builder.parquet_schema(), columns);
+    let reader = builder.with_projection(mask).build().context(ErrorKind::Corrupt, unreadable)?;
+    let mut actions = Vec::new();
+    for rows in reader {
+        let rows = rows.context(ErrorKind::Corrupt, unreadable)?;
+        // As JSON a row reads like a line of a commit, and nulls are left out.
+        let mut lines = LineDelimitedWriter::new(Vec::new());
+        lines.write(&rows).context(ErrorKind::Corrupt, unreadable)?;
+        lines.finish().context(ErrorKind::Corrupt, unreadable)?;
+        actions.extend(parse_lines(&lines.into_inner()).context(ErrorKind::Corrupt, unreadable)?);
+    }
+    Ok(actions)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn newest(names: &[&str]) -> Option<Checkpoint> {
+        let mut newest = Newest::default();
+        for (version, rest) in names.iter().filter_map(|name| split_version(name)) {
+            newest.take(version, rest);
+        }
+        newest.complete()
+    }
+
+    #[test]
+    fn a_checkpoint_with_a_part_missing_is_none() {
+        let names = [
+            "00000000000000000003.checkpoint.parquet",
+            "00000000000000000003.json",
+            "00000000000000000005.checkpoint.0000000001.0000000002.parquet",
+            "00000000000000000005.json",
+            "_last_checkpoint",
+            "6.checkpoint.parquet",
+        ];
+        assert_eq!(newest(&names), Some(Checkpoint { version: 3, parts: None }));
+        assert_eq!(newest(&names[3..]), None);
+    }
+
+    #[test]
+    fn the_parts_of_a_checkpoint_are_found_under_the_names_they_have() {
+        let names = [
+            "00000000000000000005.checkpoint.0000000001.0000000002.parquet",
+            "00000000000000000005.checkpoint.0000000002.0000000002.parquet",
+        ];
+        let found = newest(&names).unwrap();
+        let paths: Vec<String> = found.paths(&Path::from("t")).into_iter().map(|path| path.to_string()).collect();
+        assert_eq!(paths, names.map(|name| format!("t/{name}")));
+    }
+
+    #[test]
+    fn bytes_that_are_no_checkpoint_are_corrupt() {
+        assert_eq!(actions(Bytes::from_static(b"PAR1"), true).unwrap_err().kind(), ErrorKind::Corrupt);
+    }
+}

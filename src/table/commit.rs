@@ -1,0 +1,256 @@
+//! The committer: one create-only put at the version after the head, and what to do when it is taken, lost or late.
+//!
+//! Every commit to a table passes here, those of maintenance included.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use object_store::path::Path;
+use serde_json::{Value, json};
+
+use super::head::{FRESH, LIFE, Moment, Recent};
+use super::log::{Action, CommitInfo, commit_bytes};
+use super::snapshot::Want;
+use super::state::State;
+use super::{Commit, LakeTable};
+use crate::error::{Error, ErrorKind, Result};
+use crate::id::random_id;
+use crate::retry::Backoff;
+use crate::storage::PutNew;
+
+/// How long one put may take before it counts as lost.
+const PUT_PATIENCE: Duration = Duration::from_secs(120);
+/// First and longest delay between tries of what failed for the moment.
+const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
+/// A handle further behind than this is opened anew rather than read on.
+const READ_ON_LIMIT: usize = 10_000;
+
+/// A commit by someone else, found on the way to the head.
+#[derive(Clone, Debug)]
+pub(crate) struct Passed {
+    pub(crate) version: i64,
+    pub(crate) actions: Vec<Action>,
+}
+
+/// What was found beyond the head a plan was made on.
+#[derive(Clone, Debug)]
+pub(crate) enum News {
+    /// These commits, every one of them, in order.
+    Commits(Vec<Passed>),
+    /// A gap: clean-up took commits that were never read. Only the state is known.
+    Gap,
+}
+
+/// Who commits what, for the history of the table.
+#[derive(Clone, Debug)]
+pub(crate) struct Provenance {
+    /// As Spark names it: `WRITE`, `OPTIMIZE`, `ADD COLUMNS`.
+    pub(crate) operation: &'static str,
+    /// Its parameters.
+    pub(crate) parameters: Value,
+    /// Counts, as text.
+    pub(crate) metrics: Value,
+    /// Whether it adds files without having read the table.
+    pub(crate) blind_append: bool,
+}
+
+/// How a commit ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Landing {
+    /// It made this version; `earlier` when a try had succeeded whose answer was lost.
+    Landed { version: i64, earlier: bool },
+    /// Its plan withdrew it.
+    Withdrawn,
+    /// It outlived its life; nobody knows whether it counts.
+    Expired,
+}
+
+/// How a patient put ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PutEnd {
+    Created { earlier: bool },
+    Taken,
+    Expired,
+}
+
+impl LakeTable {
+    /// Commits what `plan` returns for the state it is shown, at the version after it. `plan` is asked again after
+    /// every lost race, with the commits that won, and withdraws by returning `None`.
+    ///
+    /// # Errors
+    /// What `plan` returns; Fatal, Refused and Configuration of the store at once, Unavailable at the end of its life.
+    pub(crate) async fn land<P>(&mut self, provenance: &Provenance, mut plan: P) -> Result<Landing>
+    where
+        P: FnMut(&State, &News) -> Result<Option<Vec<Action>>>,
+    {
+        let commit_id = random_id().to_string();
+        let mut news = self.freshen().await?;
+        loop {
+            if self.stale {
+                return Ok(Landing::Expired);
+            }
+            let Some(planned) = plan(&self.state, &news)? else { return Ok(Landing::Withdrawn) };
+            let mut actions = vec![Action::CommitInfo(self.commit_info(provenance, &commit_id))];
+            actions.extend(planned);
+            let version = self.state.version + 1;
+            let put_at = Moment::now(&self.clock);
+            match self.put_patiently(&self.log.commit_path(version), commit_bytes(&actions)?).await? {
+                PutEnd::Expired => return Ok(Landing::Expired),
+                PutEnd::Created { earlier } => {
+                    self.pass(&[Passed { version, actions }])?;
+                    self.touched = put_at;
+                    return Ok(Landing::Landed { version, earlier });
+                }
+                PutEnd::Taken => {
+                    let passed = self.read_on_patiently().await?;
+                    tracing::info!(table = %self.log.table, version, "lost the race for a version");
+                    if let Some(version) = passed.iter().find(|passed| passed.is(&commit_id)).map(|ours| ours.version) {
+                        return Ok(Landing::Landed { version, earlier: true });
+                    }
+                    if passed.is_empty() {
+                        return Ok(Landing::Expired);
+                    }
+                    news = News::Commits(passed);
+                }
+            }
+        }
+    }
+
+    /// Puts a new object, trying again with the same bytes while the head is young enough.
+    pub(crate) async fn put_patiently(&self, path: &Path, bytes: Bytes) -> Result<PutEnd> {
+        let mut backoff = Backoff::new(RETRY.0, RETRY.1);
+        let mut in_doubt = false;
+        while self.is_alive() {
+            let put = self.clock.timeout(PUT_PATIENCE, self.log.storage.put_new(path, bytes.clone())).await;
+            let lost = || Err(Error::new(ErrorKind::Unknown, format!("put {path}: no answer")));
+            let error = match put.unwrap_or_else(lost) {
+                // A put that returns after the life of the attempt has created what nobody may see.
+                Ok(_) if !self.is_alive() => break,
+                Ok(PutNew::Created) => return Ok(PutEnd::Created { earlier: in_doubt }),
+                Ok(PutNew::Taken) => return Ok(PutEnd::Taken),
+                Err(error) if is_transient(&error) => error,
+                Err(error) => return Err(error),
+            };
+            in_doubt |= error.kind() == ErrorKind::Unknown;
+            tracing::warn!(%error, tries = backoff.tries(), "a put failed for the moment");
+            self.clock.sleep(backoff.next_delay()).await;
+        }
+        Ok(PutEnd::Expired)
+    }
+
+    /// Whether an attempt on the head we know may still go on.
+    pub(crate) fn is_alive(&self) -> bool {
+        self.touched.age(&self.clock) < LIFE
+    }
+
+    /// Reads the head again when it was read too long ago to commit on it.
+    pub(crate) async fn freshen(&mut self) -> Result<News> {
+        match self.touched.age(&self.clock) < FRESH {
+            true => Ok(News::Commits(Vec::new())),
+            false => self.renew().await,
+        }
+    }
+
+    /// Reads on from a head that may be older than the log's clean-up. Where commits are gone the state is read anew.
+    pub(crate) async fn renew(&mut self) -> Result<News> {
+        let began = Moment::now(&self.clock);
+        let version = self.state.version;
+        let checkpoint = self.log.last_checkpoint().await?.map_or(-1, |checkpoint| checkpoint.version);
+        // Clean-up goes below the checkpoint that is named, and no further: a head above it is still there, or the
+        // table is another one.
+        let in_place = checkpoint >= version || self.log.storage.head(&self.log.commit_path(version)).await?.is_some();
+        if in_place {
+            let passed = self.read_on().await?;
+            if self.state.version >= checkpoint {
+                self.touched = began;
+                return Ok(News::Commits(passed));
+            }
+        }
+        match self.log.snapshot(Want::default()).await? {
+            Some(fresh) if fresh.state.metadata.id == self.state.metadata.id => {
+                self.recent = Recent::from(&fresh.state.txns);
+                self.state = fresh.state;
+                self.touched = began;
+            }
+            _ => self.stale = true,
+        }
+        Ok(News::Gap)
+    }
+
+    /// Reads commits up to the first that is not there. On an error nothing of it is known.
+    pub(crate) async fn read_on(&mut self) -> Result<Vec<Passed>> {
+        let began = Moment::now(&self.clock);
+        let mut passed = Vec::new();
+        let mut version = self.state.version + 1;
+        while let Some(actions) = self.log.read(version).await? {
+            passed.push(Passed { version, actions });
+            version += 1;
+            if passed.len() > READ_ON_LIMIT {
+                self.stale = true;
+                let text = format!("table {} is far ahead of what was read of it; open it again", self.log.table);
+                return Err(Error::unavailable(text));
+            }
+        }
+        if let Some(last) = passed.last() {
+            // Whoever wrote it may not have lived to make it durable, and we are about to act on it.
+            self.log.storage.persist_folder_of(&self.log.commit_path(last.version)).await?;
+            self.pass(&passed)?;
+        }
+        self.touched = began;
+        Ok(passed)
+    }
+
+    async fn read_on_patiently(&mut self) -> Result<Vec<Passed>> {
+        let mut backoff = Backoff::new(RETRY.0, RETRY.1);
+        loop {
+            match self.read_on().await {
+                Err(error) if is_transient(&error) && self.is_alive() && !self.stale => {
+                    self.clock.sleep(backoff.next_delay()).await;
+                }
+                ended => return ended,
+            }
+        }
+    }
+
+    /// Moves the head over these commits, over all of them or none.
+    fn pass(&mut self, commits: &[Passed]) -> Result<()> {
+        let mut state = self.state.clone();
+        for commit in commits {
+            state.advance(&self.log.table, &commit.actions)?;
+        }
+        self.state = state;
+        for commit in commits {
+            self.recent.push(Commit::from_actions(commit.version, &commit.actions));
+        }
+        Ok(())
+    }
+
+    fn commit_info(&self, provenance: &Provenance, commit_id: &str) -> CommitInfo {
+        let other = json!({
+            "operation": provenance.operation,
+            "operationParameters": provenance.parameters,
+            "operationMetrics": provenance.metrics,
+            "readVersion": self.state.version,
+            "isBlindAppend": provenance.blind_append,
+            "engineInfo": concat!("lakegram/", env!("CARGO_PKG_VERSION")),
+        });
+        CommitInfo {
+            timestamp: Some(self.clock.now().as_millis()),
+            txn_id: Some(commit_id.to_owned()),
+            other: other.as_object().cloned().unwrap_or_default(),
+        }
+    }
+}
+
+impl Passed {
+    fn is(&self, commit_id: &str) -> bool {
+        let ours =
+            |action: &Action| matches!(action, Action::CommitInfo(info) if info.txn_id.as_deref() == Some(commit_id));
+        self.actions.iter().any(ours)
+    }
+}
+
+/// Whether the same call may succeed later.
+pub(crate) fn is_transient(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Unknown)
+}

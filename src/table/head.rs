@@ -1,0 +1,113 @@
+//! How fresh our knowledge of a head is, and what was passed to get there.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use super::{Commit, Fence};
+use crate::clock::{Clock, Timestamp};
+
+/// How long an attempt lives from reading the head to its put's return. Clean-up and vacuum wait a day at least, so
+/// within it "not found" means "not there yet", and a file that was put is still there.
+pub(crate) const LIFE: Duration = Duration::from_secs(600);
+/// A head older than this is read afresh before an attempt, so that half of its life at least is left for the puts.
+pub(crate) const FRESH: Duration = Duration::from_secs(300);
+/// Commits kept to tell a planner what it missed.
+const RECENT_LIMIT: usize = 256;
+
+/// A moment on both clocks: the wall may step back, and the monotonic one may stand while the machine sleeps.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Moment {
+    wall: Timestamp,
+    monotonic: Duration,
+}
+
+impl Moment {
+    pub(crate) fn now(clock: &Clock) -> Self {
+        Self { wall: clock.now(), monotonic: clock.monotonic() }
+    }
+
+    /// How long ago it was, by whichever clock says longer.
+    pub(crate) fn age(self, clock: &Clock) -> Duration {
+        clock.now().since(self.wall).max(clock.monotonic().saturating_sub(self.monotonic))
+    }
+}
+
+/// The commits passed last, ours included, and the txns before them.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Recent {
+    base: BTreeMap<String, i64>,
+    commits: VecDeque<Commit>,
+}
+
+impl Recent {
+    /// Nothing passed yet, at a state with these txns.
+    pub(crate) fn from(txns: &BTreeMap<String, i64>) -> Self {
+        Self { base: txns.clone(), commits: VecDeque::new() }
+    }
+
+    /// Remembers a commit, and forgets the oldest one when there are too many.
+    pub(crate) fn push(&mut self, commit: Commit) {
+        self.commits.push_back(commit);
+        if self.commits.len() > RECENT_LIMIT
+            && let Some(oldest) = self.commits.pop_front()
+        {
+            self.base.extend(oldest.txns);
+        }
+    }
+
+    /// Every commit after the one that gave the fence the value its planner saw; `None` when that is too long ago.
+    pub(crate) fn since(&self, fence: &Fence) -> Option<Vec<Commit>> {
+        let raised =
+            |commit: &Commit| commit.txns.iter().any(|(id, value)| *id == fence.app_id && *value == fence.seen);
+        let at_base = self.base.get(&fence.app_id).copied().unwrap_or(0) == fence.seen;
+        let start = self.commits.iter().rposition(raised).map(|index| index + 1).or(at_base.then_some(0))?;
+        Some(self.commits.iter().skip(start).cloned().collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn commit(version: i64, fence: Option<i64>) -> Commit {
+        let txns = fence.map(|value| ("stage".to_owned(), value)).into_iter().collect();
+        Commit { version, txns, ..Commit::default() }
+    }
+
+    fn since(recent: &Recent, seen: i64) -> Option<Vec<i64>> {
+        let commits = recent.since(&Fence { app_id: "stage".to_owned(), seen })?;
+        Some(commits.iter().map(|commit| commit.version).collect())
+    }
+
+    #[test]
+    fn what_a_planner_missed_starts_after_the_commit_it_saw_last() {
+        let mut recent = Recent::from(&BTreeMap::from([("stage".to_owned(), 7)]));
+        for (version, fence) in [(11, None), (12, Some(8)), (13, None), (14, Some(9))] {
+            recent.push(commit(version, fence));
+        }
+        assert_eq!(since(&recent, 7), Some(vec![11, 12, 13, 14]));
+        assert_eq!(since(&recent, 8), Some(vec![13, 14]));
+        assert_eq!(since(&recent, 9), Some(vec![]));
+        assert_eq!((since(&recent, 6), since(&recent, 10)), (None, None));
+    }
+
+    #[test]
+    fn old_commits_are_forgotten_and_then_missed() {
+        let limit = i64::try_from(RECENT_LIMIT).unwrap();
+        let mut recent = Recent::from(&BTreeMap::new());
+        (1..=limit + 5).for_each(|value| recent.push(commit(value, Some(value))));
+        assert_eq!(recent.commits.len(), RECENT_LIMIT);
+        assert_eq!(since(&recent, 4), None);
+        assert_eq!(since(&recent, 5).map(|missed| missed.len()), Some(RECENT_LIMIT));
+    }
+
+    #[tokio::test]
+    async fn age_follows_the_clock_that_says_longer() {
+        let clock = Clock::system();
+        let moment = Moment::now(&clock);
+        clock.step(-3_600_000_000);
+        assert!(moment.age(&clock) < LIFE);
+        clock.step(2 * 3_600_000_000);
+        assert!(moment.age(&clock) > LIFE);
+    }
+}

@@ -1,0 +1,104 @@
+//! Opening a table: made when it is missing, widened when it is of an earlier release, refused when we do not
+//! understand it.
+
+use object_store::path::Path;
+use serde_json::json;
+
+use super::commit::{Landing, Provenance};
+use super::head::{Moment, Recent};
+use super::log::{Action, CommitInfo, commit_bytes};
+use super::snapshot::{TableLog, Want};
+use super::state::State;
+use super::{LakeTable, TableSpec, columns};
+use crate::clock::Clock;
+use crate::error::{Error, Result};
+use crate::id::random_id;
+use crate::storage::{PutNew, Storage};
+
+impl LakeTable {
+    /// Opens the table, creates it when it is not there, and adds nullable columns it lacks.
+    ///
+    /// # Errors
+    /// A configuration error that names a column of another type, or a table feature that is not known.
+    pub async fn open(storage: &Storage, spec: &TableSpec, clock: &Clock) -> Result<Self> {
+        let found = Self::open_existing(storage, &spec.path, clock).await?;
+        let mut table = match found {
+            Some(table) => table,
+            None => {
+                create(storage, spec, clock).await?;
+                let made = Self::open_existing(storage, &spec.path, clock).await?;
+                made.ok_or_else(|| Error::corrupt(format!("table {} was made and is gone again", spec.path)))?
+            }
+        };
+        table.stats_columns = spec.stats_columns.clone();
+        table.widen(spec).await?;
+        Ok(table)
+    }
+
+    /// Opens the table as it is; `None` when it is not there.
+    ///
+    /// # Errors
+    /// When the store fails or the log is not understood.
+    pub async fn open_existing(storage: &Storage, path: &Path, clock: &Clock) -> Result<Option<Self>> {
+        let touched = Moment::now(clock);
+        let log = TableLog::new(storage, path);
+        let snapshot = log.snapshot(Want::default()).await?;
+        Ok(snapshot.map(|snapshot| Self::at(log, snapshot.state, touched, clock)))
+    }
+
+    fn at(log: TableLog, state: State, touched: Moment, clock: &Clock) -> Self {
+        Self {
+            recent: Recent::from(&state.txns),
+            stats_columns: columns::stats_columns(&state.metadata),
+            log,
+            state,
+            touched,
+            clock: clock.clone(),
+            stale: false,
+            unsettled: None,
+        }
+    }
+
+    async fn widen(&mut self, spec: &TableSpec) -> Result<()> {
+        let provenance =
+            Provenance { operation: "ADD COLUMNS", parameters: json!({}), metrics: json!({}), blind_append: false };
+        let landing = self.land(&provenance, |state, _| {
+            let missing = columns::missing(&spec.path, &state.schema, &spec.schema)?;
+            if missing.is_empty() {
+                return Ok(None);
+            }
+            Ok(Some(vec![Action::MetaData(columns::widened(&spec.path, &state.metadata, &missing)?)]))
+        });
+        match landing.await? {
+            Landing::Expired => Err(Error::unavailable(format!("table {} could not be widened in time", spec.path))),
+            Landing::Landed { .. } | Landing::Withdrawn => Ok(()),
+        }
+    }
+}
+
+/// Makes the table, unless somebody else has just made it.
+async fn create(storage: &Storage, spec: &TableSpec, clock: &Clock) -> Result<()> {
+    let now = clock.now().as_millis();
+    let information = json!({
+        "operation": "CREATE TABLE",
+        "operationParameters": { "mode": "ErrorIfExists" },
+        "isBlindAppend": true,
+        "engineInfo": concat!("lakegram/", env!("CARGO_PKG_VERSION")),
+    });
+    let information = CommitInfo {
+        timestamp: Some(now),
+        txn_id: Some(random_id().to_string()),
+        other: information.as_object().cloned().unwrap_or_default(),
+    };
+    let actions = [
+        Action::CommitInfo(information),
+        Action::Protocol(columns::new_protocol()),
+        Action::MetaData(columns::new_metadata(&spec.path, &spec.schema, &spec.stats_columns, now)?),
+    ];
+    let path = TableLog::new(storage, &spec.path).commit_path(0);
+    match storage.put_new(&path, commit_bytes(&actions)?).await? {
+        PutNew::Created => tracing::info!(table = %spec.path, "made a table"),
+        PutNew::Taken => tracing::info!(table = %spec.path, "somebody else made the table first"),
+    }
+    Ok(())
+}

@@ -1,0 +1,228 @@
+//! Rows to and from Parquet bytes, with the statistics that go into the log.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, RecordBatch, new_null_array};
+use arrow::compute::{cast, concat_batches};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use bytes::Bytes;
+use object_store::path::Path;
+use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
+use parquet::arrow::arrow_writer::ArrowWriterOptions;
+use parquet::arrow::{ArrowWriter, ProjectionMask};
+use parquet::basic::{Compression, ZstdLevel};
+use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use serde_json::{Map, Value, json};
+
+use super::{DataFile, stats};
+use crate::error::{Context, Error, ErrorKind, Result};
+use crate::storage::Storage;
+
+/// Rows in a row group: small enough that one is decoded without thought for memory.
+const ROW_GROUP_ROWS: usize = 128 * 1024;
+/// Characters of a string kept in the footer's own statistics.
+const FOOTER_STATISTICS_BYTES: usize = 64;
+
+/// A data file that has not been put yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Encoded {
+    /// The Parquet file.
+    pub bytes: Bytes,
+    /// Its statistics, as the JSON text an `add` carries.
+    pub stats: String,
+}
+
+/// Encodes rows as one Parquet file (zstd, dictionaries, statistics); `stats_columns` get minimum, maximum and
+/// null count in the log.
+///
+/// # Errors
+/// Configuration when a column has a type that Parquet cannot hold.
+pub fn encode(rows: &RecordBatch, stats_columns: &[String]) -> Result<Encoded> {
+    let unfit = "encode rows as Parquet";
+    let level = ZstdLevel::try_new(3).context(ErrorKind::Configuration, unfit)?;
+    let properties = WriterProperties::builder()
+        .set_compression(Compression::ZSTD(level))
+        .set_statistics_enabled(EnabledStatistics::Chunk)
+        .set_statistics_truncate_length(Some(FOOTER_STATISTICS_BYTES))
+        .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
+        .set_created_by(concat!("lakegram ", env!("CARGO_PKG_VERSION")).to_owned())
+        .build();
+    let options = ArrowWriterOptions::new().with_properties(properties).with_skip_arrow_metadata(true);
+    let mut bytes = Vec::new();
+    let mut writer = ArrowWriter::try_new_with_options(&mut bytes, rows.schema(), options)
+        .context(ErrorKind::Configuration, unfit)?;
+    writer.write(rows).context(ErrorKind::Configuration, unfit)?;
+    writer.close().context(ErrorKind::Configuration, unfit)?;
+    Ok(Encoded { bytes: bytes.into(), stats: stats_of(rows, stats_columns).to_string() })
+}
+
+fn stats_of(rows: &RecordBatch, columns: &[String]) -> Value {
+    let (mut min_values, mut max_values, mut null_count) = (Map::new(), Map::new(), Map::new());
+    for column in columns {
+        let Some(values) = rows.column_by_name(column) else { continue };
+        null_count.insert(column.clone(), values.null_count().into());
+        let bounds = stats::bounds(values);
+        min_values.extend(bounds.min.map(|min| (column.clone(), min)));
+        max_values.extend(bounds.max.map(|max| (column.clone(), max)));
+    }
+    json!({
+        "numRecords": rows.num_rows(),
+        "minValues": min_values,
+        "maxValues": max_values,
+        "nullCount": null_count,
+    })
+}
+
+/// The fields named in `columns` (all of them when `None`), in that order; a name the schema lacks becomes a column of
+/// nulls without a type.
+pub fn pick(schema: &SchemaRef, columns: Option<&[&str]>) -> SchemaRef {
+    let Some(columns) = columns else { return Arc::clone(schema) };
+    let field = |name: &&str| {
+        let missing = || Field::new(*name, DataType::Null, true);
+        schema.field_with_name(name).cloned().unwrap_or_else(|_| missing())
+    };
+    Arc::new(Schema::new(columns.iter().map(field).collect::<Vec<_>>()))
+}
+
+/// The schema of a Parquet file.
+///
+/// # Errors
+/// Corrupt when the bytes are no Parquet file.
+pub fn schema_of(bytes: &Bytes) -> Result<SchemaRef> {
+    let metadata = ArrowReaderMetadata::load(bytes, ArrowReaderOptions::new())
+        .context(ErrorKind::Corrupt, "read the footer of a Parquet file")?;
+    Ok(Arc::clone(metadata.schema()))
+}
+
+/// The rows of a Parquet file, with exactly the columns of `wanted`: what the file has in another type is cast, what
+/// it lacks is null.
+///
+/// # Errors
+/// Corrupt when the bytes are no Parquet file or a column cannot be cast.
+pub fn decode(bytes: Bytes, wanted: &SchemaRef) -> Result<RecordBatch> {
+    let unreadable = "read a Parquet file";
+    let builder = ParquetRecordBatchReaderBuilder::try_new(bytes).context(ErrorKind::Corrupt, unreadable)?;
+    let rows = usize::try_from(builder.metadata().file_metadata().num_rows()).unwrap_or(0);
+    let names = wanted.fields().iter().map(|field| field.name().as_str());
+    let mask = ProjectionMask::columns(
+        builder.parquet_schema(),
+        names.filter(|name| builder.schema().column_with_name(name).is_some()),
+    );
+    let reader = builder.with_projection(mask).with_batch_size(rows.clamp(1, ROW_GROUP_ROWS)).build();
+    let reader = reader.context(ErrorKind::Corrupt, unreadable)?;
+    let mut batches = Vec::new();
+    for batch in reader {
+        batches.push(conform(&batch.context(ErrorKind::Corrupt, unreadable)?, wanted)?);
+    }
+    concat_batches(wanted, &batches).context(ErrorKind::Corrupt, unreadable)
+}
+
+/// The same rows with exactly the columns of `wanted`: cast where the type differs, null where one is missing.
+///
+/// # Errors
+/// Corrupt when a value cannot be cast.
+pub fn conform(rows: &RecordBatch, wanted: &SchemaRef) -> Result<RecordBatch> {
+    let mut columns = Vec::with_capacity(wanted.fields().len());
+    for field in wanted.fields() {
+        columns.push(match rows.column_by_name(field.name()) {
+            None => new_null_array(field.data_type(), rows.num_rows()),
+            Some(values) if values.data_type() == field.data_type() => Arc::clone(values),
+            Some(values) => cast(values, field.data_type()).context(
+                ErrorKind::Corrupt,
+                format!("column {} is {} where {} was expected", field.name(), values.data_type(), field.data_type()),
+            )?,
+        });
+    }
+    let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
+    RecordBatch::try_new_with_options(Arc::clone(wanted), columns, &options)
+        .context(ErrorKind::Corrupt, "rows do not fit their schema")
+}
+
+/// The rows of a table's data file, with exactly the columns of `wanted`.
+///
+/// # Errors
+/// Corrupt when the file is gone or no Parquet; else as the store.
+pub async fn read_file(storage: &Storage, table: &Path, file: &DataFile, wanted: SchemaRef) -> Result<RecordBatch> {
+    let location = file.location(table)?;
+    let bytes = storage.get(&location).await?;
+    let bytes = bytes.ok_or_else(|| Error::corrupt(format!("{location} is gone; it is named in the table's log")))?;
+    let decoding = tokio::task::spawn_blocking(move || decode(bytes, &wanted));
+    let decoded = decoding.await.context(ErrorKind::Unavailable, "read a Parquet file")?;
+    decoded.map_err(|error| error.during(location))
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{ArrayRef, AsArray, Int32Array, Int64Array, StringArray, TimestampMicrosecondArray};
+    use arrow::datatypes::{Int64Type, TimeUnit};
+
+    use super::*;
+
+    fn rows() -> RecordBatch {
+        let columns: Vec<(&str, ArrayRef)> = vec![
+            ("id", Arc::new(Int64Array::from(vec![Some(3), None, Some(1)]))),
+            ("text", Arc::new(StringArray::from(vec![Some("b"), Some("a"), None]))),
+            ("at", Arc::new(TimestampMicrosecondArray::from(vec![5, 6, 7]).with_timezone("UTC"))),
+        ];
+        RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(name, values)| (name, values, true)))
+            .unwrap()
+    }
+
+    #[test]
+    fn bytes_that_are_no_parquet_are_corrupt() {
+        let schema = rows().schema();
+        for bytes in [Bytes::new(), Bytes::from_static(b"PAR1"), Bytes::from(vec![0; 100])] {
+            assert_eq!(decode(bytes.clone(), &schema).unwrap_err().kind(), ErrorKind::Corrupt);
+            assert_eq!(schema_of(&bytes).unwrap_err().kind(), ErrorKind::Corrupt);
+        }
+    }
+
+    #[test]
+    fn rows_survive_with_their_types() {
+        let encoded = encode(&rows(), &[]).unwrap();
+        assert_eq!(decode(encoded.bytes.clone(), &rows().schema()).unwrap(), rows());
+        assert_eq!(schema_of(&encoded.bytes).unwrap().fields(), rows().schema().fields());
+    }
+
+    #[test]
+    fn statistics_name_only_the_columns_asked_for() {
+        let columns = ["id".to_owned(), "at".to_owned(), "absent".to_owned()];
+        let stats: Value = serde_json::from_str(&encode(&rows(), &columns).unwrap().stats).unwrap();
+        let expected = json!({
+            "numRecords": 3,
+            "minValues": { "id": 1, "at": "1970-01-01T00:00:00.000Z" },
+            "maxValues": { "id": 3, "at": "1970-01-01T00:00:00.001Z" },
+            "nullCount": { "id": 1, "at": 0 },
+        });
+        assert_eq!(stats, expected);
+    }
+
+    #[test]
+    fn a_column_the_file_lacks_is_null_and_one_of_another_type_is_cast() {
+        let file: Vec<(&str, ArrayRef)> = vec![("n", Arc::new(Int32Array::from(vec![1, 2])))];
+        let encoded = encode(&RecordBatch::try_from_iter(file).unwrap(), &[]).unwrap();
+        let instant = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
+        let wanted =
+            Arc::new(Schema::new(vec![Field::new("late", instant, true), Field::new("n", DataType::Int64, true)]));
+        let decoded = decode(encoded.bytes.clone(), &wanted).unwrap();
+        assert_eq!(decoded.column(0).null_count(), 2);
+        assert_eq!(decoded.column(1).as_primitive::<Int64Type>().values(), &[1, 2]);
+        // No column at all still says how many rows there are.
+        assert_eq!(decode(encoded.bytes, &pick(&wanted, Some(&[]))).unwrap().num_rows(), 2);
+    }
+
+    #[test]
+    fn more_rows_than_a_row_group_come_back_in_order() {
+        let count = i64::try_from(ROW_GROUP_ROWS * 2 + 1).unwrap();
+        let rows =
+            RecordBatch::try_from_iter([("n", Arc::new(Int64Array::from_iter_values(0..count)) as ArrayRef)]).unwrap();
+        let decoded = decode(encode(&rows, &[]).unwrap().bytes, &rows.schema()).unwrap();
+        assert_eq!(decoded, rows);
+    }
+
+    #[test]
+    fn no_rows_is_a_file_too() {
+        let none = RecordBatch::new_empty(rows().schema());
+        assert_eq!(decode(encode(&none, &[]).unwrap().bytes, &none.schema()).unwrap(), none);
+    }
+}

@@ -1,0 +1,73 @@
+//! The floors hold: a module uses only floors below its own.
+
+use std::path::Path;
+
+const FLOORS: [&[&str]; 9] = [
+    &["clock", "error"],
+    // On the ground floor as well; its constructors return our error.
+    &["id"],
+    &["settings", "telemetry", "retry", "shutdown", "admission", "hint"],
+    &["storage", "schema", "pipeline"],
+    &["table", "llm", "telegram"],
+    &["stage"],
+    &["receive", "console"],
+    &["app", "demo"],
+    &["command", "main", "lib"],
+];
+
+fn floor_of(module: &str) -> usize {
+    FLOORS.iter().position(|floor| floor.contains(&module)).unwrap_or_else(|| panic!("{module} has no floor"))
+}
+
+fn sources(folder: &Path, found: &mut Vec<std::path::PathBuf>) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            sources(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+}
+
+/// The modules that a file names with `crate::`, in `use` lines and in paths.
+fn named(text: &str) -> Vec<String> {
+    let module = |rest: &str| rest.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect();
+    text.split("crate::").skip(1).map(module).collect()
+}
+
+#[test]
+fn a_module_uses_only_floors_below_its_own() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = Vec::new();
+    sources(&root, &mut files);
+    assert!(files.len() > 50, "the sources were not found");
+    let mut broken = Vec::new();
+    for file in files {
+        let relative = file.strip_prefix(&root).unwrap();
+        let first = relative.components().next().unwrap().as_os_str().to_str().unwrap();
+        let module = first.trim_end_matches(".rs");
+        let text = std::fs::read_to_string(&file).unwrap();
+        for used in named(&text) {
+            if used != module && floor_of(&used) >= floor_of(module) {
+                broken.push(format!("{}: {module} uses {used}", relative.display()));
+            }
+            let stage = relative.components().nth(1).and_then(|part| part.as_os_str().to_str()).unwrap_or_default();
+            for other in ["bronze", "silver", "reply"] {
+                if module == "stage" && ["bronze", "silver", "reply"].contains(&stage) && stage != other {
+                    assert!(!text.contains(&format!("crate::stage::{other}")), "{} uses {other}", relative.display());
+                }
+            }
+        }
+    }
+    assert!(broken.is_empty(), "{}", broken.join("\n"));
+}
+
+#[test]
+fn every_file_says_why_it_exists() {
+    let mut files = Vec::new();
+    sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut files);
+    for file in files {
+        assert!(std::fs::read_to_string(&file).unwrap().starts_with("//!"), "{}", file.display());
+    }
+}

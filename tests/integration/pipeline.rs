@@ -1,0 +1,161 @@
+//! Messages through the real binary, from the webhook to the reply.
+
+use serde_json::json;
+
+use crate::support::{SECRET, TestApp, rows};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_becomes_raw_json_a_bronze_row_an_answer_a_silver_row_and_a_reply() {
+    let app = TestApp::new().await;
+    let running = app.serve().await;
+    let update_id = app.telegram.user_sends(77, "What is a lakehouse?");
+    app.wait_for_sent(1).await;
+
+    let sent = app.telegram.sent();
+    assert_eq!(sent[0].chat_id, 77);
+    assert!(sent[0].text.contains("What is a lakehouse?"), "{}", sent[0].text);
+    app.wait_for_status(|status| rows(status, 2) == 1).await;
+    assert_eq!(running.terminate().await, Some(0));
+
+    let raw = app.stdout(&["query", "select payload, _source_file, _source_row from bronze", "--format", "json"]).await;
+    let row: serde_json::Value = serde_json::from_str(raw.trim()).unwrap();
+    let landed = std::fs::read_to_string(app.data().join(row["_source_file"].as_str().unwrap())).unwrap();
+    assert_eq!(landed.trim_end(), row["payload"].as_str().unwrap());
+    assert_eq!(row["_source_row"], 1);
+
+    let joined = app
+        .stdout(&[
+            "query",
+            "select s.status, s.user_message, r.status as reply, r.telegram_message_id, b._trace_id = r.trace_id as traced
+             from bronze b join silver s using (bot_id, update_id) join replies r using (bot_id, update_id)",
+            "--format",
+            "json",
+        ])
+        .await;
+    let joined: serde_json::Value = serde_json::from_str(joined.trim()).unwrap();
+    assert_eq!(joined["status"], "answered");
+    assert_eq!(joined["user_message"], "What is a lakehouse?");
+    assert_eq!(joined["reply"], "sent");
+    assert_eq!(joined["traced"], true);
+    assert_eq!(joined["telegram_message_id"], sent[0].message_id);
+    assert!(update_id > 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_later_question_brings_the_turns_before_it_across_a_restart() {
+    let app = TestApp::new().await;
+    let running = app.serve().await;
+    app.telegram.user_sends(5, "first");
+    app.wait_for_sent(1).await;
+    app.wait_for_status(|status| rows(status, 2) == 1).await;
+    running.terminate().await;
+    let running = app.serve().await;
+    app.telegram.user_sends(5, "second");
+    app.wait_for_sent(2).await;
+    let requests = app.model.requests();
+    let last: Vec<String> = requests.last().unwrap().messages.iter().map(|message| message.content.clone()).collect();
+    assert!(last.iter().any(|content| content == "first"), "{last:?}");
+    assert_eq!(last.last().unwrap(), "second");
+    running.terminate().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_kind_of_update_is_landed_and_becomes_a_row_of_both_tables() {
+    let app = TestApp::new().await;
+    let running = app.serve().await;
+    let kinds = lakegram::telegram::update::UPDATE_KINDS;
+    for (number, kind) in kinds.iter().enumerate() {
+        let file = format!("{}/tests/fixtures/updates/{kind}.json", env!("CARGO_MANIFEST_DIR"));
+        let mut update: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap();
+        update["update_id"] = json!(1_000 + number);
+        app.telegram.push_update(update);
+    }
+    app.telegram.push_update(json!({"update_id": 2_000, "brand_new_kind": {"from": {"id": 1}}}));
+    let total = kinds.len() as i64 + 1;
+    app.wait_for_status(|status| rows(status, 0) == total && rows(status, 1) == total).await;
+    let listed =
+        app.stdout(&["query", "select update_type from bronze where update_type is not null", "--format", "csv"]).await;
+    for kind in kinds.iter().chain(&["brand_new_kind"]) {
+        assert!(listed.lines().any(|line| line == *kind), "{kind} has no row");
+    }
+    running.terminate().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redelivery_makes_no_second_row_or_answer() {
+    let app = TestApp::new().await;
+    let running = app.serve().await;
+    let update_id = app.telegram.user_sends(9, "only once");
+    app.wait_for_sent(1).await;
+    // To the same lane, to another receiver's lane, and across a restart.
+    app.telegram.redeliver(update_id).await.unwrap();
+    let other = app.start(&["serve", "--set", "receive.lane=other"]).await;
+    app.telegram.redeliver_to(&format!("{}/telegram-webhook", other.url), update_id).await.unwrap();
+    running.terminate().await;
+    let running = app.serve().await;
+    app.telegram.redeliver(update_id).await.unwrap();
+    let marker = app.telegram.user_sends(10, "marker");
+    app.wait_for_sent(2).await;
+    let status = app.wait_for_status(|status| rows(status, 2) == 2).await;
+    assert_eq!((rows(&status, 0), rows(&status, 1)), (2, 2), "{status:#}");
+    assert!(app.telegram.sent().iter().filter(|message| message.chat_id == 9).count() == 1);
+    assert_ne!(marker, update_id);
+    other.terminate().await;
+    running.terminate().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_secret_lands_nothing_and_odd_bodies_are_kept() {
+    let app = TestApp::new().await;
+    let running = app.serve().await;
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let post = |secret: &str, body: &[u8]| {
+        let request = client.post(format!("{}/telegram-webhook", running.url)).body(body.to_vec());
+        request.header("X-Telegram-Bot-Api-Secret-Token", secret).send()
+    };
+    assert_eq!(post("wrong", br#"{"update_id": 1}"#).await.unwrap().status(), 401);
+    assert_eq!(post(SECRET, b"not json").await.unwrap().status(), 200);
+    assert_eq!(post(SECRET, b"\xff\xfe").await.unwrap().status(), 200);
+    assert_eq!(post(SECRET, b"{\"update_id\": 3,\n\"message\": {}}").await.unwrap().status(), 200);
+    let get = client.get(format!("{}/telegram-webhook", running.url)).send().await.unwrap();
+    assert_eq!(get.status(), 405);
+    assert_eq!(client.post(format!("{}/elsewhere", running.url)).send().await.unwrap().status(), 404);
+    app.wait_for_status(|status| rows(status, 0) == 3 && rows(status, 1) == 1).await;
+    let corrupt = app
+        .stdout(&["query", "select count(*) as n from bronze where _corrupt_record is not null", "--format", "json"])
+        .await;
+    assert_eq!(corrupt.trim(), r#"{"n":2}"#);
+    running.terminate().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_processes_on_one_pipeline_keep_the_tables_right() {
+    let app = TestApp::new().await;
+    let first = app.serve().await;
+    let second = app.start(&["serve", "--set", "receive.lane=second"]).await;
+    for number in 0..40 {
+        app.telegram.user_sends(100 + number % 20, &format!("message {number}"));
+    }
+    app.wait_for_sent(40).await;
+    let status = app.wait_for_status(|status| rows(status, 2) == 40).await;
+    assert_eq!((rows(&status, 0), rows(&status, 1)), (40, 40), "{status:#}");
+    assert_eq!(status["tables"][2]["by_status"], json!({"sent": 40}));
+    assert_eq!(app.telegram.sent().len(), 40);
+    second.terminate().await;
+    first.terminate().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_answer_comes_in_parts_and_in_order() {
+    let app = TestApp::new().await;
+    app.model.answer_with(&"All work and no play makes Jack a dull boy. ".repeat(150));
+    let running = app.serve().await;
+    app.telegram.user_sends(3, "tell me more");
+    app.wait_for_sent(2).await;
+    let status = app.wait_for_status(|status| rows(status, 2) == 2).await;
+    assert_eq!(status["tables"][2]["by_status"], json!({"sent": 2}));
+    let sent = app.telegram.sent();
+    assert!(sent.iter().all(|message| message.text.encode_utf16().count() <= 4_096));
+    assert!(sent[0].message_id < sent[1].message_id);
+    running.terminate().await;
+}

@@ -1,0 +1,216 @@
+//! `TestApp`: the real binary with its own data folder, a Bot API stand-in and a model stand-in.
+#![allow(clippy::disallowed_methods)]
+
+pub(crate) mod readers;
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use lakegram::demo::model::{ModelStandIn, ModelStandInOptions};
+use lakegram::demo::telegram::{Options, TelegramStandIn};
+
+/// Longer than anything a test waits for on a busy machine.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
+pub(crate) const SECRET: &str = "integration-secret";
+
+/// A world for one test. Everything in it stops when it is dropped.
+pub(crate) struct TestApp {
+    pub telegram: TelegramStandIn,
+    pub model: ModelStandIn,
+    folder: tempfile::TempDir,
+    arguments: Vec<String>,
+    variables: Vec<(String, String)>,
+}
+
+/// A running `lakegram`.
+pub(crate) struct Running {
+    child: Child,
+    /// Taken in to the end, so that the program never blocks on its log.
+    _lines: mpsc::Receiver<String>,
+    pub url: String,
+    pub console: String,
+}
+
+impl TestApp {
+    pub(crate) async fn new() -> Self {
+        let options = Options { first_retry_delay: Duration::from_millis(200), ..Options::default() };
+        Self::with_telegram(options).await
+    }
+
+    pub(crate) async fn with_telegram(options: Options) -> Self {
+        Self {
+            telegram: TelegramStandIn::start(options).await.unwrap(),
+            model: ModelStandIn::start(ModelStandInOptions::default()).await.unwrap(),
+            folder: tempfile::tempdir().unwrap(),
+            arguments: Vec::new(),
+            variables: Vec::new(),
+        }
+    }
+
+    /// Sets a key of the pipeline file for every command.
+    pub(crate) fn set(mut self, pair: &str) -> Self {
+        self.arguments.extend(["--set".to_owned(), pair.to_owned()]);
+        self
+    }
+
+    /// Sets or replaces a variable for every command.
+    pub(crate) fn variable(mut self, name: &str, value: &str) -> Self {
+        self.variables.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    pub(crate) fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// A command of the real binary in this world.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_lakegram"));
+        command.args(arguments).args(&self.arguments).current_dir(self.folder.path()).env_clear();
+        command
+            .env("HOSTNAME", "test-lane")
+            .env("LAKEGRAM_DATA", self.data())
+            .env("LAKEGRAM_LISTEN", "127.0.0.1:0")
+            .env("LAKEGRAM_CONSOLE", "127.0.0.1:0")
+            .env("TELEGRAM_API_URL", self.telegram.api_url())
+            .env("TELEGRAM_BOT_TOKEN", self.telegram.token())
+            .env("TELEGRAM_WEBHOOK_SECRET", SECRET)
+            .env("LLM_BASE_URL", self.model.base_url())
+            .env("RUST_LOG", "info");
+        for (name, value) in &self.variables {
+            command.env(name, value);
+        }
+        command
+    }
+
+    /// Runs a command to its end.
+    pub(crate) async fn run(&self, arguments: &[&str]) -> Output {
+        let mut command = self.command(arguments);
+        tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap()
+    }
+
+    /// Runs a command to its end and returns its standard output; fails when it does.
+    pub(crate) async fn stdout(&self, arguments: &[&str]) -> String {
+        let output = self.run(arguments).await;
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Starts `serve` and points Telegram's webhook at it.
+    pub(crate) async fn serve(&self) -> Running {
+        let running = self.start(&["serve"]).await;
+        self.set_webhook(&running).await;
+        running
+    }
+
+    pub(crate) async fn set_webhook(&self, running: &Running) {
+        let mut command = self.command(&["webhook", "set", &running.url]);
+        let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    /// Starts a long-running command and waits until it listens.
+    pub(crate) async fn start(&self, arguments: &[&str]) -> Running {
+        self.try_start(arguments).await.unwrap_or_else(|lines| panic!("it did not start: {}", lines.join("\n")))
+    }
+
+    pub(crate) async fn try_start(&self, arguments: &[&str]) -> Result<Running, Vec<String>> {
+        let mut command = self.command(arguments);
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let stderr = BufReader::new(child.stderr.take().unwrap());
+        let (sender, lines) = mpsc::channel();
+        std::thread::spawn(move || {
+            for line in stderr.lines().map_while(Result::ok) {
+                if std::env::var_os("LAKEGRAM_TEST_LOG").is_some() {
+                    eprintln!("| {line}");
+                }
+                if sender.send(line).is_err() {
+                    // Go on reading, so that the program never blocks on its log.
+                    continue;
+                }
+            }
+        });
+        let polls = arguments[0] == "poll";
+        let started = tokio::task::spawn_blocking(move || {
+            let (mut url, mut console, mut seen) = (polls.then(String::new), None, Vec::new());
+            while url.is_none() || console.is_none() {
+                let Ok(line) = lines.recv_timeout(PATIENCE) else { break };
+                if let Some((_, address)) = line.split_once("listening on ") {
+                    url = Some(address.trim().to_owned());
+                }
+                if let Some((_, address)) = line.split_once("console on ") {
+                    console = Some(address.trim().to_owned());
+                }
+                seen.push(line);
+            }
+            (url, console, lines, seen)
+        });
+        match started.await.unwrap() {
+            (Some(url), Some(console), lines, _) => Ok(Running { child, _lines: lines, url, console }),
+            (.., seen) => {
+                child.kill().unwrap();
+                child.wait().unwrap();
+                Err(seen)
+            }
+        }
+    }
+
+    /// Waits until the bot has sent `count` messages.
+    pub(crate) async fn wait_for_sent(&self, count: usize) {
+        let arrived = self.telegram.wait_for(|ledger| ledger.sent().count() >= count, PATIENCE).await;
+        assert!(arrived, "{} of {count} replies after {PATIENCE:?}", self.telegram.sent().len());
+    }
+
+    /// What the foreign readers find in the tables.
+    pub(crate) async fn tables(&self) -> serde_json::Value {
+        readers::read(&self.data()).await
+    }
+
+    /// Waits until the tables satisfy a condition, as the binary's own `status` reports them.
+    pub(crate) async fn wait_for_status(&self, condition: impl Fn(&serde_json::Value) -> bool) -> serde_json::Value {
+        let deadline = std::time::Instant::now() + PATIENCE;
+        loop {
+            let status: serde_json::Value = serde_json::from_str(&self.stdout(&["status", "--json"]).await).unwrap();
+            if condition(&status[0]) {
+                return status[0].clone();
+            }
+            assert!(std::time::Instant::now() < deadline, "never came: {status:#}");
+        }
+    }
+}
+
+/// The rows of a table in the JSON of `status`.
+pub(crate) fn rows(status: &serde_json::Value, table: usize) -> i64 {
+    status["tables"][table]["rows"].as_i64().unwrap_or(0)
+}
+
+impl Running {
+    /// Ends it as a power cut would.
+    pub(crate) fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Ends it as an operator would, and returns its exit code.
+    pub(crate) async fn terminate(mut self) -> Option<i32> {
+        let pid = self.child.id().to_string();
+        Command::new("kill").args(["-TERM", &pid]).status().unwrap();
+        let status = tokio::task::spawn_blocking(move || self.child.wait().unwrap());
+        tokio::time::timeout(PATIENCE, status).await.unwrap().unwrap().code()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Already gone after `kill`; a test that failed leaves nothing behind either way.
+        let _gone = self.child.kill();
+        let _reaped = self.child.wait();
+    }
+}

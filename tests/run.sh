@@ -1,0 +1,42 @@
+#!/usr/bin/env bash
+# All checks and tests: format, lints, unit, integration and doc tests, and the foreign readers.
+# Needs Rust and Python 3; installs the rest itself, into ~/.cache/lakegram.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+cache="${XDG_CACHE_HOME:-$HOME/.cache}/lakegram"
+export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$cache/target}"
+mkdir -p "$cache"
+
+step() { printf '\n==> %s\n' "$*"; }
+
+step "Python readers (deltalake, Polars; PySpark where it can be had)"
+venv="$cache/venv-$(cat tests/readers/requirements*.txt | sha256sum | cut -c1-12)"
+if [ ! -x "$venv/bin/python" ] || [ ! -e "$venv/ready" ]; then
+    rm -rf "$venv"
+    python3 -m venv "$venv"
+    "$venv/bin/pip" install --quiet -r tests/readers/requirements.txt
+    "$venv/bin/pip" install --quiet -r tests/readers/requirements-spark.txt || echo "PySpark could not be installed"
+    touch "$venv/ready"
+fi
+export LAKEGRAM_TEST_PYTHON="$venv/bin/python"
+
+step "format"
+cargo fmt --check
+
+step "lints"
+cargo clippy --quiet --all-targets -- -D warnings
+
+step "unit and integration tests"
+cargo test --quiet --lib --bins --test integration
+
+step "doc tests"
+cargo test --quiet --doc
+
+step "Spark"
+# A group of its own: it needs Java and the jars of Delta, which not every machine can have.
+if "$LAKEGRAM_TEST_PYTHON" tests/readers/spark.py --probe; then
+    cargo test --quiet --test integration -- --ignored spark
+else
+    printf '\nSKIPPED: the Spark group did not run (no Java, no PySpark or no Delta jars here). It has not passed.\n\n'
+fi
