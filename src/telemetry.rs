@@ -1,7 +1,9 @@
 //! What a running process tells about itself: logs, Prometheus metrics, and a feed of the hops of single updates.
 
+use std::any::Any;
+use std::collections::HashMap;
 use std::io::IsTerminal;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use prometheus::{Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
 use tokio::sync::broadcast;
@@ -64,6 +66,8 @@ pub struct Hop {
 #[derive(Clone, Debug)]
 pub struct Telemetry {
     registry: Registry,
+    /// What was made, by name, so that two pipelines share a metric.
+    known: Arc<Mutex<HashMap<String, Box<dyn Any + Send + Sync>>>>,
     feed: broadcast::Sender<Arc<Hop>>,
 }
 
@@ -76,7 +80,7 @@ impl Default for Telemetry {
 impl Telemetry {
     /// An empty registry and a feed without watchers.
     pub fn new() -> Self {
-        Self { registry: Registry::new(), feed: broadcast::Sender::new(FEED_LIMIT) }
+        Self { registry: Registry::new(), known: Arc::default(), feed: broadcast::Sender::new(FEED_LIMIT) }
     }
 
     /// Tells a hop to whoever watches; makes it only when somebody does.
@@ -122,14 +126,23 @@ impl Telemetry {
         String::from_utf8(text).unwrap_or_default()
     }
 
-    /// Registers what was made. Names are constants of this crate, so a failure is a slip that tests catch; in
-    /// production the metric is simply not shown.
-    fn registered<M: prometheus::core::Collector + Clone + 'static>(&self, made: prometheus::Result<M>) -> M {
+    /// Registers what was made, or returns the one of this name that is there. Names are constants of this crate, so
+    /// a failure is a slip that tests catch.
+    fn registered<M>(&self, made: prometheus::Result<M>) -> M
+    where
+        M: prometheus::core::Collector + Clone + Send + Sync + 'static,
+    {
         #[allow(clippy::expect_used)]
         let metric = made.expect("metric names and labels are valid constants");
-        if let Err(error) = self.registry.register(Box::new(metric.clone())) {
-            tracing::debug!(%error, "metric registered twice");
+        let name = metric.desc().first().map(|desc| desc.fq_name.clone()).unwrap_or_default();
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(there) = known.get(&name).and_then(|there| there.downcast_ref::<M>()) {
+            return there.clone();
         }
+        if let Err(error) = self.registry.register(Box::new(metric.clone())) {
+            tracing::warn!(%error, name, "a metric is not shown");
+        }
+        known.insert(name, Box::new(metric.clone()));
         metric
     }
 }
@@ -143,6 +156,14 @@ mod tests {
         let telemetry = Telemetry::new();
         telemetry.counter("lakegram_receive_updates_total", "updates").inc_by(3);
         assert!(telemetry.render().contains("lakegram_receive_updates_total 3"));
+    }
+
+    #[test]
+    fn a_metric_made_twice_is_one() {
+        let telemetry = Telemetry::new();
+        telemetry.counter("lakegram_receive_updates_total", "updates").inc();
+        telemetry.counter("lakegram_receive_updates_total", "updates").inc();
+        assert!(telemetry.render().contains("lakegram_receive_updates_total 2"));
     }
 
     #[test]

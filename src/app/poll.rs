@@ -1,6 +1,7 @@
 //! Pulling with getUpdates instead of a webhook: what is pulled is landed before Telegram is told to forget it.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
@@ -28,14 +29,16 @@ impl App {
     pub async fn poll(self, console: TcpListener, stop: CancellationToken) -> Result<()> {
         let mut tasks = TaskGroup::new(stop.clone());
         let roles: BTreeSet<Role> = Role::all();
+        let mut lanes = Vec::new();
         for pipeline in &self.pipelines {
             let (hinter, hints) = key_hints();
             let writer = self.start_lane(pipeline, hinter, &mut tasks).await?;
             self.start_stages(pipeline, &roles, hints, &mut tasks).await?;
+            lanes.push(writer.readiness());
             let puller = Puller { bot: self.bot_client(pipeline)?, writer, clock: self.clock.clone() };
             tasks.spawn("poll", puller.run(stop.clone()));
         }
-        self.start_console(console, std::sync::Arc::new(|| Ok(())), &mut tasks, &stop)?;
+        self.start_console(console, Arc::new(move || lanes.iter().try_for_each(|ready| ready())), &mut tasks, &stop)?;
         tasks.spawn("maintain", self.clone().maintain_always(stop.clone()));
         tasks.wait(&self.clock, DRAIN).await
     }

@@ -14,8 +14,8 @@ use crate::table::maintain::{MaintainOptions, MaintainSummary, maintain};
 
 /// How often the service looks after its tables.
 const ROUND: Duration = Duration::from_secs(60);
-/// How often it looks for data files that no version needs.
-const VACUUM_EVERY: Duration = Duration::from_secs(86_400);
+/// How often it cleans logs and looks for data files that no version needs.
+const CLEAN_EVERY: Duration = Duration::from_secs(86_400);
 
 /// What maintenance did to one table.
 #[derive(Clone, Debug)]
@@ -58,17 +58,17 @@ impl App {
     /// # Errors
     /// Only when the disk fails.
     pub(super) async fn maintain_always(self, stop: CancellationToken) -> Result<()> {
-        let (mut heads, mut vacuumed_at) = (BTreeMap::new(), self.clock.monotonic());
+        let (mut heads, mut cleaned_at) = (BTreeMap::new(), self.clock.monotonic());
         loop {
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
                 () = self.clock.sleep(ROUND) => {}
             }
-            let vacuum = self.clock.monotonic().saturating_sub(vacuumed_at) >= VACUUM_EVERY;
-            if vacuum {
-                vacuumed_at = self.clock.monotonic();
+            let clean = self.clock.monotonic().saturating_sub(cleaned_at) >= CLEAN_EVERY;
+            if clean {
+                cleaned_at = self.clock.monotonic();
             }
-            match self.maintain_moved(&mut heads, vacuum, &stop).await {
+            match self.maintain_moved(&mut heads, clean, &stop).await {
                 Ok(()) => {}
                 Err(error) if error.kind() == ErrorKind::Fatal => return Err(error),
                 Err(error) => tracing::warn!(%error, "maintenance failed; trying again in a minute"),
@@ -80,7 +80,7 @@ impl App {
     async fn maintain_moved(
         &self,
         heads: &mut BTreeMap<Path, i64>,
-        vacuum: bool,
+        clean: bool,
         stop: &CancellationToken,
     ) -> Result<()> {
         for pipeline in &self.pipelines {
@@ -88,11 +88,11 @@ impl App {
             for (index, table) in tables.iter().enumerate() {
                 if let Some(version) = heads.get(&table.path) {
                     let next = StorageKey::Commit { table: table.path.clone(), version: version + 1 };
-                    if !vacuum && self.storage.head(&next.path()).await?.is_none() {
+                    if !clean && self.storage.head(&next.path()).await?.is_none() {
                         continue;
                     }
                 }
-                let options = MaintainOptions { vacuum, ..MaintainOptions::default() };
+                let options = MaintainOptions { clean, ..MaintainOptions::default() };
                 let done = self.maintain_table(table, tables.get(index + 1), &options, stop).await?;
                 tracing::debug!(table = %table.path, ?done, "maintained");
                 if let Some(opened) = LakeTable::open_existing(&self.storage, &table.path, &self.clock).await? {

@@ -1,11 +1,14 @@
 //! From an HTTP body to a line of a segment: only what carried the right secret can become one.
 
+use axum::body::Body;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use bytes::Bytes;
+use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
+
+use super::intake::{Admitted, Intake};
 
 /// The header that Telegram sends the secret in (<https://core.telegram.org/bots/api#setwebhook>).
 pub const SECRET_HEADER: &str = "x-telegram-bot-api-secret-token";
@@ -22,19 +25,33 @@ impl std::fmt::Debug for Secrets {
     }
 }
 
-/// Proof that a request carried the right secret.
+/// Proof that a request carried the right secret. Only [`Secrets::verify`] makes one.
 #[derive(Debug)]
 pub(super) struct Authentic(());
 
-/// A body that is let in. Nothing else can be landed.
-#[derive(Clone, Debug)]
+/// A body that is let in, with its share of the budget. Nothing else can be landed.
+#[derive(Debug)]
 pub struct VerifiedBody {
-    bytes: Bytes,
+    bytes: Vec<u8>,
+    admitted: Admitted,
+}
+
+/// Why a body was not taken in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// It is larger than the pipeline allows.
+    TooLarge,
+    /// Too many bytes wait to be landed.
+    Full,
+    /// The connection broke, or what came is no HTTP.
+    Broken,
 }
 
 impl Secrets {
+    /// An empty secret would let everybody in who sends an empty header, so it is none.
     pub(super) fn new(secrets: &[String]) -> Self {
-        Self { digests: secrets.iter().map(|secret| Sha256::digest(secret).into()).collect() }
+        let given = secrets.iter().filter(|secret| !secret.is_empty());
+        Self { digests: given.map(|secret| Sha256::digest(secret).into()).collect() }
     }
 
     /// Compares with every secret, whichever fits, so that time tells nothing.
@@ -46,30 +63,57 @@ impl Secrets {
 }
 
 impl VerifiedBody {
-    pub(super) fn of_request(bytes: Bytes, _proof: &Authentic) -> Self {
-        Self { bytes }
+    /// Reads a body of at most `limit_bytes`. Each chunk is admitted as it comes, so that many slow or large bodies
+    /// never hold more memory than the budget has.
+    pub(super) async fn read(
+        mut body: Body,
+        limit_bytes: usize,
+        intake: &Intake,
+        _proof: &Authentic,
+    ) -> Result<Self, Refusal> {
+        let mut admitted = intake.try_admit(0).ok_or(Refusal::Full)?;
+        let mut bytes = Vec::new();
+        while let Some(frame) = body.frame().await {
+            // Trailers carry nothing of the update.
+            let Ok(chunk) = frame.map_err(|_| Refusal::Broken)?.into_data() else { continue };
+            if chunk.len() > limit_bytes - bytes.len() {
+                return Err(Refusal::TooLarge);
+            }
+            if !intake.try_grow(&mut admitted, chunk.len()) {
+                return Err(Refusal::Full);
+            }
+            bytes.extend_from_slice(&chunk);
+        }
+        Ok(Self { bytes, admitted })
     }
 
-    /// An update that we fetched from Telegram ourselves.
-    pub(super) fn of_pull(bytes: Bytes) -> Self {
-        Self { bytes }
+    /// An update that we fetched from Telegram ourselves; `None` when too many bytes wait to be landed.
+    pub(super) fn of_pull(bytes: Vec<u8>, intake: &Intake) -> Option<Self> {
+        let admitted = intake.try_admit(bytes.len())?;
+        Some(Self { bytes, admitted })
     }
 
-    /// The line of a segment, with its line break. An object is kept byte for byte but for raw line breaks, which
-    /// become spaces; anything else is wrapped, so that the segment stays JSON lines.
-    pub(super) fn to_line(&self) -> Vec<u8> {
-        let text = std::str::from_utf8(&self.bytes).ok();
-        let is_object = text.is_some_and(|text| serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok())
-            && self.bytes.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{');
-        let mut line = if is_object { self.bytes.to_vec() } else { wrapped(&self.bytes).to_string().into_bytes() };
+    /// The line of a segment, with its line break, and the body's share of the budget. An object is kept byte for byte but for
+    /// raw line breaks, which become spaces; anything else is wrapped, so that the segment stays JSON lines.
+    pub(super) fn into_line(self) -> (Vec<u8>, Admitted) {
+        let mut line = match is_object(&self.bytes) {
+            true => self.bytes,
+            false => wrapped(&self.bytes).to_string().into_bytes(),
+        };
         for byte in &mut line {
             if matches!(*byte, b'\n' | b'\r') {
                 *byte = b' ';
             }
         }
         line.push(b'\n');
-        line
+        (line, self.admitted)
     }
+}
+
+fn is_object(bytes: &[u8]) -> bool {
+    let text = std::str::from_utf8(bytes).ok();
+    bytes.trim_ascii_start().first() == Some(&b'{')
+        && text.is_some_and(|text| serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok())
 }
 
 fn wrapped(bytes: &[u8]) -> Value {
@@ -81,17 +125,49 @@ fn wrapped(bytes: &[u8]) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+    use futures::stream;
+    use prometheus::IntGauge;
     use proptest::prelude::*;
 
     use super::*;
+    use crate::admission::Admission;
+
+    fn intake(limit_bytes: usize) -> Intake {
+        Intake::new(Admission::new(limit_bytes), IntGauge::new("bytes", "bytes").unwrap())
+    }
 
     fn line(bytes: &[u8]) -> String {
-        String::from_utf8(VerifiedBody::of_pull(Bytes::copy_from_slice(bytes)).to_line()).unwrap()
+        let body = VerifiedBody::of_pull(bytes.to_vec(), &intake(1_000)).unwrap();
+        String::from_utf8(body.into_line().0).unwrap()
+    }
+
+    async fn read(chunks: &[&'static str], limit_bytes: usize, intake: &Intake) -> Result<VerifiedBody, Refusal> {
+        let chunks: Vec<_> =
+            chunks.iter().map(|chunk| Ok::<_, std::io::Error>(Bytes::from_static(chunk.as_bytes()))).collect();
+        VerifiedBody::read(Body::from_stream(stream::iter(chunks)), limit_bytes, intake, &Authentic(())).await
+    }
+
+    #[tokio::test]
+    async fn a_body_is_bounded_by_its_limit_and_by_the_budget() {
+        let intake = intake(6);
+        assert_eq!(read(&["abc", "de"], 4, &intake).await.unwrap_err(), Refusal::TooLarge);
+        let first = read(&["ab", "cd"], 4, &intake).await.unwrap();
+        assert_eq!(read(&["ab", "c"], 4, &intake).await.unwrap_err(), Refusal::Full);
+        drop(first);
+        assert_eq!(read(&["ab", "c"], 4, &intake).await.unwrap().bytes, b"abc");
+    }
+
+    #[tokio::test]
+    async fn a_body_that_breaks_off_is_not_taken() {
+        let body = Body::from_stream(stream::iter([Ok(Bytes::from_static(b"{")), Err(std::io::Error::other("reset"))]));
+        let read = VerifiedBody::read(body, 10, &intake(10), &Authentic(())).await;
+        assert_eq!(read.unwrap_err(), Refusal::Broken);
     }
 
     #[test]
     fn an_object_is_kept_as_it_is_but_for_line_breaks() {
-        assert_eq!(line(b"{\"a\" : 1.0,\n \"b\":\"\\n\"}"), "{\"a\" : 1.0,  \"b\":\"\\n\"}\n");
+        assert_eq!(line(b"{\"a\" : 1.0,\r\n \"b\":\"\\n\"}"), "{\"a\" : 1.0,   \"b\":\"\\n\"}\n");
     }
 
     #[test]
@@ -99,6 +175,8 @@ mod tests {
         assert_eq!(line(b"hello\nworld"), "{\"_corrupt_record\":\"hello\\nworld\"}\n");
         assert_eq!(line(b""), "{\"_corrupt_record\":\"\"}\n");
         assert_eq!(line(b"[1]"), "{\"_corrupt_record\":\"[1]\"}\n");
+        assert_eq!(line(b"{} {}"), "{\"_corrupt_record\":\"{} {}\"}\n");
+        assert_eq!(line(b"{\"a\":\"\n\"}"), "{\"_corrupt_record\":\"{\\\"a\\\":\\\"\\n\\\"}\"}\n");
         assert_eq!(line(b"\xff"), "{\"_corrupt_record\":\"/w==\",\"_encoding\":\"base64\"}\n");
     }
 
@@ -109,11 +187,18 @@ mod tests {
         assert!(secrets.verify(Some(b"other")).is_none() && secrets.verify(None).is_none());
     }
 
+    #[test]
+    fn without_a_secret_nobody_is_let_in() {
+        for secrets in [Secrets::new(&[]), Secrets::new(&[String::new()])] {
+            assert!(secrets.verify(Some(b"")).is_none() && secrets.verify(None).is_none());
+        }
+    }
+
     proptest! {
         #[test]
         fn every_body_is_one_line_of_json(bytes in proptest::collection::vec(any::<u8>(), 0..100)) {
             let line = line(&bytes);
-            prop_assert_eq!(line.matches('\n').count(), 1);
+            prop_assert_eq!(line.matches(['\n', '\r']).count(), 1);
             prop_assert!(serde_json::from_str::<serde_json::Map<String, Value>>(&line).is_ok());
         }
     }

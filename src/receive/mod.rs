@@ -1,10 +1,14 @@
 //! The webhook edge: what is authentic is landed durably, then acknowledged.
 
 mod body;
+mod claim;
+mod intake;
 mod lane;
 mod server;
 #[cfg(test)]
 mod tests;
+mod webhook;
+mod writer;
 
 pub use self::body::{SECRET_HEADER, VerifiedBody};
 pub use self::lane::{Landing, LaneOptions, LaneWriter};

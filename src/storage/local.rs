@@ -184,6 +184,12 @@ pub(super) fn persist_failed(path: &FilePath, source: io::Error) -> object_store
     object_store::Error::Generic { store: STORE, source: Box::new(failed) }
 }
 
+/// What a put says when the disk did not persist it.
+#[cfg(test)]
+pub(crate) fn disk_failure() -> object_store::Error {
+    persist_failed(FilePath::new("object"), io::Error::other("input/output error"))
+}
+
 pub(super) fn told(path: &FilePath, error: io::Error) -> object_store::Error {
     let (path, source) = (path.display().to_string(), error);
     match source.kind() {

@@ -36,3 +36,5 @@ pub enum PutNew {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+pub(crate) use self::local::disk_failure;

@@ -8,7 +8,7 @@ use object_store::path::Path;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
-use super::log::{Action, Remove, parse_lines};
+use super::log::{Action, parse_lines};
 use crate::error::{Context, ErrorKind, Result};
 
 /// What a writer needs of a checkpoint.
@@ -16,9 +16,6 @@ const STATE: [&str; 3] = ["protocol", "metaData", "txn"];
 /// What the list of files needs on top.
 const FILES: [&str; 6] =
     ["add.path", "add.partitionValues", "add.size", "add.modificationTime", "add.dataChange", "add.stats"];
-
-/// What vacuum needs of it.
-const REMOVES: [&str; 3] = ["remove.path", "remove.deletionTimestamp", "remove.dataChange"];
 
 /// A checkpoint of one version, in `parts` files when it has more than one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,18 +83,6 @@ impl Newest {
 pub(crate) fn actions(bytes: Bytes, with_files: bool) -> Result<Vec<Action>> {
     let files: &[&str] = if with_files { &FILES } else { &[] };
     read(bytes, STATE.iter().chain(files).copied())
-}
-
-/// The files that one file of a checkpoint remembers as taken out.
-///
-/// # Errors
-/// As [`actions`].
-pub(crate) fn removes(bytes: Bytes) -> Result<Vec<Remove>> {
-    let actions = read(bytes, REMOVES.into_iter())?;
-    Ok(actions
-        .into_iter()
-        .filter_map(|action| if let Action::Remove(remove) = action { Some(remove) } else { None })
-        .collect())
 }
 
 fn read<'a>(bytes: Bytes, columns: impl Iterator<Item = &'a str>) -> Result<Vec<Action>> {

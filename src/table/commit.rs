@@ -206,6 +206,11 @@ impl LakeTable {
             match self.read_on().await {
                 Err(error) if is_transient(&error) && self.is_alive() && !self.stale => {
                     self.clock.sleep(backoff.next_delay()).await;
+                    // The machine may have slept through more than that; a head read now would look fresh, and the
+                    // file that was put for it may be gone.
+                    if !self.is_alive() {
+                        return Err(error);
+                    }
                 }
                 ended => return ended,
             }

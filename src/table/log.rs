@@ -270,14 +270,6 @@ impl Remove {
             size: Some(file.size_bytes),
         }
     }
-
-    /// Where the file stands below the storage's root.
-    ///
-    /// # Errors
-    /// Corrupt when the log names it by a URL or a path outside the table.
-    pub fn location(&self, table: &Path) -> Result<Path> {
-        location(&self.path, table)
-    }
 }
 
 impl DataFile {
@@ -286,17 +278,13 @@ impl DataFile {
     /// # Errors
     /// Corrupt when the log names it by a URL or a path outside the table.
     pub fn location(&self, table: &Path) -> Result<Path> {
-        location(&self.path, table)
+        let outside = || Error::corrupt(format!("the log of {table} names a file outside the table: {}", self.path));
+        if self.path.contains("://") || self.path.starts_with('/') {
+            return Err(outside());
+        }
+        let file = Path::from_url_path(&self.path).map_err(|error| outside().caused_by(error))?;
+        Ok(StorageKey::TableFile { table: table.clone(), file: file.to_string() }.path())
     }
-}
-
-fn location(path: &str, table: &Path) -> Result<Path> {
-    let outside = || Error::corrupt(format!("the log of {table} names a file outside the table: {path}"));
-    if path.contains("://") || path.starts_with('/') {
-        return Err(outside());
-    }
-    let file = Path::from_url_path(path).map_err(|error| outside().caused_by(error))?;
-    Ok(StorageKey::TableFile { table: table.clone(), file: file.to_string() }.path())
 }
 
 impl Commit {

@@ -1,154 +1,320 @@
-//! Compaction: files of about one size become one, so that each row is rewritten a few times in all.
+//! Compaction: small files become one, and the rows stay where readers think they are.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeSet, VecDeque};
 
+use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
+use bytes::Bytes;
+use object_store::path::Path;
 use serde_json::json;
-use tokio_util::sync::CancellationToken;
 
-use super::{MaintainOptions, MaintainSummary};
-use crate::error::{Context, ErrorKind, Result};
+use super::Work;
+use crate::error::{Context, Error, ErrorKind, Result};
 use crate::id::random_id;
 use crate::storage::StorageKey;
 use crate::table::commit::{Landing, News, Provenance, PutEnd};
+use crate::table::head::{LIFE, Moment};
 use crate::table::log::{Action, Add, Remove};
+use crate::table::snapshot::Want;
 use crate::table::{DataFile, LakeTable, parquet};
 
-/// Files up to this size are of the first tier; each further tier is eight times larger.
-const FIRST_TIER_BYTES: u64 = 128 * 1_024;
-const TIER_FACTOR: u64 = 8;
+/// Decoded bytes that a group may have in memory; one file is read whatever it has.
+const GROUP_MEMORY_BYTES: usize = 256 * 1024 * 1024;
 
-/// Rewrites what has gathered, a commit a group.
-pub(super) async fn compact(
-    table: &mut LakeTable,
-    options: &MaintainOptions,
-    summary: &mut MaintainSummary,
-    stop: &CancellationToken,
-) -> Result<()> {
-    let files = table.files().await?;
-    for group in groups(files, options) {
-        if stop.is_cancelled() || table.is_stale() {
-            return Ok(());
-        }
-        if rewrite(table, &group).await? {
-            summary.files_compacted += group.len();
-            summary.files_written += 1;
-        }
-    }
-    Ok(())
+/// What others did to the files we are rewriting.
+#[derive(Debug, Default)]
+struct Ground {
+    removed: BTreeSet<String>,
+    /// The columns or the protocol are others, or nobody knows.
+    lost: bool,
 }
 
-/// Files to rewrite together, the oldest first.
-fn groups(files: Vec<DataFile>, options: &MaintainOptions) -> Vec<Vec<DataFile>> {
-    let size = |file: &DataFile| u64::try_from(file.size_bytes).unwrap_or(0);
-    let mut tiers: BTreeMap<u32, Vec<DataFile>> = BTreeMap::new();
-    for file in files.into_iter().filter(|file| size(file) < options.target_bytes / 2) {
-        tiers.entry(tier(size(&file))).or_default().push(file);
-    }
-    let mut groups = Vec::new();
-    for mut tier in tiers.into_values().filter(|tier| tier.len() >= options.compact_at_files.max(2)) {
-        tier.sort_by(|one, other| (one.modification_millis, &one.path).cmp(&(other.modification_millis, &other.path)));
-        let (mut group, mut bytes) = (Vec::new(), 0);
-        for file in tier {
-            if bytes + size(&file) > options.target_bytes && !group.is_empty() {
-                groups.push(std::mem::take(&mut group));
-                bytes = 0;
+/// Files that become one, and their rows.
+struct Group {
+    files: Vec<DataFile>,
+    rows: Vec<RecordBatch>,
+}
+
+/// The file that a group became, before the log names it.
+struct Rewritten {
+    add: Add,
+    location: Path,
+    bytes: Bytes,
+    put_at: Moment,
+}
+
+impl Work<'_> {
+    /// Rewrites the small files, one commit a group; returns how many were rewritten and how many they became.
+    pub(super) async fn compact(&self, table: &mut LakeTable) -> Result<(usize, usize)> {
+        let (mut compacted, mut written) = (0, 0);
+        let small_bytes = self.options.target_bytes / 2;
+        let mut waiting = VecDeque::from(choose(table.files().await?, small_bytes, self.options.compact_at_files));
+        let mut ground = Ground::default();
+        while !self.stop.is_cancelled() && !ground.lost && !waiting.is_empty() {
+            let Some(group) = self.gather(table, &mut waiting, &ground).await? else { continue };
+            let files = group.files.clone();
+            let Some(rewritten) = rewrite(table, group, &mut ground).await? else { break };
+            match commit(table, &files, &rewritten, &mut ground).await? {
+                Landing::Landed { earlier: false, .. } => {
+                    compacted += files.len();
+                    written += 1;
+                }
+                // What others committed behind ours was passed unseen: the next maintenance starts anew.
+                Landing::Landed { earlier: true, .. } => return Ok((compacted + files.len(), written + 1)),
+                // Vacuum takes the new file.
+                Landing::Withdrawn => {
+                    tracing::info!(table = %self.log.table, "gave a compaction up: others were faster")
+                }
+                Landing::Expired => {
+                    self.settle(&rewritten).await?;
+                    break;
+                }
             }
-            bytes += size(&file);
-            group.push(file);
         }
-        groups.push(group);
+        Ok((compacted, written))
     }
-    groups.retain(|group| group.len() >= 2);
-    groups
+
+    /// Reads files up to the target size; `None` when fewer than two came together.
+    async fn gather(
+        &self,
+        table: &LakeTable,
+        waiting: &mut VecDeque<DataFile>,
+        ground: &Ground,
+    ) -> Result<Option<Group>> {
+        let mut group = Group { files: Vec::new(), rows: Vec::new() };
+        let (mut file_bytes, mut memory_bytes) = (0, 0);
+        while let Some(file) = waiting.pop_front() {
+            if self.stop.is_cancelled() {
+                return Ok(None);
+            }
+            if ground.removed.contains(&file.path) {
+                continue;
+            }
+            file_bytes += bytes_of(&file);
+            if !group.files.is_empty() && file_bytes > self.options.target_bytes {
+                waiting.push_front(file);
+                break;
+            }
+            let rows = table.read_file(&file, None).await?;
+            memory_bytes += rows.get_array_memory_size();
+            group.files.push(file);
+            group.rows.push(rows);
+            if memory_bytes > GROUP_MEMORY_BYTES {
+                break;
+            }
+        }
+        Ok((group.files.len() > 1).then_some(group))
+    }
+
+    /// After a commit whose fate nobody knows: when it counts, its file must be there, for vacuum may have taken it
+    /// for an orphan while this process slept.
+    async fn settle(&self, rewritten: &Rewritten) -> Result<()> {
+        let live = self.log.snapshot(Want { files: true, at: None }).await?;
+        let counts = live.is_some_and(|live| live.files.contains_key(&rewritten.add.path));
+        if counts && self.log.storage.head(&rewritten.location).await?.is_none() {
+            let put = self.log.storage.put_new(&rewritten.location, rewritten.bytes.clone()).await?;
+            tracing::warn!(file = %rewritten.location, ?put, "put a vacuumed file again");
+        }
+        Ok(())
+    }
 }
 
-fn tier(bytes: u64) -> u32 {
-    let (mut tier, mut limit) = (0, FIRST_TIER_BYTES);
-    while bytes >= limit {
-        tier += 1;
-        limit = limit.saturating_mul(TIER_FACTOR);
+/// The files worth rewriting, in the order they were added; none when fewer than `at_least` are small.
+///
+/// A file that outweighs all smaller ones together waits until they have caught up, so that a row is rewritten about
+/// as often as its table doubles, not with every compaction.
+fn choose(files: Vec<DataFile>, small_bytes: u64, at_least: usize) -> Vec<DataFile> {
+    let at_least = at_least.max(2);
+    let mut small: Vec<DataFile> = files.into_iter().filter(|file| bytes_of(file) < small_bytes).collect();
+    if small.len() < at_least {
+        return Vec::new();
     }
-    tier
+    small.sort_by_key(bytes_of);
+    let mut total: u64 = small.iter().map(bytes_of).sum();
+    while let Some(largest) = small.last().map(bytes_of)
+        && small.len() > at_least / 2 + 1
+        && largest > total - largest
+    {
+        total -= largest;
+        small.pop();
+    }
+    small.sort_by(|one, other| (one.modification_millis, &one.path).cmp(&(other.modification_millis, &other.path)));
+    small
 }
 
-/// Writes the rows of a group aside, then swaps the files in one commit that changes no data. `false` when somebody
-/// took an input or changed the columns meanwhile: what was written is then left to vacuum.
-async fn rewrite(table: &mut LakeTable, group: &[DataFile]) -> Result<bool> {
-    let context = || format!("compact table {}", table.log.table);
-    let mut batches = Vec::with_capacity(group.len());
-    for file in group {
-        batches.push(table.read_file(file, None).await?);
-    }
-    let schema = table.schema();
-    let (columns, wanted) = (table.stats_columns.clone(), Arc::clone(&schema));
+fn bytes_of(file: &DataFile) -> u64 {
+    u64::try_from(file.size_bytes).unwrap_or(0)
+}
+
+/// Puts the rows of a group as one new file; `None` when there was no time for it or the ground is lost.
+async fn rewrite(table: &mut LakeTable, group: Group, ground: &mut Ground) -> Result<Option<Rewritten>> {
+    let (schema, columns) = (table.schema(), table.stats_columns.clone());
     let encoding = tokio::task::spawn_blocking(move || {
-        let rows = concat_batches(&wanted, &batches).context(ErrorKind::Corrupt, "join rows")?;
+        let rows = concat_batches(&schema, &group.rows).context(ErrorKind::Corrupt, "join the rows of small files")?;
+        drop(group);
         parquet::encode(&rows, &columns)
     });
-    let encoded = encoding.await.context(ErrorKind::Unavailable, context())??;
-    let name = format!("part-{}.parquet", random_id());
-    let key = StorageKey::TableFile { table: table.log.table.clone(), file: name.clone() };
-    let size = encoded.bytes.len();
-    if !matches!(table.put_patiently(&key.path(), encoded.bytes).await?, PutEnd::Created { .. }) {
-        return Ok(false);
+    let encoded = encoding.await.context(ErrorKind::Unavailable, "rewrite small files")??;
+    ground.take(&table.freshen().await?);
+    if ground.lost {
+        return Ok(None);
     }
-    let now = table.clock.now().as_millis();
-    let mut actions: Vec<Action> = group.iter().map(|file| Action::Remove(Remove::of(file, now, false))).collect();
-    actions.push(Action::Add(Add::new(&name, size, now, encoded.stats, false)));
-    let provenance = Provenance {
-        operation: "OPTIMIZE",
-        parameters: json!({}),
-        metrics: json!({"numRemovedFiles": group.len().to_string(), "numAddedFiles": "1"}),
-        blind_append: false,
-    };
-    let landing = table.land(&provenance, |_, news| Ok((!is_overtaken(news, group)).then(|| actions.clone()))).await?;
-    Ok(matches!(landing, Landing::Landed { .. }))
+    let name = format!("part-{}.parquet", random_id());
+    let location = StorageKey::TableFile { table: table.log.table.clone(), file: name.clone() }.path();
+    let put_at = Moment::now(&table.clock);
+    match table.put_patiently(&location, encoded.bytes.clone()).await? {
+        PutEnd::Expired => Ok(None),
+        PutEnd::Taken => Err(Error::corrupt(format!("{location} holds other bytes than were put there"))),
+        PutEnd::Created { .. } => {
+            let now = table.clock.now().as_millis();
+            let add = Add::new(&name, encoded.bytes.len(), now, encoded.stats, false);
+            Ok(Some(Rewritten { add, location, bytes: encoded.bytes, put_at }))
+        }
+    }
 }
 
-/// Whether somebody has removed an input or changed the columns since the plan.
-fn is_overtaken(news: &News, group: &[DataFile]) -> bool {
-    let News::Commits(passed) = news else { return true };
-    passed.iter().flat_map(|passed| &passed.actions).any(|action| match action {
-        Action::Remove(remove) => group.iter().any(|file| file.path == remove.path),
-        Action::MetaData(_) | Action::Protocol(_) => true,
-        _ => false,
-    })
+/// Puts the new file in the place of the old ones, unless somebody has touched one of them.
+async fn commit(
+    table: &mut LakeTable,
+    files: &[DataFile],
+    rewritten: &Rewritten,
+    ground: &mut Ground,
+) -> Result<Landing> {
+    let provenance = Provenance {
+        operation: "OPTIMIZE",
+        parameters: json!({ "predicate": "[]", "auto": "true" }),
+        metrics: json!({
+            "numRemovedFiles": files.len().to_string(),
+            "numRemovedBytes": files.iter().map(bytes_of).sum::<u64>().to_string(),
+            "numAddedFiles": "1",
+            "numAddedBytes": rewritten.bytes.len().to_string(),
+        }),
+        blind_append: false,
+    };
+    let clock = table.clock.clone();
+    let landing = table.land(&provenance, |_, news| {
+        ground.take(news);
+        // After a long sleep vacuum may have taken the new file for an orphan.
+        if !ground.bears(files) || rewritten.put_at.age(&clock) >= LIFE {
+            return Ok(None);
+        }
+        let now = clock.now().as_millis();
+        let removes = files.iter().map(|file| Action::Remove(Remove::of(file, now, false)));
+        Ok(Some(removes.chain([Action::Add(rewritten.add.clone())]).collect()))
+    });
+    landing.await
+}
+
+impl Ground {
+    fn take(&mut self, news: &News) {
+        let News::Commits(passed) = news else {
+            self.lost = true;
+            return;
+        };
+        for action in passed.iter().flat_map(|passed| &passed.actions) {
+            match action {
+                Action::Remove(remove) => {
+                    self.removed.insert(remove.path.clone());
+                }
+                Action::MetaData(_) | Action::Protocol(_) => self.lost = true,
+                Action::Add(_) | Action::Txn(_) | Action::CommitInfo(_) => {}
+            }
+        }
+    }
+
+    /// Whether these files are still all in the table, as they were.
+    fn bears(&self, files: &[DataFile]) -> bool {
+        !self.lost && !files.iter().any(|file| self.removed.contains(&file.path))
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use serde_json::Value;
+    use tokio_util::sync::CancellationToken;
 
+    use super::super::tests;
     use super::*;
+    use crate::clock::Clock;
+    use crate::storage::Storage;
+    use crate::table::snapshot::TableLog;
 
-    fn file(path: &str, size_bytes: i64) -> DataFile {
-        DataFile {
-            path: path.to_owned(),
-            size_bytes,
-            modification_millis: 0,
-            num_records: None,
-            min_values: Value::Null,
-            max_values: Value::Null,
+    fn file(size_bytes: i64, modification_millis: i64) -> DataFile {
+        let path = format!("{modification_millis}.parquet");
+        let (min_values, max_values) = (Value::Null, Value::Null);
+        DataFile { path, size_bytes, modification_millis, num_records: None, min_values, max_values }
+    }
+
+    fn sizes(files: &[DataFile]) -> Vec<i64> {
+        files.iter().map(|file| file.size_bytes).collect()
+    }
+
+    #[test]
+    fn too_few_small_files_are_left_alone() {
+        assert_eq!(choose(vec![file(1, 1), file(1, 2), file(100, 3)], 100, 3), []);
+        assert_eq!(choose(vec![file(1, 1)], 100, 0), []);
+    }
+
+    #[test]
+    fn small_files_come_in_the_order_they_were_added() {
+        let files = vec![file(3, 30), file(2, 10), file(100, 15), file(1, 20)];
+        assert_eq!(sizes(&choose(files, 100, 2)), [2, 1, 3]);
+    }
+
+    #[test]
+    fn a_file_that_outweighs_the_others_waits() {
+        let files = (0..40).map(|index| file(if index == 0 { 90 } else { 1 }, index)).collect();
+        assert_eq!(choose(files, 100, 32).len(), 39);
+        // Two that were asked for are two.
+        assert_eq!(sizes(&choose(vec![file(90, 1), file(1, 2)], 100, 2)), [90, 1]);
+    }
+
+    #[tokio::test]
+    async fn a_file_that_the_table_names_and_vacuum_took_is_put_again() {
+        let (storage, clock, stop) = (Storage::memory(), Clock::system(), CancellationToken::new());
+        let mut table = tests::filled(&storage, &clock, 3).await;
+        let options = tests::only_compact();
+        let work = Work { log: TableLog::new(&storage, &tests::path()), options: &options, clock: &clock, stop: &stop };
+        let (mut ground, mut waiting) = (Ground::default(), table.files().await.unwrap().into());
+        let group = work.gather(&table, &mut waiting, &ground).await.unwrap().unwrap();
+        let files = group.files.clone();
+        let rewritten = rewrite(&mut table, group, &mut ground).await.unwrap().unwrap();
+        // An orphan is nobody's loss.
+        storage.delete(&rewritten.location).await.unwrap();
+        work.settle(&rewritten).await.unwrap();
+        assert_eq!(storage.get(&rewritten.location).await.unwrap(), None);
+        commit(&mut table, &files, &rewritten, &mut ground).await.unwrap();
+        work.settle(&rewritten).await.unwrap();
+        assert_eq!(tests::rows(&storage).await, tests::expected(3));
+    }
+
+    #[tokio::test]
+    async fn a_plan_that_slept_is_withdrawn() {
+        let (storage, clock, stop) = (Storage::memory(), Clock::system(), CancellationToken::new());
+        let mut table = tests::filled(&storage, &clock, 3).await;
+        let options = tests::only_compact();
+        let work = Work { log: TableLog::new(&storage, &tests::path()), options: &options, clock: &clock, stop: &stop };
+        let (mut ground, mut waiting) = (Ground::default(), table.files().await.unwrap().into());
+        let group = work.gather(&table, &mut waiting, &ground).await.unwrap().unwrap();
+        let files = group.files.clone();
+        let rewritten = rewrite(&mut table, group, &mut ground).await.unwrap().unwrap();
+        clock.step(2 * 86_400_000_000);
+        let landing = commit(&mut table, &files, &rewritten, &mut ground).await.unwrap();
+        assert_eq!(landing, Landing::Withdrawn);
+        assert_eq!(tests::rows(&storage).await, tests::expected(3));
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_chosen_is_small_and_of_the_table(
+            sizes in proptest::collection::vec(0_i64..200, 0..60), at_least in 0_usize..40,
+        ) {
+            let files: Vec<DataFile> = sizes.iter().zip(0..).map(|(size, index)| file(*size, index)).collect();
+            let chosen = choose(files.clone(), 100, at_least);
+            prop_assert!(chosen.len() != 1);
+            prop_assert!(chosen.is_sorted_by_key(|file| file.modification_millis));
+            prop_assert!(chosen.iter().all(|file| file.size_bytes < 100 && files.contains(file)));
         }
-    }
-
-    #[test]
-    fn only_files_of_about_one_size_are_rewritten_together_and_large_ones_never() {
-        let options = MaintainOptions { compact_at_files: 2, target_bytes: 10_000_000, ..MaintainOptions::default() };
-        let files = vec![file("a", 10), file("b", 20), file("c", 500_000), file("d", 9_000_000), file("e", 9_000_000)];
-        let groups = groups(files, &options);
-        let paths: Vec<Vec<&str>> =
-            groups.iter().map(|group| group.iter().map(|file| file.path.as_str()).collect()).collect();
-        assert_eq!(paths, [["a", "b"]]);
-    }
-
-    #[test]
-    fn a_group_stays_below_the_target() {
-        let options = MaintainOptions { compact_at_files: 2, target_bytes: 250, ..MaintainOptions::default() };
-        let files = (0..5).map(|number| file(&number.to_string(), 100)).collect();
-        let sizes: Vec<usize> = groups(files, &options).iter().map(Vec::len).collect();
-        assert_eq!(sizes, [2, 2]);
     }
 }

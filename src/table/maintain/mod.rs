@@ -1,56 +1,65 @@
-//! Maintenance, off the hot path and through the same committer: compaction, checkpoints, log clean-up, vacuum.
+//! Maintenance through the same committer: compaction, checkpoints, log clean-up, vacuum.
+//!
+//! Every step leaves the table right when it is cut off or done by two processes at once, so that maintenance needs
+//! no state and no lock of its own.
 
 mod clean;
 mod compact;
-#[cfg(test)]
-mod tests;
+mod vacuum;
 
 use std::time::Duration;
 
-use deltalake::protocol::checkpoints::create_checkpoint;
 use object_store::path::Path;
 use tokio_util::sync::CancellationToken;
 
-use super::LakeTable;
-use super::delta::delta_table;
+use super::checkpoint::Checkpoint;
+use super::snapshot::TableLog;
+use super::{LakeTable, delta};
 use crate::clock::Clock;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::storage::Storage;
 
-const DAY: Duration = Duration::from_secs(86_400);
-/// A reader that stands still holds up clean-up no longer than this.
-const LONGEST_STAND: Duration = Duration::from_secs(30 * 86_400);
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+/// How long a reader's watermark holds back what it still needs.
+const READER_PATIENCE: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+/// Keys in one page of a listing.
+const PAGE: usize = 1_000;
 
 /// What maintenance may do.
 #[derive(Clone, Debug)]
 pub struct MaintainOptions {
-    /// Rewrite small files when at least so many of about one size have gathered.
+    /// Rewrite small files when at least so many have gathered.
     pub compact_at_files: usize,
-    /// Size a rewritten file should have, in bytes.
+    /// Size a rewritten file should have.
     pub target_bytes: u64,
     /// Checkpoint after so many commits.
     pub checkpoint_every: i64,
-    /// Log entries older than this and below the newest checkpoint go; a day at least.
+    /// Log entries older than this and below the newest checkpoint go.
     pub log_retention: Duration,
-    /// Files no longer in the table go after this; a day at least, for somebody may be reading or writing them.
+    /// Files no longer in the table go when they were put, and removed, longer ago than this. A checkpoint of Delta
+    /// remembers removals for seven days unless the table says otherwise; beyond that only the put counts.
     pub vacuum_retention: Duration,
-    /// Whether to look for data files that no version needs. It lists the whole table: a day apart is enough.
-    pub vacuum: bool,
-    /// The version up to which the stage that reads this table has handled everything, when one reads it.
+    /// Whether to clean the log and to look for data files that no version needs. It lists the table's folders: a day
+    /// apart is enough.
+    pub clean: bool,
+    /// The version up to which the stage that reads this table has handled everything, when one reads it. What it has
+    /// still to read is kept for up to 30 days.
     pub reader_watermark: Option<i64>,
+    /// Whether retentions below one day are taken. They break readers and commits that are under way: for tests only.
+    pub allow_short_retention: bool,
 }
 
 impl Default for MaintainOptions {
-    /// Seven days, as is usual for Delta tables.
     fn default() -> Self {
         Self {
             compact_at_files: 32,
-            target_bytes: 128 * 1_024 * 1_024,
+            target_bytes: 128 * 1024 * 1024,
             checkpoint_every: 100,
             log_retention: 7 * DAY,
             vacuum_retention: 7 * DAY,
-            vacuum: true,
+            clean: true,
             reader_watermark: None,
+            allow_short_retention: false,
         }
     }
 }
@@ -70,10 +79,18 @@ pub struct MaintainSummary {
     pub files_vacuumed: usize,
 }
 
-/// Maintains one table once, until `stop`.
+/// What every step works on.
+struct Work<'a> {
+    log: TableLog,
+    options: &'a MaintainOptions,
+    clock: &'a Clock,
+    stop: &'a CancellationToken,
+}
+
+/// Maintains one table once; a table that is not there is maintained already. Ends early when `stop` is cancelled.
 ///
 /// # Errors
-/// A configuration error for a retention below a day; else as the store. What was done stays done.
+/// Configuration when a retention is below one day; else when the store fails. What was done stays done.
 pub async fn maintain(
     storage: &Storage,
     table: &Path,
@@ -81,34 +98,78 @@ pub async fn maintain(
     clock: &Clock,
     stop: &CancellationToken,
 ) -> Result<MaintainSummary> {
-    if options.log_retention < DAY || options.vacuum_retention < DAY {
-        return Err(Error::configuration(
-            "retention below a day would take files from under readers; write \"1d\" or more",
-        ));
-    }
+    check(options)?;
     let mut summary = MaintainSummary::default();
-    let Some(mut opened) = LakeTable::open_existing(storage, table, clock).await? else { return Ok(summary) };
-    compact::compact(&mut opened, options, &mut summary, stop).await?;
+    let Some(mut handle) = LakeTable::open_existing(storage, table, clock).await? else { return Ok(summary) };
+    let work = Work { log: TableLog::new(storage, table), options, clock, stop };
     if !stop.is_cancelled() {
-        summary.checkpoint = checkpoint(&opened, options.checkpoint_every).await?;
+        (summary.files_compacted, summary.files_written) = work.compact(&mut handle).await?;
     }
     if !stop.is_cancelled() {
-        summary.log_entries_deleted = clean::clean_log(&opened, options, stop).await?;
+        summary.checkpoint = work.checkpoint(handle.version()).await?;
     }
-    if options.vacuum && !stop.is_cancelled() {
-        summary.files_vacuumed = clean::vacuum(&opened, options, stop).await?;
+    if options.clean && !stop.is_cancelled() {
+        summary.log_entries_deleted = work.clean_log().await?;
+    }
+    if options.clean && !stop.is_cancelled() {
+        summary.files_vacuumed = work.vacuum().await?;
+    }
+    if summary != MaintainSummary::default() {
+        tracing::info!(%table, ?summary, "maintained a table");
     }
     Ok(summary)
 }
 
-/// Makes a checkpoint when enough commits have passed; returns its version.
-async fn checkpoint(table: &LakeTable, every: i64) -> Result<Option<i64>> {
-    let newest = table.log.last_checkpoint().await?.map_or(-1, |checkpoint| checkpoint.version);
-    if table.version() - newest < every.max(1) {
-        return Ok(None);
+fn check(options: &MaintainOptions) -> Result<()> {
+    if options.allow_short_retention {
+        return Ok(());
     }
-    let context = || format!("make a checkpoint of table {}", table.log.table);
-    let delta = delta_table(&table.log.storage, &table.log.table).await?;
-    create_checkpoint(&delta, None).await.context(ErrorKind::Unavailable, context())?;
-    Ok(delta.version().and_then(|version| i64::try_from(version).ok()))
+    for (name, retention) in [("log", options.log_retention), ("vacuum", options.vacuum_retention)] {
+        if retention < DAY {
+            return Err(Error::configuration(format!(
+                "a {name} retention of {} s is too short; keep at least one day, for readers and commits under way",
+                retention.as_secs()
+            )));
+        }
+    }
+    Ok(())
 }
+
+impl Work<'_> {
+    /// Makes a checkpoint of the head when enough commits have passed since the one that is named.
+    async fn checkpoint(&self, head: i64) -> Result<Option<i64>> {
+        let named = self.log.last_checkpoint().await?.map_or(-1, |checkpoint| checkpoint.version);
+        // Where the hint is lost the checkpoint may be there all the same.
+        let there = Checkpoint { version: head, parts: None };
+        if head - named < self.options.checkpoint_every.max(1) || self.is_complete(&there).await? {
+            return Ok(None);
+        }
+        let table = delta::delta_table(&self.log.storage, &self.log.table).await?;
+        let made = deltalake::protocol::checkpoints::create_checkpoint(&table, None).await;
+        made.context(ErrorKind::Unavailable, format!("make a checkpoint of table {}", self.log.table))?;
+        let named = self.log.last_checkpoint().await?.map(|checkpoint| checkpoint.version);
+        Ok(named.filter(|version| *version >= head))
+    }
+
+    /// Whether every part of a checkpoint is there.
+    async fn is_complete(&self, checkpoint: &Checkpoint) -> Result<bool> {
+        for path in checkpoint.paths(&self.log_folder()) {
+            if self.log.storage.head(&path).await?.is_none() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn log_folder(&self) -> Path {
+        crate::storage::StorageKey::Log { table: self.log.table.clone() }.path()
+    }
+
+    /// Milliseconds since 1970 before which `retention` is over.
+    fn cutoff_millis(&self, retention: Duration) -> i64 {
+        self.clock.now().minus(retention).as_millis()
+    }
+}
+
+#[cfg(test)]
+mod tests;

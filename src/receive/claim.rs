@@ -1,0 +1,49 @@
+//! A lane taken by this process: its lock, and the key after which it goes on.
+
+use super::lane::LaneOptions;
+use crate::clock::Timestamp;
+use crate::error::{Error, Result};
+use crate::storage::{StorageKey, StorageLock};
+
+/// Held as long as this process may write the lane.
+#[derive(Debug)]
+pub(super) struct Claim {
+    /// The newest key of the lane.
+    pub(super) newest: Timestamp,
+    _lock: StorageLock,
+}
+
+impl Claim {
+    /// Takes the lane of `options`.
+    ///
+    /// # Errors
+    /// A configuration error when another process has the lane; unavailable when it cannot be listed.
+    pub(super) async fn take(options: &LaneOptions) -> Result<Self> {
+        let LaneOptions { storage, pipeline, bot_id, lane, .. } = options;
+        let lock = StorageKey::LaneLock { pipeline: pipeline.clone(), bot_id: *bot_id, lane: lane.clone() };
+        let Some(lock) = storage.try_lock(&lock.path())? else {
+            return Err(Error::configuration(format!(
+                "lane `{lane}` is in use by another process; stop that one, or give this one a name in receive.lane"
+            )));
+        };
+        Ok(Self { newest: newest_key(options).await?, _lock: lock })
+    }
+}
+
+/// The newest key of the lane, found by walking only its newest folders. Files that are no segments do not count.
+async fn newest_key(options: &LaneOptions) -> Result<Timestamp> {
+    let LaneOptions { storage, pipeline, bot_id, lane, .. } = options;
+    let lane = StorageKey::Lane { pipeline: pipeline.clone(), bot_id: *bot_id, lane: lane.clone() }.path();
+    let micros_of = |path: &_| match StorageKey::parse(path) {
+        Some(StorageKey::Segment { micros, .. }) => Some(micros),
+        _ => None,
+    };
+    for day in storage.list_folders(&lane).await?.into_iter().rev() {
+        for hour in storage.list_folders(&day).await?.into_iter().rev() {
+            if let Some(newest) = storage.greatest_below(&hour, micros_of).await? {
+                return Ok(newest);
+            }
+        }
+    }
+    Ok(Timestamp::default())
+}

@@ -1,0 +1,127 @@
+//! The routes of the receiver: a request of Telegram, from its secret to its answer, and the probes.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::http::{Method, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use prometheus::IntCounterVec;
+
+use super::body::{Refusal, SECRET_HEADER, Secrets, VerifiedBody};
+use super::lane::{Landing, LaneHealth, LaneWriter};
+use crate::clock::Clock;
+use crate::pipeline::ReceiveSettings;
+
+/// What a client that is told to come back should wait, in seconds.
+const RETRY_AFTER_SECONDS: &str = "2";
+
+/// What every request needs.
+#[derive(Debug)]
+pub(super) struct Shared {
+    /// By path.
+    pub(super) hooks: HashMap<String, Arc<Hook>>,
+    pub(super) health: Arc<Health>,
+    pub(super) rejected: IntCounterVec,
+    pub(super) clock: Clock,
+    /// For the body of a request.
+    pub(super) body_timeout: Duration,
+    /// For a whole request; Telegram gives up after 60 seconds.
+    pub(super) total_timeout: Duration,
+}
+
+/// Whether bytes can be landed now. Apart from the writers, so that whoever asks keeps no lane open.
+#[derive(Debug)]
+pub(super) struct Health {
+    pub(super) draining: AtomicBool,
+    pub(super) lanes: Vec<LaneHealth>,
+}
+
+impl Health {
+    /// If not, why.
+    pub(super) fn ready(&self) -> Result<(), String> {
+        if self.draining.load(Ordering::Relaxed) {
+            return Err("the service is stopping".to_owned());
+        }
+        self.lanes.iter().try_for_each(LaneHealth::ready)
+    }
+}
+
+/// The webhook of one pipeline.
+#[derive(Debug)]
+pub(super) struct Hook {
+    pub(super) settings: ReceiveSettings,
+    pub(super) secrets: Secrets,
+    pub(super) writer: LaneWriter,
+}
+
+impl Shared {
+    fn reject(&self, status: StatusCode, reason: &str) -> Response {
+        self.rejected.with_label_values(&[reason]).inc();
+        status.into_response()
+    }
+
+    /// Telegram sends it again, after as long as it is told.
+    fn come_back(&self, reason: &str) -> Response {
+        let answer = self.reject(StatusCode::SERVICE_UNAVAILABLE, reason);
+        ([(header::RETRY_AFTER, RETRY_AFTER_SECONDS)], answer).into_response()
+    }
+}
+
+/// The probes, and every path of a webhook.
+pub(super) fn routes(shared: Arc<Shared>) -> Router {
+    Router::new()
+        .route("/livez", get(async || "ok\n"))
+        .route("/readyz", get(ready))
+        .route("/health", get(ready))
+        .fallback(webhook)
+        .with_state(shared)
+}
+
+async fn ready(State(shared): State<Arc<Shared>>) -> Response {
+    match shared.health.ready() {
+        Ok(()) => "ok\n".into_response(),
+        Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")).into_response(),
+    }
+}
+
+async fn webhook(State(shared): State<Arc<Shared>>, request: Request) -> Response {
+    let Some(hook) = shared.hooks.get(request.uri().path()) else {
+        return shared.reject(StatusCode::NOT_FOUND, "path");
+    };
+    if request.method() != Method::POST {
+        return ([(header::ALLOW, "POST")], shared.reject(StatusCode::METHOD_NOT_ALLOWED, "method")).into_response();
+    }
+    let answer = shared.clock.timeout(shared.total_timeout, receive(&shared, hook, request));
+    answer.await.unwrap_or_else(|| shared.come_back("time"))
+}
+
+async fn receive(shared: &Shared, hook: &Hook, request: Request) -> Response {
+    let presented = request.headers().get(SECRET_HEADER).map(|value| value.as_bytes());
+    let Some(authentic) = hook.secrets.verify(presented) else {
+        let status = StatusCode::from_u16(hook.settings.reject_with).unwrap_or(StatusCode::UNAUTHORIZED);
+        return shared.reject(status, "secret");
+    };
+    let limit = usize::try_from(hook.settings.max_body.as_u64()).unwrap_or(usize::MAX);
+    let declared = request.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+    if declared.is_some_and(|declared: usize| declared > limit) {
+        return shared.reject(StatusCode::PAYLOAD_TOO_LARGE, "size");
+    }
+    let read = VerifiedBody::read(request.into_body(), limit, hook.writer.intake(), &authentic);
+    let body = match shared.clock.timeout(shared.body_timeout, read).await {
+        Some(Ok(body)) => body,
+        Some(Err(Refusal::TooLarge)) => return shared.reject(StatusCode::PAYLOAD_TOO_LARGE, "size"),
+        Some(Err(Refusal::Full)) => return shared.come_back("full"),
+        Some(Err(Refusal::Broken)) => return shared.reject(StatusCode::BAD_REQUEST, "broken"),
+        None => return shared.reject(StatusCode::REQUEST_TIMEOUT, "time"),
+    };
+    match hook.writer.land(body).await {
+        Landing::Durable => StatusCode::OK.into_response(),
+        Landing::Full => shared.come_back("full"),
+        Landing::Failed => shared.come_back("landing"),
+    }
+}

@@ -1,0 +1,174 @@
+//! The single writer of a lane: lines gather while a put is in flight, and every waiter is answered after its put.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use object_store::path::Path;
+use prometheus::{Histogram, IntCounter};
+use tokio::sync::mpsc;
+
+use super::claim::Claim;
+use super::lane::{BATCH_LIMIT, Entry, Landing, LaneHealth, LaneOptions};
+use crate::clock::Timestamp;
+use crate::error::{ErrorKind, Result};
+use crate::retry::Backoff;
+use crate::storage::{PutNew, StorageKey};
+
+/// Bytes of one segment, but for a larger line of its own.
+const SEGMENT_BYTES: usize = 8 * 1_024 * 1_024;
+/// Between the tries of a put: the first and the longest pause.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+/// How often a segment that was given up on is tried in the time it was tried before.
+const PROBES: u32 = 10;
+
+/// Owns a lane: its claim, its last key and the put that is under way.
+#[derive(Debug)]
+pub(super) struct Writer {
+    options: LaneOptions,
+    queue: mpsc::Receiver<Entry>,
+    /// Left over by the last batch, which was full.
+    held: Option<Entry>,
+    last_key: Timestamp,
+    /// Given up on, its waiters told so. Tried on while nothing newer shows whether landing works again: a receiver
+    /// that is not ready gets no updates that could show it.
+    unlanded: Option<Segment>,
+    health: LaneHealth,
+    metrics: Metrics,
+    /// How long a put is tried.
+    patience: Duration,
+    _claim: Claim,
+}
+
+/// The bytes of one put and the key they go to. The bytes of a key never change: an earlier put may yet succeed.
+#[derive(Debug)]
+struct Segment {
+    path: Path,
+    bytes: Bytes,
+    updates: u64,
+}
+
+#[derive(Debug)]
+struct Metrics {
+    landing_seconds: Histogram,
+    updates: IntCounter,
+    failures: IntCounter,
+}
+
+impl Writer {
+    pub(super) fn new(
+        options: LaneOptions,
+        queue: mpsc::Receiver<Entry>,
+        claim: Claim,
+        health: LaneHealth,
+        patience: Duration,
+    ) -> Self {
+        let telemetry = &options.telemetry;
+        let metrics = Metrics {
+            landing_seconds: telemetry.latency("lakegram_receive_landing_seconds", "time until a segment was durable"),
+            updates: telemetry.counter("lakegram_receive_updates_total", "updates that were landed"),
+            failures: telemetry.counter("lakegram_receive_landing_failures_total", "puts of segments that failed"),
+        };
+        let last_key = claim.newest;
+        Self { options, queue, held: None, last_key, unlanded: None, health, metrics, patience, _claim: claim }
+    }
+
+    /// Lands what comes until every giver is gone.
+    ///
+    /// # Errors
+    /// Fatal when the disk failed; whoever waits is told that the landing failed.
+    pub(super) async fn run(mut self) -> Result<()> {
+        while let Some(first) = self.first_entry().await? {
+            let batch = self.gather(first);
+            let landing = self.land(&batch).await?;
+            for Entry { admitted, landed, .. } in batch {
+                drop(admitted);
+                // Of a waiter that has gone, Telegram sends the update again; the twin is recognised.
+                let _gone = landed.send(landing);
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits for the first line of the next batch.
+    async fn first_entry(&mut self) -> Result<Option<Entry>> {
+        if let Some(entry) = self.held.take() {
+            return Ok(Some(entry));
+        }
+        while let Some(mut segment) = self.unlanded.take() {
+            match self.options.clock.timeout(self.patience / PROBES, self.queue.recv()).await {
+                // Its waiters were told long ago; the new batch shows whether landing works.
+                Some(entry) => return Ok(entry),
+                None if self.try_put(&mut segment).await? => {}
+                None => self.unlanded = Some(segment),
+            }
+        }
+        Ok(self.queue.recv().await)
+    }
+
+    /// Takes along what has gathered meanwhile, up to the bounds of a segment.
+    fn gather(&mut self, first: Entry) -> Vec<Entry> {
+        let mut bytes = first.line.len();
+        let mut batch = vec![first];
+        while batch.len() < BATCH_LIMIT {
+            let Ok(entry) = self.queue.try_recv() else { break };
+            bytes += entry.line.len();
+            if bytes > SEGMENT_BYTES {
+                self.held = Some(entry);
+                break;
+            }
+            batch.push(entry);
+        }
+        batch
+    }
+
+    /// Puts a batch, again and again for as long as somebody may wait for it.
+    async fn land(&mut self, batch: &[Entry]) -> Result<Landing> {
+        let started = self.options.clock.monotonic();
+        let mut segment = Segment {
+            path: self.next_path(),
+            bytes: batch.iter().map(|entry| entry.line.as_slice()).collect::<Vec<_>>().concat().into(),
+            updates: batch.len() as u64,
+        };
+        let mut backoff = Backoff::new(PAUSES.0, PAUSES.1);
+        let elapsed = |writer: &Self| writer.options.clock.monotonic().saturating_sub(started);
+        while !self.try_put(&mut segment).await? {
+            if elapsed(self) >= self.patience {
+                self.unlanded = Some(segment);
+                self.health.note(Landing::Failed);
+                return Ok(Landing::Failed);
+            }
+            self.options.clock.sleep(backoff.next_delay()).await;
+        }
+        self.metrics.landing_seconds.observe(elapsed(self).as_secs_f64());
+        Ok(Landing::Durable)
+    }
+
+    /// One put; false when it failed for the moment. Where another object stands, the next key is taken.
+    async fn try_put(&mut self, segment: &mut Segment) -> Result<bool> {
+        loop {
+            match self.options.storage.put_new(&segment.path, segment.bytes.clone()).await {
+                Ok(PutNew::Created) => {
+                    self.metrics.updates.inc_by(segment.updates);
+                    self.health.note(Landing::Durable);
+                    self.options.hinter.hint(segment.path.clone());
+                    return Ok(true);
+                }
+                Ok(PutNew::Taken) => segment.path = self.next_path(),
+                Err(error) if error.kind() == ErrorKind::Fatal => return Err(error),
+                Err(error) => {
+                    self.metrics.failures.inc();
+                    tracing::warn!(%error, "a segment could not be put");
+                    return Ok(false);
+                }
+            }
+        }
+    }
+
+    /// The path of the next key: the time, or one more than the last key when the clock stands or steps back.
+    fn next_path(&mut self) -> Path {
+        let LaneOptions { pipeline, bot_id, lane, clock, .. } = &self.options;
+        let micros = clock.now().max(self.last_key.plus(Duration::from_micros(1)));
+        self.last_key = micros;
+        StorageKey::Segment { pipeline: pipeline.clone(), bot_id: *bot_id, lane: lane.clone(), micros }.path()
+    }
+}
