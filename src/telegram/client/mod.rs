@@ -134,7 +134,10 @@ impl BotClient {
             .pool_idle_timeout(IDLE_TIMEOUT)
             .connect_timeout(CONNECT_TIMEOUT);
         let builder = if is_loopback(&url) { builder.no_proxy() } else { builder };
-        let http = builder.build().context(ErrorKind::Configuration, "the HTTP client of the Bot API")?;
+        let http = builder.build().context(
+            ErrorKind::Configuration,
+            "the HTTP client of the Bot API cannot be made; are the CA certificates of this system installed?",
+        )?;
         Ok(Self { http, api_url: api_url.trim_end_matches('/').into(), token, call_timeout: CALL_TIMEOUT })
     }
 

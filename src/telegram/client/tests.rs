@@ -1,3 +1,5 @@
+//! Every way a call can end, against servers on loopback: what its fate is taken to be, and that nothing goes twice.
+
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use axum::Router;

@@ -1,3 +1,5 @@
+//! The laws of rendering and splitting: nothing is lost, everything fits, every entity lies within its message.
+
 use proptest::prelude::*;
 
 use super::render::render as whole;

@@ -1,3 +1,5 @@
+//! Every kind of update held to its columns, and every oddity of a line to a row.
+
 use std::path::PathBuf;
 
 use proptest::prelude::*;
