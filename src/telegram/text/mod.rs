@@ -2,6 +2,9 @@
 
 mod render;
 mod split;
+mod table;
+#[cfg(test)]
+mod tests;
 
 use serde::{Deserialize, Serialize};
 
@@ -27,12 +30,19 @@ pub struct Entity {
     pub language: Option<String>,
 }
 
+impl Entity {
+    /// Where it starts and where it ends, in UTF-16 code units.
+    fn range(&self) -> (usize, usize) {
+        (self.offset, self.offset.saturating_add(self.length))
+    }
+}
+
 /// One message of a reply.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Part {
-    /// Its text, at most [`MESSAGE_LIMIT_UTF16`].
+    /// Its text: not blank, and at most [`MESSAGE_LIMIT_UTF16`] long.
     pub text: String,
-    /// Its formatting.
+    /// Its formatting, by offset.
     pub entities: Vec<Entity>,
 }
 

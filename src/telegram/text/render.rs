@@ -1,17 +1,27 @@
 //! Markdown to text with entities.
+//!
+//! Entities instead of a `parse_mode`: what a model writes can then never fail to parse at Telegram's end.
+
+use std::cmp::Reverse;
 
 use pulldown_cmark::{CodeBlockKind, Event, Options, Parser, Tag, TagEnd};
+use url::Url;
 
+use super::table::Table;
 use super::{Entity, Part};
 
 /// Renders Markdown to one text of any length.
 pub(super) fn render(markdown: &str) -> Part {
+    let markdown = markdown.replace("\r\n", "\n").replace('\r', "\n");
     let mut writer = Writer::default();
-    for event in Parser::new_ext(markdown, Options::ENABLE_STRIKETHROUGH | Options::ENABLE_TABLES) {
+    for event in Parser::new_ext(&markdown, Options::ENABLE_STRIKETHROUGH | Options::ENABLE_TABLES) {
         writer.event(event);
     }
     writer.finish()
 }
+
+/// Lists within lists are set in no further than this many levels.
+const DEEPEST_INDENT: usize = 8;
 
 #[derive(Default)]
 struct Writer {
@@ -21,11 +31,16 @@ struct Writer {
     entities: Vec<Entity>,
     /// Formatting that is open.
     open: Vec<Entity>,
+    /// Links that are open: where they lead, and where their label starts, in bytes.
+    links: Vec<(String, usize)>,
     /// The next number of each list that is open; `None` for bullets.
     lists: Vec<Option<u64>>,
-    /// Blank lines wanted before the next text.
+    /// Line breaks wanted before the next text.
     gap: usize,
-    cells: usize,
+    /// Whether only the marker of a list item has been written of it.
+    at_marker: bool,
+    /// The table that is open; text goes to its cells.
+    table: Option<Table>,
 }
 
 impl Writer {
@@ -33,9 +48,11 @@ impl Writer {
         match event {
             Event::Start(tag) => self.start(tag),
             Event::End(tag) => self.end(tag),
-            Event::Text(text) | Event::Html(text) | Event::InlineHtml(text) => self.push(&text),
             Event::Code(text) => {
-                self.open("code", None, None);
+                // Code cannot be part of a link, and of the two the link says more.
+                if self.links.is_empty() {
+                    self.open("code", None, None);
+                }
                 self.push(&text);
                 self.close("code");
             }
@@ -45,107 +62,125 @@ impl Writer {
                 self.push("———");
                 self.want_gap(2);
             }
-            Event::FootnoteReference(name) => self.push(&name),
             Event::TaskListMarker(done) => self.push(if done { "☑ " } else { "☐ " }),
-            Event::InlineMath(text) | Event::DisplayMath(text) => self.push(&text),
+            Event::Text(text)
+            | Event::Html(text)
+            | Event::InlineHtml(text)
+            | Event::FootnoteReference(text)
+            | Event::InlineMath(text)
+            | Event::DisplayMath(text) => self.push(&text),
         }
     }
 
     fn start(&mut self, tag: Tag<'_>) {
         match tag {
-            Tag::Paragraph if self.lists.is_empty() => self.want_gap(2),
-            Tag::Heading { .. } => {
-                self.want_gap(2);
-                self.open("bold", None, None);
-            }
-            Tag::BlockQuote(_) => {
-                self.want_gap(2);
-                self.open("blockquote", None, None);
-            }
-            Tag::CodeBlock(kind) => {
-                self.want_gap(2);
-                let language = match kind {
-                    CodeBlockKind::Fenced(language) if !language.trim().is_empty() => Some(language.trim().to_owned()),
-                    _ => None,
-                };
-                self.open("pre", None, language);
-            }
+            Tag::Paragraph => self.want_gap(if self.lists.is_empty() { 2 } else { 1 }),
+            Tag::HtmlBlock => self.want_gap(2),
+            Tag::Heading { .. } => self.open_block("bold", None),
+            Tag::BlockQuote(_) => self.open_block("blockquote", None),
+            Tag::CodeBlock(CodeBlockKind::Fenced(info)) => self.open_block("pre", language(&info)),
+            Tag::CodeBlock(CodeBlockKind::Indented) => self.open_block("pre", None),
             Tag::List(first) => {
                 self.want_gap(if self.lists.is_empty() { 2 } else { 1 });
                 self.lists.push(first);
             }
             Tag::Item => self.start_item(),
-            Tag::Table(_) => {
-                self.want_gap(2);
-                self.open("pre", None, None);
-            }
-            Tag::TableHead | Tag::TableRow => {
-                self.want_gap(1);
-                self.cells = 0;
-            }
-            Tag::TableCell => {
-                if self.cells > 0 {
-                    self.push(" | ");
-                }
-                self.cells += 1;
-            }
+            Tag::Table(_) => self.table = Some(Table::default()),
+            Tag::TableHead | Tag::TableRow => self.table.iter_mut().for_each(Table::start_row),
+            Tag::TableCell => self.table.iter_mut().for_each(Table::start_cell),
             Tag::Emphasis => self.open("italic", None, None),
             Tag::Strong => self.open("bold", None, None),
             Tag::Strikethrough => self.open("strikethrough", None, None),
-            Tag::Link { dest_url, .. } | Tag::Image { dest_url, .. } => {
-                self.open("text_link", Some(dest_url.into_string()), None);
-            }
+            Tag::Link { dest_url, .. } | Tag::Image { dest_url, .. } => self.start_link(dest_url.into_string()),
             _ => {}
         }
     }
 
     fn end(&mut self, tag: TagEnd) {
         match tag {
-            TagEnd::Heading(_) => {
-                self.close("bold");
-                self.want_gap(2);
-            }
-            TagEnd::BlockQuote(_) => {
-                self.close("blockquote");
-                self.want_gap(2);
-            }
-            TagEnd::CodeBlock | TagEnd::Table => {
-                self.close("pre");
-                self.want_gap(2);
-            }
+            TagEnd::Paragraph => self.want_gap(if self.lists.is_empty() { 2 } else { 1 }),
+            TagEnd::HtmlBlock => self.want_gap(2),
+            TagEnd::Heading(_) => self.close_block("bold"),
+            TagEnd::BlockQuote(_) => self.close_block("blockquote"),
+            TagEnd::CodeBlock => self.close_block("pre"),
             TagEnd::List(_) => {
                 self.lists.pop();
                 self.want_gap(if self.lists.is_empty() { 2 } else { 1 });
             }
-            TagEnd::Paragraph => self.want_gap(if self.lists.is_empty() { 2 } else { 1 }),
-            TagEnd::Item | TagEnd::TableHead | TagEnd::TableRow | TagEnd::HtmlBlock => self.want_gap(1),
+            TagEnd::Item => {
+                self.at_marker = false;
+                self.want_gap(1);
+            }
+            TagEnd::Table => self.end_table(),
             TagEnd::Emphasis => self.close("italic"),
             TagEnd::Strong => self.close("bold"),
             TagEnd::Strikethrough => self.close("strikethrough"),
-            TagEnd::Link | TagEnd::Image => self.close("text_link"),
+            TagEnd::Link | TagEnd::Image => self.end_link(),
             _ => {}
         }
     }
 
     fn start_item(&mut self) {
         self.want_gap(1);
-        let indent = "  ".repeat(self.lists.len().saturating_sub(1));
+        let indent = "  ".repeat(self.lists.len().saturating_sub(1).min(DEEPEST_INDENT));
         let marker = match self.lists.last_mut() {
             Some(Some(number)) => {
-                *number += 1;
-                format!("{indent}{}. ", *number - 1)
+                let marker = format!("{indent}{number}. ");
+                *number = number.saturating_add(1);
+                marker
             }
             _ => format!("{indent}• "),
         };
         self.push(&marker);
+        self.at_marker = true;
+    }
+
+    fn end_table(&mut self) {
+        let Some(table) = self.table.take() else { return };
+        self.open_block("pre", None);
+        self.push(&table.to_string());
+        self.close_block("pre");
+    }
+
+    fn start_link(&mut self, url: String) {
+        self.open("text_link", Some(url.clone()), None);
+        let label = self.target().len();
+        self.links.push((url, label));
+    }
+
+    fn end_link(&mut self) {
+        let Some((url, start)) = self.links.pop() else { return };
+        if self.target()[start..].trim().is_empty() {
+            self.push(&url);
+        }
+        self.close("text_link");
+        // Where the label cannot be pressed, the address is told, but for a place in the text itself.
+        let address = url.strip_prefix("mailto:").unwrap_or(&url);
+        let is_pressable = self.table.is_none() && is_linkable(&url);
+        if !is_pressable && !address.starts_with('#') && !self.target()[start..].contains(address) {
+            self.push(&format!(" ({address})"));
+        }
+    }
+
+    /// Where text goes: the message, or a cell of its table.
+    fn target(&self) -> &str {
+        self.table.as_ref().map_or(&self.text, Table::cell)
     }
 
     fn want_gap(&mut self, lines: usize) {
-        self.gap = self.gap.max(lines);
+        // What an item starts with stands beside its marker.
+        if !self.at_marker {
+            self.gap = self.gap.max(lines);
+        }
     }
 
     fn push(&mut self, text: &str) {
+        if let Some(table) = &mut self.table {
+            table.push(text);
+            return;
+        }
         self.fill_gap();
+        self.at_marker = false;
         self.text.push_str(text);
         self.length += text.encode_utf16().count();
     }
@@ -159,93 +194,77 @@ impl Writer {
         }
     }
 
+    fn open_block(&mut self, kind: &str, language: Option<String>) {
+        self.want_gap(2);
+        self.open(kind, None, language);
+    }
+
+    fn close_block(&mut self, kind: &str) {
+        self.close(kind);
+        self.want_gap(2);
+    }
+
     fn open(&mut self, kind: &str, url: Option<String>, language: Option<String>) {
-        self.fill_gap();
-        self.open.push(Entity { kind: kind.to_owned(), offset: self.length, length: 0, url, language });
+        // A cell is code as all of its table is, so nothing can be formatted in it.
+        if self.table.is_none() {
+            self.fill_gap();
+            self.open.push(Entity { kind: kind.to_owned(), offset: self.length, length: 0, url, language });
+        }
     }
 
     fn close(&mut self, kind: &str) {
+        if self.table.is_some() {
+            return;
+        }
         let Some(index) = self.open.iter().rposition(|entity| entity.kind == kind) else { return };
         let mut entity = self.open.remove(index);
         // The line break that ends a code block is not part of it.
         let trailing = if kind == "pre" { self.text.len() - self.text.trim_end_matches('\n').len() } else { 0 };
         entity.length = (self.length - entity.offset).saturating_sub(trailing);
-        // A link that Telegram would not take is text.
-        let takes = entity.url.as_deref().is_none_or(|url| url.contains("://") || url.starts_with("mailto:"));
-        // Code may not hold other formatting, and other formatting may not hold code blocks.
-        if entity.length > 0 && takes {
+        let is_nested = self.open.iter().any(|outer| outer.kind == kind);
+        if entity.length > 0 && !is_nested && entity.url.as_deref().is_none_or(is_linkable) {
             self.entities.push(entity);
         }
     }
 
-    fn finish(mut self) -> Part {
-        self.entities.sort_by_key(|entity| (entity.offset, std::cmp::Reverse(entity.length)));
-        let code: Vec<(usize, usize)> = self
+    fn finish(self) -> Part {
+        let is_code = |entity: &Entity| matches!(entity.kind.as_str(), "pre" | "code");
+        let mut code: Vec<(usize, usize)> =
+            self.entities.iter().filter(|entity| is_code(entity)).map(Entity::range).collect();
+        code.sort_unstable();
+        let is_split = |entity: &Entity| matches!(entity.kind.as_str(), "bold" | "italic" | "strikethrough");
+        let mut entities: Vec<Entity> = self
             .entities
-            .iter()
-            .filter(|entity| matches!(entity.kind.as_str(), "pre" | "code"))
-            .map(|entity| (entity.offset, entity.offset + entity.length))
+            .into_iter()
+            .flat_map(|entity| if is_split(&entity) { around(&entity, &code) } else { vec![entity] })
             .collect();
-        let clashes = |entity: &Entity| {
-            let is_code = matches!(entity.kind.as_str(), "pre" | "code");
-            let end = entity.offset + entity.length;
-            !is_code && code.iter().any(|&(from, to)| entity.offset < to && from < end && entity.kind != "blockquote")
-        };
-        self.entities.retain(|entity| !clashes(entity));
-        Part { text: self.text, entities: self.entities }
+        entities.sort_by_key(|entity| (entity.offset, Reverse(entity.length)));
+        Part { text: self.text, entities }
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn shown(markdown: &str) -> (String, Vec<(String, String)>) {
-        let part = render(markdown);
-        let units: Vec<u16> = part.text.encode_utf16().collect();
-        let stretch = |entity: &Entity| {
-            let text = String::from_utf16(&units[entity.offset..entity.offset + entity.length]).unwrap();
-            (entity.kind.clone(), text)
-        };
-        (part.text.clone(), part.entities.iter().map(stretch).collect())
+/// The pieces of `entity` outside `code`, which is sorted: code cannot be part of other formatting.
+fn around(entity: &Entity, code: &[(usize, usize)]) -> Vec<Entity> {
+    let (mut start, end) = entity.range();
+    let first = code.partition_point(|(_, to)| *to <= start);
+    let inside = code[first..].iter().take_while(|(from, _)| *from < end);
+    let mut pieces = Vec::new();
+    for (from, to) in inside.chain([&(end, end)]) {
+        if *from > start {
+            pieces.push(Entity { offset: start, length: from - start, ..entity.clone() });
+        }
+        start = *to;
     }
+    pieces
+}
 
-    fn pair(kind: &str, text: &str) -> (String, String) {
-        (kind.to_owned(), text.to_owned())
-    }
+/// The language that the first line of a fenced block names.
+fn language(info: &str) -> Option<String> {
+    let name = info.split([' ', '\t', ',', '{']).next().unwrap_or_default();
+    (!name.is_empty()).then(|| name.to_owned())
+}
 
-    #[test]
-    fn inline_formatting_becomes_entities() {
-        let (text, entities) = shown("A 👍 **bold**, *soft*, ~~gone~~, `code` and [a link](https://x.org).");
-        assert_eq!(text, "A 👍 bold, soft, gone, code and a link.");
-        let expected = [
-            pair("bold", "bold"),
-            pair("italic", "soft"),
-            pair("strikethrough", "gone"),
-            pair("code", "code"),
-            pair("text_link", "a link"),
-        ];
-        assert_eq!(entities, expected);
-    }
-
-    #[test]
-    fn blocks_are_set_apart() {
-        let (text, entities) = shown("# Title\nOne.\n\n- a\n- b\n  1. c\n\n```rust\nlet x = 1;\n```\n> quoted");
-        assert_eq!(text, "Title\n\nOne.\n\n• a\n• b\n  1. c\n\nlet x = 1;\n\nquoted");
-        assert_eq!(entities, [pair("bold", "Title"), pair("pre", "let x = 1;"), pair("blockquote", "quoted")]);
-        assert_eq!(render("```rust\nx\n```").entities[0].language.as_deref(), Some("rust"));
-    }
-
-    #[test]
-    fn html_and_odd_links_are_text() {
-        let (text, entities) = shown("<b>x</b> & [here](#top)");
-        assert_eq!((text.as_str(), entities.len()), ("<b>x</b> & here", 0));
-    }
-
-    #[test]
-    fn a_table_is_monospaced() {
-        let (text, entities) = shown("| a | b |\n| - | - |\n| 1 | 2 |");
-        assert_eq!(text, "a | b\n1 | 2");
-        assert_eq!(entities, [pair("pre", "a | b\n1 | 2")]);
-    }
+/// Whether Telegram takes `url` as the address of a link.
+fn is_linkable(url: &str) -> bool {
+    Url::parse(url).is_ok_and(|url| matches!(url.scheme(), "http" | "https" | "tg"))
 }

@@ -1,0 +1,225 @@
+//! Faults of a call, sorted by what is known of its fate, and the judgement of an answer that sorts them.
+
+use std::error::Error as StdError;
+use std::time::Duration;
+
+use reqwest::header::RETRY_AFTER;
+use serde::Deserialize;
+use serde::de::{DeserializeOwned, IgnoredAny};
+
+/// How much of an answer that is not Telegram's is told, in characters.
+const EXCERPT_LIMIT: usize = 200;
+/// The longest answer that is read, in bytes: a hundred updates are far smaller.
+const ANSWER_LIMIT: usize = 64 << 20;
+/// What is waited when Telegram says to wait and not how long.
+const DEFAULT_WAIT_SECS: u64 = 1;
+/// No wait is longer, whatever it says.
+const LONGEST_WAIT_SECS: u64 = 86_400;
+
+/// Why a call did not succeed, by what is known of its fate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SendFault {
+    /// No byte of it left this machine (DNS, connect, TLS): it may be tried again.
+    NotSent {
+        /// What happened.
+        message: String,
+    },
+    /// 429: refused for now; try again after this long.
+    RetryAfter {
+        /// What Telegram asked for.
+        wait: Duration,
+        /// Its description.
+        message: String,
+    },
+    /// Refused for good.
+    Refused {
+        /// Telegram's `error_code`.
+        code: i64,
+        /// Telegram's `description`.
+        description: String,
+        /// The chat has become this supergroup.
+        migrate_to_chat_id: Option<i64>,
+    },
+    /// 401 or 404: the token is not one, or Telegram is not at this address.
+    BadToken,
+    /// A time-out, a reset or 5xx: it may have arrived.
+    Unknown {
+        /// What happened.
+        message: String,
+    },
+}
+
+impl SendFault {
+    /// Telegram could not take the formatting of a text: plain, it may pass.
+    pub fn is_unparsable_entities(&self) -> bool {
+        ["can't parse entities", "can't parse messageentity", "entity_", "entities_"].iter().any(|text| self.says(text))
+    }
+
+    /// The message that was to be answered is gone: without it, the text may pass.
+    pub fn is_missing_reply_target(&self) -> bool {
+        ["message to be replied not found", "message to reply not found", "replied message not found"]
+            .iter()
+            .any(|text| self.says(text))
+    }
+
+    /// The topic that was to hold the message is gone: without it, the text may pass.
+    pub fn is_missing_thread(&self) -> bool {
+        self.says("message thread not found")
+    }
+
+    /// The message already is what it was to become.
+    pub(super) fn is_not_modified(&self) -> bool {
+        self.says("message is not modified")
+    }
+
+    fn says(&self, text: &str) -> bool {
+        matches!(self, Self::Refused { code: 400, description, .. } if description.to_lowercase().contains(text))
+    }
+
+    /// What a call without an answer means: only one whose connection never came to be is known to have carried
+    /// nothing.
+    pub(super) fn of(error: reqwest::Error) -> Self {
+        let reached = !error.is_connect();
+        let message = told(error);
+        if reached { Self::Unknown { message } } else { Self::NotSent { message } }
+    }
+
+    /// The same fault in other words.
+    pub(super) fn map_text(mut self, change: impl Fn(&str) -> String) -> Self {
+        match &mut self {
+            Self::NotSent { message: text }
+            | Self::RetryAfter { message: text, .. }
+            | Self::Refused { description: text, .. }
+            | Self::Unknown { message: text } => *text = change(text),
+            Self::BadToken => {}
+        }
+        self
+    }
+}
+
+/// What every answer of the Bot API looks like (<https://core.telegram.org/bots/api#making-requests>).
+#[derive(Deserialize)]
+struct Envelope<T> {
+    ok: bool,
+    result: Option<T>,
+    error_code: Option<i64>,
+    #[serde(default)]
+    description: String,
+    #[serde(default)]
+    parameters: Parameters,
+}
+
+/// <https://core.telegram.org/bots/api#responseparameters>
+#[derive(Default, Deserialize)]
+struct Parameters {
+    retry_after: Option<u64>,
+    migrate_to_chat_id: Option<i64>,
+}
+
+/// An answer, read to its end or to where it broke off.
+pub(super) struct Answer {
+    status: u16,
+    /// The header, in seconds.
+    retry_after: Option<u64>,
+    /// Or why it could not be read.
+    body: Result<Vec<u8>, String>,
+}
+
+impl Answer {
+    /// Reads `response`. When that fails half way, its status still says something.
+    pub(super) async fn read(mut response: reqwest::Response) -> Self {
+        let status = response.status().as_u16();
+        let header = response.headers().get(RETRY_AFTER);
+        let retry_after = header.and_then(|value| value.to_str().ok()?.trim().parse().ok());
+        let mut body = Vec::new();
+        loop {
+            match response.chunk().await {
+                Ok(None) => return Self { status, retry_after, body: Ok(body) },
+                Ok(Some(chunk)) if body.len() + chunk.len() <= ANSWER_LIMIT => body.extend_from_slice(&chunk),
+                Ok(Some(_)) => {
+                    let body = Err(format!("an answer of more than {ANSWER_LIMIT} bytes"));
+                    return Self { status, retry_after, body };
+                }
+                Err(error) => return Self { status, retry_after, body: Err(told(error)) },
+            }
+        }
+    }
+
+    /// What the answer means: the result, or the fault.
+    pub(super) fn judge<T: DeserializeOwned>(self) -> Result<T, SendFault> {
+        match self.status {
+            200..=299 => self.accepted(),
+            // Something in between says that it gave up on a request; Telegram may have it.
+            408 | 500.. => Err(SendFault::Unknown { message: self.excerpt() }),
+            _ => Err(self.refused()),
+        }
+    }
+
+    fn accepted<T: DeserializeOwned>(self) -> Result<T, SendFault> {
+        let unknown = |message: String| SendFault::Unknown { message };
+        let body = self.body.as_deref().map_err(|_| unknown(self.excerpt()))?;
+        let envelope: Envelope<T> =
+            serde_json::from_slice(body).map_err(|error| unknown(format!("{}: {error}", self.excerpt())))?;
+        match envelope {
+            Envelope { ok: true, result: Some(result), .. } => Ok(result),
+            Envelope { ok: false, error_code: Some(code), description, parameters, .. } => {
+                Err(refusal(code, description, &parameters))
+            }
+            _ => Err(unknown(self.excerpt())),
+        }
+    }
+
+    fn refused(&self) -> SendFault {
+        let body = self.body.as_deref().unwrap_or_default();
+        let status = i64::from(self.status);
+        match serde_json::from_slice::<Envelope<IgnoredAny>>(body) {
+            Ok(Envelope { error_code, description, mut parameters, .. }) => {
+                parameters.retry_after = parameters.retry_after.or(self.retry_after);
+                refusal(error_code.unwrap_or(status), description, &parameters)
+            }
+            Err(_) => {
+                let parameters = Parameters { retry_after: self.retry_after, migrate_to_chat_id: None };
+                refusal(status, self.excerpt(), &parameters)
+            }
+        }
+    }
+
+    /// The answer in a few words, for when it is not what Telegram answers.
+    fn excerpt(&self) -> String {
+        match &self.body {
+            Ok(body) => {
+                let text: String = String::from_utf8_lossy(body).chars().take(EXCERPT_LIMIT).collect();
+                format!("answered {} with `{}`", self.status, text.trim())
+            }
+            Err(message) => format!("answered {}, then: {message}", self.status),
+        }
+    }
+}
+
+fn refusal(code: i64, description: String, parameters: &Parameters) -> SendFault {
+    match code {
+        // A server of another version may lack a method; that says nothing of the token.
+        404 if description.contains("method not found") => {
+            SendFault::Refused { code, description, migrate_to_chat_id: None }
+        }
+        401 | 404 => SendFault::BadToken,
+        429 => {
+            let seconds = parameters.retry_after.unwrap_or(DEFAULT_WAIT_SECS).min(LONGEST_WAIT_SECS);
+            SendFault::RetryAfter { wait: Duration::from_secs(seconds), message: description }
+        }
+        408 | 500.. => SendFault::Unknown { message: format!("Telegram answered {code}: {description}") },
+        _ => SendFault::Refused { code, description, migrate_to_chat_id: parameters.migrate_to_chat_id },
+    }
+}
+
+/// An error with its causes, without the address: the token is in it.
+fn told(error: reqwest::Error) -> String {
+    let error = error.without_url();
+    let mut message = error.to_string();
+    let mut cause = error.source();
+    while let Some(deeper) = cause {
+        message = format!("{message}: {deeper}");
+        cause = deeper.source();
+    }
+    message
+}

@@ -1,0 +1,290 @@
+//! The Bot API over HTTP, with faults sorted by what is known of the call's fate.
+
+mod fault;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::de::{DeserializeOwned, IgnoredAny};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+use url::{Host, Url};
+
+use self::fault::Answer;
+pub use self::fault::SendFault;
+use super::text::Entity;
+use crate::error::{Context, Error, ErrorKind, Result};
+
+/// Longer than Telegram takes for any call but getUpdates.
+const CALL_TIMEOUT: Duration = Duration::from_secs(30);
+/// Shorter than every other time-out, so that a connection that never comes is told from an answer that never comes.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a connection may wait for the next call.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(15);
+/// Given to a long poll on top of what it waits for.
+const POLL_MARGIN: Duration = Duration::from_secs(10);
+
+/// One message to send.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct OutgoingMessage {
+    /// Where to.
+    pub chat_id: i64,
+    /// Its text, at most 4096 UTF-16 units.
+    pub text: String,
+    /// Its formatting; none means plain.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub entities: Vec<Entity>,
+    /// The topic it belongs to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub message_thread_id: Option<i64>,
+    /// The message it answers (`reply_parameters.message_id`, with `allow_sending_without_reply`).
+    #[serde(skip)]
+    pub reply_to_message_id: Option<i64>,
+}
+
+/// `getWebhookInfo`.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default)]
+pub struct WebhookInfo {
+    /// Where updates go; empty when no webhook is set.
+    pub url: String,
+    /// Updates that wait for delivery.
+    pub pending_update_count: i64,
+    /// Unix seconds of the last failed delivery.
+    pub last_error_date: Option<i64>,
+    /// What failed.
+    pub last_error_message: Option<String>,
+    /// Connections at the same time.
+    pub max_connections: Option<i64>,
+    /// Kinds of updates that are delivered.
+    pub allowed_updates: Option<Vec<String>>,
+}
+
+/// `setWebhook`.
+#[derive(Clone, Debug, Serialize)]
+pub struct WebhookRequest {
+    /// HTTPS URL.
+    pub url: String,
+    /// Sent back with every delivery.
+    pub secret_token: String,
+    /// Kinds of updates to deliver.
+    pub allowed_updates: Vec<String>,
+    /// Connections at the same time, 1 to 100.
+    pub max_connections: i64,
+}
+
+/// Who the bot is (`getMe`).
+#[derive(Clone, Debug, Deserialize)]
+pub struct BotUser {
+    /// The bot's id.
+    pub id: i64,
+    /// Its username.
+    pub username: Option<String>,
+    /// Its name.
+    pub first_name: String,
+}
+
+/// A bot's door to the Bot API. Never retries: that is the caller's one layer. Cheap to clone.
+#[derive(Clone)]
+pub struct BotClient {
+    http: reqwest::Client,
+    /// Without a slash at its end.
+    api_url: Arc<str>,
+    /// A secret.
+    token: Arc<str>,
+    /// How long every call but getUpdates may take.
+    call_timeout: Duration,
+}
+
+/// What a call returns.
+pub type CallResult<T> = std::result::Result<T, SendFault>;
+
+#[derive(Deserialize)]
+struct SentMessage {
+    message_id: i64,
+}
+
+impl fmt::Debug for BotClient {
+    /// Without the token.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("BotClient")
+    }
+}
+
+impl BotClient {
+    /// A client for `token`; `api_url` is what stands before `/bot`.
+    ///
+    /// # Errors
+    /// A configuration error when the URL cannot be used.
+    pub fn new(api_url: &str, token: &str) -> Result<Self> {
+        let url = checked_api_url(api_url)?;
+        let token = checked_token(token)?.into();
+        // A repeated send is a second message, so nothing below us may repeat one: no policy of reqwest, no redirect.
+        // What remains is hyper's own second try on a fresh connection, made only when it hands the request back
+        // because it never began to write it. Letting connections go early makes the other case rare: that Telegram
+        // closes an idle one just as we write to it, which is unknown for good.
+        let builder = reqwest::Client::builder()
+            .retry(reqwest::retry::never())
+            .redirect(reqwest::redirect::Policy::none())
+            .http1_only()
+            .pool_idle_timeout(IDLE_TIMEOUT)
+            .connect_timeout(CONNECT_TIMEOUT);
+        let builder = if is_loopback(&url) { builder.no_proxy() } else { builder };
+        let http = builder.build().context(
+            ErrorKind::Configuration,
+            "the HTTP client of the Bot API cannot be made; are the CA certificates of this system installed?",
+        )?;
+        Ok(Self { http, api_url: api_url.trim_end_matches('/').into(), token, call_timeout: CALL_TIMEOUT })
+    }
+
+    /// Sends a message and returns its id.
+    ///
+    /// # Errors
+    /// The fault, by what is known of the message's fate.
+    pub async fn send_message(&self, message: &OutgoingMessage) -> CallResult<i64> {
+        let sent: SentMessage = self.call("sendMessage", &parameters(message), self.call_timeout).await?;
+        Ok(sent.message_id)
+    }
+
+    /// Replaces the text of a message. "Not modified" is success.
+    ///
+    /// # Errors
+    /// As [`Self::send_message`].
+    pub async fn edit_message_text(&self, message_id: i64, message: &OutgoingMessage) -> CallResult<()> {
+        let mut parameters = parameters(message);
+        parameters["message_id"] = message_id.into();
+        match self.call::<IgnoredAny>("editMessageText", &parameters, self.call_timeout).await {
+            Err(fault) if fault.is_not_modified() => Ok(()),
+            outcome => outcome.map(drop),
+        }
+    }
+
+    /// Shows "typing…" for five seconds.
+    ///
+    /// # Errors
+    /// As [`Self::send_message`].
+    pub async fn send_typing(&self, chat_id: i64, message_thread_id: Option<i64>) -> CallResult<()> {
+        let mut parameters = json!({"chat_id": chat_id, "action": "typing"});
+        if let Some(thread) = message_thread_id {
+            parameters["message_thread_id"] = thread.into();
+        }
+        self.call::<IgnoredAny>("sendChatAction", &parameters, self.call_timeout).await.map(drop)
+    }
+
+    /// Stops the spinner of a pressed button.
+    ///
+    /// # Errors
+    /// As [`Self::send_message`].
+    pub async fn answer_callback_query(&self, callback_query_id: &str) -> CallResult<()> {
+        let parameters = json!({"callback_query_id": callback_query_id});
+        self.call::<IgnoredAny>("answerCallbackQuery", &parameters, self.call_timeout).await.map(drop)
+    }
+
+    /// Who the bot is.
+    ///
+    /// # Errors
+    /// As [`Self::send_message`].
+    pub async fn get_me(&self) -> CallResult<BotUser> {
+        self.call("getMe", &json!({}), self.call_timeout).await
+    }
+
+    /// Sets the webhook.
+    ///
+    /// # Errors
+    /// As [`Self::send_message`].
+    pub async fn set_webhook(&self, request: &WebhookRequest) -> CallResult<()> {
+        self.call::<IgnoredAny>("setWebhook", request, self.call_timeout).await.map(drop)
+    }
+
+    /// Removes the webhook; what waits for delivery stays.
+    ///
+    /// # Errors
+    /// As [`Self::send_message`].
+    pub async fn delete_webhook(&self) -> CallResult<()> {
+        self.call::<IgnoredAny>("deleteWebhook", &json!({}), self.call_timeout).await.map(drop)
+    }
+
+    /// The state of the webhook.
+    ///
+    /// # Errors
+    /// As [`Self::send_message`].
+    pub async fn get_webhook_info(&self) -> CallResult<WebhookInfo> {
+        self.call("getWebhookInfo", &json!({}), self.call_timeout).await
+    }
+
+    /// Updates from `offset` on, waiting up to `wait` for one. Each is the verbatim JSON object.
+    ///
+    /// # Errors
+    /// As [`Self::send_message`].
+    pub async fn get_updates(
+        &self,
+        offset: Option<i64>,
+        wait: Duration,
+        allowed: &[String],
+    ) -> CallResult<Vec<Box<RawValue>>> {
+        let mut parameters = json!({"timeout": wait.as_secs(), "allowed_updates": allowed});
+        if let Some(offset) = offset {
+            parameters["offset"] = offset.into();
+        }
+        self.call("getUpdates", &parameters, wait.saturating_add(POLL_MARGIN)).await
+    }
+
+    async fn call<T: DeserializeOwned>(
+        &self,
+        method: &str,
+        parameters: &(impl Serialize + Sync),
+        timeout: Duration,
+    ) -> CallResult<T> {
+        let url = format!("{}/bot{}/{method}", self.api_url, self.token);
+        let outcome = match self.http.post(url).timeout(timeout).json(parameters).send().await {
+            Ok(response) => Answer::read(response).await.judge(),
+            Err(error) => Err(SendFault::of(error)),
+        };
+        // Whatever answered may have repeated the path it was asked for.
+        outcome.map_err(|fault| fault.map_text(|text| text.replace(&*self.token, "<token>")))
+    }
+}
+
+fn parameters(message: &OutgoingMessage) -> Value {
+    let mut parameters = serde_json::to_value(message).unwrap_or_default();
+    if let Some(message_id) = message.reply_to_message_id {
+        parameters["reply_parameters"] = json!({"message_id": message_id, "allow_sending_without_reply": true});
+    }
+    parameters
+}
+
+/// Checks what stands before `/bot`.
+fn checked_api_url(api_url: &str) -> Result<Url> {
+    let usable = |url: &Url| {
+        matches!(url.scheme(), "http" | "https") && url.has_host() && url.query().is_none() && url.fragment().is_none()
+    };
+    Url::parse(api_url).ok().filter(usable).ok_or_else(|| {
+        Error::configuration(format!(
+            "TELEGRAM_API_URL `{api_url}` cannot be used; give what stands before `/bot`, as https://api.telegram.org"
+        ))
+    })
+}
+
+/// Checks that `token` can stand in a path as it is. Never repeats it.
+fn checked_token(token: &str) -> Result<&str> {
+    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, ':' | '_' | '-');
+    if token.is_empty() || !token.chars().all(fits) {
+        return Err(Error::configuration(
+            "the bot token has characters that no token has; copy it whole from BotFather (123456:ABC…)",
+        ));
+    }
+    Ok(token)
+}
+
+fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        Some(Host::Domain(name)) => name == "localhost",
+        None => false,
+    }
+}

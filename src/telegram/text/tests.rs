@@ -1,0 +1,231 @@
+//! The laws of rendering and splitting: nothing is lost, everything fits, every entity lies within its message.
+
+use proptest::prelude::*;
+
+use super::render::render as whole;
+use super::split::{is_trimmed, split, utf16_length};
+use super::*;
+
+/// What an entity covers.
+fn covered(part: &Part, entity: &Entity) -> String {
+    let units: Vec<u16> = part.text.encode_utf16().collect();
+    String::from_utf16(&units[entity.offset..entity.offset + entity.length]).unwrap()
+}
+
+/// The text of `markdown`, and kind and text of every entity.
+fn shown(markdown: &str) -> (String, Vec<(String, String)>) {
+    let part = whole(markdown);
+    let entities = part.entities.iter().map(|entity| (entity.kind.clone(), covered(&part, entity))).collect();
+    (part.text, entities)
+}
+
+fn pair(kind: &str, text: &str) -> (String, String) {
+    (kind.to_owned(), text.to_owned())
+}
+
+fn plain(text: &str) -> Part {
+    Part { text: text.to_owned(), entities: Vec::new() }
+}
+
+fn texts(text: &str, limit: usize) -> Vec<String> {
+    split(&plain(text), limit).into_iter().map(|part| part.text).collect()
+}
+
+#[test]
+fn inline_formatting_becomes_entities() {
+    let (text, entities) = shown("A 👍 **bold**, *soft*, ~~gone~~, `code` and [a link](https://x.org).");
+    assert_eq!(text, "A 👍 bold, soft, gone, code and a link.");
+    let expected = [
+        pair("bold", "bold"),
+        pair("italic", "soft"),
+        pair("strikethrough", "gone"),
+        pair("code", "code"),
+        pair("text_link", "a link"),
+    ];
+    assert_eq!(entities, expected);
+}
+
+#[test]
+fn blocks_are_set_apart() {
+    let (text, entities) = shown("# Title\nOne.\n\n- a\n- b\n  1. c\n\n```rust\nlet x = 1;\n```\n> quoted");
+    assert_eq!(text, "Title\n\nOne.\n\n• a\n• b\n  1. c\n\nlet x = 1;\n\nquoted");
+    assert_eq!(entities, [pair("bold", "Title"), pair("pre", "let x = 1;"), pair("blockquote", "quoted")]);
+    assert_eq!(whole("```rust,ignore\nx\n```").entities[0].language.as_deref(), Some("rust"));
+    assert_eq!(whole("```\nx\n```").entities[0].language, None);
+}
+
+#[test]
+fn what_an_item_starts_with_stands_beside_its_marker() {
+    assert_eq!(shown("- # A\n- > b\n- ```\n  c\n  ```\n-\n- d\n\n  e").0, "• A\n\n• b\n\n• c\n\n• \n• d\ne");
+    assert_eq!(shown("3. three\n4. four\n\n   - deep\n\nafter").0, "3. three\n4. four\n  • deep\n\nafter");
+}
+
+#[test]
+fn html_is_text() {
+    assert_eq!(
+        shown("<b>x</b> & y\n\n<div>\nz\n</div>\n\nafter"),
+        ("<b>x</b> & y\n\n<div>\nz\n</div>\n\nafter".into(), vec![])
+    );
+}
+
+#[test]
+fn an_address_is_not_lost() {
+    assert_eq!(shown("[here](#top)"), ("here".to_owned(), vec![]));
+    assert_eq!(shown("[read](docs/a.md)"), ("read (docs/a.md)".to_owned(), vec![]));
+    assert_eq!(shown("[write](mailto:a@b.c), <a@b.c>"), ("write (a@b.c), a@b.c".to_owned(), vec![]));
+    let bare = pair("text_link", "https://x.org/i.png");
+    assert_eq!(shown("![](https://x.org/i.png)"), ("https://x.org/i.png".to_owned(), vec![bare]));
+    assert_eq!(shown("![cat](https://x.org/i.png)").1, [pair("text_link", "cat")]);
+    assert_eq!(shown("[![cat](https://x.org/i.png)](https://x.org)").1, [pair("text_link", "cat")]);
+    assert_eq!(shown("[x](javascript:alert)").1, []);
+}
+
+#[test]
+fn code_is_part_of_no_other_formatting() {
+    assert_eq!(
+        shown("## Use `foo` *now*").1,
+        [pair("bold", "Use "), pair("code", "foo"), pair("bold", " now"), pair("italic", "now")]
+    );
+    assert_eq!(shown("**`all`**").1, [pair("code", "all")]);
+    assert_eq!(shown("[`foo`](https://x.org)").1, [pair("text_link", "foo")]);
+}
+
+#[test]
+fn formatting_within_its_own_kind_is_one() {
+    assert_eq!(shown("> a\n> > b").1, [pair("blockquote", "a\n\nb")]);
+    assert_eq!(shown("# a **b** c").1, [pair("bold", "a b c")]);
+}
+
+#[test]
+fn a_table_is_monospaced_in_columns() {
+    let (text, entities) = shown("T:\n\n| name | n |\n| - | - |\n| **Ada** | 1 |\n| [B](https://x.org) | |\n\nafter");
+    let table = "name              | n\n------------------|--\nAda               | 1\nB (https://x.org) |";
+    assert_eq!(text, format!("T:\n\n{table}\n\nafter"));
+    assert_eq!(entities, [pair("pre", table)]);
+}
+
+#[test]
+fn what_is_shown_is_not_much_longer_than_what_was_written() {
+    let wide = format!("| a | b |\n| - | - |\n| {} | c |\n{}", "x".repeat(5_000), "| a | b |\n".repeat(1_000));
+    let deep = "- ".repeat(5_000);
+    for markdown in [wide, deep] {
+        assert!(whole(&markdown).text.len() < 10 * markdown.len());
+    }
+}
+
+#[test]
+fn white_space_is_no_message() {
+    for markdown in ["", " \n\u{200b} ", "\u{feff}", "```\n\n```", "&nbsp;"] {
+        assert_eq!(render(markdown), [], "{markdown:?}");
+    }
+}
+
+#[test]
+fn a_paragraph_is_a_better_break_than_a_line_and_a_line_than_a_word() {
+    assert_eq!(texts("aaaaaa\n\nb c d e", 10), ["aaaaaa", "b c d e"]);
+    assert_eq!(texts("aaaaaa\nb c d e", 10), ["aaaaaa", "b c d e"]);
+    assert_eq!(texts("aaaaaaa bbbbb", 10), ["aaaaaaa", "bbbbb"]);
+    assert_eq!(texts("aaaaaaa\u{3000}bbbbb", 10), ["aaaaaaa", "bbbbb"]);
+    assert_eq!(texts("aaaaaaaaaaaaaaa", 10), ["aaaaaaaaaa", "aaaaa"]);
+}
+
+#[test]
+fn a_text_of_exactly_the_limit_is_one_message() {
+    assert_eq!(render(&"a".repeat(4_096)).len(), 1);
+    assert_eq!(render(&"a".repeat(4_097)).len(), 2);
+    assert_eq!(render(&"👍".repeat(2_048)).len(), 1);
+    assert_eq!(render(&"👍".repeat(2_049)).len(), 2);
+}
+
+#[test]
+fn a_code_block_stays_one_in_every_part_with_its_indentation() {
+    let parts = split(&whole(&format!("```python\n{}```", "if x:\n    y = 1\n".repeat(100))), 203);
+    assert!(parts.len() > 4);
+    assert!(parts.iter().any(|part| part.text.starts_with("    y")), "{parts:?}");
+    for part in &parts {
+        let [entity] = part.entities.as_slice() else { panic!("{part:?}") };
+        assert_eq!((entity.kind.as_str(), entity.language.as_deref()), ("pre", Some("python")));
+        assert_eq!(entity.range(), (0, utf16_length(&part.text)));
+    }
+}
+
+#[test]
+fn what_is_shown_as_one_character_is_not_parted() {
+    for (whole, limit) in [("👩‍👩‍👧‍👦", 25), ("👍🏽", 9), ("🇩🇪", 10), ("🇩🇪", 7), ("e\u{301}", 5), ("1\u{fe0f}\u{20e3}", 7)]
+    {
+        for part in texts(&whole.repeat(10), limit) {
+            assert!(part.replace(whole, "").is_empty(), "{part} of {whole} at {limit}");
+        }
+    }
+}
+
+#[test]
+fn links_and_code_are_kept_of_too_much_formatting() {
+    let parts = render(&format!("{} [link](https://x.org) `code`", "**b** c ".repeat(150)));
+    assert_eq!(parts.len(), 1);
+    let kinds: Vec<&str> = parts[0].entities.iter().map(|entity| entity.kind.as_str()).collect();
+    assert_eq!(kinds.len(), 100);
+    assert_eq!(kinds[97..], ["bold", "text_link", "code"]);
+}
+
+#[test]
+fn a_long_text_of_much_formatting_is_done_in_time() {
+    let markdown = "> **a `b` *c*** [d](https://x.org) ".repeat(5_000);
+    assert!(render(&markdown).len() > 10);
+}
+
+fn solid(text: &str) -> String {
+    text.chars().filter(|c| !is_trimmed(*c)).collect()
+}
+
+fn check(markdown: &str, limit: usize) -> Result<(), TestCaseError> {
+    let whole = whole(markdown);
+    let parts = split(&whole, limit);
+    let joined: String = parts.iter().map(|part| solid(&part.text)).collect();
+    prop_assert_eq!(joined, solid(&whole.text));
+    for part in &parts {
+        let length = utf16_length(&part.text);
+        prop_assert!(length <= limit && !solid(&part.text).is_empty());
+        prop_assert!(part.entities.len() <= 100 && part.entities.is_sorted_by_key(|entity| entity.offset));
+        for entity in &part.entities {
+            prop_assert!(entity.length > 0 && entity.offset + entity.length <= length);
+            // Panics where it would cut a surrogate pair.
+            covered(part, entity);
+        }
+        let is_code = |entity: &&Entity| matches!(entity.kind.as_str(), "pre" | "code");
+        let mut end = 0;
+        for entity in part.entities.iter().filter(is_code) {
+            prop_assert!(entity.offset >= end);
+            end = entity.offset + entity.length;
+        }
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+
+    #[test]
+    fn parts_fit_and_together_say_everything(
+        pieces in proptest::collection::vec(
+            prop_oneof![
+                "(?s).{0,4}", "[a-c ]{1,6}",
+                proptest::sample::select(vec![
+                    "\n", "\n\n", "- ", "1. ", "> ", "    ", "```", "```rust\n", "`", "**", "*", "_", "~~", "# ", "|", "| - | - |\n",
+                    "[", "](https://x.org)", "![", "](#a)", "<b>", "👍", "👩‍👩‍👧‍👦", "\u{301}", "🇩🇪", "\r\n", "---\n",
+                ]).prop_map(str::to_owned),
+            ],
+            0..60,
+        ),
+        limit in 8_usize..80,
+    ) {
+        let markdown = pieces.concat();
+        check(&markdown, limit)?;
+        prop_assert_eq!(render(&markdown), render(&markdown));
+    }
+
+    #[test]
+    fn any_text_at_telegrams_limit(text in "(?s)(.|a b|\n|👍){0,1500}") {
+        check(&text.repeat(3), MESSAGE_LIMIT_UTF16)?;
+    }
+}

@@ -1,0 +1,77 @@
+//! JSON objects looked at one level at a time, every value kept as the text it came in.
+//!
+//! A value that does not fit its column is rescued verbatim this way, whatever it is: a number beyond every float, an
+//! unpaired surrogate, a thousand brackets. Nothing below the level that is asked for is ever built.
+
+use std::fmt;
+
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde_json::value::RawValue;
+
+/// The fields of a JSON object in their order.
+pub(super) struct Fields<'a>(Vec<(String, &'a RawValue)>);
+
+impl<'a> Fields<'a> {
+    /// The fields of `json`; `None` when it is no JSON object.
+    pub(super) fn parse(json: &'a str) -> Option<Self> {
+        serde_json::from_str(json).ok()
+    }
+
+    /// The value of `name`; null is no value, and of two with the same name the last counts.
+    pub(super) fn get(&self, name: &str) -> Option<&'a RawValue> {
+        let (_, value) = self.0.iter().rev().find(|(key, _)| key == name)?;
+        (value.get() != "null").then_some(*value)
+    }
+
+    /// The names of all fields.
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|(name, _)| name.as_str())
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(FieldsVisitor)
+    }
+}
+
+struct FieldsVisitor;
+
+impl<'de> Visitor<'de> for FieldsVisitor {
+    type Value = Fields<'de>;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a JSON object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut fields = Vec::new();
+        while let Some(field) = map.next_entry()? {
+            fields.push(field);
+        }
+        Ok(Fields(fields))
+    }
+}
+
+/// The integer that `value` is written as; `1.0` and `1e3` are none.
+pub(super) fn integer(value: &RawValue) -> Option<i64> {
+    value.get().parse().ok()
+}
+
+/// The text that `value` is.
+pub(super) fn string(value: &RawValue) -> Option<String> {
+    serde_json::from_str(value.get()).ok()
+}
+
+/// The fields of the object that `value` is.
+pub(super) fn object(value: &RawValue) -> Option<Fields<'_>> {
+    Fields::parse(value.get())
+}
+
+/// The fields of the object that `value` is, or of the last one in the array that it is.
+pub(super) fn last_object(value: &RawValue) -> Option<Fields<'_>> {
+    match serde_json::from_str::<Vec<&RawValue>>(value.get()) {
+        Ok(items) => object(items.last()?),
+        Err(_) => object(value),
+    }
+}
