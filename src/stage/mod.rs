@@ -2,6 +2,7 @@
 
 pub mod bronze;
 mod chats;
+mod feed;
 mod ledger;
 pub mod reply;
 pub mod silver;

@@ -2,11 +2,18 @@
 
 use std::collections::BTreeMap;
 
-/// Rows that are not done, by the version they were read from.
+/// Rows that are not done, by the version they were read with.
 #[derive(Debug)]
 pub(super) struct Watermark {
-    open: BTreeMap<i64, usize>,
+    open: BTreeMap<i64, Open>,
     read_to: i64,
+}
+
+#[derive(Debug)]
+struct Open {
+    /// The first version these rows may be of: where a stretch of the log is gone, all of it is read as its last.
+    first: i64,
+    rows: usize,
 }
 
 impl Watermark {
@@ -15,19 +22,20 @@ impl Watermark {
         Self { open: BTreeMap::new(), read_to: version }
     }
 
-    /// A version was read, with so many rows to do.
+    /// Everything up to `version` was read, with so many rows to do; or more of a version that has open rows.
     pub(super) fn read(&mut self, version: i64, rows: usize) {
+        let first = self.read_to + 1;
         self.read_to = self.read_to.max(version);
         if rows > 0 {
-            *self.open.entry(version).or_default() += rows;
+            self.open.entry(version).or_insert(Open { first, rows: 0 }).rows += rows;
         }
     }
 
     /// A row of a version is done.
     pub(super) fn done(&mut self, version: i64) {
-        if let Some(rows) = self.open.get_mut(&version) {
-            *rows -= 1;
-            if *rows == 0 {
+        if let Some(open) = self.open.get_mut(&version) {
+            open.rows -= 1;
+            if open.rows == 0 {
                 self.open.remove(&version);
             }
         }
@@ -35,7 +43,7 @@ impl Watermark {
 
     /// The version up to which everything is done.
     pub(super) fn value(&self) -> i64 {
-        self.open.keys().next().map_or(self.read_to, |first| first - 1)
+        self.open.values().next().map_or(self.read_to, |open| open.first - 1)
     }
 }
 
@@ -57,6 +65,19 @@ mod tests {
         assert_eq!(watermark.value(), 4);
         watermark.done(5);
         assert_eq!(watermark.value(), 6);
+    }
+
+    #[test]
+    fn a_stretch_that_was_read_as_its_last_version_is_open_from_its_first() {
+        let mut watermark = Watermark::new(3);
+        watermark.read(9, 1);
+        watermark.read(9, 2);
+        watermark.read(10, 0);
+        for _ in 0..3 {
+            assert_eq!(watermark.value(), 3);
+            watermark.done(9);
+        }
+        assert_eq!(watermark.value(), 10);
     }
 
     proptest! {

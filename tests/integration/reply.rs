@@ -15,9 +15,10 @@ use lakegram::table::{Append, CommitOutcome, Fence, LakeTable, TableSpec};
 use lakegram::telegram::BotClient;
 use lakegram::telemetry::Telemetry;
 use object_store::path::Path;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::support::PATIENCE;
+use crate::support::{self, PATIENCE};
 
 struct World {
     storage: Storage,
@@ -215,4 +216,54 @@ async fn an_intent_that_its_owner_deletes_frees_the_part() {
     assert!(world.telegram.sent().is_empty(), "the part is another's");
     world.storage.delete(&intent.path()).await.unwrap();
     assert_eq!(tokio::time::timeout(PATIENCE, working).await.unwrap().unwrap().unwrap().sent, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crash_amid_the_answers_of_a_log_that_is_gone_loses_and_doubles_none() {
+    let mut world = World::new().await;
+    world.answer(&[(1, 10, "first")]).await;
+    world.work().await;
+    for id in 2..5 {
+        world.answer(&[(id, 10, "hello")]).await;
+    }
+    support::clean_up(&world.storage, "silver/telegram_responses", &world.clock).await;
+    let mut stage = world.stage().await;
+    let working = tokio::spawn(async move { stage.work_until_idle(&CancellationToken::new()).await });
+    // A chat gets one message a second: when the second has its outcome the others still wait.
+    while world.replies().await.len() < 2 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    working.abort();
+    assert!(working.await.unwrap_err().is_cancelled());
+    world.work().await;
+    let expected: Vec<_> = (1..5).map(|id| (id, 1, 1, "sent".to_owned())).collect();
+    assert_eq!((world.replies().await, world.telegram.sent().len()), (expected, 4));
+    assert_eq!(world.work().await, ReplySummary::default());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_sent_again_when_silver_is_rewritten() {
+    let mut world = World::new().await;
+    world.answer(&[(1, 10, "done")]).await;
+    world.work().await;
+    world.telegram.script("sendMessage", vec![Behaviour::too_many_requests(1)]);
+    world.answer(&[(2, 11, "waits"), (3, 11, "behind it")]).await;
+    let (versions, hints) = watch::channel(-1);
+    let stop = CancellationToken::new();
+    let running = tokio::spawn(world.stage().await.run(hints, stop.clone()));
+    assert!(world.telegram.wait_for(|ledger| ledger.calls_of("sendMessage").count() == 2, PATIENCE).await);
+    support::rewrite(&world.storage, "silver/telegram_responses", &world.clock).await;
+    world.answer(&[(4, 12, "after it")]).await;
+    versions.send_replace(world.silver.version());
+    let all = async {
+        while world.replies().await.len() < 4 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, all).await.unwrap();
+    stop.cancel();
+    running.await.unwrap().unwrap();
+    world.work().await;
+    let expected: Vec<_> = (1..5).map(|id| (id, 1, 1, "sent".to_owned())).collect();
+    assert_eq!((world.replies().await, world.telegram.sent().len()), (expected, 4));
 }

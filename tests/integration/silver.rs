@@ -18,7 +18,7 @@ use object_store::path::Path;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::support::PATIENCE;
+use crate::support::{self, PATIENCE};
 
 const BOT: BotId = BotId(1);
 
@@ -241,17 +241,7 @@ async fn when_bronze_was_cleaned_up_the_rows_that_silver_lacks_are_the_work() {
     for id in 2..6 {
         world.receive(&[("message", Some(id), 1, "b")]).await;
     }
-    let options = lakegram::table::maintain::MaintainOptions {
-        compact_at_files: 2,
-        checkpoint_every: 1,
-        ..lakegram::table::maintain::MaintainOptions::default()
-    };
-    let path = Path::from(world.pipeline.bronze.table.as_str());
-    for _ in 0..2 {
-        let stop = CancellationToken::new();
-        lakegram::table::maintain::maintain(&world.storage, &path, &options, &world.clock, &stop).await.unwrap();
-        world.clock.step(8 * 86_400_000_000);
-    }
+    support::clean_up(&world.storage, &world.pipeline.bronze.table, &world.clock).await;
     let summary = world.work().await;
     assert_eq!(summary.rows, 4);
     let expected: Vec<_> = (1..6).map(|id| (id, "answered".to_owned())).collect();
@@ -285,5 +275,59 @@ async fn a_stale_process_that_wakes_after_a_clean_up_doubles_nothing() {
     stale.work_until_idle(&stop).await.unwrap();
     world.work().await;
     let expected: Vec<_> = (1..7).map(|id| (id, "answered".to_owned())).collect();
+    assert_eq!(world.statuses().await, expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crash_amid_the_rows_of_a_log_that_is_gone_loses_none() {
+    let mut world = World::new().await;
+    world.receive(&[("message", Some(1), 1, "a")]).await;
+    world.work().await;
+    for id in 2..6 {
+        world.receive(&[("message", Some(id), 1, "b")]).await;
+    }
+    support::clean_up(&world.storage, &world.pipeline.bronze.table, &world.clock).await;
+    world.model.trouble([ModelTrouble::Delay(Duration::ZERO), ModelTrouble::Hang]);
+    let mut stage = world.stage().await;
+    let working = tokio::spawn(async move { stage.work_until_idle(&CancellationToken::new()).await });
+    // The second is asked once the first is committed.
+    tokio::time::timeout(PATIENCE, world.model.wait_for_requests(3)).await.unwrap();
+    assert_eq!(world.statuses().await.len(), 2);
+    working.abort();
+    assert!(working.await.unwrap_err().is_cancelled());
+    world.model.recover();
+    assert_eq!(world.work().await.rows, 3);
+    let expected: Vec<_> = (1..6).map(|id| (id, "answered".to_owned())).collect();
+    assert_eq!(world.statuses().await, expected);
+    assert_eq!(world.work().await.rows, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_are_under_way_while_bronze_is_rewritten_are_asked_once() {
+    let mut world = World::new().await;
+    world.receive(&[("message", Some(1), 1, "done")]).await;
+    world.work().await;
+    world.receive(&[("message", Some(2), 2, "slow"), ("message", Some(3), 2, "behind it")]).await;
+    world.model.trouble([ModelTrouble::Hang]);
+    let (versions, hints) = watch::channel(-1);
+    let stop = CancellationToken::new();
+    let running = tokio::spawn(world.stage().await.run(hints, stop.clone()));
+    tokio::time::timeout(PATIENCE, world.model.wait_for_requests(2)).await.unwrap();
+    support::rewrite(&world.storage, &world.pipeline.bronze.table, &world.clock).await;
+    world.receive(&[("message", Some(4), 4, "after it")]).await;
+    versions.send_replace(world.bronze.version());
+    // It has read past the rewrite once it asks what came after.
+    tokio::time::timeout(PATIENCE, world.model.wait_for_requests(3)).await.unwrap();
+    world.model.release();
+    // Were they asked twice, the last row of their chat would come behind that.
+    world.receive(&[("message", Some(5), 2, "the last")]).await;
+    versions.send_replace(world.bronze.version());
+    tokio::time::timeout(PATIENCE, world.model.wait_for_requests(5)).await.unwrap();
+    let asked: Vec<_> = world.model.requests().iter().map(|request| request.question().to_owned()).collect();
+    assert_eq!(asked, ["done", "slow", "after it", "behind it", "the last"]);
+    stop.cancel();
+    running.await.unwrap().unwrap();
+    world.work().await;
+    let expected: Vec<_> = (1..6).map(|id| (id, "answered".to_owned())).collect();
     assert_eq!(world.statuses().await, expected);
 }

@@ -23,6 +23,9 @@ pub(super) struct PartKey {
     pub(super) part: i64,
 }
 
+/// Names a reply: bot, update, and silver's attempt.
+pub(super) type ReplyKey = (BotId, i64, i64);
+
 /// What became of a part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Status {
@@ -94,9 +97,8 @@ impl LedgerRow for Outcome {
     }
 }
 
-/// The replies at or below the watermark, as `(bot_id, update_id, attempt)`: for when silver has to be compared as a
-/// whole because a stretch of its log is gone.
-pub(super) async fn settled(ledger: &mut ReplyLedger) -> Result<HashSet<(BotId, i64, i64)>> {
+/// The replies at or below the watermark: for when silver has to be compared as a whole.
+pub(super) async fn settled(ledger: &mut ReplyLedger) -> Result<HashSet<ReplyKey>> {
     let mut settled = HashSet::new();
     for file in ledger.files_anew().await? {
         let known = rows::statuses(&ledger.read(&file).await?)?;

@@ -8,6 +8,7 @@ mod pace;
 mod rows;
 mod sender;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,17 +18,17 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use self::intent::Intents;
-use self::ledger::{Outcome, ReplyLedger, Status};
+use self::ledger::{Outcome, ReplyKey, ReplyLedger, Status};
 use self::options::ReplyMetrics;
 pub use self::options::{ReplyOptions, ReplySummary};
 use self::sender::{Job, LedgerCall, Sender};
 use super::chats::ChatQueue;
+use super::feed::{Feed, Step};
 use super::watermark::Watermark;
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{BotId, random_id};
 use crate::retry::Backoff;
-use crate::table::{Tail, TailStep};
 use crate::telemetry::{Hop, Telemetry};
 
 /// How often the silver table is looked at without a hint.
@@ -41,8 +42,10 @@ const MAX_WAITING: usize = 10_000;
 #[derive(Debug)]
 pub struct ReplyStage {
     ledger: ReplyLedger,
-    tail: Tail,
+    feed: Feed<ReplyKey>,
     queue: ChatQueue<Job>,
+    /// Replies in memory: taken, and not at their outcome.
+    under_way: HashSet<ReplyKey>,
     watermark: Watermark,
     sender: Arc<Sender>,
     calls: mpsc::Receiver<LedgerCall>,
@@ -66,7 +69,7 @@ impl ReplyStage {
         let ledger = ReplyLedger::open(&storage, spec, &format!("lakegram/{pipeline}/reply"), &clock).await?;
         let intents = Intents::new(&storage, &pipeline, &clock);
         let watermark = ledger.watermark();
-        let tail = Tail::new(&storage, &Path::from(silver_table), watermark, &rows::SILVER_COLUMNS, &clock);
+        let feed = Feed::new(&storage, &Path::from(silver_table), watermark, &rows::SILVER_COLUMNS, &clock);
         let (calls_in, calls) = mpsc::channel(settings.concurrency.max(1) * 2);
         let wind_down = CancellationToken::new();
         let sender = Sender {
@@ -87,13 +90,14 @@ impl ReplyStage {
         sender.adopt_intents(&ledger).await?;
         Ok(Self {
             queue: ChatQueue::new(),
+            under_way: HashSet::new(),
             watermark: Watermark::new(watermark),
             watermark_committed_at: clock.monotonic(),
             sender: Arc::new(sender),
             jobs: JoinSet::new(),
             summary: ReplySummary::default(),
             ledger,
-            tail,
+            feed,
             calls,
             bot_id,
             clock,
@@ -188,43 +192,47 @@ impl ReplyStage {
     /// there is no need to look. `true` when it got there.
     async fn read_silver(&mut self, hinted: Option<i64>) -> Result<bool> {
         while self.queue.len() < MAX_WAITING {
-            if hinted.is_some_and(|version| self.tail.version() >= version) {
+            if hinted.is_some_and(|version| self.feed.has_reached(version)) {
                 return Ok(true);
             }
-            match self.tail.next().await? {
-                TailStep::AtHead => return Ok(true),
-                TailStep::Rows { version, batches, .. } => {
+            match self.feed.next().await? {
+                Step::AtHead => return Ok(true),
+                Step::New { version, batches } => {
                     let mut answers = Vec::new();
                     for batch in &batches {
                         answers.extend(rows::answers(batch)?);
                     }
                     self.take(version, answers);
                 }
-                TailStep::Lost => {
-                    let (version, files) = self.tail.snapshot().await?;
-                    let mut answers = Vec::new();
-                    for file in &files {
-                        answers.extend(rows::answers(&self.tail.read_file(file).await?)?);
-                    }
-                    let settled = ledger::settled(&mut self.ledger).await?;
-                    answers.retain(|answer| !settled.contains(&(answer.bot_id, answer.update_id, answer.attempt)));
+                Step::Unclear { version } => {
+                    let mut known = ledger::settled(&mut self.ledger).await?;
+                    known.extend(self.under_way.iter().copied());
+                    self.feed.compare_with(known);
+                    // The comparison itself is open until its last chunk was taken.
+                    self.watermark.read(version, 1);
+                }
+                Step::Chunk { version, batch } => {
+                    let mut answers = rows::answers(&batch)?;
+                    answers.retain(|answer| self.feed.is_new(answer.key()));
                     self.take(version, answers);
                 }
+                Step::Cleared { version } => self.watermark.done(version),
             }
         }
         Ok(false)
     }
 
-    fn take(&mut self, version: i64, answers: Vec<rows::Answer>) {
-        let ours: Vec<_> = answers.into_iter().filter(|answer| answer.bot_id == self.bot_id).collect();
-        self.watermark.read(version, ours.len());
-        for answer in ours {
+    fn take(&mut self, version: i64, mut answers: Vec<rows::Answer>) {
+        answers.retain(|answer| answer.bot_id == self.bot_id && self.under_way.insert(answer.key()));
+        self.watermark.read(version, answers.len());
+        for answer in answers {
             self.queue.push(answer.chat_id, Job { silver_version: version, answer });
         }
         self.start_ready();
     }
 
     fn done(&mut self, job: &Job) {
+        self.under_way.remove(&job.answer.key());
         self.queue.done(job.answer.chat_id);
         self.watermark.done(job.silver_version);
     }

@@ -7,7 +7,7 @@ use arrow::array::{
 };
 use arrow::datatypes::{Int64Type, SchemaRef};
 
-use super::ledger::{Outcome, PartKey, Status};
+use super::ledger::{Outcome, PartKey, ReplyKey, Status};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::id::BotId;
 
@@ -30,6 +30,13 @@ pub(super) struct Answer {
     pub(super) message_id: Option<i64>,
     pub(super) response: String,
     pub(super) trace_id: String,
+}
+
+impl Answer {
+    /// What names it.
+    pub(super) fn key(&self) -> ReplyKey {
+        (self.bot_id, self.update_id, self.attempt)
+    }
 }
 
 /// The answers in a batch of silver rows.

@@ -8,6 +8,7 @@ mod options;
 mod route;
 mod rows;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,15 +23,15 @@ use self::history::History;
 use self::ledger::SilverLedger;
 pub use self::options::{SilverOptions, SilverSummary};
 use self::route::Decision;
-use self::rows::{BronzeRow, SilverRow, Status};
+use self::rows::{BronzeRow, RowKey, SilverRow, Status};
 use super::chats::ChatQueue;
+use super::feed::{Feed, Step};
 use super::watermark::Watermark;
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::BotId;
 use crate::pipeline::Route;
 use crate::retry::Backoff;
-use crate::table::{Tail, TailStep};
 use crate::telemetry::{Hop, Telemetry};
 
 /// How often the bronze table is looked at without a hint.
@@ -44,8 +45,10 @@ const NO_CHAT: i64 = i64::MIN;
 #[derive(Debug)]
 pub struct SilverStage {
     ledger: SilverLedger,
-    tail: Tail,
+    feed: Feed<RowKey>,
     queue: ChatQueue<(BronzeRow, String)>,
+    /// Rows in memory: taken, and not committed.
+    under_way: HashSet<RowKey>,
     watermark: Watermark,
     history: History,
     asker: Arc<Asker>,
@@ -83,8 +86,9 @@ impl SilverStage {
         let bronze = Path::from(pipeline.bronze.table.as_str());
         let wind_down = CancellationToken::new();
         Ok(Self {
-            tail: Tail::new(storage, &bronze, watermark, &rows::BRONZE_COLUMNS, clock),
+            feed: Feed::new(storage, &bronze, watermark, &rows::BRONZE_COLUMNS, clock),
             queue: ChatQueue::new(),
+            under_way: HashSet::new(),
             watermark: Watermark::new(watermark),
             asker: Arc::new(options.asker(wind_down.clone())),
             asking: JoinSet::new(),
@@ -194,39 +198,38 @@ impl SilverStage {
     /// is no need to look. `true` when it got there.
     async fn read_bronze(&mut self, hinted: Option<i64>) -> Result<bool> {
         while self.queue.len() < self.max_waiting {
-            if hinted.is_some_and(|version| self.tail.version() >= version) {
+            if hinted.is_some_and(|version| self.feed.has_reached(version)) {
                 return Ok(true);
             }
-            match self.tail.next().await? {
-                TailStep::AtHead => return Ok(true),
-                TailStep::Rows { version, batches, rewritten } => {
+            match self.feed.next().await? {
+                Step::AtHead => return Ok(true),
+                Step::New { version, batches } => {
                     let mut rows = Vec::new();
                     for batch in &batches {
                         rows.extend(rows::bronze_rows(batch, version)?);
                     }
-                    if rewritten && !rows.is_empty() {
-                        let known = ledger::all_keys(&mut self.ledger).await?;
-                        rows.retain(|row| !known.contains(&row.key()));
-                    }
                     self.take(version, rows);
                 }
-                TailStep::Lost => {
-                    let (version, files) = self.tail.snapshot().await?;
-                    let known = ledger::all_keys(&mut self.ledger).await?;
-                    let mut rows = Vec::new();
-                    for file in &files {
-                        let found = rows::bronze_rows(&self.tail.read_file(file).await?, version)?;
-                        rows.extend(found.into_iter().filter(|row| !known.contains(&row.key())));
-                    }
+                Step::Unclear { version } => {
+                    let mut known = ledger::all_keys(&mut self.ledger).await?;
+                    known.extend(self.under_way.iter().copied());
+                    self.feed.compare_with(known);
+                    // The comparison itself is open until its last chunk was taken.
+                    self.watermark.read(version, 1);
+                }
+                Step::Chunk { version, batch } => {
+                    let mut rows = rows::bronze_rows(&batch, version)?;
+                    rows.retain(|row| self.feed.is_new(row.key()));
                     self.take(version, rows);
                 }
+                Step::Cleared { version } => self.watermark.done(version),
             }
         }
         Ok(false)
     }
 
     fn take(&mut self, version: i64, mut rows: Vec<BronzeRow>) {
-        rows.retain(|row| self.ledger.get(&row.key()).is_none());
+        rows.retain(|row| self.ledger.get(&row.key()).is_none() && self.under_way.insert(row.key()));
         self.watermark.read(version, rows.len());
         for row in rows {
             self.asker.release_button(&row);
@@ -265,13 +268,18 @@ impl SilverStage {
         }
         let finished = std::mem::take(&mut self.finished);
         // Chats that are free once this is committed; rows that nobody answers were never in their queue.
-        let mut after = Vec::new();
+        let (mut after, mut keys) = (Vec::new(), Vec::with_capacity(finished.len()));
         for row in &finished {
+            keys.push(row.bronze.key());
             after.extend((row.status != Status::Ignored).then_some(row.bronze.chat_id.unwrap_or(NO_CHAT)));
             self.watermark.done(row.bronze.bronze_version);
         }
         let recorded = self.ledger.record(finished, self.watermark.value()).await?;
         self.watermark_committed_at = self.clock.monotonic();
+        // Only now: a row that is neither known nor under way would be taken again.
+        for key in &keys {
+            self.under_way.remove(key);
+        }
         self.tell(&recorded.rows, recorded.version);
         after.into_iter().for_each(|chat_id| self.queue.done(chat_id));
         self.ask_ready();

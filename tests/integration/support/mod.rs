@@ -9,8 +9,13 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
+use lakegram::clock::Clock;
 use lakegram::demo::model::{ModelStandIn, ModelStandInOptions};
 use lakegram::demo::telegram::{Options, TelegramStandIn};
+use lakegram::storage::{Storage, StorageKey};
+use lakegram::table::LakeTable;
+use lakegram::table::maintain::{self, MaintainOptions};
+use tokio_util::sync::CancellationToken;
 
 /// Longer than anything a test waits for on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
@@ -212,5 +217,33 @@ impl Drop for Running {
         // Already gone after `kill`; a test that failed leaves nothing behind either way.
         let _gone = self.child.kill();
         let _reaped = self.child.wait();
+    }
+}
+
+/// Rewrites every file of a table with `dataChange`, as another engine does at an update of some rows.
+pub(crate) async fn rewrite(storage: &Storage, table: &str, clock: &Clock) {
+    let path = object_store::path::Path::from(table);
+    let handle = LakeTable::open_existing(storage, &path, clock).await.unwrap().unwrap();
+    let version = handle.version() + 1;
+    let mut actions = String::new();
+    for (number, file) in handle.files().await.unwrap().iter().enumerate() {
+        let bytes = storage.get(&file.location(&path).unwrap()).await.unwrap().unwrap();
+        let copy = format!("rewritten-{version}-{number}.parquet");
+        storage.put_new(&path.clone().join(copy.as_str()), bytes).await.unwrap();
+        let remove = serde_json::json!({"path": file.path, "deletionTimestamp": 1, "dataChange": true});
+        let add = serde_json::json!({"path": copy, "partitionValues": {}, "size": file.size_bytes,
+            "modificationTime": file.modification_millis, "dataChange": true});
+        actions += &format!("{}\n{}\n", serde_json::json!({ "remove": remove }), serde_json::json!({ "add": add }));
+    }
+    storage.put_new(&StorageKey::Commit { table: path, version }.path(), actions.into()).await.unwrap();
+}
+
+/// Maintains a table until the log that led to its rows is gone, whoever still reads it.
+pub(crate) async fn clean_up(storage: &Storage, table: &str, clock: &Clock) {
+    let options = MaintainOptions { compact_at_files: 2, checkpoint_every: 1, ..MaintainOptions::default() };
+    let path = object_store::path::Path::from(table);
+    for _ in 0..2 {
+        maintain::maintain(storage, &path, &options, clock, &CancellationToken::new()).await.unwrap();
+        clock.step(8 * 86_400_000_000);
     }
 }
