@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use toml::Table;
 
-use super::Pipeline;
+use super::{Pipeline, ReceiveSettings};
 use crate::error::{Context, Error, ErrorKind, Result};
 
 /// File name of the shipped pipeline.
@@ -145,6 +145,13 @@ fn check(pipeline: &Pipeline) -> Result<()> {
     if !(200..600).contains(&pipeline.receive.reject_with) {
         return fail(format!("receive.reject_with = {} is no final HTTP status", pipeline.receive.reject_with));
     }
+    let ReceiveSettings { max_body, max_in_flight, .. } = &pipeline.receive;
+    if max_in_flight < max_body {
+        return fail(format!(
+            "receive.max_in_flight = {max_in_flight} is less than receive.max_body = {max_body}, so that a large body \
+             would never be taken in; write at least as much"
+        ));
+    }
     let positive = [
         ("bronze.max_files", pipeline.bronze.max_files),
         ("silver.concurrency", pipeline.silver.concurrency),
@@ -244,6 +251,7 @@ mod tests {
             ("version = 1", "version = 2", "this release reads version = 1"),
             ("\"/telegram-webhook\"", "\"telegram-webhook\"", "is no path"),
             ("timeout = \"60s\"", "timeout = \"60 parsecs\"", "is no duration"),
+            ("reject_with = 401", "max_in_flight = \"1MiB\"", "write at least as much"),
             ("concurrency = 32", "concurrency = 0", "would do nothing"),
             ("bronze/telegram_messages", "../elsewhere", "relative to LAKEGRAM_DATA"),
             ("prompts/support.md", "prompts/none.md", "there is no file"),
