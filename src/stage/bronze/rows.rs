@@ -261,7 +261,7 @@ mod tests {
     #[test]
     fn what_is_no_update_is_a_row_with_its_text() {
         let found = batch(&schema::built_in(schema::MESSAGES).unwrap(), b"[1]\nba\xffd\n{\"update_id\": \"7\"}\n");
-        let expected = [Some("[1]"), Some("ba\u{fffd}d"), Some(r#"{"update_id": "7"}"#)];
+        let expected = [Some("[1]"), Some("data:;base64,YmH/ZA=="), Some(r#"{"update_id": "7"}"#)];
         assert_eq!(text(&found, "_corrupt_record"), expected);
         assert_eq!(text(&found, "payload"), [None; 3]);
         assert_eq!(text(&found, "_trace_id"), [None; 3]);
