@@ -56,8 +56,9 @@ impl Window {
         let first = hour(horizon).min(*newest);
         if self.hours.keys().next().is_some_and(|oldest| *oldest < first) {
             self.hours = self.hours.split_off(&first);
-            self.floor = self.floor.max(Timestamp::from_micros(first * HOUR_MICROS));
         }
+        // Also when there was nothing to forget: the floor promises no more than what is kept from now on.
+        self.floor = self.floor.max(Timestamp::from_micros(first.saturating_mul(HOUR_MICROS)));
     }
 }
 
