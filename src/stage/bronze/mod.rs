@@ -126,6 +126,8 @@ impl BronzeStage {
     pub async fn work_until_idle(&mut self, stop: &CancellationToken) -> Result<BronzeSummary> {
         self.summary = BronzeSummary::default();
         self.doubt();
+        // A lane that has come since the last call is among what a listing finds now.
+        self.discovered_at = None;
         while self.list_on(stop).await? && !stop.is_cancelled() {}
         let trouble = self.trouble.take();
         while !stop.is_cancelled() && self.look_back(stop).await? {}
