@@ -235,7 +235,8 @@ impl BronzeStage {
 
     /// Loads the next batch that a listing finds; returns whether the round goes on. Begins one when there is none.
     async fn list_on(&mut self, stop: &CancellationToken) -> Result<bool> {
-        let mut round = match self.round.take() {
+        // A hint or a look-back may have opened the table again since: what a round has passed is then in doubt.
+        let mut round = match self.round.take().filter(|round| round.epoch() == self.ledger.epoch()) {
             Some(round) => round,
             None => self.begin_round().await?,
         };

@@ -107,12 +107,39 @@ async fn a_table_that_was_deleted_meanwhile_is_made_again_from_the_raw_volume() 
     stage.work_until_idle(&never()).await.unwrap();
     stage.work_until_idle(&never()).await.unwrap();
     assert!(world.position("a").await.is_some());
-    for object in world.storage.list_after(&Path::from(TABLE), None, 1_000).await.unwrap() {
-        world.storage.delete(&object.location).await.unwrap();
-    }
+    delete_table(&world).await;
     world.pass(HOUR);
     world.put("a", 0, &update(9)).await;
     stage.work_until_idle(&never()).await.unwrap();
     stage.work_until_idle(&never()).await.unwrap();
     assert_eq!(world.update_ids().await, some([0, 1, 2, 3, 9]));
+}
+
+#[tokio::test]
+async fn a_round_that_began_before_the_table_was_opened_again_moves_no_position() {
+    let mut world = World::new();
+    world.settings.max_files = 1;
+    for id in 0..4 {
+        world.put("a", (30 - id) * MINUTE, &update(id)).await;
+    }
+    world.pass(20 * MINUTE);
+    let mut stage = world.stage().await;
+    for _ in 0..2 {
+        assert!(stage.list_on(&never()).await.unwrap());
+    }
+    delete_table(&world).await;
+    world.pass(HOUR);
+    // A hint between two batches finds that the table is another one.
+    let path = world.put("a", 0, &update(9)).await;
+    stage.load_hinted(hinted([path]), &never()).await.unwrap();
+    assert_eq!(stage.ledger.epoch(), 1);
+    while stage.list_on(&never()).await.unwrap() {}
+    stage.ledger.commit(&[], true).await.unwrap();
+    assert_eq!(world.update_ids().await, some([0, 1, 2, 3, 9]), "and without the help of a look-back");
+}
+
+async fn delete_table(world: &World) {
+    for object in world.storage.list_after(&Path::from(TABLE), None, 1_000).await.unwrap() {
+        world.storage.delete(&object.location).await.unwrap();
+    }
 }
