@@ -29,6 +29,8 @@ async fn a_segment_of_nothing_but_redeliveries_leaves_no_trace_and_does_not_hold
     let key = |path: &Path| SegmentKey::parse(&Name::new("p").unwrap(), path).unwrap().micros.as_micros();
     assert!(world.position("a").await.unwrap() > key(&twin));
     assert_eq!(world.position("a").await.unwrap(), key(&empty));
+    let looked_back = BronzeSummary { files: 2, redeliveries: 1, ..BronzeSummary::default() };
+    assert_eq!(world.load().await, looked_back, "without a trace a look-back reads them once more, and adds nothing");
     assert_eq!(world.load().await.files, 0);
     assert_eq!(world.update_ids().await, some([1]));
 }
