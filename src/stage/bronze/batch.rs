@@ -2,7 +2,7 @@
 
 use futures::{FutureExt, StreamExt, stream};
 
-use super::lanes::{Found, SegmentKey};
+use super::lanes::{Found, LaneId, SegmentKey};
 use super::rows::{self, Line};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::storage::Storage;
@@ -27,6 +27,8 @@ pub(super) struct Batch {
     pub(super) tried: usize,
     /// Why one of them could not be read now.
     pub(super) trouble: Option<Error>,
+    /// The lanes of those that could not be read now.
+    pub(super) unread: Vec<LaneId>,
 }
 
 /// Bounds of a batch. A segment is never split, so one more may exceed the bytes.
@@ -67,6 +69,7 @@ pub(super) async fn read<'a>(storage: &'a Storage, wanted: &'a [Found], bounds: 
             Err(error) => {
                 tracing::warn!(%error, "a segment cannot be read now; it is left to the next listing");
                 batch.trouble = Some(error);
+                batch.unread.push(found.key.lane.clone());
             }
         }
     }

@@ -8,6 +8,7 @@ use roaring::RoaringTreemap;
 
 use crate::clock::Timestamp;
 use crate::id::{BotId, Name};
+use crate::retry::Backoff;
 use crate::storage::{Storage, StorageKey};
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -17,6 +18,8 @@ const UNHINTED_EVERY: Duration = Duration::from_secs(5);
 /// A lane that has been silent for two days, and for thirty.
 const SILENT_EVERY: Duration = Duration::from_secs(60);
 const ABANDONED_EVERY: Duration = Duration::from_secs(3_600);
+/// A lane with a segment that could not be read is listed again after this, and ever later up to the longest.
+const UNREAD_AGAIN: (Duration, Duration) = (Duration::from_millis(200), HINTED_EVERY);
 /// Keys in a page of a listing.
 pub(super) const PAGE: usize = 1_000;
 
@@ -134,6 +137,10 @@ pub(super) struct Lane {
     heard_at: Timestamp,
     is_hinted: bool,
     listed_at: Option<Duration>,
+    /// Whether a segment of it could not be read since the last listing.
+    is_unread: bool,
+    /// When it is listed again after such trouble, counted from the last listing.
+    retry: Option<(Backoff, Duration)>,
 }
 
 impl Lane {
@@ -169,8 +176,23 @@ impl Lane {
         self.is_hinted = true;
     }
 
+    /// A segment of it could not be read now: nothing but the next listing finds that again.
+    pub(super) fn unread(&mut self) {
+        self.is_unread = true;
+        self.retry.get_or_insert_with(|| {
+            let mut backoff = Backoff::new(UNREAD_AGAIN.0, UNREAD_AGAIN.1);
+            let delay = backoff.next_delay();
+            (backoff, delay)
+        });
+    }
+
     pub(super) fn listed(&mut self, now: Duration) {
         self.listed_at = Some(now);
+        match &mut self.retry {
+            Some((backoff, delay)) if self.is_unread => *delay = backoff.next_delay(),
+            retry => *retry = None,
+        }
+        self.is_unread = false;
     }
 
     /// The next listing is due at once.
@@ -187,6 +209,7 @@ impl Lane {
             _ if self.is_hinted => HINTED_EVERY,
             _ => UNHINTED_EVERY,
         };
+        let every = self.retry.as_ref().map_or(every, |(_, delay)| every.min(*delay));
         (listed_at + every).saturating_sub(now)
     }
 }
@@ -282,5 +305,23 @@ mod tests {
         assert_eq!(lane.due_in(now, after(0)), HINTED_EVERY);
         lane.heard(after(31));
         assert_eq!(lane.due_in(now + Duration::from_secs(31), after(31)), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_lane_with_a_segment_that_cannot_be_read_is_listed_again_soon_then_later_and_as_ever_once_it_can() {
+        let now = Duration::from_secs(1_000);
+        let mut lane = Lane::default();
+        lane.hinted();
+        lane.listed(now);
+        lane.unread();
+        assert!(lane.due_in(now, at(0)) <= UNREAD_AGAIN.0);
+        for _ in 0..20 {
+            lane.unread();
+            lane.listed(now);
+        }
+        let due = lane.due_in(now, at(0));
+        assert!(due >= HINTED_EVERY / 2 && due <= HINTED_EVERY, "{due:?}");
+        lane.listed(now);
+        assert_eq!(lane.due_in(now, at(0)), HINTED_EVERY);
     }
 }

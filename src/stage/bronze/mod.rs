@@ -130,11 +130,15 @@ impl BronzeStage {
         self.discovered_at = None;
         while self.list_on(stop).await? && !stop.is_cancelled() {}
         let trouble = self.trouble.take();
-        while !stop.is_cancelled() && self.look_back(stop).await? {}
+        let mut looked = Ok(true);
+        while !stop.is_cancelled() && matches!(looked, Ok(true)) {
+            looked = self.look_back(stop).await;
+        }
+        // What was reached counts, whatever could not be read.
         self.ledger.commit(&[], true).await?;
         match trouble {
             Some(trouble) => Err(trouble),
-            None => Ok(self.summary.clone()),
+            None => looked.map(|_| self.summary.clone()),
         }
     }
 
@@ -249,7 +253,9 @@ impl BronzeStage {
             self.forget(None);
             return Ok(false);
         }
-        self.load_listed(found, stop).await?;
+        if let Some(trouble) = self.load_listed(found, stop).await? {
+            self.trouble = Some(trouble);
+        }
         if round.epoch() == self.ledger.epoch() {
             round.settle(&self.ledger.known);
             self.propose(&round);
@@ -304,14 +310,13 @@ impl BronzeStage {
             }
         }
         found.sort_by_key(|found| found.key.micros);
-        if !self.load(&found, stop).await? {
-            self.doubt();
-        }
-        Ok(())
+        // What could not be read is left to the listing, with the reason in the log.
+        self.load(&found, stop).await.map(drop)
     }
 
     /// Loads what a listing has found. Nobody has told that it is durable, and we are about to act on it.
-    async fn load_listed(&mut self, found: Vec<Found>, stop: &CancellationToken) -> Result<()> {
+    /// Returns why one could not be read.
+    async fn load_listed(&mut self, found: Vec<Found>, stop: &CancellationToken) -> Result<Option<Error>> {
         let mut folders = BTreeSet::new();
         for Found { path, .. } in &found {
             let folder = path.as_ref().rsplit_once('/').map(|(folder, _)| folder);
@@ -319,12 +324,12 @@ impl BronzeStage {
                 self.ledger.place().storage.persist_folder_of(path).await?;
             }
         }
-        self.load(&found, stop).await.map(drop)
+        self.load(&found, stop).await
     }
 
-    /// Reads segments and commits them batch by batch; returns whether all of them could be read.
-    async fn load(&mut self, found: &[Found], stop: &CancellationToken) -> Result<bool> {
-        let (mut rest, mut all_read) = (found, true);
+    /// Reads segments and commits them batch by batch; returns why one of them could not be read.
+    async fn load(&mut self, found: &[Found], stop: &CancellationToken) -> Result<Option<Error>> {
+        let (mut rest, mut trouble) = (found, None);
         while !rest.is_empty() && !stop.is_cancelled() {
             let batch = batch::read(&self.ledger.place().storage, rest, self.bounds()).await?;
             rest = rest.get(batch.tried..).unwrap_or_default();
@@ -334,11 +339,10 @@ impl BronzeStage {
                 let took = self.clock.monotonic().saturating_sub(started);
                 self.tell(&batch.segments, loaded, took);
             }
-            if batch.trouble.is_some() {
-                (self.trouble, all_read) = (batch.trouble, false);
-            }
+            batch.unread.iter().for_each(|lane| self.ledger.known.lane(lane).unread());
+            trouble = batch.trouble.or(trouble);
         }
-        Ok(all_read)
+        Ok(trouble)
     }
 
     fn tell(&mut self, segments: &[Segment], loaded: Loaded, took: Duration) {

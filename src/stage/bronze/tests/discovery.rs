@@ -165,6 +165,30 @@ async fn the_look_back_finds_what_appears_below_the_position_once() {
 }
 
 #[tokio::test]
+async fn a_look_back_that_could_not_read_a_segment_is_not_done_with_it_and_holds_nothing_else_up() {
+    let world = World::new();
+    world.put("a", 30 * MINUTE, &update(1)).await;
+    world.pass(20 * MINUTE);
+    let mut stage = world.stage().await;
+    stage.work_until_idle(&never()).await.unwrap();
+    let position = world.position("a").await.unwrap();
+    let below = |micros: i64| Timestamp::from_micros(position - micros);
+    let bad = world.put_at("a", below(2 * HOUR), &update(2)).await;
+    world.put_at("a", below(HOUR), &update(3)).await;
+    let name: &'static str = Box::leak(bad.filename().unwrap().to_owned().into_boxed_str());
+    world.script.fail("get", name, Fault::Refuse, 2);
+    for _ in 0..2 {
+        let error = stage.work_until_idle(&never()).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable);
+        assert_eq!(world.update_ids().await, some([1, 3]));
+        assert_eq!(world.txn("bronze/look_back").await, None);
+    }
+    stage.work_until_idle(&never()).await.unwrap();
+    assert_eq!(world.update_ids().await, some(1..=3));
+    assert!(world.txn("bronze/look_back").await.is_some());
+}
+
+#[tokio::test]
 async fn a_look_back_comes_once_a_day_over_restarts_and_never_when_nothing_moves() {
     let world = World::new();
     world.put("a", 0, &update(1)).await;
