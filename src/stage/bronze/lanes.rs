@@ -324,4 +324,16 @@ mod tests {
         lane.listed(now);
         assert_eq!(lane.due_in(now, at(0)), HINTED_EVERY);
     }
+
+    #[test]
+    fn what_lies_below_the_position_takes_no_memory() {
+        let mut lane = Lane::default();
+        for second in 1..=5_000 {
+            let at = Timestamp::default().plus(Duration::from_secs(second));
+            lane.ingested(at);
+            lane.advance(at.minus(Duration::from_secs(600)));
+            assert!(lane.ingested.0.len() <= 600, "only the settle time is remembered key by key");
+        }
+        assert!(lane.is_ingested(Timestamp::from_micros(1)), "all of it is still known");
+    }
 }

@@ -112,4 +112,22 @@ mod tests {
         assert!(window.contains(BotId(1), 2, at(3)), "a clock that runs ahead takes nothing away");
         assert_eq!(window.floor(), at(3));
     }
+
+    #[test]
+    fn what_is_older_than_the_window_takes_no_memory() {
+        let mut window = Window::new(SPAN, Timestamp::default());
+        let (mut update_id, mut largest) = (0, 0);
+        for hours in 0..10 * 24 {
+            let at = Timestamp::default().plus(hours * Duration::from_secs(3_600));
+            for _ in 0..5_000 {
+                window.insert(BotId(1), update_id, at);
+                update_id += 1;
+            }
+            window.forget_before(at.minus(SPAN));
+            let bitmaps = window.hours.values().flat_map(HashMap::values);
+            largest = largest.max(bitmaps.map(RoaringTreemap::serialized_size).sum::<usize>());
+            assert!(window.hours.len() <= 49, "{} hours are held", window.hours.len());
+        }
+        assert!(largest < 600_000, "{largest} bytes for the 245,000 updates of a window");
+    }
 }
