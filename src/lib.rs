@@ -12,6 +12,8 @@ pub mod demo;
 pub mod error;
 pub mod hint;
 pub mod id;
+#[cfg(any(test, fuzzing))]
+pub mod laws;
 pub mod llm;
 pub mod pipeline;
 pub mod receive;

@@ -58,7 +58,11 @@ fn pipeline_files(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-fn parse(text: &str, file: &Path, overrides: &[String]) -> Result<Pipeline> {
+/// The pipeline in `text`. `file` is named in errors, and prompts are looked for beside it.
+///
+/// # Errors
+/// A configuration error with the line and the mend.
+pub fn parse(text: &str, file: &Path, overrides: &[String]) -> Result<Pipeline> {
     let told = |error: toml::de::Error| Error::configuration(format!("{}: {}", file.display(), explain(&error, text)));
     let mut pipeline: Pipeline = if overrides.is_empty() {
         toml::from_str(text).map_err(told)?

@@ -29,6 +29,8 @@ use self::listing::Round;
 use self::lookback::LookBack;
 use self::options::BronzeMetrics;
 pub use self::options::{BronzeOptions, BronzeSummary};
+#[cfg(any(test, fuzzing))]
+pub use self::rows::batch_of;
 use crate::clock::{Clock, Timestamp};
 use crate::error::{Error, ErrorKind, Result};
 use crate::hint::{HintedKeys, KeyHints};

@@ -191,6 +191,20 @@ pub(super) fn to_batch(schema: &SchemaRef, lines: &[&Line], ingested_at: Timesta
         .context(ErrorKind::Configuration, "a column of the bronze table has another type or may not be null")
 }
 
+/// A segment as rows of the shipped schema, for whoever holds it to its laws.
+///
+/// # Errors
+/// As [`to_batch`].
+#[cfg(any(test, fuzzing))]
+pub fn batch_of(segment: &[u8]) -> Result<RecordBatch> {
+    let path = Path::from("raw/p/7/a/2025-10-09/08/00001760000000123456.json");
+    let lane = super::lanes::LaneId { bot_id: BotId(7), lane: Name::new("a")? };
+    let key = SegmentKey { lane, micros: Timestamp::from_micros(1_760_000_000_123_456) };
+    let lines = lines(&key, &path, segment);
+    let schema = crate::schema::built_in(crate::schema::MESSAGES).ok_or_else(|| Error::corrupt("no shipped schema"))?;
+    to_batch(&schema, &lines.iter().collect::<Vec<_>>(), Timestamp::from_micros(5))
+}
+
 /// What a file of the table says about what is ingested.
 ///
 /// # Errors
