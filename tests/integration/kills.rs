@@ -5,21 +5,11 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::support::{TestApp, rows};
+use crate::support::{Dice, TestApp, rows};
 
 const MESSAGES: i64 = 1_000;
 const CHATS: i64 = 100;
 const KILLS: usize = 30;
-
-/// A small generator, so that a run can be repeated from its seed.
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % limit
-    }
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn thirty_kills_during_a_thousand_messages_lose_nothing_and_double_nothing() {
@@ -66,12 +56,12 @@ async fn thirty_kills_during_a_thousand_messages_lose_nothing_and_double_nothing
     assert_eq!(unique(&found["replies"]["ids"]), MESSAGES as usize);
 }
 
-fn quoted(text: &str) -> String {
+pub(crate) fn quoted(text: &str) -> String {
     let start = text.find("message ").unwrap_or_default();
     text[start..].chars().take_while(|c| c.is_alphanumeric() || *c == ' ').collect::<String>().trim().to_owned()
 }
 
-fn unique(ids: &Value) -> usize {
+pub(crate) fn unique(ids: &Value) -> usize {
     let ids: Vec<i64> = ids.as_array().unwrap().iter().filter_map(Value::as_i64).collect();
     let distinct: std::collections::BTreeSet<_> = ids.iter().collect();
     assert_eq!(ids.len(), distinct.len(), "an update has two rows");

@@ -11,6 +11,7 @@ mod pipeline;
 mod readers;
 mod reply;
 mod silver;
+mod soak;
 mod store_calls;
 mod support;
 mod trouble;

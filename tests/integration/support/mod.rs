@@ -21,6 +21,16 @@ use tokio_util::sync::CancellationToken;
 pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
 pub(crate) const SECRET: &str = "integration-secret";
 
+/// A small generator, so that a run can be repeated from its seed.
+pub(crate) struct Dice(pub u64);
+
+impl Dice {
+    pub(crate) fn below(&mut self, limit: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % limit
+    }
+}
+
 /// A world for one test. Everything in it stops when it is dropped.
 pub(crate) struct TestApp {
     pub telegram: TelegramStandIn,
@@ -127,7 +137,17 @@ impl TestApp {
     }
 
     pub(crate) async fn try_start(&self, arguments: &[&str]) -> Result<Running, Vec<String>> {
+        self.try_start_with(arguments, &[]).await
+    }
+
+    /// As [`Self::try_start`], with variables of its own.
+    pub(crate) async fn try_start_with(
+        &self,
+        arguments: &[&str],
+        variables: &[(&str, String)],
+    ) -> Result<Running, Vec<String>> {
         let mut command = self.command(arguments);
+        command.envs(variables.iter().map(|(name, value)| (*name, value)));
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let stderr = BufReader::new(child.stderr.take().unwrap());
         let (sender, lines) = mpsc::channel();
@@ -201,6 +221,12 @@ impl Running {
     pub(crate) fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
+    }
+
+    /// Sends it a signal: `STOP`, `CONT`.
+    pub(crate) fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status();
+        assert!(sent.unwrap().success(), "kill -{name}");
     }
 
     /// Ends it as an operator would, and returns its exit code.
