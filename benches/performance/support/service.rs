@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
@@ -74,7 +75,8 @@ impl Service {
 
     /// Starts a peer that listens on `address` and waits until it does.
     pub(crate) fn start_peer(mut command: Command, address: SocketAddr) -> Result<Self> {
-        let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+        // A group of its own: its workers have to end with it.
+        let child = command.stdout(Stdio::null()).stderr(Stdio::null()).process_group(0).spawn()?;
         let peer = Self { child, address, console: address };
         let began = Instant::now();
         while std::net::TcpStream::connect(address).is_err() {
@@ -97,7 +99,8 @@ impl Service {
 
     /// SIGKILL, as a power cut would end it.
     pub(crate) fn kill(&mut self) {
-        // It may have ended by itself.
+        // It may have ended by itself, and our own binary has no group.
+        let _group = Command::new("kill").args(["-KILL", &format!("-{}", self.pid())]).stderr(Stdio::null()).status();
         let _ended = self.child.kill();
         let _reaped = self.child.wait();
     }
