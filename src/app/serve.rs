@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::App;
+use super::pace::Pace;
 use crate::admission::Admission;
 use crate::console::{Console, Readiness};
 use crate::error::{Context, ErrorKind, Result};
@@ -89,7 +90,7 @@ impl App {
             tracing::info!(files = swept, "removed what interrupted puts had left behind");
         }
         let mut tasks = TaskGroup::new(stop.clone());
-        let mut endpoints = Vec::new();
+        let (mut endpoints, mut pace) = (Vec::new(), Pace::default());
         for pipeline in &self.pipelines {
             let (hinter, hints) = key_hints();
             if roles.contains(&Role::Receive) {
@@ -97,7 +98,7 @@ impl App {
                 let secrets = self.secrets(pipeline)?;
                 endpoints.push(Endpoint { settings: pipeline.receive.clone(), secrets, writer });
             }
-            self.start_stages(pipeline, roles, hints, &mut tasks).await?;
+            self.start_stages(pipeline, roles, hints, &mut tasks, &mut pace).await?;
         }
         let address = listeners.receive.local_addr().context(ErrorKind::Unavailable, "the listener's address")?;
         let receiver = Receiver::new(endpoints, &self.clock, &self.telemetry);
@@ -106,7 +107,7 @@ impl App {
         tasks.spawn("receive", async move { receiver.serve(listeners.receive, stopping).await });
         self.start_console(listeners.console, readiness, &mut tasks, &stop)?;
         if roles.contains(&Role::Bronze) {
-            tasks.spawn("maintain", self.clone().maintain_always(stop.clone()));
+            tasks.spawn("maintain", self.clone().maintain_apart(pace, stop.clone()));
         }
         tracing::info!("listening on http://{address}");
         tasks.wait(&self.clock, DRAIN).await
@@ -135,17 +136,20 @@ impl App {
         Ok(writer)
     }
 
-    /// Opens the stages of a pipeline and starts them, each hinting the next.
+    /// Opens the stages of a pipeline and starts them, each hinting the next and the maintenance of its table.
     pub(super) async fn start_stages(
         &self,
         pipeline: &Pipeline,
         roles: &BTreeSet<Role>,
         hints: KeyHints,
         tasks: &mut TaskGroup,
+        pace: &mut Pace,
     ) -> Result<()> {
         let stop = tasks.stop().clone();
         let (bronze_version, bronze_versions) = watch::channel(-1);
         let (silver_version, silver_versions) = watch::channel(-1);
+        pace.follow(bronze_versions.clone());
+        pace.follow(silver_versions.clone());
         if roles.contains(&Role::Bronze) {
             let stage = BronzeStage::open(self.bronze_options(pipeline, bronze_version)?).await?;
             tasks.spawn("bronze", stage.run(hints, stop.clone()));

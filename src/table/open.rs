@@ -46,7 +46,8 @@ impl LakeTable {
         Ok(snapshot.map(|snapshot| Self::at(log, snapshot.state, touched, clock)))
     }
 
-    fn at(log: TableLog, state: State, touched: Moment, clock: &Clock) -> Self {
+    /// The table at a state that was just read.
+    pub(super) fn at(log: TableLog, state: State, touched: Moment, clock: &Clock) -> Self {
         Self {
             recent: Recent::from(&state.txns),
             stats_columns: columns::stats_columns(&state.metadata),

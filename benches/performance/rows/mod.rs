@@ -2,3 +2,4 @@
 
 pub(crate) mod acks;
 pub(crate) mod commits;
+pub(crate) mod tables;

@@ -18,7 +18,8 @@ use super::Result;
 /// The bot of every row, as in [`super::service::TOKEN`].
 pub(crate) const BOT: BotId = BotId(4_839_574_812);
 const TEXT: &str = "How late is it in Lisbon when it is noon here?";
-const ANSWER: &str = "When it is noon in Central Europe it is eleven in the morning in Lisbon: Portugal is an hour behind.";
+const ANSWER: &str =
+    "When it is noon in Central Europe it is eleven in the morning in Lisbon: Portugal is an hour behind.";
 
 /// A storage over a folder that fsyncs nothing: the cost of the code and the file system alone.
 pub(crate) fn storage_without_fsync(folder: &FilePath) -> Result<Storage> {
