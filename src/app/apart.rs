@@ -17,7 +17,9 @@ where
     F: Future<Output = Result<()>>,
 {
     let cannot = || format!("cannot start the thread `{name}`");
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().thread_name(name).build();
+    // A worker beside the thread that runs the task: delta-rs waits on a runtime from within it, and connections are
+    // served while the task computes.
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().thread_name(name).build();
     let runtime = runtime.context(ErrorKind::Unavailable, cannot())?;
     let (done, ended) = oneshot::channel();
     let run = move || {

@@ -36,9 +36,9 @@ impl Default for Pace {
 }
 
 impl Pace {
-    /// Takes in where a stage tells the versions it has committed.
-    pub(super) fn follow(&mut self, version: watch::Receiver<i64>) {
-        self.stages.push(Stage { version, base: None });
+    /// Takes in where stages tell the versions they have committed.
+    pub(super) fn follow(&mut self, versions: impl IntoIterator<Item = watch::Receiver<i64>>) {
+        self.stages.extend(versions.into_iter().map(|version| Stage { version, base: None }));
     }
 
     /// Waits until the next round is due; returns whether it is for the commits rather than by the clock.
@@ -99,7 +99,7 @@ mod tests {
         let (sender, receiver) = watch::channel(version);
         let longest = Duration::from_millis(300);
         let mut pace = Pace { longest, look_every: Duration::from_millis(1), ..Pace::default() };
-        pace.follow(receiver);
+        pace.follow([receiver]);
         (sender, pace)
     }
 

@@ -34,7 +34,7 @@ impl App {
         for pipeline in &self.pipelines {
             let (hinter, hints) = key_hints();
             let writer = self.start_lane(pipeline, hinter, &mut tasks).await?;
-            self.start_stages(pipeline, &roles, hints, &mut tasks, &mut pace).await?;
+            pace.follow(self.start_stages(pipeline, &roles, hints, &mut tasks).await?);
             lanes.push(writer.readiness());
             let puller = Puller { bot: self.bot_client(pipeline)?, writer, clock: self.clock.clone() };
             tasks.spawn("poll", puller.run(stop.clone()));

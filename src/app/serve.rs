@@ -98,7 +98,7 @@ impl App {
                 let secrets = self.secrets(pipeline)?;
                 endpoints.push(Endpoint { settings: pipeline.receive.clone(), secrets, writer });
             }
-            self.start_stages(pipeline, roles, hints, &mut tasks, &mut pace).await?;
+            pace.follow(self.start_stages(pipeline, roles, hints, &mut tasks).await?);
         }
         let address = listeners.receive.local_addr().context(ErrorKind::Unavailable, "the listener's address")?;
         let receiver = Receiver::new(endpoints, &self.clock, &self.telemetry);
@@ -136,20 +136,19 @@ impl App {
         Ok(writer)
     }
 
-    /// Opens the stages of a pipeline and starts them, each hinting the next and the maintenance of its table.
+    /// Opens the stages of a pipeline and starts them, each hinting the next. Returns where they tell the versions they
+    /// have committed.
     pub(super) async fn start_stages(
         &self,
         pipeline: &Pipeline,
         roles: &BTreeSet<Role>,
         hints: KeyHints,
         tasks: &mut TaskGroup,
-        pace: &mut Pace,
-    ) -> Result<()> {
+    ) -> Result<[watch::Receiver<i64>; 2]> {
         let stop = tasks.stop().clone();
         let (bronze_version, bronze_versions) = watch::channel(-1);
         let (silver_version, silver_versions) = watch::channel(-1);
-        pace.follow(bronze_versions.clone());
-        pace.follow(silver_versions.clone());
+        let versions = [bronze_versions.clone(), silver_versions.clone()];
         if roles.contains(&Role::Bronze) {
             let stage = BronzeStage::open(self.bronze_options(pipeline, bronze_version)?).await?;
             tasks.spawn("bronze", stage.run(hints, stop.clone()));
@@ -162,7 +161,7 @@ impl App {
             let stage = ReplyStage::open(self.reply_options(pipeline)?).await?;
             tasks.spawn("reply", stage.run(silver_versions, stop.clone()));
         }
-        Ok(())
+        Ok(versions)
     }
 
     pub(super) fn bronze_options(&self, pipeline: &Pipeline, committed: watch::Sender<i64>) -> Result<BronzeOptions> {
