@@ -17,10 +17,11 @@ use crate::support::{Bench, Result};
 type Run = for<'a> fn(&'a Bench) -> BoxFuture<'a, Result<Findings>>;
 
 /// Every kind of work, in the order of the table.
-const ROWS: [(&str, Run); 3] = [
+const ROWS: [(&str, Run); 4] = [
     ("acks", |bench| Box::pin(rows::acks::run(bench))),
     ("commits", |bench| Box::pin(rows::commits::run(bench))),
     ("tables", |bench| Box::pin(rows::tables::run(bench))),
+    ("start", |bench| Box::pin(rows::start::run(bench))),
 ];
 
 fn main() -> Result<()> {

@@ -157,5 +157,6 @@ fn message(update_id: i64) -> Message {
         received_micros,
         source_file: format!("raw/telegram/4839574812/bench-lane/2025-10-09/08/{received_micros:020}.json"),
         version_before: 0,
+        status: "",
     }
 }

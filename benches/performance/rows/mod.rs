@@ -2,4 +2,5 @@
 
 pub(crate) mod acks;
 pub(crate) mod commits;
+pub(crate) mod start;
 pub(crate) mod tables;

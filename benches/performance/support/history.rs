@@ -38,6 +38,8 @@ pub(crate) struct Message {
     pub(crate) source_file: String,
     /// The version of the table before that it came with.
     pub(crate) version_before: i64,
+    /// What its row says became of it, in a table that tells.
+    pub(crate) status: &'static str,
 }
 
 impl Message {
@@ -93,6 +95,7 @@ impl Message {
             "model" => "gpt-4.1-mini".to_owned(),
             "finish_reason" => "stop".to_owned(),
             "kind" => "send".to_owned(),
+            "status" => self.status.to_owned(),
             _ => return None,
         })
     }
