@@ -23,6 +23,8 @@ use crate::stage::silver::{SilverOptions, SilverStage};
 
 /// A drain takes at most this long.
 const DRAIN: Duration = Duration::from_secs(10);
+/// How long after a start it is swept up behind the process before.
+const SWEEP_AFTER: Duration = Duration::from_secs(20);
 /// Staging files older than this belong to nobody.
 const STALE_STAGING: Duration = Duration::from_secs(3_600);
 
@@ -85,10 +87,6 @@ impl App {
     /// # Errors
     /// The first error that ended a part of it.
     pub async fn serve(self, roles: &BTreeSet<Role>, listeners: Listeners, stop: CancellationToken) -> Result<()> {
-        let swept = self.storage.sweep_staging(&self.clock, STALE_STAGING).await?;
-        if swept > 0 {
-            tracing::info!(files = swept, "removed what interrupted puts had left behind");
-        }
         let mut tasks = TaskGroup::new(stop.clone());
         let (mut endpoints, mut pace) = (Vec::new(), Pace::default());
         for pipeline in &self.pipelines {
@@ -109,8 +107,25 @@ impl App {
         if roles.contains(&Role::Bronze) {
             tasks.spawn("maintain", self.clone().maintain_apart(pace, stop.clone()));
         }
+        let (app, stopping) = (self.clone(), stop.clone());
+        tasks.spawn("sweep", async move { app.sweep(stopping).await });
         tracing::info!("listening on http://{address}");
         tasks.wait(&self.clock, DRAIN).await
+    }
+
+    /// Removes what interrupted puts have left behind. Nobody waits for it, and a start is not slowed by it: it walks
+    /// every folder there is.
+    async fn sweep(self, stop: CancellationToken) -> Result<()> {
+        tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            () = self.clock.sleep(SWEEP_AFTER) => {}
+        }
+        let swept = self.storage.sweep_staging(&self.clock, STALE_STAGING).await?;
+        if swept > 0 {
+            tracing::info!(files = swept, "removed what interrupted puts had left behind");
+        }
+        stop.cancelled().await;
+        Ok(())
     }
 
     /// Opens the lane of this process and starts its writer.
@@ -149,16 +164,33 @@ impl App {
         let (bronze_version, bronze_versions) = watch::channel(-1);
         let (silver_version, silver_versions) = watch::channel(-1);
         let versions = [bronze_versions.clone(), silver_versions.clone()];
-        if roles.contains(&Role::Bronze) {
-            let stage = BronzeStage::open(self.bronze_options(pipeline, bronze_version)?).await?;
+        // Side by side: what is read of one table while another is computed on makes the start that much shorter.
+        let bronze = async {
+            if !roles.contains(&Role::Bronze) {
+                return Ok(None);
+            }
+            BronzeStage::open(self.bronze_options(pipeline, bronze_version)?).await.map(Some)
+        };
+        let silver = async {
+            if !roles.contains(&Role::Silver) {
+                return Ok(None);
+            }
+            SilverStage::open(self.silver_options(pipeline, silver_version)?).await.map(Some)
+        };
+        let reply = async {
+            if !roles.contains(&Role::Reply) {
+                return Ok(None);
+            }
+            ReplyStage::open(self.reply_options(pipeline)?).await.map(Some)
+        };
+        let (bronze, silver, reply) = tokio::try_join!(bronze, silver, reply)?;
+        if let Some(stage) = bronze {
             tasks.spawn("bronze", stage.run(hints, stop.clone()));
         }
-        if roles.contains(&Role::Silver) {
-            let stage = SilverStage::open(self.silver_options(pipeline, silver_version)?).await?;
+        if let Some(stage) = silver {
             tasks.spawn("silver", stage.run(bronze_versions, stop.clone()));
         }
-        if roles.contains(&Role::Reply) {
-            let stage = ReplyStage::open(self.reply_options(pipeline)?).await?;
+        if let Some(stage) = reply {
             tasks.spawn("reply", stage.run(silver_versions, stop.clone()));
         }
         Ok(versions)

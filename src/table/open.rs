@@ -9,7 +9,7 @@ use super::head::{Moment, Recent};
 use super::log::{Action, CommitInfo, commit_bytes};
 use super::snapshot::{TableLog, Want};
 use super::state::State;
-use super::{LakeTable, TableSpec, columns};
+use super::{DataFile, LakeTable, TableSpec, columns};
 use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::id::random_id;
@@ -44,6 +44,23 @@ impl LakeTable {
         let log = TableLog::new(storage, path);
         let snapshot = log.snapshot(Want::default()).await?;
         Ok(snapshot.map(|snapshot| Self::at(log, snapshot.state, touched, clock)))
+    }
+
+    /// As [`Self::open`], with the files that the table had when it was read. Both come from one reading of the log,
+    /// which is most of what a start costs.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub async fn open_with_files(storage: &Storage, spec: &TableSpec, clock: &Clock) -> Result<(Self, Vec<DataFile>)> {
+        let touched = Moment::now(clock);
+        let log = TableLog::new(storage, &spec.path);
+        let Some(snapshot) = log.snapshot(Want { files: true, at: None }).await? else {
+            return Ok((Self::open(storage, spec, clock).await?, Vec::new()));
+        };
+        let mut table = Self::at(log, snapshot.state, touched, clock);
+        table.stats_columns = spec.stats_columns.clone();
+        table.widen(spec).await?;
+        Ok((table, snapshot.files.into_values().collect()))
     }
 
     /// The table at a state that was just read.

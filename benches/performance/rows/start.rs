@@ -167,6 +167,8 @@ async fn post_until_taken(address: SocketAddr, id: i64) -> Result<()> {
 /// A day of messages: the raw segments and the three tables, maintained as the service does. The versions they reach.
 async fn make_history(data: &Path, commits: i64) -> Result<Vec<i64>> {
     let storage = storage_without_fsync(data)?;
+    // The plain store lists in no order, and delta-rs makes checkpoints of ordered listings.
+    let maintained = Storage::open(&data.to_string_lossy())?;
     let now = i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH)?.as_micros())?;
     let first_micros = now - commits * SPACING_MICROS;
     let (messages, mut input) = mpsc::channel(256);
@@ -175,16 +177,18 @@ async fn make_history(data: &Path, commits: i64) -> Result<Vec<i64>> {
     let mut growing = Vec::new();
     for stage in STAGES {
         let (output, next) = mpsc::channel(256);
-        growing.push(tokio::spawn(grow(storage.clone(), stage, commits, input, output)));
+        let (appended, maintained) = (storage.clone(), maintained.clone());
+        growing.push(tokio::spawn(grow([appended, maintained], stage, commits, input, output)));
         input = next;
     }
     // Nobody comes after the last stage.
     let last = tokio::spawn(async move { while input.recv().await.is_some() {} });
-    raw.await??;
+    // A stage that fails closes the door to whoever is before it: its own error comes first.
     let mut versions = Vec::new();
-    for stage in growing {
-        versions.push(stage.await??);
+    for stage in growing.into_iter().rev() {
+        versions.insert(0, stage.await??);
     }
+    raw.await??;
     last.await?;
     Ok(versions)
 }
@@ -215,13 +219,13 @@ fn write_segments(data: &Path, first_micros: i64, count: i64, messages: &mpsc::S
 
 /// Appends each message to a stage's table and passes it on with the version it made.
 async fn grow(
-    storage: Storage,
+    [appended, maintained]: [Storage; 2],
     stage: Stage,
     commits: i64,
     mut input: mpsc::Receiver<Message>,
     output: mpsc::Sender<Message>,
 ) -> Result<i64> {
-    let mut history = History::open(&storage, stage.table, stage.schema, stage.name).await?;
+    let mut history = History::open(&appended, stage.table, stage.schema, stage.name).await?;
     let (schema, mut done) = (history.table.schema(), 0);
     while let Some(message) = input.recv().await {
         let progress = match stage.watermark {
@@ -239,7 +243,7 @@ async fn grow(
         if (commits - done - SINCE_MAINTENANCE) % 9_000 == 0 && done <= commits - SINCE_MAINTENANCE {
             let options = MaintainOptions { clean: false, ..MaintainOptions::default() };
             let table = object_store::path::Path::from(stage.table);
-            maintain(&storage, &table, &options, &Clock::system(), &CancellationToken::new()).await?;
+            maintain(&maintained, &table, &options, &Clock::system(), &CancellationToken::new()).await?;
         }
         // The last stage may have nobody behind it any more.
         let _unread = output.send(Message { version_before, ..message }).await;

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
+use futures::StreamExt;
 use object_store::path::Path;
 use serde_json::Value;
 
@@ -68,7 +69,7 @@ impl Ledger {
             .map_err(|error| Error::configuration(format!("bronze.table `{}`", settings.table)).caused_by(error))?;
         let stats = ["update_id", "chat_id", "date", "sent_at", "_received_at", "_ingested_at"];
         let spec = TableSpec { path, schema, stats_columns: stats.map(str::to_owned).to_vec() };
-        let table = LakeTable::open(storage, &spec, clock).await?;
+        let (table, files) = LakeTable::open_with_files(storage, &spec, clock).await?;
         let mut ledger = Self {
             storage: storage.clone(),
             pipeline: pipeline.clone(),
@@ -84,7 +85,7 @@ impl Ledger {
             pending: BTreeMap::new(),
             progressed_at: clock.monotonic(),
         };
-        ledger.learn().await?;
+        ledger.learn(files).await?;
         Ok(ledger)
     }
 
@@ -289,13 +290,14 @@ impl Ledger {
     }
 
     async fn reopen(&mut self) -> Result<()> {
-        self.table = LakeTable::open(&self.storage, &self.spec, &self.clock).await?;
-        self.learn().await
+        let files;
+        (self.table, files) = LakeTable::open_with_files(&self.storage, &self.spec, &self.clock).await?;
+        self.learn(files).await
     }
 
     /// Learns what is ingested, as at a start: positions from the log, the set above them and the window from the
     /// table's recent files.
-    async fn learn(&mut self) -> Result<()> {
+    async fn learn(&mut self, files: Vec<DataFile>) -> Result<()> {
         self.seen = self.table.txn(&self.app_id).unwrap_or(0);
         self.pending.clear();
         self.lanes.clear();
@@ -312,10 +314,14 @@ impl Ledger {
         }
         let from = oldest.minus(self.span);
         self.window = Window::new(self.span, from);
-        for file in self.table.files().await?.into_iter().filter(|file| reaches(file, from)) {
-            let rows = self.read(&file).await?;
-            self.learn_rows(rows);
+        let files: Vec<DataFile> = files.into_iter().filter(|file| reaches(file, from)).collect();
+        let mut learnt = Vec::with_capacity(files.len());
+        let mut reads = self.table.read_files(&files, Some(&rows::KNOWN_COLUMNS));
+        while let Some(batch) = reads.next().await {
+            learnt.push(rows::known_rows(&batch?)?);
         }
+        drop(reads);
+        learnt.into_iter().for_each(|rows| self.learn_rows(rows));
         Ok(())
     }
 
