@@ -1,6 +1,8 @@
 //! The one composition root: settings and pipelines in, running stages out.
 
+mod apart;
 mod batch;
+mod pace;
 mod parts;
 mod poll;
 mod serve;

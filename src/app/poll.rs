@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use super::pace::Pace;
 use super::{App, Role};
 use crate::clock::Clock;
 use crate::error::{Error, Result};
@@ -29,17 +30,17 @@ impl App {
     pub async fn poll(self, console: TcpListener, stop: CancellationToken) -> Result<()> {
         let mut tasks = TaskGroup::new(stop.clone());
         let roles: BTreeSet<Role> = Role::all();
-        let mut lanes = Vec::new();
+        let (mut lanes, mut pace) = (Vec::new(), Pace::default());
         for pipeline in &self.pipelines {
             let (hinter, hints) = key_hints();
             let writer = self.start_lane(pipeline, hinter, &mut tasks).await?;
-            self.start_stages(pipeline, &roles, hints, &mut tasks).await?;
+            pace.follow(self.start_stages(pipeline, &roles, hints, &mut tasks).await?);
             lanes.push(writer.readiness());
             let puller = Puller { bot: self.bot_client(pipeline)?, writer, clock: self.clock.clone() };
             tasks.spawn("poll", puller.run(stop.clone()));
         }
         self.start_console(console, Arc::new(move || lanes.iter().try_for_each(|ready| ready())), &mut tasks, &stop)?;
-        tasks.spawn("maintain", self.clone().maintain_always(stop.clone()));
+        tasks.spawn("maintain", self.clone().maintain_apart(pace, stop.clone()));
         tasks.wait(&self.clock, DRAIN).await
     }
 }

@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::App;
+use super::pace::Pace;
 use crate::admission::Admission;
 use crate::console::{Console, Readiness};
 use crate::error::{Context, ErrorKind, Result};
@@ -22,6 +23,8 @@ use crate::stage::silver::{SilverOptions, SilverStage};
 
 /// A drain takes at most this long.
 const DRAIN: Duration = Duration::from_secs(10);
+/// How long after a start it is swept up behind the process before.
+const SWEEP_AFTER: Duration = Duration::from_secs(20);
 /// Staging files older than this belong to nobody.
 const STALE_STAGING: Duration = Duration::from_secs(3_600);
 
@@ -84,12 +87,8 @@ impl App {
     /// # Errors
     /// The first error that ended a part of it.
     pub async fn serve(self, roles: &BTreeSet<Role>, listeners: Listeners, stop: CancellationToken) -> Result<()> {
-        let swept = self.storage.sweep_staging(&self.clock, STALE_STAGING).await?;
-        if swept > 0 {
-            tracing::info!(files = swept, "removed what interrupted puts had left behind");
-        }
         let mut tasks = TaskGroup::new(stop.clone());
-        let mut endpoints = Vec::new();
+        let (mut endpoints, mut pace) = (Vec::new(), Pace::default());
         for pipeline in &self.pipelines {
             let (hinter, hints) = key_hints();
             if roles.contains(&Role::Receive) {
@@ -97,7 +96,7 @@ impl App {
                 let secrets = self.secrets(pipeline)?;
                 endpoints.push(Endpoint { settings: pipeline.receive.clone(), secrets, writer });
             }
-            self.start_stages(pipeline, roles, hints, &mut tasks).await?;
+            pace.follow(self.start_stages(pipeline, roles, hints, &mut tasks).await?);
         }
         let address = listeners.receive.local_addr().context(ErrorKind::Unavailable, "the listener's address")?;
         let receiver = Receiver::new(endpoints, &self.clock, &self.telemetry);
@@ -106,10 +105,27 @@ impl App {
         tasks.spawn("receive", async move { receiver.serve(listeners.receive, stopping).await });
         self.start_console(listeners.console, readiness, &mut tasks, &stop)?;
         if roles.contains(&Role::Bronze) {
-            tasks.spawn("maintain", self.clone().maintain_always(stop.clone()));
+            tasks.spawn("maintain", self.clone().maintain_apart(pace, stop.clone()));
         }
+        let (app, stopping) = (self.clone(), stop.clone());
+        tasks.spawn("sweep", async move { app.sweep(stopping).await });
         tracing::info!("listening on http://{address}");
         tasks.wait(&self.clock, DRAIN).await
+    }
+
+    /// Removes what interrupted puts have left behind. Nobody waits for it, and a start is not slowed by it: it walks
+    /// every folder there is.
+    async fn sweep(self, stop: CancellationToken) -> Result<()> {
+        tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            () = self.clock.sleep(SWEEP_AFTER) => {}
+        }
+        let swept = self.storage.sweep_staging(&self.clock, STALE_STAGING).await?;
+        if swept > 0 {
+            tracing::info!(files = swept, "removed what interrupted puts had left behind");
+        }
+        stop.cancelled().await;
+        Ok(())
     }
 
     /// Opens the lane of this process and starts its writer.
@@ -135,30 +151,49 @@ impl App {
         Ok(writer)
     }
 
-    /// Opens the stages of a pipeline and starts them, each hinting the next.
+    /// Opens the stages of a pipeline and starts them, each hinting the next. Returns where they tell the versions they
+    /// have committed.
     pub(super) async fn start_stages(
         &self,
         pipeline: &Pipeline,
         roles: &BTreeSet<Role>,
         hints: KeyHints,
         tasks: &mut TaskGroup,
-    ) -> Result<()> {
+    ) -> Result<[watch::Receiver<i64>; 2]> {
         let stop = tasks.stop().clone();
         let (bronze_version, bronze_versions) = watch::channel(-1);
         let (silver_version, silver_versions) = watch::channel(-1);
-        if roles.contains(&Role::Bronze) {
-            let stage = BronzeStage::open(self.bronze_options(pipeline, bronze_version)?).await?;
+        let versions = [bronze_versions.clone(), silver_versions.clone()];
+        // Side by side: what is read of one table while another is computed on makes the start that much shorter.
+        let bronze = async {
+            if !roles.contains(&Role::Bronze) {
+                return Ok(None);
+            }
+            BronzeStage::open(self.bronze_options(pipeline, bronze_version)?).await.map(Some)
+        };
+        let silver = async {
+            if !roles.contains(&Role::Silver) {
+                return Ok(None);
+            }
+            SilverStage::open(self.silver_options(pipeline, silver_version)?).await.map(Some)
+        };
+        let reply = async {
+            if !roles.contains(&Role::Reply) {
+                return Ok(None);
+            }
+            ReplyStage::open(self.reply_options(pipeline)?).await.map(Some)
+        };
+        let (bronze, silver, reply) = tokio::try_join!(bronze, silver, reply)?;
+        if let Some(stage) = bronze {
             tasks.spawn("bronze", stage.run(hints, stop.clone()));
         }
-        if roles.contains(&Role::Silver) {
-            let stage = SilverStage::open(self.silver_options(pipeline, silver_version)?).await?;
+        if let Some(stage) = silver {
             tasks.spawn("silver", stage.run(bronze_versions, stop.clone()));
         }
-        if roles.contains(&Role::Reply) {
-            let stage = ReplyStage::open(self.reply_options(pipeline)?).await?;
+        if let Some(stage) = reply {
             tasks.spawn("reply", stage.run(silver_versions, stop.clone()));
         }
-        Ok(())
+        Ok(versions)
     }
 
     pub(super) fn bronze_options(&self, pipeline: &Pipeline, committed: watch::Sender<i64>) -> Result<BronzeOptions> {

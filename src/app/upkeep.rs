@@ -6,14 +6,14 @@ use std::time::Duration;
 use object_store::path::Path;
 use tokio_util::sync::CancellationToken;
 
+use super::apart::run_apart;
+use super::pace::{self, Pace};
 use super::{App, TableRef};
 use crate::error::{ErrorKind, Result};
 use crate::storage::StorageKey;
 use crate::table::LakeTable;
 use crate::table::maintain::{MaintainOptions, MaintainSummary, maintain};
 
-/// How often the service looks after its tables.
-const ROUND: Duration = Duration::from_secs(60);
 /// How often it cleans logs and looks for data files that no version needs.
 const CLEAN_EVERY: Duration = Duration::from_secs(86_400);
 
@@ -47,28 +47,38 @@ impl App {
                 let reader = tables.get(index + 1);
                 let done = self.maintain_table(table, reader, options, stop).await;
                 let done = done.map_err(|error| error.during(&table.path))?;
+                let done = done.map(|(_, summary)| summary);
                 upkeep.push(TableUpkeep { pipeline: pipeline.name.to_string(), table: table.clone(), done });
             }
         }
         Ok(upkeep)
     }
 
-    /// Maintains every table every minute until `stop`. A failure is logged and tried again the next time.
+    /// Maintains every table until `stop`, apart from the stages: merging files and reading logs takes long turns, and
+    /// a message must not wait for one.
     ///
     /// # Errors
     /// Only when the disk fails.
-    pub(super) async fn maintain_always(self, stop: CancellationToken) -> Result<()> {
+    pub(super) async fn maintain_apart(self, pace: Pace, stop: CancellationToken) -> Result<()> {
+        run_apart("maintain", move || self.maintain_always(pace, stop)).await
+    }
+
+    /// Maintains tables as they move. A failure is logged and tried again the next time.
+    async fn maintain_always(self, mut pace: Pace, stop: CancellationToken) -> Result<()> {
         let (mut heads, mut cleaned_at) = (BTreeMap::new(), self.clock.monotonic());
         loop {
-            tokio::select! {
+            let busy = tokio::select! {
                 () = stop.cancelled() => return Ok(()),
-                () = self.clock.sleep(ROUND) => {}
-            }
+                busy = pace.due(&self.clock) => busy,
+            };
             let clean = self.clock.monotonic().saturating_sub(cleaned_at) >= CLEAN_EVERY;
             if clean {
                 cleaned_at = self.clock.monotonic();
             }
-            match self.maintain_moved(&mut heads, clean, &stop).await {
+            // What is only a little further while another table hurries waits for the clock.
+            let commits = if busy { pace::COMMITS / 2 } else { 1 };
+            let options = MaintainOptions { clean, ..MaintainOptions::default() };
+            match self.maintain_moved(&mut heads, commits, &options, &stop).await {
                 Ok(()) => {}
                 Err(error) if error.kind() == ErrorKind::Fatal => return Err(error),
                 Err(error) => tracing::warn!(%error, "maintenance failed; trying again in a minute"),
@@ -76,27 +86,27 @@ impl App {
         }
     }
 
-    /// Maintains the tables that have moved since the last round; what stands still costs one look.
+    /// Maintains the tables that have moved by so many commits since the last round; any other costs one look.
     async fn maintain_moved(
         &self,
         heads: &mut BTreeMap<Path, i64>,
-        clean: bool,
+        commits: i64,
+        options: &MaintainOptions,
         stop: &CancellationToken,
     ) -> Result<()> {
         for pipeline in &self.pipelines {
             let tables = self.tables(pipeline);
             for (index, table) in tables.iter().enumerate() {
                 if let Some(version) = heads.get(&table.path) {
-                    let next = StorageKey::Commit { table: table.path.clone(), version: version + 1 };
-                    if !clean && self.storage.head(&next.path()).await?.is_none() {
+                    let moved = StorageKey::Commit { table: table.path.clone(), version: version + commits };
+                    if !options.clean && self.storage.head(&moved.path()).await?.is_none() {
                         continue;
                     }
                 }
-                let options = MaintainOptions { clean, ..MaintainOptions::default() };
-                let done = self.maintain_table(table, tables.get(index + 1), &options, stop).await?;
-                tracing::debug!(table = %table.path, ?done, "maintained");
-                if let Some(opened) = LakeTable::open_existing(&self.storage, &table.path, &self.clock).await? {
-                    heads.insert(table.path.clone(), opened.version());
+                let done = self.maintain_table(table, tables.get(index + 1), options, stop).await?;
+                if let Some((version, summary)) = done {
+                    tracing::debug!(table = %table.path, version, ?summary, "looked after");
+                    heads.insert(table.path.clone(), version);
                 }
             }
         }
@@ -109,18 +119,15 @@ impl App {
         reader: Option<&TableRef>,
         options: &MaintainOptions,
         stop: &CancellationToken,
-    ) -> Result<Option<MaintainSummary>> {
-        if LakeTable::open_existing(&self.storage, &table.path, &self.clock).await?.is_none() {
-            return Ok(None);
-        }
+    ) -> Result<Option<(i64, MaintainSummary)>> {
         let mut options = options.clone();
-        if let (Some(reader), Some(watermark)) = (reader, &table.reader_watermark) {
-            // A reader that has never committed has handled nothing.
+        // Only clean-up asks how far the reader is; and one that has never committed has handled nothing.
+        if let (true, Some(reader), Some(watermark)) = (options.clean, reader, &table.reader_watermark) {
             options.reader_watermark = Some(-1);
             if let Some(reader) = LakeTable::open_existing(&self.storage, &reader.path, &self.clock).await? {
                 options.reader_watermark = Some(reader.txn(watermark).unwrap_or(-1));
             }
         }
-        maintain(&self.storage, &table.path, &options, &self.clock, stop).await.map(Some)
+        maintain(&self.storage, &table.path, &options, &self.clock, stop).await
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
+use futures::stream::BoxStream;
 use serde_json::Value;
 
 use crate::clock::Clock;
@@ -73,9 +74,15 @@ pub(super) struct Ledger<R: LedgerRow> {
 }
 
 impl<R: LedgerRow> Ledger<R> {
-    /// Opens the table and learns what is there. `stage` is the fence's app id, `lakegram/<pipeline>/<stage>`.
-    pub(super) async fn open(storage: &Storage, spec: TableSpec, stage: &str, clock: &Clock) -> Result<Self> {
-        let table = LakeTable::open(storage, &spec, clock).await?;
+    /// Opens the table and learns what is there; the files it has come along. `stage` is the fence's app id,
+    /// `lakegram/<pipeline>/<stage>`.
+    pub(super) async fn open(
+        storage: &Storage,
+        spec: TableSpec,
+        stage: &str,
+        clock: &Clock,
+    ) -> Result<(Self, Vec<DataFile>)> {
+        let (table, files) = LakeTable::open_with_files(storage, &spec, clock).await?;
         let watermark_id = format!("{stage}/watermark");
         let mut ledger = Self {
             storage: storage.clone(),
@@ -89,8 +96,8 @@ impl<R: LedgerRow> Ledger<R> {
             by_version: BTreeMap::new(),
             table,
         };
-        ledger.learn().await?;
-        Ok(ledger)
+        ledger.learn(&files).await?;
+        Ok((ledger, files))
     }
 
     /// The version of the table before up to which everything is done, by whoever did it.
@@ -106,7 +113,7 @@ impl<R: LedgerRow> Ledger<R> {
     /// Reads what other processes have recorded.
     pub(super) async fn refresh(&mut self) -> Result<()> {
         if self.table.is_stale() {
-            return self.reopen().await;
+            return self.reopen().await.map(drop);
         }
         let commits = self.table.refresh().await?;
         self.take_in(commits).await
@@ -115,13 +122,17 @@ impl<R: LedgerRow> Ledger<R> {
     /// The files of the table as it is now. Opens it anew: whoever asks has met a gap in the table before, and what
     /// this handle stands on may be gone as well.
     pub(super) async fn files_anew(&mut self) -> Result<Vec<DataFile>> {
-        self.reopen().await?;
-        self.table.files().await
+        self.reopen().await
     }
 
     /// The columns of [`LedgerRow::COLUMNS`] of one file.
     pub(super) async fn read(&self, file: &DataFile) -> Result<RecordBatch> {
         self.table.read_file(file, Some(R::COLUMNS)).await
+    }
+
+    /// The same of many files, in their order.
+    pub(super) fn read_all<'a>(&'a self, files: &'a [DataFile]) -> BoxStream<'a, Result<RecordBatch>> {
+        self.table.read_files(files, Some(R::COLUMNS))
     }
 
     /// Appends rows, and the watermark, in one commit. A row that another process has written first stays as it is
@@ -176,9 +187,11 @@ impl<R: LedgerRow> Ledger<R> {
         }
     }
 
-    async fn reopen(&mut self) -> Result<()> {
-        self.table = LakeTable::open(&self.storage, &self.spec, &self.clock).await?;
-        self.learn().await
+    async fn reopen(&mut self) -> Result<Vec<DataFile>> {
+        let files;
+        (self.table, files) = LakeTable::open_with_files(&self.storage, &self.spec, &self.clock).await?;
+        self.learn(&files).await?;
+        Ok(files)
     }
 
     async fn take_in(&mut self, commits: Vec<Commit>) -> Result<()> {
@@ -190,14 +203,14 @@ impl<R: LedgerRow> Ledger<R> {
     }
 
     /// Learns what is there from the files that may hold rows we have not forgotten.
-    async fn learn(&mut self) -> Result<()> {
+    async fn learn(&mut self, files: &[DataFile]) -> Result<()> {
         self.known.clear();
         self.by_version.clear();
         self.seen = self.table.txn(&self.app_id).unwrap_or(0);
-        for file in self.table.files().await? {
+        for file in files {
             let newest = file.max_values.get(R::VERSION_COLUMN).and_then(Value::as_i64);
             if newest.is_none_or(|newest| newest > self.forgotten_to) {
-                self.learn_file(&file).await?;
+                self.learn_file(file).await?;
             }
         }
         Ok(())

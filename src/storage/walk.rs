@@ -53,14 +53,11 @@ impl Walk {
     /// Gives the objects below `folder`; returns whether the walk should go on.
     fn folder(&mut self, folder: &str, give: &mut impl FnMut(Result<ObjectMeta>) -> bool) -> bool {
         self.folders_read += 1;
-        let entries = match entries(&self.root, folder) {
+        let entries = match entries(&self.root, folder, &self.offset) {
             Ok(entries) => entries,
             Err(error) => return give(Err(told(&self.root.join(folder), error))),
         };
         for entry in entries {
-            if !self.may_hold_greater(&entry) {
-                continue;
-            }
             let go_on = if entry.is_folder {
                 self.folder(entry.sort_key.trim_end_matches('/'), give)
             } else {
@@ -72,17 +69,12 @@ impl Walk {
         }
         true
     }
-
-    /// Whether the entry, or something in it, is greater than the offset.
-    fn may_hold_greater(&self, entry: &Entry) -> bool {
-        entry.sort_key > self.offset || (entry.is_folder && self.offset.starts_with(&entry.sort_key))
-    }
 }
 
 /// Objects and folders directly below `prefix`.
 pub(super) fn one_level(root: &FilePath, prefix: Option<&Path>) -> Result<ListResult> {
     let folder = prefix.map(Path::as_ref).unwrap_or_default();
-    let entries = entries(root, folder).map_err(|error| told(&root.join(folder), error))?;
+    let entries = entries(root, folder, "").map_err(|error| told(&root.join(folder), error))?;
     let mut found = ListResult { objects: Vec::new(), common_prefixes: Vec::new() };
     for entry in entries {
         if entry.is_folder {
@@ -109,24 +101,37 @@ pub(super) fn files_named(folder: &FilePath, prefix: &str, visit: &mut impl FnMu
     }
 }
 
-fn entries(root: &FilePath, folder: &str) -> io::Result<Vec<Entry>> {
+/// What lies directly in a folder and is greater than the offset, or may hold something that is. The rest is dropped as
+/// it is read: the log of an old table has 100,000 names, and a listing wants the last few.
+fn entries(root: &FilePath, folder: &str, offset: &str) -> io::Result<Vec<Entry>> {
     let mut entries = Vec::new();
     let listing = match fs::read_dir(root.join(folder)) {
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(entries),
         listing => listing?,
     };
+    let slash = if folder.is_empty() { "" } else { "/" };
+    let prefix = format!("{folder}{slash}");
+    // What the offset leaves of the names in this folder: nothing below it counts, and a folder on the way to it does.
+    let from = offset.strip_prefix(&prefix);
+    let all_pass = from.is_none() && prefix.as_str() > offset;
     for entry in listing {
         let entry = entry?;
         let name = entry.file_name();
         let Some(name) = name.to_str().filter(|name| !name.starts_with('.')) else { continue };
+        let leads = || from.is_some_and(|from| from.starts_with(name));
+        if !all_pass && from.is_none_or(|from| name <= from) && !leads() {
+            continue;
+        }
         let is_folder = match entry.file_type() {
             Ok(kind) if kind.is_symlink() => entry.path().is_dir(),
             Ok(kind) => kind.is_dir(),
             Err(_) => continue,
         };
-        let slash = if folder.is_empty() { "" } else { "/" };
         let end = if is_folder { "/" } else { "" };
-        entries.push(Entry { sort_key: format!("{folder}{slash}{name}{end}"), is_folder, file: entry.path() });
+        let sort_key = format!("{prefix}{name}{end}");
+        if sort_key.as_str() > offset || (is_folder && offset.starts_with(&sort_key)) {
+            entries.push(Entry { sort_key, is_folder, file: entry.path() });
+        }
     }
     entries.sort_by(|one, other| one.sort_key.cmp(&other.sort_key));
     Ok(entries)
@@ -169,5 +174,30 @@ mod tests {
         let (found, folders_read) = read("lane/2026-01-19/00/1.json");
         assert_eq!((found, folders_read), (vec!["lane/2026-01-20/00/1.json".to_owned()], 5));
         assert_eq!(read("lane/2026-02"), (vec![], 1));
+    }
+
+    #[test]
+    fn an_offset_hides_just_what_is_not_greater() {
+        let root = tempfile::tempdir().unwrap();
+        let files = ["a", "a-b", "a.d/1", "a.d/2/3", "ab/1", "b/1", "b/10", "b/9", "b0"];
+        for file in files {
+            let file = root.path().join("t").join(file);
+            fs::create_dir_all(file.parent().unwrap()).unwrap();
+            fs::write(file, b"").unwrap();
+        }
+        let offsets =
+            ["", "t", "t/", "t/a", "t/a-", "t/a.", "t/a.d", "t/a.d/2", "t/a.d/2/3", "t/b", "t/b/1", "t/b/9", "u"];
+        for offset in offsets {
+            let mut walk = Walk { root: root.path().to_owned(), offset: offset.to_owned(), folders_read: 0 };
+            let mut found = Vec::new();
+            walk.folder("t", &mut |item| {
+                found.push(item.unwrap().location.to_string());
+                true
+            });
+            let mut greater: Vec<String> = files.iter().map(|file| format!("t/{file}")).collect();
+            greater.retain(|path| path.as_str() > offset);
+            greater.sort();
+            assert_eq!(found, greater, "after {offset:?}");
+        }
     }
 }

@@ -2,6 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use arrow::array::{BooleanArray, RecordBatch};
+use arrow::compute::{filter_record_batch, is_not_null, or};
+use arrow::error::ArrowError;
 use arrow::json::LineDelimitedWriter;
 use bytes::Bytes;
 use object_store::path::Path;
@@ -92,7 +95,7 @@ fn read<'a>(bytes: Bytes, columns: impl Iterator<Item = &'a str>) -> Result<Vec<
     let reader = builder.with_projection(mask).build().context(ErrorKind::Corrupt, unreadable)?;
     let mut actions = Vec::new();
     for rows in reader {
-        let rows = rows.context(ErrorKind::Corrupt, unreadable)?;
+        let rows = told(&rows.context(ErrorKind::Corrupt, unreadable)?).context(ErrorKind::Corrupt, unreadable)?;
         // As JSON a row reads like a line of a commit, and nulls are left out.
         let mut lines = LineDelimitedWriter::new(Vec::new());
         lines.write(&rows).context(ErrorKind::Corrupt, unreadable)?;
@@ -102,8 +105,26 @@ fn read<'a>(bytes: Bytes, columns: impl Iterator<Item = &'a str>) -> Result<Vec<
     Ok(actions)
 }
 
+/// The rows in which one of the columns that were read says something. Of a table that is compacted all day most rows
+/// are removals, and a reader that did not ask for those would pay for each.
+pub(crate) fn told(rows: &RecordBatch) -> std::result::Result<RecordBatch, ArrowError> {
+    let mut told: Option<BooleanArray> = None;
+    for column in rows.columns() {
+        let here = is_not_null(column)?;
+        told = Some(match told {
+            Some(before) => or(&before, &here)?,
+            None => here,
+        });
+    }
+    told.map_or_else(|| Ok(rows.clone()), |told| filter_record_batch(rows, &told))
+}
+
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::{ArrayRef, Int64Array};
+
     use super::*;
 
     fn newest(names: &[&str]) -> Option<Checkpoint> {
@@ -142,5 +163,13 @@ mod tests {
     #[test]
     fn bytes_that_are_no_checkpoint_are_corrupt() {
         assert_eq!(actions(Bytes::from_static(b"PAR1"), true).unwrap_err().kind(), ErrorKind::Corrupt);
+    }
+
+    #[test]
+    fn rows_that_say_nothing_in_what_was_read_are_left_out() {
+        let column = |values: Vec<Option<i64>>| Arc::new(Int64Array::from(values)) as ArrayRef;
+        let (txn, add) = (column(vec![None, Some(1), None]), column(vec![None, None, Some(2)]));
+        let rows = RecordBatch::try_from_iter_with_nullable([("txn", txn, true), ("add", add, true)]).unwrap();
+        assert_eq!(told(&rows).unwrap(), rows.slice(1, 2));
     }
 }

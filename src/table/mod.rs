@@ -20,6 +20,7 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
+use futures::stream::{self, BoxStream, StreamExt};
 use object_store::path::Path;
 use serde_json::Value;
 
@@ -33,6 +34,9 @@ use crate::error::{Error, Result};
 
 pub use self::columns::check_columns;
 pub use self::tail::{Tail, TailStep};
+
+/// Files that are read at the same time where many are.
+const READ_AHEAD: usize = 8;
 
 /// What a table must be.
 #[derive(Clone, Debug)]
@@ -206,6 +210,16 @@ impl LakeTable {
     pub async fn read_file(&self, file: &DataFile, columns: Option<&[&str]>) -> Result<RecordBatch> {
         let wanted = parquet::pick(&self.state.schema, columns);
         parquet::read_file(&self.log.storage, &self.log.table, file, wanted).await
+    }
+
+    /// The same of many files, in their order and some side by side; each batch is dropped by whoever takes it.
+    pub fn read_files<'a>(
+        &'a self,
+        files: &'a [DataFile],
+        columns: Option<&'a [&'a str]>,
+    ) -> BoxStream<'a, Result<RecordBatch>> {
+        let reads = files.iter().map(move |file| self.read_file(file, columns));
+        stream::iter(reads).buffered(READ_AHEAD).boxed()
     }
 }
 

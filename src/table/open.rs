@@ -9,7 +9,7 @@ use super::head::{Moment, Recent};
 use super::log::{Action, CommitInfo, commit_bytes};
 use super::snapshot::{TableLog, Want};
 use super::state::State;
-use super::{LakeTable, TableSpec, columns};
+use super::{DataFile, LakeTable, TableSpec, columns};
 use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::id::random_id;
@@ -46,7 +46,33 @@ impl LakeTable {
         Ok(snapshot.map(|snapshot| Self::at(log, snapshot.state, touched, clock)))
     }
 
-    fn at(log: TableLog, state: State, touched: Moment, clock: &Clock) -> Self {
+    /// As [`Self::open`], with the files that the table had when it was read. Both come from one reading of the log,
+    /// which is most of what a start costs.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub async fn open_with_files(storage: &Storage, spec: &TableSpec, clock: &Clock) -> Result<(Self, Vec<DataFile>)> {
+        let touched = Moment::now(clock);
+        let log = TableLog::new(storage, &spec.path);
+        let Some(snapshot) = log.snapshot(Want { files: true, at: None }).await? else {
+            // Whoever made it before us may have filled it as well.
+            let table = Self::open(storage, spec, clock).await?;
+            let files = table.files().await?;
+            return Ok((table, files));
+        };
+        let read_at = snapshot.state.version;
+        let mut table = Self::at(log, snapshot.state, touched, clock);
+        table.stats_columns = spec.stats_columns.clone();
+        table.widen(spec).await?;
+        let files = match table.version() == read_at {
+            true => snapshot.files.into_values().collect(),
+            false => table.files().await?,
+        };
+        Ok((table, files))
+    }
+
+    /// The table at a state that was just read.
+    pub(super) fn at(log: TableLog, state: State, touched: Moment, clock: &Clock) -> Self {
         Self {
             recent: Recent::from(&state.txns),
             stats_columns: columns::stats_columns(&state.metadata),

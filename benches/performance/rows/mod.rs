@@ -1,3 +1,6 @@
 //! One file a kind of work. Each brings its rows of the table, with the peer or the yardstick measured in the same run.
 
 pub(crate) mod acks;
+pub(crate) mod commits;
+pub(crate) mod start;
+pub(crate) mod tables;

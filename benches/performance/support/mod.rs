@@ -2,10 +2,12 @@
 
 pub(crate) mod disk;
 pub(crate) mod figures;
+pub(crate) mod history;
 pub(crate) mod load;
 pub(crate) mod process;
 pub(crate) mod report;
 pub(crate) mod service;
+pub(crate) mod store;
 
 use std::path::{Path, PathBuf};
 

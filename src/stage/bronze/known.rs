@@ -126,9 +126,9 @@ impl Place {
 }
 
 impl Known {
-    /// Learns what the table holds, as at a start: positions from its log, then the sets above them and the window
+    /// Learns what the table holds in `files`, as at a start: positions from its log, then the sets above them and the window
     /// from its recent files.
-    pub(super) async fn learn(place: &Place, table: &LakeTable) -> Result<Self> {
+    pub(super) async fn learn(place: &Place, table: &LakeTable, files: Vec<DataFile>) -> Result<Self> {
         let now = place.clock.now();
         let seen = table.txn(&place.fence_id()).unwrap_or(0);
         let mut known = Self { lanes: Lanes::new(), window: Window::new(place.span, now), seen, late: None };
@@ -137,7 +137,7 @@ impl Known {
         let oldest = place.oldest(&known.lanes).await?.unwrap_or(now).min(now);
         let from = oldest.minus(place.span);
         known.window = Window::new(place.span, from);
-        let files: Vec<_> = table.files().await?.into_iter().filter(|file| received(file).1 >= from).collect();
+        let files: Vec<_> = files.into_iter().filter(|file| received(file).1 >= from).collect();
         let mut reads = place.read(table, files);
         while let Some(rows) = reads.try_next().await? {
             known.take_rows(rows);

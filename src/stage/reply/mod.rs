@@ -66,7 +66,7 @@ impl ReplyStage {
     pub async fn open(options: ReplyOptions) -> Result<Self> {
         let ReplyOptions { storage, pipeline, settings, silver_table, bot_id, bot, schema, clock, telemetry } = options;
         let spec = ledger::spec(&settings.table, schema)?;
-        let ledger = ReplyLedger::open(&storage, spec, &format!("lakegram/{pipeline}/reply"), &clock).await?;
+        let (ledger, _) = ReplyLedger::open(&storage, spec, &format!("lakegram/{pipeline}/reply"), &clock).await?;
         let intents = Intents::new(&storage, &pipeline, &clock);
         let watermark = ledger.watermark();
         let feed = Feed::new(&storage, &Path::from(silver_table), watermark, &rows::SILVER_COLUMNS, &clock);

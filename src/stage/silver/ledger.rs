@@ -4,6 +4,7 @@ use std::collections::HashSet;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
+use futures::StreamExt;
 use object_store::path::Path;
 use serde_json::Value;
 
@@ -11,7 +12,7 @@ use super::super::ledger::{Known, Ledger, LedgerRow};
 use super::rows::{self, KnownRow, RowKey, SilverRow};
 use crate::clock::Timestamp;
 use crate::error::{Error, Result};
-use crate::table::TableSpec;
+use crate::table::{DataFile, TableSpec};
 
 /// The silver table, opened by the stage that appends to it.
 pub(super) type SilverLedger = Ledger<SilverRow>;
@@ -51,16 +52,21 @@ pub(super) async fn all_keys(ledger: &mut SilverLedger) -> Result<HashSet<RowKey
     Ok(keys)
 }
 
-/// Rows received since `from`, for the history of chats.
-pub(super) async fn received_since(ledger: &mut SilverLedger, from: Timestamp) -> Result<Vec<KnownRow>> {
-    let mut rows = Vec::new();
-    for file in ledger.files_anew().await? {
+/// Rows of `files` received since `from`, for the history of chats.
+pub(super) async fn received_since(
+    ledger: &SilverLedger,
+    files: Vec<DataFile>,
+    from: Timestamp,
+) -> Result<Vec<KnownRow>> {
+    let reaches = |file: &DataFile| {
         let newest = file.max_values.get("received_at").and_then(Value::as_str);
         let newest = newest.and_then(|text| chrono::DateTime::parse_from_rfc3339(text).ok());
-        if newest.is_none_or(|newest| newest.timestamp_micros() >= from.as_micros()) {
-            let found = rows::known_rows(&ledger.read(&file).await?)?;
-            rows.extend(found.into_iter().filter(|row| row.received_at >= from));
-        }
+        newest.is_none_or(|newest| newest.timestamp_micros() >= from.as_micros())
+    };
+    let files: Vec<DataFile> = files.into_iter().filter(reaches).collect();
+    let (mut rows, mut reads) = (Vec::new(), ledger.read_all(&files));
+    while let Some(batch) = reads.next().await {
+        rows.extend(rows::known_rows(&batch?)?.into_iter().filter(|row| row.received_at >= from));
     }
     Ok(rows)
 }

@@ -77,11 +77,11 @@ impl SilverStage {
         let SilverOptions { storage, pipeline, schema, clock, telemetry, .. } = &options;
         let settings = &pipeline.silver;
         let spec = ledger::spec(&settings.table, Arc::clone(schema))?;
-        let mut ledger =
-            SilverLedger::open(storage, spec, &format!("lakegram/{}/silver", pipeline.name), clock).await?;
+        let stage = format!("lakegram/{}/silver", pipeline.name);
+        let (ledger, files) = SilverLedger::open(storage, spec, &stage, clock).await?;
         let mut history = History::new(settings.model.history);
         let since = clock.now().minus(settings.model.history.max_age);
-        history.rebuild(ledger::received_since(&mut ledger, since).await?);
+        history.rebuild(ledger::received_since(&ledger, files, since).await?);
         let watermark = ledger.watermark();
         let bronze = Path::from(pipeline.bronze.table.as_str());
         let wind_down = CancellationToken::new();

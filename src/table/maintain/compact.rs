@@ -36,10 +36,10 @@ struct Rewritten {
 
 impl Work<'_> {
     /// Rewrites the small files, one commit a group; returns how many were rewritten and how many they became.
-    pub(super) async fn compact(&self, table: &mut LakeTable) -> Result<(usize, usize)> {
+    pub(super) async fn compact(&self, table: &mut LakeTable, files: Vec<DataFile>) -> Result<(usize, usize)> {
         let (mut compacted, mut written) = (0, 0);
         let small_bytes = self.options.target_bytes / 2;
-        let mut waiting = VecDeque::from(choose(table.files().await?, small_bytes, self.options.compact_at_files));
+        let mut waiting = VecDeque::from(choose(files, small_bytes, self.options.compact_at_files));
         let mut ground = Ground::default();
         while !self.stop.is_cancelled() && !ground.lost && !waiting.is_empty() {
             let Some(files) = gather(&mut waiting, self.options.target_bytes, &ground) else { continue };

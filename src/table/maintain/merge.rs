@@ -2,10 +2,12 @@
 //! times larger than it is on disk, and compaction runs beside the stages.
 
 use arrow::array::{ArrayRef, RecordBatch, new_empty_array};
-use arrow::compute::{SortOptions, concat, sort_to_indices, take};
+use arrow::compute::{SortOptions, concat, concat_batches, sort_to_indices, take};
 use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
 use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt, stream};
+use object_store::path::Path;
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::arrow::arrow_writer::ArrowWriterOptions;
@@ -18,33 +20,63 @@ use crate::error::{Context, Error, ErrorKind, Result};
 use crate::table::parquet::{Encoded, conform};
 use crate::table::{DataFile, LakeTable, stats};
 
-/// Rows decoded at a time.
+/// Rows decoded, and written, at a time, and how much they may weigh in memory before they are written: file by file a
+/// row each would cost a turn through every column's encoder.
 const BATCH_ROWS: usize = 8 * 1_024;
+const BATCH_BYTES: usize = 8 * 1_024 * 1_024;
+/// Inputs held at a time, and how many of them are read side by side.
+const HANDFUL_FILES: usize = 64;
+const HANDFUL_BYTES: i64 = 4 * 1_024 * 1_024;
+const READ_AHEAD: usize = 4;
 /// Rows in a row group, and characters of a string kept in the footer: as in the files that are appended.
 const ROW_GROUP_ROWS: usize = 128 * 1_024;
 const FOOTER_STATISTICS_BYTES: usize = 64;
 const DOING: &str = "rewrite small files";
 
-/// The rows of these files, in their order, as one file with the table's columns; `None` when it was stopped. Holds one
-/// input as it is on disk, the output as it will be on disk, and one batch of rows.
+/// The rows of these files, in their order, as one file with the table's columns; `None` when it was stopped. Holds a
+/// handful of inputs as they are on disk, the output as it will be on disk, and one batch of rows.
 ///
 /// # Errors
 /// Corrupt when a file is gone or no Parquet; else as the store.
 pub(super) async fn merge(table: &LakeTable, files: &[DataFile], stop: &CancellationToken) -> Result<Option<Encoded>> {
     let mut merge = Merge::new(table.schema(), &table.stats_columns)?;
-    for file in files {
+    let mut files = files;
+    while !files.is_empty() {
         if stop.is_cancelled() {
             return Ok(None);
         }
-        let location = file.location(&table.log.table)?;
-        let bytes = table.log.storage.get(&location).await?;
-        let bytes =
-            bytes.ok_or_else(|| Error::corrupt(format!("{location} is gone; it is named in the table's log")))?;
-        let merging = tokio::task::spawn_blocking(move || merge.take_file(bytes).map(|()| merge));
-        merge = merging.await.context(ErrorKind::Unavailable, DOING)?.map_err(|error| error.during(location))?;
+        let (handful, rest) = files.split_at(handful(files));
+        files = rest;
+        let reads = handful.iter().map(|file| read(table, file)).collect::<Vec<_>>();
+        let inputs: Vec<(Path, Bytes)> = stream::iter(reads).buffered(READ_AHEAD).try_collect().await?;
+        let merging = tokio::task::spawn_blocking(move || {
+            for (location, bytes) in inputs {
+                merge.take_file(bytes).map_err(|error| error.during(location))?;
+            }
+            Result::Ok(merge)
+        });
+        merge = merging.await.context(ErrorKind::Unavailable, DOING)??;
     }
     let finishing = tokio::task::spawn_blocking(move || merge.finish()).await;
     finishing.context(ErrorKind::Unavailable, DOING)?.map(Some)
+}
+
+/// How many files to read together: many that are small, one that is large.
+fn handful(files: &[DataFile]) -> usize {
+    let mut bytes = 0;
+    let fits = |file: &&DataFile| {
+        bytes += file.size_bytes;
+        bytes <= HANDFUL_BYTES
+    };
+    files.iter().take(HANDFUL_FILES).take_while(fits).count().max(1)
+}
+
+async fn read(table: &LakeTable, file: &DataFile) -> Result<(Path, Bytes)> {
+    let location = file.location(&table.log.table)?;
+    let bytes = table.log.storage.get(&location).await?;
+    let gone = || Error::corrupt(format!("{location} is gone; it is named in the table's log"));
+    let bytes = bytes.ok_or_else(gone)?;
+    Ok((location, bytes))
 }
 
 /// One file in the making.
@@ -52,6 +84,10 @@ struct Merge {
     schema: SchemaRef,
     writer: ArrowWriter<Vec<u8>>,
     columns: Vec<Column>,
+    /// Rows that are not written yet, with their count and weight.
+    waiting: Vec<RecordBatch>,
+    waiting_rows: usize,
+    waiting_bytes: usize,
     rows: usize,
 }
 
@@ -79,7 +115,15 @@ impl Merge {
             Some(Column { name: name.clone(), outermost: new_empty_array(field.data_type()), nulls: 0 })
         };
         let columns = stats_columns.iter().filter_map(column).collect();
-        Ok(Self { writer: writer.context(ErrorKind::Configuration, DOING)?, schema, columns, rows: 0 })
+        Ok(Self {
+            writer: writer.context(ErrorKind::Configuration, DOING)?,
+            schema,
+            columns,
+            waiting: Vec::new(),
+            waiting_rows: 0,
+            waiting_bytes: 0,
+            rows: 0,
+        })
     }
 
     fn take_file(&mut self, bytes: Bytes) -> Result<()> {
@@ -87,16 +131,30 @@ impl Merge {
         let reader = builder.with_batch_size(BATCH_ROWS).build().context(ErrorKind::Corrupt, DOING)?;
         for rows in reader {
             let rows = conform(&rows.context(ErrorKind::Corrupt, DOING)?, &self.schema)?;
-            self.writer.write(&rows).context(ErrorKind::Corrupt, DOING)?;
-            self.rows += rows.num_rows();
-            for column in &mut self.columns {
-                column.take(&rows).context(ErrorKind::Corrupt, DOING)?;
+            self.waiting_rows += rows.num_rows();
+            self.waiting_bytes += rows.get_array_memory_size();
+            self.waiting.push(rows);
+            if self.waiting_rows >= BATCH_ROWS || self.waiting_bytes >= BATCH_BYTES {
+                self.flush()?;
             }
         }
         Ok(())
     }
 
-    fn finish(self) -> Result<Encoded> {
+    fn flush(&mut self) -> Result<()> {
+        let rows =
+            concat_batches(&self.schema, &std::mem::take(&mut self.waiting)).context(ErrorKind::Corrupt, DOING)?;
+        (self.waiting_rows, self.waiting_bytes) = (0, 0);
+        self.writer.write(&rows).context(ErrorKind::Corrupt, DOING)?;
+        self.rows += rows.num_rows();
+        for column in &mut self.columns {
+            column.take(&rows).context(ErrorKind::Corrupt, DOING)?;
+        }
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<Encoded> {
+        self.flush()?;
         let (mut min_values, mut max_values, mut null_count) = (Map::new(), Map::new(), Map::new());
         for column in self.columns {
             let bounds = stats::bounds(&column.outermost);
@@ -137,7 +195,6 @@ mod tests {
     use std::sync::Arc;
 
     use arrow::array::{Float64Array, Int64Array, StringArray, TimestampMicrosecondArray};
-    use arrow::compute::concat_batches;
     use proptest::prelude::*;
     use serde_json::Value;
 

@@ -16,7 +16,8 @@ use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use super::checkpoint::Checkpoint;
-use super::snapshot::TableLog;
+use super::head::Moment;
+use super::snapshot::{TableLog, Want};
 use super::{LakeTable, delta};
 use crate::clock::Clock;
 use crate::error::{Context, Error, ErrorKind, Result};
@@ -90,7 +91,8 @@ struct Work<'a> {
     stop: &'a CancellationToken,
 }
 
-/// Maintains one table once; a table that is not there is maintained already. Ends early when `stop` is cancelled.
+/// Maintains one table once; returns the version it was left at and what was done, `None` where there is no table. Ends
+/// early when `stop` is cancelled.
 ///
 /// # Errors
 /// Configuration when a retention is below one day; else when the store fails. What was done stays done.
@@ -100,13 +102,17 @@ pub async fn maintain(
     options: &MaintainOptions,
     clock: &Clock,
     stop: &CancellationToken,
-) -> Result<MaintainSummary> {
+) -> Result<Option<(i64, MaintainSummary)>> {
     check(options)?;
-    let mut summary = MaintainSummary::default();
-    let Some(mut handle) = LakeTable::open_existing(storage, table, clock).await? else { return Ok(summary) };
     let work = Work { log: TableLog::new(storage, table), options, clock, stop };
+    let mut summary = MaintainSummary::default();
+    // One reading of the log serves every step: beside a fast writer it is what a round costs most for.
+    let touched = Moment::now(clock);
+    let Some(snapshot) = work.log.snapshot(Want { files: true, at: None }).await? else { return Ok(None) };
+    let mut handle = LakeTable::at(work.log.clone(), snapshot.state, touched, clock);
     if !stop.is_cancelled() {
-        (summary.files_compacted, summary.files_written) = work.compact(&mut handle).await?;
+        let files = snapshot.files.into_values().collect();
+        (summary.files_compacted, summary.files_written) = work.compact(&mut handle, files).await?;
     }
     if !stop.is_cancelled() {
         summary.checkpoint = work.checkpoint(handle.version()).await?;
@@ -120,7 +126,7 @@ pub async fn maintain(
     if summary != MaintainSummary::default() {
         tracing::info!(%table, ?summary, "maintained a table");
     }
-    Ok(summary)
+    Ok(Some((handle.version(), summary)))
 }
 
 fn check(options: &MaintainOptions) -> Result<()> {

@@ -79,7 +79,7 @@ pub(super) async fn filled(storage: &Storage, clock: &Clock, count: i64) -> Lake
 }
 
 pub(super) async fn run(storage: &Storage, options: &MaintainOptions, clock: &Clock) -> MaintainSummary {
-    maintain(storage, &path(), options, clock, &CancellationToken::new()).await.unwrap()
+    maintain(storage, &path(), options, clock, &CancellationToken::new()).await.unwrap().unwrap_or_default().1
 }
 
 /// All rows of the table as somebody who has just come reads them, in a fixed order.
@@ -132,6 +132,12 @@ async fn commits(storage: &Storage) -> Vec<i64> {
     names(storage).await.into_iter().filter_map(version).collect()
 }
 
+/// Compacts what a handle sees, however far the table has come since.
+async fn compact(work: &Work<'_>, table: &mut LakeTable) -> Result<(usize, usize)> {
+    let files = table.files().await?;
+    work.compact(table, files).await
+}
+
 /// Takes a file out of the table as another engine would.
 async fn remove_file(storage: &Storage, path_of_file: &str) {
     let mut other = LakeTable::open_existing(storage, &path(), &Clock::system()).await.unwrap().unwrap();
@@ -159,8 +165,8 @@ async fn nothing_is_begun_after_a_stop() {
     let (storage, clock, stop) = (Storage::memory(), Clock::system(), CancellationToken::new());
     filled(&storage, &clock, 5).await;
     stop.cancel();
-    let summary = maintain(&storage, &path(), &now(), &clock, &stop).await.unwrap();
-    assert_eq!(summary, MaintainSummary::default());
+    let done = maintain(&storage, &path(), &now(), &clock, &stop).await.unwrap();
+    assert_eq!(done.unwrap().1, MaintainSummary::default());
 }
 
 #[tokio::test]
@@ -215,7 +221,7 @@ async fn a_compaction_gives_up_when_another_writer_removed_an_input() {
     remove_file(&storage, &input.path).await;
     let options = only_compact();
     let work = Work { log: TableLog::new(&storage, &path()), options: &options, clock: &clock, stop: &stop };
-    assert_eq!(work.compact(&mut behind).await.unwrap(), (0, 0));
+    assert_eq!(compact(&work, &mut behind).await.unwrap(), (0, 0));
     assert_eq!(rows(&storage).await.len(), 6);
     assert_eq!(data_files(&storage).await, 5, "the new file is left for vacuum");
     // Anew it goes.
@@ -233,7 +239,7 @@ async fn a_compaction_gives_up_when_the_columns_have_changed() {
     table.append(Append { rows: Some(wide), fence, progress: Vec::new() }).await.unwrap();
     let options = only_compact();
     let work = Work { log: TableLog::new(&storage, &path()), options: &options, clock: &clock, stop: &stop };
-    assert_eq!(work.compact(&mut behind).await.unwrap(), (0, 0));
+    assert_eq!(compact(&work, &mut behind).await.unwrap(), (0, 0));
     assert_eq!(run(&storage, &only_compact(), &clock).await.files_compacted, 4);
 }
 
@@ -245,7 +251,7 @@ async fn two_compactions_of_the_same_files_double_no_row() {
     assert_eq!(run(&storage, &only_compact(), &clock).await.files_compacted, 6);
     let options = only_compact();
     let work = Work { log: TableLog::new(&storage, &path()), options: &options, clock: &clock, stop: &stop };
-    assert_eq!(work.compact(&mut behind).await.unwrap(), (0, 0));
+    assert_eq!(compact(&work, &mut behind).await.unwrap(), (0, 0));
     assert_eq!(rows(&storage).await, expected(6));
 }
 
@@ -270,7 +276,7 @@ async fn what_was_passed_on_the_way_to_one_group_counts_for_the_next() {
     other.land(&provenance, |_, _| Ok(Some(actions.clone()))).await.unwrap();
     let options = MaintainOptions { target_bytes, ..only_compact() };
     let work = Work { log: TableLog::new(&storage, &path()), options: &options, clock: &clock, stop: &stop };
-    let (compacted, written) = work.compact(&mut behind).await.unwrap();
+    let (compacted, written) = compact(&work, &mut behind).await.unwrap();
     assert_eq!((compacted, written), (11, 3));
     assert_eq!(rows(&storage).await, expected(12));
 }
@@ -301,7 +307,7 @@ async fn a_compaction_lands_after_the_appends_it_races_with() {
     append(&mut table, 8).await;
     let options = only_compact();
     let work = Work { log: TableLog::new(&storage, &path()), options: &options, clock: &clock, stop: &stop };
-    assert_eq!(work.compact(&mut behind).await.unwrap(), (6, 1));
+    assert_eq!(compact(&work, &mut behind).await.unwrap(), (6, 1));
     append(&mut table, 9).await;
     assert_eq!(rows(&storage).await, expected(9));
 }

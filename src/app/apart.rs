@@ -1,0 +1,57 @@
+//! Work that must not take turns with the stages, on a thread and a runtime of its own.
+
+use std::future::Future;
+
+use tokio::sync::oneshot;
+
+use crate::error::{Context, Error, ErrorKind, Result};
+
+/// Runs a task on a thread of its own; the threads that do its blocking work are named after it too, so that the
+/// system's tools tell what it costs. Returns when the task and everything it had begun have ended.
+///
+/// # Errors
+/// The task's error; Fatal when it panicked.
+pub(super) async fn run_apart<T, F>(name: &'static str, task: T) -> Result<()>
+where
+    T: FnOnce() -> F + Send + 'static,
+    F: Future<Output = Result<()>>,
+{
+    let cannot = || format!("cannot start the thread `{name}`");
+    // A worker beside the thread that runs the task: delta-rs waits on a runtime from within it, and connections are
+    // served while the task computes.
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().thread_name(name).build();
+    let runtime = runtime.context(ErrorKind::Unavailable, cannot())?;
+    let (done, ended) = oneshot::channel();
+    let run = move || {
+        let outcome = runtime.block_on(task());
+        drop(runtime);
+        // Nobody waits any more once the drain is over.
+        let _unheard = done.send(outcome);
+    };
+    std::thread::Builder::new().name(name.to_owned()).spawn(run).context(ErrorKind::Unavailable, cannot())?;
+    ended.await.unwrap_or_else(|_| Err(Error::new(ErrorKind::Fatal, format!("the thread `{name}` panicked"))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_task_and_its_blocking_work_run_under_its_name() {
+        let here = || std::thread::current().name().map(str::to_owned);
+        let task = move || async move {
+            assert_eq!(here().as_deref(), Some("apart"));
+            let blocking = tokio::task::spawn_blocking(here).await;
+            assert_eq!(blocking.unwrap().as_deref(), Some("apart"));
+            Err(Error::unavailable("the store is away"))
+        };
+        let error = run_apart("apart", task).await.unwrap_err();
+        assert_eq!(error.to_string(), "the store is away");
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_fatal() {
+        let error = run_apart("apart", || async { unreachable!("on purpose") }).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Fatal);
+    }
+}
