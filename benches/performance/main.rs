@@ -17,7 +17,10 @@ use crate::support::{Bench, Result};
 type Run = for<'a> fn(&'a Bench) -> BoxFuture<'a, Result<Findings>>;
 
 /// Every kind of work, in the order of the table.
-const ROWS: [(&str, Run); 1] = [("acks", |bench| Box::pin(rows::acks::run(bench)))];
+const ROWS: [(&str, Run); 2] = [
+    ("acks", |bench| Box::pin(rows::acks::run(bench))),
+    ("replies", |bench| Box::pin(rows::replies::run(bench))),
+];
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();

@@ -1,3 +1,4 @@
 //! One file a kind of work. Each brings its rows of the table, with the peer or the yardstick measured in the same run.
 
 pub(crate) mod acks;
+pub(crate) mod replies;

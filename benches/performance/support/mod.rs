@@ -6,6 +6,8 @@ pub(crate) mod load;
 pub(crate) mod process;
 pub(crate) mod report;
 pub(crate) mod service;
+pub(crate) mod stand_ins;
+pub(crate) mod webhook;
 
 use std::path::{Path, PathBuf};
 
