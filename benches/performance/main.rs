@@ -17,9 +17,12 @@ use crate::support::{Bench, Result};
 type Run = for<'a> fn(&'a Bench) -> BoxFuture<'a, Result<Findings>>;
 
 /// Every kind of work, in the order of the table.
-const ROWS: [(&str, Run); 2] = [
+const ROWS: [(&str, Run); 5] = [
     ("acks", |bench| Box::pin(rows::acks::run(bench))),
     ("replies", |bench| Box::pin(rows::replies::run(bench))),
+    ("memory", |bench| Box::pin(rows::memory::run(bench))),
+    ("idle", |bench| Box::pin(rows::idle::run(bench))),
+    ("build", |bench| Box::pin(rows::build::run(bench))),
 ];
 
 fn main() -> Result<()> {

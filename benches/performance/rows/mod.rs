@@ -1,4 +1,7 @@
 //! One file a kind of work. Each brings its rows of the table, with the peer or the yardstick measured in the same run.
 
 pub(crate) mod acks;
+pub(crate) mod build;
+pub(crate) mod idle;
+pub(crate) mod memory;
 pub(crate) mod replies;
