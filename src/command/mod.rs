@@ -110,6 +110,10 @@ pub fn main() -> ExitCode {
 fn start(cli: Cli, environment: Environment) -> Result<Verdict> {
     let quiet = "warn,lakegram=info";
     telemetry::start_logging(cli.log_format, Some(environment.get("RUST_LOG")?.as_deref().unwrap_or(quiet)))?;
+    // The soft limit is for programs that use select(2); we may take what the hard one allows.
+    if let Err(error) = rlimit::increase_nofile_limit(rlimit::INFINITY) {
+        tracing::debug!(%error, "the limit of open files stays as it is");
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

@@ -60,9 +60,17 @@ pub(super) struct Limits {
     pub(super) total: Duration,
     /// For open requests to finish once the service stops.
     pub(super) drain: Duration,
-    /// Telegram opens a hundred at most; the rest is for probes and people. Half of the 1,024 file descriptors that
-    /// a process has by default, so that strangers cannot take those that landing needs.
+    /// At the same time.
     pub(super) connections: usize,
+}
+
+/// Telegram opens a hundred a bot at most; the rest is for probes and people.
+const MAX_CONNECTIONS: u64 = 8_192;
+
+/// Half of the file descriptors of the process, so that strangers cannot take those that landing needs.
+fn connection_limit() -> usize {
+    let descriptors = rlimit::Resource::NOFILE.get_soft().unwrap_or(1_024);
+    usize::try_from((descriptors / 2).clamp(1, MAX_CONNECTIONS)).unwrap_or(512)
 }
 
 impl Default for Limits {
@@ -72,7 +80,7 @@ impl Default for Limits {
             body: Duration::from_secs(30),
             total: Duration::from_secs(55),
             drain: Duration::from_secs(9),
-            connections: 512,
+            connections: connection_limit(),
         }
     }
 }

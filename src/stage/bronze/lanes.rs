@@ -1,19 +1,27 @@
 //! Lanes: how far each is ingested for good, what is ingested beyond, and when it is listed next.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
+
+use object_store::path::Path;
+use roaring::RoaringTreemap;
 
 use crate::clock::Timestamp;
 use crate::id::{BotId, Name};
-use crate::storage::StorageKey;
+use crate::retry::Backoff;
+use crate::storage::{Storage, StorageKey};
 
 const DAY: Duration = Duration::from_secs(86_400);
-/// Listed this often while its receiver hints, and this often while nobody does.
+/// Listed this often when its receiver hints, and this often when nobody does.
 const HINTED_EVERY: Duration = Duration::from_secs(30);
 const UNHINTED_EVERY: Duration = Duration::from_secs(5);
 /// A lane that has been silent for two days, and for thirty.
 const SILENT_EVERY: Duration = Duration::from_secs(60);
 const ABANDONED_EVERY: Duration = Duration::from_secs(3_600);
+/// A lane with a segment that could not be read is listed again after this, and ever later up to the longest.
+const UNREAD_AGAIN: (Duration, Duration) = (Duration::from_millis(200), HINTED_EVERY);
+/// Keys in a page of a listing.
+pub(super) const PAGE: usize = 1_000;
 
 /// The folder of one receiver.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -29,12 +37,92 @@ pub(super) struct SegmentKey {
     pub(super) micros: Timestamp,
 }
 
+/// A segment that was hinted or listed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Found {
+    pub(super) key: SegmentKey,
+    pub(super) path: Path,
+    /// 0 where only a reading will tell.
+    pub(super) size_bytes: u64,
+    /// The store's last-modified time.
+    pub(super) modified: Timestamp,
+}
+
+/// A page of a listing.
+#[derive(Debug)]
+pub(super) struct Page {
+    pub(super) found: Vec<Found>,
+    /// Where the next page goes on; `None` at the end.
+    pub(super) next: Option<Path>,
+}
+
 impl SegmentKey {
-    pub(super) fn of(key: StorageKey) -> Option<Self> {
-        match key {
-            StorageKey::Segment { bot_id, lane, micros, .. } => Some(Self { lane: LaneId { bot_id, lane }, micros }),
+    /// The segment at `path`; `None` when it is none of this pipeline.
+    pub(super) fn parse(pipeline: &Name, path: &Path) -> Option<Self> {
+        match StorageKey::parse(path)? {
+            StorageKey::Segment { pipeline: found, bot_id, lane, micros }
+                if found == *pipeline && micros > Timestamp::default() =>
+            {
+                Some(Self { lane: LaneId { bot_id, lane }, micros })
+            }
             _ => None,
         }
+    }
+}
+
+impl LaneId {
+    /// Its folder.
+    pub(super) fn folder(&self, pipeline: &Name) -> Path {
+        StorageKey::Lane { pipeline: pipeline.clone(), bot_id: self.bot_id, lane: self.lane.clone() }.path()
+    }
+
+    /// Where to list from, to see what comes after `micros`; `None` is from the start.
+    pub(super) fn after(&self, pipeline: &Name, micros: Timestamp) -> Option<Path> {
+        let (pipeline, lane) = (pipeline.clone(), self.lane.clone());
+        let key = StorageKey::Segment { pipeline, bot_id: self.bot_id, lane, micros };
+        (micros > Timestamp::default()).then(|| key.path())
+    }
+}
+
+/// The segments of a lane after `after`, a page of them. What else lies there is passed over: only a receiver's key
+/// says when a line was received.
+///
+/// # Errors
+/// When the store fails.
+pub(super) async fn list(
+    storage: &Storage,
+    pipeline: &Name,
+    lane: &LaneId,
+    after: Option<&Path>,
+) -> crate::error::Result<Page> {
+    let objects = storage.list_after(&lane.folder(pipeline), after, PAGE).await?;
+    let next = objects.last().filter(|_| objects.len() == PAGE).map(|object| object.location.clone());
+    let mut found = Vec::with_capacity(objects.len());
+    for object in objects {
+        let modified = Timestamp::from_micros(object.last_modified.timestamp_micros());
+        match SegmentKey::parse(pipeline, &object.location) {
+            Some(key) => found.push(Found { key, path: object.location, size_bytes: object.size, modified }),
+            None => tracing::debug!(path = %object.location, "not a segment of this lane; passed over"),
+        }
+    }
+    Ok(Page { found, next })
+}
+
+/// Moments as a compact set.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Moments(RoaringTreemap);
+
+impl Moments {
+    pub(super) fn insert(&mut self, moment: Timestamp) {
+        self.0.insert(moment.as_micros().max(0).unsigned_abs());
+    }
+
+    pub(super) fn contains(&self, moment: Timestamp) -> bool {
+        self.0.contains(moment.as_micros().max(0).unsigned_abs())
+    }
+
+    fn forget_to(&mut self, moment: Timestamp) {
+        self.0.remove_range(..=moment.as_micros().max(0).unsigned_abs());
     }
 }
 
@@ -44,10 +132,15 @@ pub(super) struct Lane {
     /// Every key up to it is ingested for good.
     position: Timestamp,
     /// Keys above the position that are ingested.
-    ingested: BTreeSet<Timestamp>,
-    newest: Timestamp,
-    hinted_at: Option<Duration>,
+    ingested: Moments,
+    /// When something was last heard of it, or it was found.
+    heard_at: Timestamp,
+    is_hinted: bool,
     listed_at: Option<Duration>,
+    /// Whether a segment of it could not be read since the last listing.
+    is_unread: bool,
+    /// When it is listed again after such trouble, counted from the last listing.
+    retry: Option<(Backoff, Duration)>,
 }
 
 impl Lane {
@@ -56,11 +149,11 @@ impl Lane {
     }
 
     pub(super) fn is_ingested(&self, micros: Timestamp) -> bool {
-        micros <= self.position || self.ingested.contains(&micros)
+        micros <= self.position || self.ingested.contains(micros)
     }
 
     pub(super) fn ingested(&mut self, micros: Timestamp) {
-        self.newest = self.newest.max(micros);
+        self.heard(micros);
         if micros > self.position {
             self.ingested.insert(micros);
         }
@@ -70,17 +163,36 @@ impl Lane {
     pub(super) fn advance(&mut self, position: Timestamp) {
         if position > self.position {
             self.position = position;
-            self.newest = self.newest.max(position);
-            self.ingested = self.ingested.split_off(&Timestamp::from_micros(position.as_micros() + 1));
+            self.ingested.forget_to(position);
+            self.heard(position);
         }
     }
 
-    pub(super) fn hinted(&mut self, now: Duration) {
-        self.hinted_at = Some(now);
+    pub(super) fn heard(&mut self, moment: Timestamp) {
+        self.heard_at = self.heard_at.max(moment);
+    }
+
+    pub(super) fn hinted(&mut self) {
+        self.is_hinted = true;
+    }
+
+    /// A segment of it could not be read now: nothing but the next listing finds that again.
+    pub(super) fn unread(&mut self) {
+        self.is_unread = true;
+        self.retry.get_or_insert_with(|| {
+            let mut backoff = Backoff::new(UNREAD_AGAIN.0, UNREAD_AGAIN.1);
+            let delay = backoff.next_delay();
+            (backoff, delay)
+        });
     }
 
     pub(super) fn listed(&mut self, now: Duration) {
         self.listed_at = Some(now);
+        match &mut self.retry {
+            Some((backoff, delay)) if self.is_unread => *delay = backoff.next_delay(),
+            retry => *retry = None,
+        }
+        self.is_unread = false;
     }
 
     /// The next listing is due at once.
@@ -91,13 +203,13 @@ impl Lane {
     /// How long until it is listed next, on the monotonic clock; the wall clock says how silent it is.
     pub(super) fn due_in(&self, now: Duration, wall: Timestamp) -> Duration {
         let Some(listed_at) = self.listed_at else { return Duration::ZERO };
-        let silence = wall.since(self.newest);
-        let every = match self.hinted_at {
-            _ if silence > 30 * DAY => ABANDONED_EVERY,
-            _ if silence > 2 * DAY => SILENT_EVERY,
-            Some(hinted_at) if now.saturating_sub(hinted_at) < 2 * HINTED_EVERY => HINTED_EVERY,
+        let every = match wall.since(self.heard_at) {
+            silence if silence > 30 * DAY => ABANDONED_EVERY,
+            silence if silence > 2 * DAY => SILENT_EVERY,
+            _ if self.is_hinted => HINTED_EVERY,
             _ => UNHINTED_EVERY,
         };
+        let every = self.retry.as_ref().map_or(every, |(_, delay)| every.min(*delay));
         (listed_at + every).saturating_sub(now)
     }
 }
@@ -162,21 +274,66 @@ mod tests {
         lane.ingested(at(9));
         lane.advance(at(5));
         lane.advance(at(3));
-        assert_eq!((lane.position(), lane.ingested.len()), (at(5), 1));
+        assert_eq!((lane.position(), lane.ingested.0.len()), (at(5), 1));
         assert!(lane.is_ingested(at(4)) && lane.is_ingested(at(9)) && !lane.is_ingested(at(7)));
     }
 
     #[test]
-    fn a_silent_lane_is_listed_ever_more_rarely() {
+    fn a_key_of_another_pipeline_or_filed_elsewhere_is_no_segment() {
+        let pipeline = Name::new("p").unwrap();
+        let parse = |path: &str| SegmentKey::parse(&pipeline, &Path::from(path));
+        let path = "raw/p/1/a/2025-10-09/08/00001760000000123456.json";
+        assert_eq!(parse(path).unwrap().micros, at(1_760_000_000_123_456));
+        assert_eq!(parse(&path.replace("raw/p/", "raw/q/")), None);
+        assert_eq!(parse(&path.replace("/08/", "/09/")), None);
+        assert_eq!(parse("raw/p/1/a/1970-01-01/00/00000000000000000000.json"), None);
+        assert_eq!(parse("raw/p/1/a/README.txt"), None);
+    }
+
+    #[test]
+    fn a_silent_lane_is_listed_ever_more_rarely_and_a_new_one_is_not_silent() {
         let now = Duration::from_secs(1_000);
         let mut lane = Lane::default();
+        lane.heard(at(7));
         assert_eq!(lane.due_in(now, at(0)), Duration::ZERO);
         lane.listed(now);
-        let after = |days: u64| at(0).plus(days as u32 * DAY);
+        let after = |days: u32| at(7).plus(days * DAY);
         assert_eq!(lane.due_in(now, after(0)), UNHINTED_EVERY);
         assert_eq!(lane.due_in(now, after(3)), SILENT_EVERY);
         assert_eq!(lane.due_in(now, after(31)), ABANDONED_EVERY);
-        lane.hinted(now);
+        lane.hinted();
         assert_eq!(lane.due_in(now, after(0)), HINTED_EVERY);
+        lane.heard(after(31));
+        assert_eq!(lane.due_in(now + Duration::from_secs(31), after(31)), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_lane_with_a_segment_that_cannot_be_read_is_listed_again_soon_then_later_and_as_ever_once_it_can() {
+        let now = Duration::from_secs(1_000);
+        let mut lane = Lane::default();
+        lane.hinted();
+        lane.listed(now);
+        lane.unread();
+        assert!(lane.due_in(now, at(0)) <= UNREAD_AGAIN.0);
+        for _ in 0..20 {
+            lane.unread();
+            lane.listed(now);
+        }
+        let due = lane.due_in(now, at(0));
+        assert!(due >= HINTED_EVERY / 2 && due <= HINTED_EVERY, "{due:?}");
+        lane.listed(now);
+        assert_eq!(lane.due_in(now, at(0)), HINTED_EVERY);
+    }
+
+    #[test]
+    fn what_lies_below_the_position_takes_no_memory() {
+        let mut lane = Lane::default();
+        for second in 1..=5_000 {
+            let at = Timestamp::default().plus(Duration::from_secs(second));
+            lane.ingested(at);
+            lane.advance(at.minus(Duration::from_secs(600)));
+            assert!(lane.ingested.0.len() <= 600, "only the settle time is remembered key by key");
+        }
+        assert!(lane.is_ingested(Timestamp::from_micros(1)), "all of it is still known");
     }
 }

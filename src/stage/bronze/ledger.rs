@@ -1,28 +1,23 @@
-//! The bronze table as the loader's ledger: what is ingested, and the commits that add to it.
+//! The bronze table as the loader's ledger: every commit adds rows, raises the fence and carries positions along.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
-use arrow::datatypes::SchemaRef;
-use object_store::path::Path;
-use serde_json::Value;
+use futures::TryStreamExt;
 
-use super::lanes::{Lane, LaneId, Lanes, SegmentKey};
-use super::rows::{self, KnownRow, Line};
+use super::batch::Segment;
+use super::known::{Known, Late, LateLane, Place, received};
+use super::lanes::{LaneId, Moments, SegmentKey};
+use super::rows::{self, Line};
 use super::window::Window;
-use crate::clock::{Clock, Timestamp};
-use crate::error::{Error, ErrorKind, Result};
-use crate::id::{BotId, Name};
-use crate::pipeline::BronzeSettings;
-use crate::storage::{Storage, StorageKey};
-use crate::table::{Append, Commit, CommitOutcome, DataFile, Fence, LakeTable, TableSpec};
+use crate::clock::Timestamp;
+use crate::error::{Error, Result};
+use crate::id::BotId;
+use crate::table::{Append, Commit, CommitOutcome, DataFile, Fence, LakeTable};
 
-/// A segment that was read.
-#[derive(Clone, Debug)]
-pub(super) struct Segment {
-    pub(super) key: SegmentKey,
-    pub(super) lines: Vec<Line>,
-}
+/// How far below a position a look-back goes, and how often there is one.
+const LOOK_BACK: Duration = Duration::from_secs(48 * 3_600);
+const DAY: Duration = Duration::from_secs(86_400);
 
 /// What a commit of segments came to.
 #[derive(Clone, Debug, Default)]
@@ -31,6 +26,7 @@ pub(super) struct Loaded {
     pub(super) version: Option<i64>,
     /// Updates of the rows.
     pub(super) updates: Vec<(BotId, i64)>,
+    pub(super) files: u64,
     pub(super) rows: u64,
     pub(super) redeliveries: u64,
     pub(super) corrupt: u64,
@@ -39,322 +35,294 @@ pub(super) struct Loaded {
 /// The table and what is known of it.
 #[derive(Debug)]
 pub(super) struct Ledger {
-    storage: Storage,
-    pipeline: Name,
-    spec: TableSpec,
-    span: Duration,
-    clock: Clock,
+    place: Place,
     table: LakeTable,
-    app_id: String,
-    seen: i64,
-    pub(super) lanes: Lanes,
-    window: Window,
-    /// Segments at or below a position that are in the table, while a look-back needs to know them.
-    late: Option<HashSet<SegmentKey>>,
-    /// Positions that ride along with the next commit.
-    pending: BTreeMap<LaneId, Timestamp>,
-    progressed_at: Duration,
+    pub(super) known: Known,
+    /// Txns that ride along with the next commit.
+    pending: BTreeMap<String, i64>,
+    committed_at: Duration,
+    /// Raised when everything was learnt anew: what was concluded before then may be wrong.
+    epoch: u64,
+}
+
+/// What a commit would add.
+struct Plan<'a> {
+    lines: Vec<&'a Line>,
+    loaded: Loaded,
+}
+
+/// What the table says about segments that are older than what is known of it.
+struct Old {
+    ingested: HashSet<SegmentKey>,
+    updates: Window,
 }
 
 impl Ledger {
-    pub(super) async fn open(
-        storage: &Storage,
-        pipeline: &Name,
-        settings: &BronzeSettings,
-        schema: SchemaRef,
-        clock: &Clock,
-    ) -> Result<Self> {
-        let path = Path::parse(&settings.table)
-            .map_err(|error| Error::configuration(format!("bronze.table `{}`", settings.table)).caused_by(error))?;
-        let stats = ["update_id", "chat_id", "date", "sent_at", "_received_at", "_ingested_at"];
-        let spec = TableSpec { path, schema, stats_columns: stats.map(str::to_owned).to_vec() };
-        let table = LakeTable::open(storage, &spec, clock).await?;
-        let mut ledger = Self {
-            storage: storage.clone(),
-            pipeline: pipeline.clone(),
-            spec,
-            span: settings.redelivery_window,
-            clock: clock.clone(),
-            table,
-            app_id: format!("lakegram/{pipeline}/bronze"),
-            seen: 0,
-            lanes: Lanes::new(),
-            window: Window::new(settings.redelivery_window, clock.now()),
-            late: None,
-            pending: BTreeMap::new(),
-            progressed_at: clock.monotonic(),
-        };
-        ledger.learn().await?;
-        Ok(ledger)
+    pub(super) async fn open(place: Place) -> Result<Self> {
+        let (table, known) = open(&place).await?;
+        let committed_at = place.clock.monotonic();
+        Ok(Self { place, table, known, pending: BTreeMap::new(), committed_at, epoch: 0 })
+    }
+
+    pub(super) fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// The version that was seen last.
+    pub(super) fn version(&self) -> i64 {
+        self.table.version()
+    }
+
+    /// Another value means that everything was learnt anew.
+    pub(super) fn epoch(&self) -> u64 {
+        self.epoch
     }
 
     /// Finds lanes that are new since the last look.
     pub(super) async fn discover(&mut self) -> Result<()> {
-        let root = StorageKey::RawPipeline { pipeline: self.pipeline.clone() }.path();
-        for bot in self.storage.list_folders(&root).await? {
-            let Some(bot_id) = bot.filename().and_then(|name| name.parse().ok()).map(BotId) else { continue };
-            for lane in self.storage.list_folders(&bot).await? {
-                let Some(lane) = lane.filename().and_then(|name| Name::new(name).ok()) else { continue };
-                self.lanes.entry(LaneId { bot_id, lane }).or_default();
-            }
-        }
+        let now = self.place.clock.now();
+        self.place.lanes().await?.into_iter().for_each(|lane| self.known.found(lane, now));
         Ok(())
-    }
-
-    /// The folder of a lane.
-    pub(super) fn folder(&self, id: &LaneId) -> Path {
-        StorageKey::Lane { pipeline: self.pipeline.clone(), bot_id: id.bot_id, lane: id.lane.clone() }.path()
-    }
-
-    /// Where a segment of a lane stands, or would.
-    pub(super) fn segment_path(&self, id: &LaneId, micros: Timestamp) -> Path {
-        let (pipeline, lane) = (self.pipeline.clone(), id.lane.clone());
-        StorageKey::Segment { pipeline, bot_id: id.bot_id, lane, micros }.path()
     }
 
     /// Lets a position ride along with the next commit.
     pub(super) fn propose(&mut self, id: &LaneId, position: Timestamp) {
-        if self.lanes.get(id).is_some_and(|lane| position > lane.position()) {
-            self.pending.insert(id.clone(), position);
+        if self.known.lanes.get(id).is_some_and(|lane| position > lane.position()) {
+            let highest = self.pending.entry(self.place.position_id(id)).or_default();
+            *highest = (*highest).max(position.as_micros());
         }
     }
 
-    /// Whether positions have waited for a commit longer than `limit`.
-    pub(super) fn progress_is_due(&self, limit: Duration) -> bool {
-        !self.pending.is_empty() && self.clock.monotonic().saturating_sub(self.progressed_at) >= limit
+    /// How long until progress that waits for a commit gets one of its own; `None` when nothing waits.
+    pub(super) fn progress_due_in(&self, settle: Duration) -> Option<Duration> {
+        let due = (self.committed_at + settle).saturating_sub(self.place.clock.monotonic());
+        (!self.pending.is_empty()).then_some(due)
     }
 
-    /// Appends the rows of segments, and pending positions with them, in one commit. With no segment left to load,
-    /// positions alone are committed if `with_progress` says so.
+    /// Appends the rows of segments, and what progress waits, in one commit. Where there are no rows to add, progress
+    /// alone is committed if `with_progress` says so.
+    ///
+    /// # Errors
+    /// When the store fails or the table no longer fits. Rows may be in the table all the same: a listing finds the
+    /// segments again, and the fence tells.
     pub(super) async fn commit(&mut self, segments: &[Segment], with_progress: bool) -> Result<Loaded> {
         loop {
-            let (lines, mut loaded) = self.plan(segments).await?;
+            let Plan { lines, mut loaded } = self.plan(segments).await?;
             let progresses = with_progress && !self.pending.is_empty();
             if lines.is_empty() && !progresses {
-                self.remember(segments, &[]);
+                self.remember(segments, &lines);
                 return Ok(loaded);
             }
             let rows = match lines.is_empty() {
                 true => None,
-                false => Some(rows::to_batch(&self.table.schema(), &lines, self.clock.now())?),
+                false => Some(rows::to_batch(&self.table.schema(), &lines, self.place.clock.now())?),
             };
-            let positions = std::mem::take(&mut self.pending);
-            let progress =
-                positions.iter().map(|(id, position)| (self.position_id(id), position.as_micros())).collect();
-            let fence = Fence { app_id: self.app_id.clone(), seen: self.seen };
-            let outcome = self.table.append(Append { rows, fence, progress }).await;
-            match outcome {
-                Ok(CommitOutcome::Committed { version } | CommitOutcome::AlreadyCommitted { version }) => {
-                    self.seen += 1;
-                    self.progressed_at = self.clock.monotonic();
-                    self.remember(segments, &lines);
-                    self.advance(positions);
+            let progress = self.pending.iter().map(|(id, value)| (id.clone(), *value)).collect();
+            let append = Append { rows, fence: self.fence(), progress };
+            match self.table.append(append).await? {
+                CommitOutcome::Committed { version } | CommitOutcome::AlreadyCommitted { version } => {
                     loaded.version = (!lines.is_empty()).then_some(version);
+                    self.remember(segments, &lines);
+                    self.pending.clear();
+                    self.committed_at = self.place.clock.monotonic();
+                    // Not what the table holds now: another process may have committed after us, unseen.
+                    self.known.seen += 1;
+                    self.known.take_positions(&self.place, &self.table);
                     return Ok(loaded);
                 }
-                Ok(CommitOutcome::Fenced { commits }) => self.take_in(commits).await?,
-                Ok(CommitOutcome::Stale) => self.reopen().await?,
-                Err(error) => {
-                    self.pending = positions;
-                    return Err(error);
-                }
+                CommitOutcome::Fenced { commits } => self.take_in(&commits).await?,
+                CommitOutcome::Stale => self.reopen().await?,
             }
         }
     }
 
+    fn fence(&self) -> Fence {
+        Fence { app_id: self.place.fence_id(), seen: self.known.seen }
+    }
+
     /// The rows to add: of segments that are not ingested, the lines that are no redelivery, by `update_id`.
-    async fn plan<'a>(&mut self, segments: &'a [Segment]) -> Result<(Vec<&'a Line>, Loaded)> {
-        let mut loaded = Loaded::default();
-        let mut taken: HashSet<(BotId, i64)> = HashSet::new();
-        let mut lines = Vec::new();
-        let old = self.known_of_old(segments).await?;
-        for segment in segments.iter().filter(|segment| !self.is_ingested(&segment.key)) {
-            for line in &segment.lines {
+    async fn plan<'a>(&mut self, segments: &'a [Segment]) -> Result<Plan<'a>> {
+        let old = self.ask_table(segments).await?;
+        let (mut loaded, mut lines) = (Loaded::default(), Vec::new());
+        let mut planned: HashSet<&SegmentKey> = HashSet::new();
+        let mut taken: HashMap<(BotId, i64), Timestamp> = HashMap::new();
+        let same = self.known.window.same();
+        for Segment { key, lines: found } in segments {
+            let is_old_news = old.as_ref().is_some_and(|old| old.ingested.contains(key));
+            if is_old_news || self.known.is_ingested(key) || !planned.insert(key) {
+                continue;
+            }
+            loaded.files += 1;
+            for line in found {
                 let Some(update_id) = line.update_id() else {
                     loaded.corrupt += 1;
                     lines.push(line);
                     continue;
                 };
-                let update = (line.bot_id, update_id);
-                if self.window.contains(update.0, update.1) || old.contains(&update) || !taken.insert(update) {
+                let (bot_id, at) = (line.bot_id, line.received_at);
+                let is_twin = |other: &Timestamp| at.since(*other).max(other.since(at)) <= same;
+                if self.known.window.contains(bot_id, update_id, at)
+                    || old.as_ref().is_some_and(|old| old.updates.contains(bot_id, update_id, at))
+                    || taken.get(&(bot_id, update_id)).is_some_and(is_twin)
+                {
                     loaded.redeliveries += 1;
                     continue;
                 }
-                loaded.updates.push(update);
+                taken.insert((bot_id, update_id), at);
+                loaded.updates.push((bot_id, update_id));
                 lines.push(line);
             }
         }
-        lines.sort_by_key(|line| (line.bot_id, line.update_id().unwrap_or(i64::MAX)));
+        // The sort is stable: corrupt lines come last, as they came.
+        lines.sort_by_key(|line| (line.bot_id, line.update_id().is_none(), line.update_id()));
         loaded.rows = lines.len() as u64;
-        Ok((lines, loaded))
+        Ok(Plan { lines, loaded })
     }
 
-    fn is_ingested(&self, key: &SegmentKey) -> bool {
-        let Some(lane) = self.lanes.get(&key.lane) else { return false };
-        match &self.late {
-            // What a look-back finds below the position is asked of what it has read of the table.
-            Some(late) if key.micros <= lane.position() => late.contains(key),
-            _ => lane.is_ingested(key.micros),
-        }
+    /// Whether the table may hold rows of a segment, or of its updates, that are not known here.
+    fn is_old(&self, segment: &Segment) -> bool {
+        segment.key.micros.minus(self.place.span) < self.known.window.floor()
     }
 
-    /// Which updates of segments that are older than the window are in the table.
-    async fn known_of_old(&mut self, segments: &[Segment]) -> Result<HashSet<(BotId, i64)>> {
-        let floor = self.window.floor();
-        let old = segments.iter().filter(|segment| segment.key.micros.minus(self.span) < floor);
-        let asked: HashSet<(BotId, i64)> = old
-            .flat_map(|segment| &segment.lines)
-            .filter_map(|line| Some((line.bot_id, line.update_id()?)))
-            .filter(|(bot_id, update_id)| !self.window.contains(*bot_id, *update_id))
-            .collect();
-        let mut known = HashSet::new();
-        if asked.is_empty() {
-            return Ok(known);
+    async fn ask_table(&mut self, segments: &[Segment]) -> Result<Option<Old>> {
+        if !segments.iter().any(|segment| self.is_old(segment)) {
+            return Ok(None);
         }
-        let (first, last) =
-            asked.iter().fold((i64::MAX, i64::MIN), |(first, last), (_, id)| (first.min(*id), last.max(*id)));
-        for file in self.files().await? {
-            let low = file.min_values.get("update_id").and_then(Value::as_i64).unwrap_or(i64::MIN);
-            let high = file.max_values.get("update_id").and_then(Value::as_i64).unwrap_or(i64::MAX);
-            if low <= last && high >= first {
-                let rows = self.read(&file).await?;
-                known.extend(rows.into_iter().filter_map(|row| Some((row.bot_id, row.update_id?))));
+        let files = self.files().await?;
+        let asked: Vec<&Segment> = segments.iter().filter(|segment| self.is_old(segment)).collect();
+        let keys: HashSet<&SegmentKey> = asked.iter().map(|segment| &segment.key).collect();
+        let lines = asked.iter().flat_map(|segment| &segment.lines);
+        let updates: HashSet<_> = lines.filter_map(|line| Some((line.bot_id, line.update_id()?))).collect();
+        let same = self.known.window.same();
+        let near = |file: &DataFile| {
+            let (first, last) = received(file);
+            keys.iter().any(|key| key.micros.plus(same) >= first && key.micros.minus(same) <= last)
+        };
+        let mut old = Old { ingested: HashSet::new(), updates: Window::new(self.place.span, Timestamp::default()) };
+        let near = files.into_iter().filter(near).collect();
+        let mut reads = self.place.read(&self.table, near);
+        while let Some(rows) = reads.try_next().await? {
+            for row in rows {
+                if let Some(update_id) = row.update_id.filter(|id| updates.contains(&(row.bot_id, *id))) {
+                    old.updates.insert(row.bot_id, update_id, row.received_at);
+                }
+                old.ingested.extend(row.segment.filter(|key| keys.contains(key)));
             }
         }
-        known.retain(|update| asked.contains(update));
-        Ok(known)
+        Ok(Some(old))
     }
 
-    /// The files of the table. What a handle that has slept stands on may be cleaned away; opened again it is there.
+    /// The files of the table now. What a handle that has slept stands on may be cleaned away; opened again it is there.
     async fn files(&mut self) -> Result<Vec<DataFile>> {
-        match self.table.files().await {
-            Err(error) if error.kind() == ErrorKind::Unavailable => {
-                self.reopen().await?;
-                self.table.files().await
-            }
-            files => files,
+        match self.table.refresh().await {
+            // What others have committed comes with the fence, before anything of ours is committed.
+            Ok(_) => {}
+            Err(_) if self.table.is_stale() => self.reopen().await?,
+            Err(error) => return Err(error),
         }
-    }
-
-    /// Learns which segments between two moments are in the table, for a look-back.
-    pub(super) async fn learn_late(&mut self, from: Timestamp) -> Result<()> {
-        let mut late = HashSet::new();
-        for file in self.files().await?.into_iter().filter(|file| reaches(file, from)) {
-            late.extend(self.read(&file).await?.into_iter().filter_map(|row| row.segment));
-        }
-        self.late = Some(late);
-        Ok(())
-    }
-
-    /// Whether a segment at or below a position is in the table, as a look-back has learnt.
-    pub(super) fn is_known_late(&self, key: &SegmentKey) -> bool {
-        self.late.as_ref().is_some_and(|late| late.contains(key))
-    }
-
-    /// Ends a look-back.
-    pub(super) fn forget_late(&mut self) {
-        self.late = None;
+        self.table.files().await
     }
 
     fn remember(&mut self, segments: &[Segment], lines: &[&Line]) {
-        for Segment { key, .. } in segments {
-            let lane = self.lanes.entry(key.lane.clone()).or_default();
-            lane.ingested(key.micros);
-            if let Some(late) = &mut self.late {
-                late.insert(key.clone());
-            }
-        }
         for line in lines {
             if let Some(update_id) = line.update_id() {
-                self.window.insert(line.bot_id, update_id, line.received_at);
+                self.known.window.insert(line.bot_id, update_id, line.received_at);
             }
         }
-    }
-
-    fn advance(&mut self, positions: BTreeMap<LaneId, Timestamp>) {
-        for (id, position) in positions {
-            self.lanes.entry(id).or_default().advance(position);
+        let with_rows: HashSet<&str> = lines.iter().map(|line| line.source_file()).collect();
+        for Segment { key, lines } in segments {
+            let has_rows = lines.first().is_some_and(|line| with_rows.contains(line.source_file()));
+            self.known.ingested(key, has_rows);
         }
     }
 
-    async fn take_in(&mut self, commits: Vec<Commit>) -> Result<()> {
-        for file in commits.iter().flat_map(|commit| &commit.added) {
-            let rows = self.read(file).await?;
-            self.learn_rows(rows);
-        }
-        self.seen = self.table.txn(&self.app_id).unwrap_or(0);
-        let positions = self.positions();
-        self.advance(positions);
+    /// Takes what another process has committed into what is known, all of it or nothing.
+    async fn take_in(&mut self, commits: &[Commit]) -> Result<()> {
+        let files = commits.iter().flat_map(|commit| commit.added.iter().cloned()).collect();
+        let rows: Vec<_> = self.place.read(&self.table, files).try_collect().await?;
+        tracing::info!(commits = commits.len(), "another process loads this pipeline too");
+        rows.into_iter().for_each(|rows| self.known.take_rows(rows));
+        self.known.seen = self.table.txn(&self.place.fence_id()).unwrap_or(0);
+        self.known.take_positions(&self.place, &self.table);
         Ok(())
     }
 
+    /// Drops what is known and learns it anew, as at a start. Until that has succeeded nothing changes, and the stale
+    /// handle refuses every commit.
     async fn reopen(&mut self) -> Result<()> {
-        self.table = LakeTable::open(&self.storage, &self.spec, &self.clock).await?;
-        self.learn().await
+        tracing::info!(table = %self.place.spec.path, "opening the table again: what is known of it may be too old");
+        if self.table.is_stale() {
+            // Sees to it that an attempt whose fate was open leaves no commit without its file.
+            self.table.append(Append { rows: None, fence: self.fence(), progress: Vec::new() }).await?;
+        }
+        (self.table, self.known) = open(&self.place).await?;
+        self.pending.clear();
+        self.epoch += 1;
+        Ok(())
     }
 
-    /// Learns what is ingested, as at a start: positions from the log, the set above them and the window from the
-    /// table's recent files.
-    async fn learn(&mut self) -> Result<()> {
-        self.seen = self.table.txn(&self.app_id).unwrap_or(0);
-        self.pending.clear();
-        self.lanes.clear();
-        let positions = self.positions();
-        self.advance(positions);
-        self.discover().await?;
-        let mut oldest = self.clock.now();
-        for id in self.lanes.keys().cloned().collect::<Vec<_>>() {
-            let position = self.lanes.get(&id).map(Lane::position).unwrap_or_default();
-            let after = (position > Timestamp::default()).then(|| self.segment_path(&id, position));
-            let first = self.storage.list_after(&self.folder(&id), after.as_ref(), 1).await?;
-            let first = first.first().and_then(|object| StorageKey::parse(&object.location)).and_then(SegmentKey::of);
-            oldest = first.map_or(oldest, |first| oldest.min(first.micros));
+    /// The lanes that a look-back should look at now; none when the last one was less than a day ago, or nothing has
+    /// moved for so long that earlier ones have seen it all.
+    pub(super) fn look_back_lanes(&self) -> Vec<LateLane> {
+        let (now, id) = (self.place.clock.now(), self.place.look_back_id());
+        let last = self.pending.get(&id).copied().or(self.table.txn(&id)).unwrap_or(0);
+        let last = Timestamp::from_micros(last);
+        if now.since(last).max(last.since(now)) < DAY {
+            return Vec::new();
         }
-        let from = oldest.minus(self.span);
-        self.window = Window::new(self.span, from);
-        for file in self.table.files().await?.into_iter().filter(|file| reaches(file, from)) {
-            let rows = self.read(&file).await?;
-            self.learn_rows(rows);
+        let seen_to = last.minus(LOOK_BACK).minus(DAY).max(Timestamp::default());
+        let moved = self.known.lanes.iter().filter(|(_, lane)| lane.position() > seen_to);
+        let late = moved.map(|(id, lane)| LateLane {
+            id: id.clone(),
+            from: lane.position().minus(LOOK_BACK).max(Timestamp::default()),
+            to: lane.position(),
+            with_rows: Moments::default(),
+        });
+        late.collect()
+    }
+
+    /// Begins to learn which segments of these lanes have rows; returns the files that [`Ledger::learn_late`] has to
+    /// be called with.
+    pub(super) async fn begin_late(&mut self, lanes: Vec<LateLane>) -> Result<Vec<DataFile>> {
+        let files = self.files().await?;
+        let from = lanes.iter().map(|lane| lane.from).min().unwrap_or_default();
+        let to = lanes.iter().map(|lane| lane.to).max().unwrap_or_default();
+        self.known.late = Some(Late { lanes, is_complete: false });
+        let overlaps = |file: &DataFile| matches!(received(file), (first, last) if last >= from && first <= to);
+        Ok(files.into_iter().filter(overlaps).collect())
+    }
+
+    /// Learns from one file.
+    pub(super) async fn learn_late(&mut self, file: &DataFile) -> Result<()> {
+        let rows = self.place.rows_of(&self.table, file).await?;
+        if let Some(late) = &mut self.known.late {
+            rows.into_iter().filter_map(|row| row.segment).for_each(|key| late.take(&key));
         }
         Ok(())
     }
 
-    fn learn_rows(&mut self, rows: Vec<KnownRow>) {
-        for row in rows {
-            if let Some(update_id) = row.update_id {
-                self.window.insert(row.bot_id, update_id, row.received_at);
-            }
-            let Some(key) = row.segment else { continue };
-            let lane = self.lanes.entry(key.lane.clone()).or_default();
-            lane.ingested(key.micros);
-            if let Some(late) = &mut self.late {
-                late.insert(key);
-            }
+    /// Every file was learnt from: what is missing now has no rows.
+    pub(super) fn complete_late(&mut self) {
+        if let Some(late) = &mut self.known.late {
+            late.is_complete = true;
         }
     }
 
-    async fn read(&self, file: &DataFile) -> Result<Vec<KnownRow>> {
-        rows::known_rows(&self.table.read_file(file, Some(&rows::KNOWN_COLUMNS)).await?)
+    /// Gives a look-back up; the next one begins anew.
+    pub(super) fn drop_late(&mut self) {
+        self.known.late = None;
     }
 
-    fn positions(&self) -> BTreeMap<LaneId, Timestamp> {
-        let prefix = format!("lakegram/{}/lane/", self.pipeline);
-        let position = |(name, micros): (&String, &i64)| {
-            let (bot_id, lane) = name.strip_prefix(&prefix)?.split_once('/')?;
-            let id = LaneId { bot_id: BotId(bot_id.parse().ok()?), lane: Name::new(lane).ok()? };
-            Some((id, Timestamp::from_micros(*micros)))
-        };
-        self.table.txns().iter().filter_map(position).collect()
-    }
-
-    fn position_id(&self, id: &LaneId) -> String {
-        format!("lakegram/{}/lane/{}/{}", self.pipeline, id.bot_id, id.lane)
+    /// Ends a look-back that began at `began` and has seen everything.
+    pub(super) fn end_late(&mut self, began: Timestamp) {
+        self.known.late = None;
+        self.pending.insert(self.place.look_back_id(), began.as_micros());
     }
 }
 
-/// Whether a file may hold rows received at `from` or later.
-fn reaches(file: &DataFile, from: Timestamp) -> bool {
-    let newest = file.max_values.get("_received_at").and_then(Value::as_str);
-    let newest = newest.and_then(|text| chrono::DateTime::parse_from_rfc3339(text).ok());
-    newest.is_none_or(|newest| newest.timestamp_micros() >= from.as_micros())
+async fn open(place: &Place) -> Result<(LakeTable, Known)> {
+    let table = LakeTable::open(&place.storage, &place.spec, &place.clock).await?;
+    rows::check(place.spec.path.as_ref(), &table.schema())?;
+    let known = Known::learn(place, &table).await.map_err(|error| Error::during(error, "learn what is ingested"))?;
+    Ok((table, known))
 }

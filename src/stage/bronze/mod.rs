@@ -1,93 +1,55 @@
 //! The bronze stage: an open Auto Loader for the lanes of our receivers. Every raw line becomes one row, once.
 
+mod batch;
+mod known;
 mod lanes;
 mod ledger;
+mod listing;
+mod lookback;
+mod options;
 mod rows;
 #[cfg(test)]
 mod tests;
 mod window;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, HashSet};
+use std::future;
 use std::time::Duration;
 
-use arrow::datatypes::SchemaRef;
-use futures::{StreamExt, stream};
+use futures::FutureExt;
 use object_store::path::Path;
-use prometheus::{Histogram, IntCounter};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use self::lanes::{Contiguous, Lane, LaneId, SegmentKey};
-use self::ledger::{Ledger, Loaded, Segment};
+use self::batch::{Bounds, Segment};
+use self::known::Place;
+use self::lanes::{Found, Lane, SegmentKey};
+use self::ledger::{Ledger, Loaded};
+use self::listing::Round;
+use self::lookback::LookBack;
+use self::options::BronzeMetrics;
+pub use self::options::{BronzeOptions, BronzeSummary};
 use crate::clock::{Clock, Timestamp};
-use crate::error::{ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::hint::{HintedKeys, KeyHints};
-use crate::id::Name;
 use crate::pipeline::BronzeSettings;
 use crate::retry::Backoff;
-use crate::storage::{Storage, StorageKey};
+use crate::table::TableSpec;
 use crate::telemetry::{Hop, Telemetry};
 
-/// Keys in a page of a listing.
-const PAGE: usize = 1_000;
-/// Segments read at the same time.
-const READ_AHEAD: usize = 16;
-/// New lanes are looked for this often.
-const DISCOVER_EVERY: Duration = Duration::from_secs(30);
-/// While no lane is known at all.
-const DISCOVER_FIRST: Duration = Duration::from_secs(2);
-const DAY: Duration = Duration::from_secs(86_400);
-/// How far below a position the daily look-back goes.
-const LOOK_BACK: Duration = Duration::from_secs(48 * 3_600);
-
-/// What the stage works with.
-#[derive(Debug)]
-pub struct BronzeOptions {
-    /// The store below `LAKEGRAM_DATA`.
-    pub storage: Storage,
-    /// The pipeline's name.
-    pub pipeline: Name,
-    /// Its bronze settings.
-    pub settings: BronzeSettings,
-    /// The columns of the bronze table.
-    pub schema: SchemaRef,
-    /// Time.
-    pub clock: Clock,
-    /// Metrics and hops.
-    pub telemetry: Telemetry,
-    /// Told the latest version with rows: the hint for the stage that reads the table.
-    pub committed: watch::Sender<i64>,
-}
-
-/// What was loaded.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct BronzeSummary {
-    /// Segments read.
-    pub files: u64,
-    /// Rows added.
-    pub rows: u64,
-    /// Lines that were redeliveries.
-    pub redeliveries: u64,
-    /// Rows with `_corrupt_record`.
-    pub corrupt: u64,
-    /// Commits with rows.
-    pub commits: u64,
-}
-
-#[derive(Debug)]
-struct BronzeMetrics {
-    files: IntCounter,
-    rows: IntCounter,
-    redeliveries: IntCounter,
-    corrupt: IntCounter,
-    commit_seconds: Histogram,
-    lag_seconds: Histogram,
-}
+/// New lanes are looked for with every listing, but not more often than this, and at least this often.
+const DISCOVER_AT_MOST: Duration = Duration::from_secs(2);
+const DISCOVER_AT_LEAST: Duration = Duration::from_secs(30);
+/// Lanes that are due this soon are listed along with those that are due.
+const LISTED_ALONG: Duration = Duration::from_secs(1);
+/// A look-back that failed for the moment is begun anew after this.
+const LOOK_BACK_PAUSE: Duration = Duration::from_secs(600);
+/// Columns whose bounds go into the log.
+const STATS_COLUMNS: [&str; 6] = ["update_id", "chat_id", "date", "sent_at", "_received_at", "_ingested_at"];
 
 /// The stage.
 #[derive(Debug)]
 pub struct BronzeStage {
-    storage: Storage,
     settings: BronzeSettings,
     clock: Clock,
     telemetry: Telemetry,
@@ -95,20 +57,35 @@ pub struct BronzeStage {
     ledger: Ledger,
     metrics: BronzeMetrics,
     summary: BronzeSummary,
-    discovered_at: Duration,
-    looked_back_at: Duration,
+    /// The round under way.
+    round: Option<Round>,
+    /// Whether a first round has come to its end. Hints wait for it: what was never hinted is older.
+    has_listed: bool,
+    /// Why a segment of this round could not be read.
+    trouble: Option<Error>,
+    look_back: Option<LookBack>,
+    no_look_back_before: Duration,
+    discovered_at: Option<Duration>,
 }
 
-impl BronzeMetrics {
-    fn new(telemetry: &Telemetry) -> Self {
-        Self {
-            files: telemetry.counter("lakegram_bronze_files_total", "segments read"),
-            rows: telemetry.counter("lakegram_bronze_rows_total", "rows added"),
-            redeliveries: telemetry.counter("lakegram_bronze_redeliveries_total", "lines that were redeliveries"),
-            corrupt: telemetry.counter("lakegram_bronze_corrupt_rows_total", "rows that are no update"),
-            commit_seconds: telemetry.latency("lakegram_bronze_commit_seconds", "time a commit took"),
-            lag_seconds: telemetry.latency("lakegram_bronze_lag_seconds", "time from a segment's key to its commit"),
+/// The hints, until every giver is gone.
+struct Inbox(Option<KeyHints>);
+
+impl Inbox {
+    /// What is there now.
+    fn take(&mut self, limit: usize) -> Option<HintedKeys> {
+        self.next(limit).now_or_never()
+    }
+
+    /// Waits for hints. Safe to cancel.
+    async fn next(&mut self, limit: usize) -> HintedKeys {
+        if let Some(hints) = &mut self.0 {
+            if let Some(hinted) = hints.next(limit).await {
+                return hinted;
+            }
+            self.0 = None;
         }
+        future::pending().await
     }
 }
 
@@ -119,13 +96,20 @@ impl BronzeStage {
     /// When the table cannot be opened or the store fails.
     pub async fn open(options: BronzeOptions) -> Result<Self> {
         let BronzeOptions { storage, pipeline, settings, schema, clock, telemetry, committed } = options;
-        let ledger = Ledger::open(&storage, &pipeline, &settings, schema, &clock).await?;
+        let path = Path::parse(&settings.table)
+            .map_err(|error| Error::configuration(format!("bronze.table `{}`", settings.table)).caused_by(error))?;
+        let spec = TableSpec { path, schema, stats_columns: STATS_COLUMNS.map(str::to_owned).to_vec() };
+        let span = settings.redelivery_window;
+        let ledger = Ledger::open(Place { storage, pipeline, spec, span, clock: clock.clone() }).await?;
         Ok(Self {
             metrics: BronzeMetrics::new(&telemetry),
-            discovered_at: clock.monotonic(),
-            looked_back_at: clock.monotonic(),
             summary: BronzeSummary::default(),
-            storage,
+            round: None,
+            has_listed: false,
+            trouble: None,
+            look_back: None,
+            no_look_back_before: Duration::ZERO,
+            discovered_at: None,
             settings,
             clock,
             telemetry,
@@ -134,250 +118,272 @@ impl BronzeStage {
         })
     }
 
-    /// Loads everything that a listing finds now, until `stop`.
+    /// Loads everything that a listing finds now, until `stop`; returns what this call has loaded.
     ///
     /// # Errors
-    /// When the store fails or the table no longer fits.
+    /// When the store fails or the table no longer fits; also when a segment could not be read, after all others
+    /// were loaded.
     pub async fn work_until_idle(&mut self, stop: &CancellationToken) -> Result<BronzeSummary> {
-        self.ledger.discover().await?;
-        for id in self.ledger.lanes.keys().cloned().collect::<Vec<_>>() {
-            self.sweep(&id, stop).await?;
+        self.summary = BronzeSummary::default();
+        self.doubt();
+        // A lane that has come since the last call is among what a listing finds now.
+        self.discovered_at = None;
+        while self.list_on(stop).await? && !stop.is_cancelled() {}
+        let trouble = self.trouble.take();
+        let mut looked = Ok(true);
+        while !stop.is_cancelled() && matches!(looked, Ok(true)) {
+            looked = self.look_back(stop).await;
         }
+        // What was reached counts, whatever could not be read.
         self.ledger.commit(&[], true).await?;
-        Ok(self.summary.clone())
+        match trouble {
+            Some(trouble) => Err(trouble),
+            None => looked.map(|_| self.summary.clone()),
+        }
     }
 
     /// Loads segments as they come, until `stop`: hinted ones at once, all others by listing.
     ///
     /// # Errors
     /// When the disk fails or the table no longer fits. What passes by itself is tried again.
-    pub async fn run(mut self, mut hints: KeyHints, stop: CancellationToken) -> Result<()> {
+    pub async fn run(mut self, hints: KeyHints, stop: CancellationToken) -> Result<()> {
+        let (clock, limit) = (self.clock.clone(), self.bounds().files.max(1));
         let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(30));
-        // The listing comes before the hints: what was never hinted is older.
-        let mut done = self.sweep_due(&stop).await;
-        let mut hints_live = true;
-        loop {
-            let wait = match done {
-                Ok(()) => {
-                    backoff.reset();
-                    self.next_due()
-                }
-                Err(error) if matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Unknown) => {
+        let mut inbox = Inbox(Some(hints));
+        let mut hinted = None;
+        while !stop.is_cancelled() {
+            if hinted.is_none() && self.has_listed {
+                hinted = inbox.take(limit);
+            }
+            let commits = self.summary.commits;
+            let turned = self.turn(hinted.take(), &stop).await;
+            if self.summary.commits > commits || matches!(turned, Ok(false)) {
+                backoff.reset();
+            }
+            let wait = match turned {
+                Ok(true) => continue,
+                Ok(false) => self.next_due(),
+                Err(error) if passes(&error) => {
                     tracing::warn!(%error, "loading failed for the moment; trying again");
-                    self.ledger.lanes.values_mut().for_each(Lane::doubt);
-                    let delay = backoff.next_delay();
-                    tokio::select! {
-                        () = stop.cancelled() => return Ok(()),
-                        () = self.clock.sleep(delay) => Duration::ZERO,
-                    }
+                    self.doubt();
+                    backoff.next_delay()
                 }
                 Err(error) => return Err(error),
             };
-            let clock = self.clock.clone();
-            done = tokio::select! {
-                () = stop.cancelled() => return self.ledger.commit(&[], true).await.map(drop),
-                hinted = hints.next(self.settings.max_files), if hints_live => match hinted {
-                    Some(hinted) => self.load_hinted(hinted, &stop).await,
-                    None => {
-                        hints_live = false;
-                        Ok(())
-                    }
-                },
-                () = clock.sleep(wait) => self.sweep_due(&stop).await,
+            let is_idle = self.has_listed && backoff.tries() == 0;
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = clock.sleep(wait) => {}
+                next = inbox.next(limit), if is_idle => hinted = Some(next),
+            }
+        }
+        // A start would find it again; it is only faster so.
+        if let Err(error) = self.ledger.commit(&[], true).await {
+            tracing::warn!(%error, "progress was not committed before the end");
+        }
+        Ok(())
+    }
+
+    /// Does a little of everything that waits: what is hinted, the next batch of a listing, a step of a look-back.
+    /// Returns whether there was anything.
+    async fn turn(&mut self, hinted: Option<HintedKeys>, stop: &CancellationToken) -> Result<bool> {
+        let mut has_worked = hinted.is_some();
+        if let Some(hinted) = hinted {
+            self.load_hinted(hinted, stop).await?;
+        }
+        if self.round.is_some() || self.round_due_in().is_zero() {
+            self.list_on(stop).await?;
+            return Ok(true);
+        }
+        if self.clock.monotonic() >= self.no_look_back_before {
+            has_worked |= match self.look_back(stop).await {
+                Err(error) if passes(&error) => {
+                    tracing::warn!(%error, "the look-back failed for the moment; it begins anew later");
+                    self.no_look_back_before = self.clock.monotonic() + LOOK_BACK_PAUSE;
+                    self.ledger.drop_late();
+                    self.look_back = None;
+                    true
+                }
+                looked => looked?,
             };
         }
+        if self.ledger.progress_due_in(self.settings.settle).is_some_and(|due| due.is_zero()) {
+            self.ledger.commit(&[], true).await?;
+            has_worked = true;
+        }
+        Ok(has_worked)
+    }
+
+    fn bounds(&self) -> Bounds {
+        Bounds { files: self.settings.max_files, bytes: self.settings.max_bytes.as_u64() }
     }
 
     fn next_due(&self) -> Duration {
-        let (now, wall) = (self.clock.monotonic(), self.clock.now());
-        let every = if self.ledger.lanes.is_empty() { DISCOVER_FIRST } else { DISCOVER_EVERY };
-        let discovery = (self.discovered_at + every).saturating_sub(now);
-        self.ledger.lanes.values().map(|lane| lane.due_in(now, wall)).fold(discovery, Duration::min)
+        let progress = self.ledger.progress_due_in(self.settings.settle).unwrap_or(Duration::MAX);
+        self.round_due_in().min(progress)
     }
 
-    async fn sweep_due(&mut self, stop: &CancellationToken) -> Result<()> {
+    /// How long until a lane is to be listed, or new lanes are to be looked for.
+    fn round_due_in(&self) -> Duration {
+        let (now, wall, lanes) = (self.clock.monotonic(), self.clock.now(), &self.ledger.known.lanes);
+        let every = if lanes.is_empty() { DISCOVER_AT_MOST } else { DISCOVER_AT_LEAST };
+        let discovery = self.discovered_at.map_or(Duration::ZERO, |at| (at + every).saturating_sub(now));
+        lanes.values().map(|lane| lane.due_in(now, wall)).fold(discovery, Duration::min)
+    }
+
+    /// Every lane is listed again, from its position on.
+    fn doubt(&mut self) {
+        self.round = None;
+        self.ledger.known.lanes.values_mut().for_each(Lane::doubt);
+    }
+
+    /// Loads the next batch that a listing finds; returns whether the round goes on. Begins one when there is none.
+    async fn list_on(&mut self, stop: &CancellationToken) -> Result<bool> {
+        // A hint or a look-back may have opened the table again since: what a round has passed is then in doubt.
+        let mut round = match self.round.take().filter(|round| round.epoch() == self.ledger.epoch()) {
+            Some(round) => round,
+            None => self.begin_round().await?,
+        };
+        let found = round.next_batch(self.ledger.place(), &self.ledger.known, self.bounds()).await?;
+        self.propose(&round);
+        if found.is_empty() {
+            let now = self.clock.monotonic();
+            round.lanes().for_each(|lane| self.ledger.known.lane(lane).listed(now));
+            self.has_listed = true;
+            self.forget(None);
+            return Ok(false);
+        }
+        if let Some(trouble) = self.load_listed(found, stop).await? {
+            self.trouble = Some(trouble);
+        }
+        if round.epoch() == self.ledger.epoch() {
+            round.settle(&self.ledger.known);
+            self.propose(&round);
+            self.forget(round.head());
+            self.round = Some(round);
+        }
+        Ok(true)
+    }
+
+    async fn begin_round(&mut self) -> Result<Round> {
         let now = self.clock.monotonic();
-        let every = if self.ledger.lanes.is_empty() { DISCOVER_FIRST } else { DISCOVER_EVERY };
-        if now.saturating_sub(self.discovered_at) >= every {
+        self.trouble = None;
+        if self.discovered_at.is_none_or(|at| now.saturating_sub(at) >= DISCOVER_AT_MOST) {
             self.ledger.discover().await?;
-            self.discovered_at = now;
+            self.discovered_at = Some(now);
         }
         let wall = self.clock.now();
-        let due = |(id, lane): (&LaneId, &Lane)| lane.due_in(now, wall).is_zero().then(|| id.clone());
-        for id in self.ledger.lanes.iter().filter_map(due).collect::<Vec<_>>() {
-            self.sweep(&id, stop).await?;
-        }
-        if now.saturating_sub(self.looked_back_at) >= DAY {
-            self.looked_back_at = now;
-            self.look_back(stop).await?;
-        }
-        if self.ledger.progress_is_due(self.settings.settle) {
-            self.ledger.commit(&[], true).await?;
-        }
-        Ok(())
+        let (place, known) = (self.ledger.place(), &self.ledger.known);
+        let due = known.lanes.iter().filter(|(_, lane)| lane.due_in(now, wall) <= LISTED_ALONG);
+        let due = due.map(|(id, _)| id.clone()).collect();
+        Ok(Round::new(place, known, self.ledger.epoch(), wall.minus(self.settings.settle), due))
+    }
+
+    fn propose(&mut self, round: &Round) {
+        round.positions().for_each(|(lane, position)| self.ledger.propose(lane, position));
+    }
+
+    /// Keeps the window bounded. What still comes may be a window old, and looks back a window from there.
+    fn forget(&mut self, head: Option<Timestamp>) {
+        let (now, span) = (self.clock.now(), self.settings.redelivery_window);
+        let oldest = head.unwrap_or(now).min(now);
+        self.ledger.known.window.forget_before(oldest.minus(span).minus(span));
     }
 
     async fn load_hinted(&mut self, hinted: HintedKeys, stop: &CancellationToken) -> Result<()> {
-        let now = self.clock.monotonic();
-        let mut keys = VecDeque::new();
+        if hinted.overflowed {
+            self.doubt();
+        }
+        let now = self.clock.now();
+        let mut taken = HashSet::new();
+        let mut found = Vec::new();
         for path in hinted.keys {
-            let Some(key) = StorageKey::parse(&path).and_then(SegmentKey::of) else { continue };
-            let lane = self.ledger.lanes.entry(key.lane.clone()).or_default();
-            lane.hinted(now);
-            if hinted.overflowed {
-                lane.doubt();
-            }
-            if !lane.is_ingested(key.micros) {
-                keys.push_back((key, path));
-            }
-        }
-        self.load(keys, stop).await
-    }
-
-    /// Lists a lane from its position and loads what is not ingested, page by page.
-    async fn sweep(&mut self, id: &LaneId, stop: &CancellationToken) -> Result<()> {
-        let position = self.ledger.lanes.get(id).map(Lane::position).unwrap_or_default();
-        let mut contiguous = Contiguous::new(self.clock.now().minus(self.settings.settle));
-        let folder = self.ledger.folder(id);
-        let mut after = (position > Timestamp::default()).then(|| self.ledger.segment_path(id, position));
-        while !stop.is_cancelled() {
-            let page = self.list(&folder, after.as_ref()).await?;
-            let is_new = |key: &SegmentKey| self.ledger.lanes.get(id).is_none_or(|lane| !lane.is_ingested(key.micros));
-            let new = page.found.iter().filter(|found| is_new(&found.key));
-            let new: VecDeque<_> = new.map(|found| (found.key.clone(), found.path.clone())).collect();
-            self.persist(&new).await?;
-            self.load(new, stop).await?;
-            let lane = self.ledger.lanes.entry(id.clone()).or_default();
-            for found in &page.found {
-                contiguous.follow(found.key.micros, found.modified, lane.is_ingested(found.key.micros));
-            }
-            if let Some(position) = contiguous.position() {
-                self.ledger.propose(id, position);
-            }
-            after = page.last;
-            if after.is_none() {
-                let now = self.clock.monotonic();
-                self.ledger.lanes.entry(id.clone()).or_default().listed(now);
-                break;
-            }
-        }
-        Ok(())
-    }
-
-    /// Lists two days below each position, for what a store may have shown late.
-    async fn look_back(&mut self, stop: &CancellationToken) -> Result<()> {
-        let lanes = self.ledger.lanes.iter().map(|(id, lane)| (id.clone(), lane.position())).collect::<Vec<_>>();
-        let Some(first) = lanes.iter().map(|(_, position)| position.minus(LOOK_BACK)).min() else { return Ok(()) };
-        self.ledger.learn_late(first).await?;
-        for (id, position) in lanes {
-            let folder = self.ledger.folder(&id);
-            let mut after = Some(self.ledger.segment_path(&id, position.minus(LOOK_BACK)));
-            while after.is_some() && !stop.is_cancelled() {
-                let page = self.list(&folder, after.as_ref()).await?;
-                let below = page.found.iter().take_while(|found| found.key.micros <= position);
-                let keys: VecDeque<_> = below.map(|found| (found.key.clone(), found.path.clone())).collect();
-                after = page.last.filter(|_| keys.len() == page.found.len());
-                self.persist(&keys).await?;
-                // The ledger knows which of them are in the table, and skips those.
-                let missing = keys.into_iter().filter(|(key, _)| !self.ledger.is_known_late(key)).collect();
-                self.load(missing, stop).await?;
-            }
-        }
-        self.ledger.forget_late();
-        Ok(())
-    }
-
-    async fn list(&self, folder: &Path, after: Option<&Path>) -> Result<Page> {
-        let objects = self.storage.list_after(folder, after, PAGE).await?;
-        let last = objects.last().filter(|_| objects.len() == PAGE).map(|object| object.location.clone());
-        let found = objects.into_iter().filter_map(|object| {
-            let key = StorageKey::parse(&object.location).and_then(SegmentKey::of)?;
-            let modified = Timestamp::from_micros(object.last_modified.timestamp_micros());
-            Some(Found { key, path: object.location, modified })
-        });
-        Ok(Page { found: found.collect(), last })
-    }
-
-    /// What was found without its writer's hint may not be durable yet, and we are about to act on it.
-    async fn persist(&self, keys: &VecDeque<(SegmentKey, Path)>) -> Result<()> {
-        let mut folder = None;
-        for (_, path) in keys {
-            let parent = path.as_ref().rsplit_once('/').map(|(parent, _)| parent);
-            if parent != folder {
-                self.storage.persist_folder_of(path).await?;
-                folder = parent;
-            }
-        }
-        Ok(())
-    }
-
-    /// Reads segments and commits them in batches bounded in files and bytes; a segment is never split.
-    async fn load(&mut self, mut keys: VecDeque<(SegmentKey, Path)>, stop: &CancellationToken) -> Result<()> {
-        while !keys.is_empty() && !stop.is_cancelled() {
-            let segments = self.read_batch(&mut keys).await?;
-            let started = self.clock.monotonic();
-            let loaded = self.ledger.commit(&segments, false).await?;
-            self.metrics.commit_seconds.observe((self.clock.monotonic() - started).as_secs_f64());
-            self.tell(&segments, loaded);
-        }
-        Ok(())
-    }
-
-    /// Reads segments from the front of `keys` up to the bounds. One that is gone is left to the next listing.
-    async fn read_batch(&self, keys: &mut VecDeque<(SegmentKey, Path)>) -> Result<Vec<Segment>> {
-        let limit = self.settings.max_bytes.as_u64();
-        let (mut segments, mut bytes, mut read) = (Vec::new(), 0, 0);
-        let batch: Vec<(SegmentKey, Path)> = keys.iter().take(self.settings.max_files).cloned().collect();
-        let gets = batch.into_iter().map(|(key, path)| async {
-            let content = self.storage.get(&path).await;
-            (key, path, content)
-        });
-        let mut gets = std::pin::pin!(stream::iter(gets).buffered(READ_AHEAD));
-        while bytes < limit {
-            let Some((key, path, content)) = gets.next().await else { break };
-            read += 1;
-            let Some(content) = content? else {
-                tracing::warn!(%path, "a segment is gone before it was loaded");
+            let Some(key) = SegmentKey::parse(&self.ledger.place().pipeline, &path) else {
+                tracing::warn!(%path, "a hint names no segment of this pipeline");
                 continue;
             };
-            bytes += content.len() as u64;
-            segments.push(Segment { lines: rows::lines(&key, &path, &content), key });
+            let lane = self.ledger.known.lane(&key.lane);
+            lane.hinted();
+            lane.heard(now);
+            if !self.ledger.known.is_ingested(&key) && taken.insert(key.clone()) {
+                found.push(Found { key, path, size_bytes: 0, modified: now });
+            }
         }
-        keys.drain(..read);
-        Ok(segments)
+        found.sort_by_key(|found| found.key.micros);
+        // What could not be read is left to the listing, with the reason in the log.
+        self.load(&found, stop).await.map(drop)
     }
 
-    fn tell(&mut self, segments: &[Segment], loaded: Loaded) {
-        let files = segments.len() as u64;
-        self.summary.files += files;
-        self.summary.rows += loaded.rows;
-        self.summary.redeliveries += loaded.redeliveries;
-        self.summary.corrupt += loaded.corrupt;
-        self.metrics.files.inc_by(files);
-        self.metrics.rows.inc_by(loaded.rows);
-        self.metrics.redeliveries.inc_by(loaded.redeliveries);
-        self.metrics.corrupt.inc_by(loaded.corrupt);
-        let Some(version) = loaded.version else { return };
-        self.summary.commits += 1;
-        let now = self.clock.now();
-        for segment in segments {
-            self.metrics.lag_seconds.observe(now.since(segment.key.micros).as_secs_f64());
+    /// Loads what a listing has found. Nobody has told that it is durable, and we are about to act on it.
+    /// Returns why one could not be read.
+    async fn load_listed(&mut self, found: Vec<Found>, stop: &CancellationToken) -> Result<Option<Error>> {
+        let mut folders = BTreeSet::new();
+        for Found { path, .. } in &found {
+            let folder = path.as_ref().rsplit_once('/').map(|(folder, _)| folder);
+            if folders.insert(folder) {
+                self.ledger.place().storage.persist_folder_of(path).await?;
+            }
         }
-        for (bot_id, update_id) in loaded.updates {
-            self.telemetry.hop(|| Hop { bot_id, update_id, step: "bronze", at: now, detail: version.to_string() });
+        self.load(&found, stop).await
+    }
+
+    /// Reads segments and commits them batch by batch; returns why one of them could not be read.
+    async fn load(&mut self, found: &[Found], stop: &CancellationToken) -> Result<Option<Error>> {
+        let (mut rest, mut trouble) = (found, None);
+        while !rest.is_empty() && !stop.is_cancelled() {
+            let batch = batch::read(&self.ledger.place().storage, rest, self.bounds()).await?;
+            rest = rest.get(batch.tried..).unwrap_or_default();
+            if !batch.segments.is_empty() {
+                let started = self.clock.monotonic();
+                let loaded = self.ledger.commit(&batch.segments, false).await?;
+                let took = self.clock.monotonic().saturating_sub(started);
+                self.tell(&batch.segments, loaded, took);
+            }
+            batch.unread.iter().for_each(|lane| self.ledger.known.lane(lane).unread());
+            trouble = batch.trouble.or(trouble);
         }
-        self.committed.send_replace(version);
+        Ok(trouble)
+    }
+
+    fn tell(&mut self, segments: &[Segment], loaded: Loaded, took: Duration) {
+        let (summary, metrics) = (&mut self.summary, &self.metrics);
+        summary.files += loaded.files;
+        summary.rows += loaded.rows;
+        summary.redeliveries += loaded.redeliveries;
+        summary.corrupt += loaded.corrupt;
+        metrics.files.inc_by(loaded.files);
+        metrics.rows.inc_by(loaded.rows);
+        metrics.redeliveries.inc_by(loaded.redeliveries);
+        metrics.corrupt.inc_by(loaded.corrupt);
+        if let Some(version) = loaded.version {
+            let now = self.clock.now();
+            summary.commits += 1;
+            metrics.commit_seconds.observe(took.as_secs_f64());
+            for segment in segments {
+                metrics.lag_seconds.observe(now.since(segment.key.micros).as_secs_f64());
+            }
+            for (bot_id, update_id) in loaded.updates {
+                self.telemetry.hop(|| Hop {
+                    bot_id,
+                    update_id,
+                    step: "bronze",
+                    at: now,
+                    detail: format!("v{version}"),
+                });
+            }
+        }
+        // Another process may have made it, or an earlier try of ours whose answer was lost.
+        let version = self.ledger.version();
+        self.committed.send_if_modified(|told| {
+            let is_news = version > *told;
+            *told = version.max(*told);
+            is_news
+        });
     }
 }
 
-struct Page {
-    found: Vec<Found>,
-    /// Where the next page goes on; `None` at the end.
-    last: Option<Path>,
-}
-
-struct Found {
-    key: SegmentKey,
-    path: Path,
-    modified: Timestamp,
+/// Whether it may be different in a while, with nobody doing anything about it here: a store that is away, or a
+/// credential that is being renewed.
+fn passes(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Unknown | ErrorKind::Refused)
 }

@@ -9,21 +9,22 @@ use crate::clock::Timestamp;
 use crate::id::BotId;
 
 const HOUR_MICROS: i64 = 3_600_000_000;
+/// Within so long of each other, two updates with one id are one update. Telegram repeats an update for a day, and ids
+/// jump at random only after a week without any: a like id from further away is another update and must not be dropped.
+const SAME: Duration = Duration::from_secs(6 * 86_400);
 
-/// Updates seen within a span of time, by bot and hour. Ids jump at random after a silent week, so nothing is
-/// concluded from their order.
+/// Updates seen within a span of time, by bot and hour. Nothing is concluded from the order of ids.
 #[derive(Debug)]
 pub(super) struct Window {
-    span: Duration,
+    same: Duration,
     floor: Timestamp,
-    newest: Timestamp,
     hours: BTreeMap<i64, HashMap<BotId, RoaringTreemap>>,
 }
 
 impl Window {
-    /// An empty window that knows everything received from `floor` on.
+    /// An empty window for everything received from `floor` on, that recognises an update for `span` at least.
     pub(super) fn new(span: Duration, floor: Timestamp) -> Self {
-        Self { span, floor, newest: floor, hours: BTreeMap::new() }
+        Self { same: span.max(SAME), floor, hours: BTreeMap::new() }
     }
 
     /// What was received before this may not be known here.
@@ -31,30 +32,38 @@ impl Window {
         self.floor
     }
 
-    pub(super) fn contains(&self, bot_id: BotId, update_id: i64) -> bool {
+    /// How far from each other two deliveries of one update may lie.
+    pub(super) fn same(&self) -> Duration {
+        self.same
+    }
+
+    /// Whether an update that was received at `received_at` was seen around then.
+    pub(super) fn contains(&self, bot_id: BotId, update_id: i64, received_at: Timestamp) -> bool {
+        let around = hour(received_at.minus(self.same))..=hour(received_at.plus(self.same));
         let bits = as_bits(update_id);
-        self.hours.values().any(|bots| bots.get(&bot_id).is_some_and(|seen| seen.contains(bits)))
+        self.hours.range(around).any(|(_, bots)| bots.get(&bot_id).is_some_and(|seen| seen.contains(bits)))
     }
 
     pub(super) fn insert(&mut self, bot_id: BotId, update_id: i64, received_at: Timestamp) {
-        let hour = received_at.as_micros().div_euclid(HOUR_MICROS);
-        self.hours.entry(hour).or_default().entry(bot_id).or_default().insert(as_bits(update_id));
-        if received_at > self.newest {
-            self.newest = received_at;
-            self.forget();
-        }
+        let seen = self.hours.entry(hour(received_at)).or_default().entry(bot_id).or_default();
+        seen.insert(as_bits(update_id));
     }
 
-    /// Forgets hours that ended before the window of what may still come: a segment may be a window old when it is
-    /// found, and looks back a window from there.
-    fn forget(&mut self) {
-        let floor = self.newest.minus(self.span).minus(self.span);
-        let first = floor.as_micros().div_euclid(HOUR_MICROS);
-        if self.hours.keys().next().is_some_and(|hour| *hour < first) {
+    /// Forgets the hours that ended before `horizon`. The newest hour stays: one clock that runs ahead must not make
+    /// everything else old.
+    pub(super) fn forget_before(&mut self, horizon: Timestamp) {
+        let Some((newest, _)) = self.hours.last_key_value() else { return };
+        let first = hour(horizon).min(*newest);
+        if self.hours.keys().next().is_some_and(|oldest| *oldest < first) {
             self.hours = self.hours.split_off(&first);
-            self.floor = self.floor.max(Timestamp::from_micros(first * HOUR_MICROS));
         }
+        // Also when there was nothing to forget: the floor promises no more than what is kept from now on.
+        self.floor = self.floor.max(Timestamp::from_micros(first.saturating_mul(HOUR_MICROS)));
     }
+}
+
+fn hour(moment: Timestamp) -> i64 {
+    moment.as_micros().div_euclid(HOUR_MICROS)
 }
 
 /// An order-free mapping of any id to bits.
@@ -67,25 +76,58 @@ mod tests {
     use super::*;
 
     const SPAN: Duration = Duration::from_secs(48 * 3_600);
+    const DAY: Duration = Duration::from_secs(86_400);
 
     #[test]
     fn an_update_is_known_for_its_bot_alone_whatever_its_id() {
         let mut window = Window::new(SPAN, Timestamp::default());
-        for update_id in [5, i64::MAX, -1] {
-            window.insert(BotId(1), update_id, Timestamp::from_micros(10));
-            assert!(window.contains(BotId(1), update_id) && !window.contains(BotId(2), update_id));
+        let at = Timestamp::from_micros(10);
+        for update_id in [5, i64::MAX, i64::MIN, -1] {
+            window.insert(BotId(1), update_id, at);
+            assert!(window.contains(BotId(1), update_id, at) && !window.contains(BotId(2), update_id, at));
         }
     }
 
     #[test]
-    fn what_is_older_than_two_windows_is_forgotten_and_said_to_be() {
+    fn a_like_id_after_a_silent_week_is_another_update() {
         let mut window = Window::new(SPAN, Timestamp::default());
-        window.insert(BotId(1), 1, Timestamp::from_micros(0));
-        let later = Timestamp::default().plus(SPAN);
-        window.insert(BotId(1), 2, later);
-        assert!(window.contains(BotId(1), 1), "a redelivery may come two days later");
-        window.insert(BotId(1), 3, later.plus(2 * SPAN));
-        assert!(!window.contains(BotId(1), 1) && window.contains(BotId(1), 2));
-        assert!(window.floor() > Timestamp::default());
+        let at = Timestamp::default().plus(20 * DAY);
+        window.insert(BotId(1), 1, at);
+        assert!(window.contains(BotId(1), 1, at.plus(SPAN)) && window.contains(BotId(1), 1, at.minus(SPAN)));
+        assert!(!window.contains(BotId(1), 1, at.plus(7 * DAY)) && !window.contains(BotId(1), 1, at.minus(7 * DAY)));
+    }
+
+    #[test]
+    fn what_is_forgotten_is_said_to_be() {
+        let mut window = Window::new(SPAN, Timestamp::default());
+        let at = |days: u32| Timestamp::default().plus(days * DAY);
+        window.insert(BotId(1), 1, at(0));
+        window.insert(BotId(1), 2, at(3));
+        window.forget_before(at(0));
+        assert_eq!(window.floor(), Timestamp::default());
+        window.forget_before(at(2));
+        assert!(!window.contains(BotId(1), 1, at(0)) && window.contains(BotId(1), 2, at(3)));
+        assert_eq!(window.floor(), at(2));
+        window.forget_before(at(1_000));
+        assert!(window.contains(BotId(1), 2, at(3)), "a clock that runs ahead takes nothing away");
+        assert_eq!(window.floor(), at(3));
+    }
+
+    #[test]
+    fn what_is_older_than_the_window_takes_no_memory() {
+        let mut window = Window::new(SPAN, Timestamp::default());
+        let (mut update_id, mut largest) = (0, 0);
+        for hours in 0..10 * 24 {
+            let at = Timestamp::default().plus(hours * Duration::from_secs(3_600));
+            for _ in 0..5_000 {
+                window.insert(BotId(1), update_id, at);
+                update_id += 1;
+            }
+            window.forget_before(at.minus(SPAN));
+            let bitmaps = window.hours.values().flat_map(HashMap::values);
+            largest = largest.max(bitmaps.map(RoaringTreemap::serialized_size).sum::<usize>());
+            assert!(window.hours.len() <= 49, "{} hours are held", window.hours.len());
+        }
+        assert!(largest < 600_000, "{largest} bytes for the 245,000 updates of a window");
     }
 }
