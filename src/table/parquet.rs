@@ -22,6 +22,9 @@ use crate::storage::Storage;
 const ROW_GROUP_ROWS: usize = 128 * 1024;
 /// Characters of a string kept in the footer's own statistics.
 const FOOTER_STATISTICS_BYTES: usize = 64;
+/// What is no larger is encoded and decoded in place: handing it to another thread and back would take longer.
+const INLINE_ROWS: usize = 32;
+const INLINE_BYTES: usize = 32 * 1024;
 
 /// A data file that has not been put yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -146,9 +149,32 @@ pub async fn read_file(storage: &Storage, table: &Path, file: &DataFile, wanted:
     let location = file.location(table)?;
     let bytes = storage.get(&location).await?;
     let bytes = bytes.ok_or_else(|| Error::corrupt(format!("{location} is gone; it is named in the table's log")))?;
+    decode_aside(bytes, wanted).await.map_err(|error| error.during(location))
+}
+
+/// As [`encode`] of the rows in this schema, beside the other work of the process where it takes long.
+///
+/// # Errors
+/// As [`encode`] and [`conform`].
+pub async fn encode_aside(rows: RecordBatch, schema: SchemaRef, stats_columns: Vec<String>) -> Result<Encoded> {
+    let is_small = rows.num_rows() <= INLINE_ROWS && rows.get_array_memory_size() <= INLINE_BYTES;
+    let work = move || encode(&conform(&rows, &schema)?, &stats_columns);
+    if is_small {
+        return work();
+    }
+    tokio::task::spawn_blocking(work).await.context(ErrorKind::Unavailable, "encode rows as Parquet")?
+}
+
+/// As [`decode`], beside the other work of the process where it takes long.
+///
+/// # Errors
+/// As [`decode`].
+pub async fn decode_aside(bytes: Bytes, wanted: SchemaRef) -> Result<RecordBatch> {
+    if bytes.len() <= INLINE_BYTES {
+        return decode(bytes, &wanted);
+    }
     let decoding = tokio::task::spawn_blocking(move || decode(bytes, &wanted));
-    let decoded = decoding.await.context(ErrorKind::Unavailable, "read a Parquet file")?;
-    decoded.map_err(|error| error.during(location))
+    decoding.await.context(ErrorKind::Unavailable, "read a Parquet file")?
 }
 
 #[cfg(test)]
