@@ -25,11 +25,7 @@ pub(crate) async fn run(bench: &Bench) -> Result<Findings> {
     let (all, lean) = (crates(&[])?, crates(&["--no-default-features"])?);
     #[allow(clippy::cast_precision_loss)]
     let counts = (thousands(all as f64), thousands(lean as f64));
-    findings.rows.push(shown(
-        "crates in the binary",
-        counts.0,
-        format!("without `sql` and `cloud`: {}", counts.1),
-    ));
+    findings.rows.push(shown("crates in the binary", counts.0, format!("without `sql` and `cloud`: {}", counts.1)));
     findings.rows.push(shown("build from nothing", FROM_NOTHING.to_owned(), String::new()));
     Ok(findings)
 }
