@@ -17,11 +17,15 @@ use crate::support::{Bench, Result};
 type Run = for<'a> fn(&'a Bench) -> BoxFuture<'a, Result<Findings>>;
 
 /// Every kind of work, in the order of the table.
-const ROWS: [(&str, Run); 4] = [
+const ROWS: [(&str, Run); 8] = [
     ("acks", |bench| Box::pin(rows::acks::run(bench))),
     ("commits", |bench| Box::pin(rows::commits::run(bench))),
+    ("replies", |bench| Box::pin(rows::replies::run(bench))),
     ("tables", |bench| Box::pin(rows::tables::run(bench))),
     ("start", |bench| Box::pin(rows::start::run(bench))),
+    ("memory", |bench| Box::pin(rows::memory::run(bench))),
+    ("idle", |bench| Box::pin(rows::idle::run(bench))),
+    ("build", |bench| Box::pin(rows::build::run(bench))),
 ];
 
 fn main() -> Result<()> {

@@ -5,6 +5,7 @@ mod folders;
 mod key;
 mod local;
 mod open;
+mod recent;
 mod upload;
 mod walk;
 
@@ -16,6 +17,7 @@ use url::Url;
 pub use self::key::StorageKey;
 pub use self::local::DurableLocal;
 pub use self::open::StorageLock;
+use self::recent::Recent;
 
 /// The object store below `LAKEGRAM_DATA`. Cheap to clone. All paths are relative to its root.
 #[derive(Clone, Debug)]
@@ -23,6 +25,8 @@ pub struct Storage {
     store: Arc<dyn ObjectStore>,
     url: Url,
     local: Option<Arc<DurableLocal>>,
+    /// `None` where every read must come to the store, so that tests can count and fail it.
+    recent: Option<Arc<Recent>>,
 }
 
 /// What a create-only put found.

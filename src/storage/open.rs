@@ -47,7 +47,7 @@ impl Storage {
             true => store,
             false => Arc::new(PrefixStore::new(store, prefix)),
         };
-        Ok(Self { store, url, local: None })
+        Ok(Self { store, url, local: None, recent: Some(Arc::default()) })
     }
 
     fn open_folder(folder: &FilePath) -> Result<Self> {
@@ -55,20 +55,21 @@ impl Storage {
         let local = DurableLocal::open(folder).context(ErrorKind::Configuration, unusable.clone())?;
         let url = Url::from_directory_path(local.root()).map_err(|()| Error::configuration(unusable))?;
         let local = Arc::new(local);
-        Ok(Self { store: Arc::clone(&local) as Arc<dyn ObjectStore>, url, local: Some(local) })
+        let store = Arc::clone(&local) as Arc<dyn ObjectStore>;
+        Ok(Self { store, url, local: Some(local), recent: Some(Arc::default()) })
     }
 
     /// An empty storage in memory.
     pub fn memory() -> Self {
         #[allow(clippy::expect_used)]
         let url = Url::parse("memory:///").expect("a constant URL parses");
-        Self { store: Arc::new(InMemory::new()), url, local: None }
+        Self { store: Arc::new(InMemory::new()), url, local: None, recent: None }
     }
 
     /// The same storage with its object store wrapped, for stores that count, fail or are slow.
     #[must_use]
     pub fn decorated(self, wrap: impl FnOnce(Arc<dyn ObjectStore>) -> Arc<dyn ObjectStore>) -> Self {
-        Self { store: wrap(self.store), ..self }
+        Self { store: wrap(self.store), recent: None, ..self }
     }
 
     /// The object store itself, for libraries that take one.
@@ -94,13 +95,16 @@ impl Storage {
     /// either. Fatal: the disk failed to persist it.
     pub async fn put_new(&self, path: &Path, bytes: Bytes) -> Result<PutNew> {
         let failed = match self.store.put_opts(path, bytes.clone().into(), PutMode::Create.into()).await {
-            Ok(_) => return Ok(PutNew::Created),
+            Ok(_) => {
+                self.remember(path, &bytes);
+                return Ok(PutNew::Created);
+            }
             Err(failed) => failed,
         };
         if is_persist_failure(&failed) {
             return Err(told(failed, "put", path));
         }
-        match self.get(path).await {
+        match self.get_from_store(path).await {
             Ok(Some(there)) if there == bytes => {
                 // The name may be there without being durable: an earlier try of ours died before it was.
                 self.persist_folder_of(path).await?;
@@ -118,15 +122,23 @@ impl Storage {
     /// # Errors
     /// When the store fails.
     pub async fn put_overwrite(&self, path: &Path, bytes: Bytes) -> Result<()> {
+        self.forget(path);
         let put = self.store.put_opts(path, bytes.into(), PutMode::Overwrite.into()).await;
         put.map(drop).map_err(|error| told(error, "put", path))
     }
 
-    /// The bytes of an object; `None` when there is none.
+    /// The bytes of an object; `None` when there is none. What this process has just created comes from memory.
     ///
     /// # Errors
     /// When the store fails.
     pub async fn get(&self, path: &Path) -> Result<Option<Bytes>> {
+        match self.recent.as_ref().and_then(|recent| recent.take(path)) {
+            Some(bytes) => Ok(Some(bytes)),
+            None => self.get_from_store(path).await,
+        }
+    }
+
+    async fn get_from_store(&self, path: &Path) -> Result<Option<Bytes>> {
         let found = match self.store.get(path).await {
             Ok(found) => found.bytes().await,
             Err(error) => Err(error),
@@ -147,6 +159,7 @@ impl Storage {
     /// # Errors
     /// When the store fails.
     pub async fn delete(&self, path: &Path) -> Result<()> {
+        self.forget(path);
         existing(self.store.delete(path).await, "delete", path).map(drop)
     }
 
@@ -196,6 +209,29 @@ impl Storage {
         match &self.local {
             Some(local) => local.persist_folder_of(path).await.map_err(|error| told(error, "persist", path)),
             None => Ok(()),
+        }
+    }
+
+    /// Makes durable an object that is about to be acted on; what this process has created is durable already.
+    ///
+    /// # Errors
+    /// Fatal when the disk fails.
+    pub async fn persist(&self, path: &Path) -> Result<()> {
+        match self.recent.as_ref().is_some_and(|recent| recent.is_durable(path)) {
+            true => Ok(()),
+            false => self.persist_folder_of(path).await,
+        }
+    }
+
+    fn remember(&self, path: &Path, bytes: &Bytes) {
+        if let Some(recent) = &self.recent {
+            recent.created(path, bytes);
+        }
+    }
+
+    fn forget(&self, path: &Path) {
+        if let Some(recent) = &self.recent {
+            recent.forget(path);
         }
     }
 

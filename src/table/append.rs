@@ -14,7 +14,7 @@ use super::log::{Action, Add, MetaData, Txn};
 use super::snapshot::Want;
 use super::state::State;
 use super::{Append, CommitOutcome, Fence, LakeTable, columns, parquet};
-use crate::error::{Context, Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::id::random_id;
 use crate::storage::{PutNew, StorageKey};
 
@@ -117,12 +117,8 @@ impl LakeTable {
 
     /// Encodes and puts the rows as a new file; `None` when the attempt's life ended before it was there.
     async fn put_file(&self, rows: &RecordBatch, schema: &SchemaRef) -> Result<Option<PutFile>> {
-        let (rows, columns, schema) = (rows.clone(), self.stats_columns.clone(), Arc::clone(schema));
-        let encoding = tokio::task::spawn_blocking(move || {
-            let rows = parquet::conform(&rows, &schema)?;
-            Result::Ok((parquet::encode(&rows, &columns)?, schema))
-        });
-        let (encoded, schema) = encoding.await.context(ErrorKind::Unavailable, "encode rows as Parquet")??;
+        let schema = Arc::clone(schema);
+        let encoded = parquet::encode_aside(rows.clone(), Arc::clone(&schema), self.stats_columns.clone()).await?;
         let name = format!("part-{}.parquet", random_id());
         let location = StorageKey::TableFile { table: self.log.table.clone(), file: name.clone() }.path();
         match self.put_patiently(&location, encoded.bytes.clone()).await? {

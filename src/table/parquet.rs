@@ -22,6 +22,9 @@ use crate::storage::Storage;
 const ROW_GROUP_ROWS: usize = 128 * 1024;
 /// Characters of a string kept in the footer's own statistics.
 const FOOTER_STATISTICS_BYTES: usize = 64;
+/// What is no larger is encoded and decoded in place: handing it to another thread and back would take longer.
+const SMALL_ROWS: usize = 16;
+const SMALL_BYTES: usize = 256 * 1024;
 
 /// A data file that has not been put yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,15 +36,18 @@ pub struct Encoded {
 }
 
 /// Encodes rows as one Parquet file (zstd, dictionaries, statistics); `stats_columns` get minimum, maximum and
-/// null count in the log.
+/// null count in the log. The file of a few rows is mostly its footer, and compaction soon merges it with others: it is
+/// left uncompressed, because making a compressor for every column takes longer than all the rest.
 ///
 /// # Errors
 /// Configuration when a column has a type that Parquet cannot hold.
 pub fn encode(rows: &RecordBatch, stats_columns: &[String]) -> Result<Encoded> {
     let unfit = "encode rows as Parquet";
     let level = ZstdLevel::try_new(3).context(ErrorKind::Configuration, unfit)?;
+    let compression = if is_small(rows) { Compression::UNCOMPRESSED } else { Compression::ZSTD(level) };
     let properties = WriterProperties::builder()
-        .set_compression(Compression::ZSTD(level))
+        .set_compression(compression)
+        .set_dictionary_enabled(!is_small(rows))
         .set_statistics_enabled(EnabledStatistics::Chunk)
         .set_statistics_truncate_length(Some(FOOTER_STATISTICS_BYTES))
         .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
@@ -54,6 +60,10 @@ pub fn encode(rows: &RecordBatch, stats_columns: &[String]) -> Result<Encoded> {
     writer.write(rows).context(ErrorKind::Configuration, unfit)?;
     writer.close().context(ErrorKind::Configuration, unfit)?;
     Ok(Encoded { bytes: bytes.into(), stats: stats_of(rows, stats_columns).to_string() })
+}
+
+fn is_small(rows: &RecordBatch) -> bool {
+    rows.num_rows() <= SMALL_ROWS && rows.get_array_memory_size() <= SMALL_BYTES
 }
 
 fn stats_of(rows: &RecordBatch, columns: &[String]) -> Value {
@@ -146,9 +156,32 @@ pub async fn read_file(storage: &Storage, table: &Path, file: &DataFile, wanted:
     let location = file.location(table)?;
     let bytes = storage.get(&location).await?;
     let bytes = bytes.ok_or_else(|| Error::corrupt(format!("{location} is gone; it is named in the table's log")))?;
+    decode_aside(bytes, wanted).await.map_err(|error| error.during(location))
+}
+
+/// As [`encode`] of the rows in this schema, beside the other work of the process where it takes long.
+///
+/// # Errors
+/// As [`encode`] and [`conform`].
+pub async fn encode_aside(rows: RecordBatch, schema: SchemaRef, stats_columns: Vec<String>) -> Result<Encoded> {
+    let is_small = is_small(&rows);
+    let work = move || encode(&conform(&rows, &schema)?, &stats_columns);
+    if is_small {
+        return work();
+    }
+    tokio::task::spawn_blocking(work).await.context(ErrorKind::Unavailable, "encode rows as Parquet")?
+}
+
+/// As [`decode`], beside the other work of the process where it takes long.
+///
+/// # Errors
+/// As [`decode`].
+pub async fn decode_aside(bytes: Bytes, wanted: SchemaRef) -> Result<RecordBatch> {
+    if bytes.len() <= SMALL_BYTES {
+        return decode(bytes, &wanted);
+    }
     let decoding = tokio::task::spawn_blocking(move || decode(bytes, &wanted));
-    let decoded = decoding.await.context(ErrorKind::Unavailable, "read a Parquet file")?;
-    decoded.map_err(|error| error.during(location))
+    decoding.await.context(ErrorKind::Unavailable, "read a Parquet file")?
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use super::log::Action;
 use super::snapshot::{TableLog, Want};
 use super::{Commit, DataFile, columns, parquet};
 use crate::clock::Clock;
-use crate::error::{Context, Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::storage::Storage;
 
 /// Files of one commit that are read at the same time.
@@ -96,7 +96,7 @@ impl Tail {
             return self.nothing_there(version, head, began).await;
         };
         // Whoever wrote it may not have lived to make it durable, and our reader is about to act on it.
-        self.log.storage.persist_folder_of(&self.log.commit_path(version)).await?;
+        self.log.storage.persist(&self.log.commit_path(version)).await?;
         let schema = self.schema_after(&actions)?;
         let commit = Commit::from_actions(version, &actions);
         let Some(batches) = self.read_files(&commit.added, &schema).await? else { return Ok(TailStep::Lost) };
@@ -198,8 +198,7 @@ impl Tail {
 /// The rows of a file; `None` when it is gone.
 async fn read_if_there(storage: Storage, location: Path, wanted: SchemaRef) -> Result<Option<RecordBatch>> {
     let Some(bytes) = storage.get(&location).await? else { return Ok(None) };
-    let decoded = tokio::task::spawn_blocking(move || parquet::decode(bytes, &wanted)).await;
-    let rows = decoded.context(ErrorKind::Unavailable, "read a Parquet file")?;
+    let rows = parquet::decode_aside(bytes, wanted).await;
     rows.map(Some).map_err(|error| error.during(location))
 }
 

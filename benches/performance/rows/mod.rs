@@ -1,6 +1,10 @@
 //! One file a kind of work. Each brings its rows of the table, with the peer or the yardstick measured in the same run.
 
 pub(crate) mod acks;
+pub(crate) mod build;
 pub(crate) mod commits;
+pub(crate) mod idle;
+pub(crate) mod memory;
+pub(crate) mod replies;
 pub(crate) mod start;
 pub(crate) mod tables;

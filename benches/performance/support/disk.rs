@@ -8,10 +8,10 @@ use std::time::Instant;
 use super::Result;
 use super::figures::Samples;
 
-/// Times of `count` bare durable puts of `bytes` each below `folder`: write, fsync, link, fsync of the folder.
+/// Times of `count` bare durable puts of `bytes` each below `folder`: write, fsync, link, fsync of the folder. They
+/// stay there, because making files is slow for a while where some were deleted.
 pub(crate) fn bare_durable_puts(folder: &Path, count: usize, bytes: usize) -> Result<Samples> {
-    let folder = folder.join("bare");
-    fs::create_dir_all(&folder)?;
+    let folder = tempfile::Builder::new().prefix("bare-").tempdir_in(folder)?.keep();
     let content = vec![b'x'; bytes];
     let directory = File::open(&folder)?;
     let mut samples = Samples::default();
@@ -26,6 +26,5 @@ pub(crate) fn bare_durable_puts(folder: &Path, count: usize, bytes: usize) -> Re
         samples.push(began.elapsed());
         fs::remove_file(&staging)?;
     }
-    fs::remove_dir_all(&folder)?;
     Ok(samples)
 }

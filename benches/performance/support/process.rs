@@ -1,5 +1,6 @@
 //! What a process and its children have used, from `/proc`.
 
+use std::collections::HashMap;
 use std::fs;
 
 use super::Result;
@@ -27,12 +28,18 @@ pub(crate) fn usage(pid: u32) -> Result<Usage> {
         let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
         total.resident_bytes += kilobytes(&status, "VmRSS:") * 1_024;
         total.peak_resident_bytes += kilobytes(&status, "VmHWM:") * 1_024;
-        for task in tasks(pid) {
-            let status = fs::read_to_string(format!("/proc/{pid}/task/{task}/status")).unwrap_or_default();
-            total.sleeps += kilobytes(&status, "voluntary_ctxt_switches:");
-        }
+        total.sleeps += sleeps_of_threads(pid).values().sum::<u64>();
     }
     Ok(total)
+}
+
+/// How often each thread of `pid` has gone to sleep of itself.
+pub(crate) fn sleeps_of_threads(pid: u32) -> HashMap<u32, u64> {
+    let threads = tasks(pid).into_iter().map(|task| {
+        let status = fs::read_to_string(format!("/proc/{pid}/task/{task}/status")).unwrap_or_default();
+        (task, kilobytes(&status, "voluntary_ctxt_switches:"))
+    });
+    threads.collect()
 }
 
 /// Processor seconds of the threads of `pid` whose name starts with `prefix`.

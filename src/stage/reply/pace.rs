@@ -1,4 +1,8 @@
 //! Telegram's pace: one message a second per chat, twenty a minute per group, and what `retry_after` says.
+//!
+//! A chat has a slot every second, and a message that is a little late for its slot does not move the next one:
+//! measured from send to send, every delay would add to all that come after it in a chat that is written to once a
+//! second. What a message may be late without that is bounded, so a silence saves up no burst.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, PoisonError};
@@ -6,35 +10,60 @@ use std::time::Duration;
 
 /// <https://core.telegram.org/bots/faq#my-bot-is-hitting-limits-how-do-i-avoid-this>
 const CHAT_GAP: Duration = Duration::from_secs(1);
+/// How late a message may be for its slot without moving the next: two messages are never closer than the gap less
+/// this, and n of them take n - 1 gaps less this at least. Telegram allows short bursts.
+const SLACK: Duration = Duration::from_millis(500);
 const GROUP_WINDOW: Duration = Duration::from_secs(60);
 const GROUP_LIMIT: usize = 20;
-/// Chats are forgotten once so many are known and they have been quiet for a window.
+/// Chats are looked through for those that may be forgotten once so many are known, and again when they have doubled.
 const FORGET_AT: usize = 10_000;
 
 /// When each chat may be sent to again.
 #[derive(Debug, Default)]
 pub(super) struct Pace {
-    chats: Mutex<HashMap<i64, ChatPace>>,
+    chats: Mutex<Chats>,
+}
+
+#[derive(Debug)]
+struct Chats {
+    by_id: HashMap<i64, ChatPace>,
+    forget_at: usize,
 }
 
 #[derive(Debug, Default)]
 struct ChatPace {
-    not_before: Duration,
+    slot: Duration,
     recent: VecDeque<Duration>,
+}
+
+impl Default for Chats {
+    fn default() -> Self {
+        Self { by_id: HashMap::new(), forget_at: FORGET_AT }
+    }
+}
+
+impl Chats {
+    /// The pace of a chat. From time to time forgets those whose past no longer holds them back.
+    fn pace(&mut self, chat_id: i64, now: Duration) -> &mut ChatPace {
+        if self.by_id.len() >= self.forget_at {
+            self.by_id.retain(|_, pace| {
+                pace.slot + SLACK > now || pace.recent.back().is_some_and(|&sent| sent + GROUP_WINDOW > now)
+            });
+            self.forget_at = FORGET_AT.max(self.by_id.len() * 2);
+        }
+        self.by_id.entry(chat_id).or_default()
+    }
 }
 
 impl Pace {
     /// Takes the next turn of a chat, or says how long to wait before asking again. Times are monotonic.
     pub(super) fn take_turn(&self, chat_id: i64, now: Duration) -> Result<(), Duration> {
         let mut chats = self.chats.lock().unwrap_or_else(PoisonError::into_inner);
-        if chats.len() >= FORGET_AT {
-            chats.retain(|_, pace| pace.not_before + GROUP_WINDOW > now);
-        }
-        let pace = chats.entry(chat_id).or_default();
+        let pace = chats.pace(chat_id, now);
         while pace.recent.front().is_some_and(|&sent| sent + GROUP_WINDOW <= now) {
             pace.recent.pop_front();
         }
-        let mut ready = pace.not_before;
+        let mut ready = pace.slot;
         // Groups and channels have negative ids.
         if chat_id < 0 && pace.recent.len() >= GROUP_LIMIT {
             ready = ready.max(pace.recent.front().copied().unwrap_or_default() + GROUP_WINDOW);
@@ -42,7 +71,7 @@ impl Pace {
         if ready > now {
             return Err(ready - now);
         }
-        pace.not_before = now + CHAT_GAP;
+        pace.slot = pace.slot.max(now.saturating_sub(SLACK)) + CHAT_GAP;
         if chat_id < 0 {
             pace.recent.push_back(now);
         }
@@ -52,26 +81,43 @@ impl Pace {
     /// Holds a chat for as long as Telegram asked for.
     pub(super) fn hold(&self, chat_id: i64, now: Duration, wait: Duration) {
         let mut chats = self.chats.lock().unwrap_or_else(PoisonError::into_inner);
-        let pace = chats.entry(chat_id).or_default();
-        pace.not_before = pace.not_before.max(now + wait);
+        let pace = chats.pace(chat_id, now);
+        pace.slot = pace.slot.max(now + wait);
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const fn seconds(seconds: u64) -> Duration {
         Duration::from_secs(seconds)
     }
 
+    const fn millis(millis: u64) -> Duration {
+        Duration::from_millis(millis)
+    }
+
+    /// When messages that are asked for at these times are let go, one after the other.
+    fn sent(pace: &Pace, chat_id: i64, asked: impl IntoIterator<Item = Duration>) -> Vec<Duration> {
+        let (mut now, mut sent) = (Duration::ZERO, Vec::new());
+        for asked in asked {
+            now = now.max(asked);
+            while let Err(wait) = pace.take_turn(chat_id, now) {
+                now += wait;
+            }
+            sent.push(now);
+        }
+        sent
+    }
+
     #[test]
     fn a_chat_gets_one_message_a_second_and_others_are_free() {
         let pace = Pace::default();
-        assert_eq!(pace.take_turn(1, seconds(10)), Ok(()));
-        assert_eq!(pace.take_turn(1, seconds(10)), Err(seconds(1)));
+        assert_eq!(sent(&pace, 1, [seconds(10); 4]), [millis(10_000), millis(10_500), millis(11_500), millis(12_500)]);
         assert_eq!(pace.take_turn(2, seconds(10)), Ok(()));
-        assert_eq!(pace.take_turn(1, seconds(11)), Ok(()));
     }
 
     #[test]
@@ -85,9 +131,45 @@ mod tests {
     }
 
     #[test]
-    fn retry_after_holds_a_chat() {
+    fn retry_after_holds_a_chat_and_leaves_it_no_credit() {
         let pace = Pace::default();
         pace.hold(1, seconds(0), seconds(30));
         assert_eq!(pace.take_turn(1, seconds(1)), Err(seconds(29)));
+        assert_eq!(sent(&pace, 1, [seconds(30); 2]), [seconds(30), seconds(31)]);
+    }
+
+    #[test]
+    fn what_no_longer_holds_a_chat_back_is_forgotten() {
+        let pace = Pace::default();
+        for chat in 0..20_000 {
+            assert_eq!(pace.take_turn(chat, seconds(u64::try_from(chat).unwrap())), Ok(()));
+        }
+        assert!(pace.chats.lock().unwrap().by_id.len() <= FORGET_AT);
+        let group = -7;
+        assert_eq!(pace.take_turn(group, seconds(20_000)), Ok(()));
+        for chat in 0..30_000 {
+            assert_eq!(pace.take_turn(chat, seconds(20_030)), Ok(()));
+        }
+        assert!(pace.chats.lock().unwrap().by_id.contains_key(&group), "a group is known for its minute");
+    }
+
+    proptest! {
+        #[test]
+        fn any_messages_keep_their_distance(gaps in proptest::collection::vec(0_u64..3_000, 1..60)) {
+            let asked = gaps.iter().scan(Duration::ZERO, |at, gap| { *at += millis(*gap); Some(*at) });
+            let sent = sent(&Pace::default(), 1, asked);
+            for (first, start) in sent.iter().enumerate() {
+                for (last, end) in sent.iter().enumerate().skip(first + 1) {
+                    let gaps = u32::try_from(last - first).unwrap();
+                    prop_assert!(*end - *start + SLACK >= CHAT_GAP * gaps, "{gaps} gaps in {:?}", *end - *start);
+                }
+            }
+        }
+
+        #[test]
+        fn no_delay_within_the_slack_adds_up(late in proptest::collection::vec(0_u64..500, 1..100)) {
+            let asked: Vec<_> = (10..).zip(&late).map(|(second, late)| seconds(second) + millis(*late)).collect();
+            prop_assert_eq!(sent(&Pace::default(), 1, asked.clone()), asked);
+        }
     }
 }

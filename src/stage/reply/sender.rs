@@ -167,11 +167,12 @@ impl Sender {
             self.wait_for_turn(delivery.message.chat_id).await?;
             let permit = self.permits.acquire().await.map_err(|_| Stopped)?;
             let body = self.intent(job, parts);
-            let since = match self.intents.claim(key, &body).await? {
+            // In a box, as all that is large: thousands of replies may wait for their turn.
+            let since = match Box::pin(self.intents.claim(key, &body)).await? {
                 Claim::Ours { since } => since,
                 Claim::Others => {
                     drop(permit);
-                    match self.watch(job, parts, key).await? {
+                    match Box::pin(self.watch(job, parts, key)).await? {
                         Some(status) => return Ok(status),
                         None => continue,
                     }
@@ -185,7 +186,7 @@ impl Sender {
             }
             // Half the time to live is left for connecting, so that no byte leaves past it.
             let attempt = match self.clock.monotonic().saturating_sub(since) < self.intent_ttl / 2 {
-                true => self.deliver(&mut delivery).await,
+                true => Box::pin(self.deliver(&mut delivery)).await,
                 false => Attempt::Again(Duration::ZERO),
             };
             drop(permit);
@@ -238,8 +239,7 @@ impl Sender {
         }
     }
 
-    /// Watches an intent of another process: its outcome, `None` once it is gone, or `unknown` written by us when
-    /// its time to live and a minute have passed.
+    /// Watches an intent of another process: its outcome, `None` once it is gone, or our `unknown` when its time is up.
     async fn watch(&self, job: &Job, parts: &[Part], key: &PartKey) -> std::result::Result<Option<Status>, Halt> {
         let now = self.clock.monotonic();
         let seen = *self.first_seen.lock().unwrap_or_else(PoisonError::into_inner).entry(key.clone()).or_insert(now);

@@ -86,10 +86,11 @@ impl Asker {
                 () = self.stop.cancelled() => return None,
                 permit = self.permits.acquire() => permit.ok()?,
             };
-            if pass == Pass::Ping && !self.ping(question).await {
+            // In boxes: thousands of rows may wait for a permit, and what a call needs is by far the largest part.
+            if pass == Pass::Ping && !Box::pin(self.ping(question)).await {
                 continue;
             }
-            let outcome = self.try_once(question, pass, &mut tries).await;
+            let outcome = Box::pin(self.try_once(question, pass, &mut tries)).await;
             drop(permit);
             match outcome {
                 Try::Answered(answer, took) => return Some(self.answered(question, answer, took, &tries)),

@@ -7,8 +7,10 @@ use crate::clock::Timestamp;
 use crate::llm::{ChatMessage, Role};
 use crate::pipeline::HistorySettings;
 
-/// Chats that are remembered. The one that was quiet longest is forgotten first, and starts without context.
+/// Chats that are remembered, and bytes of what was said in them. Those that were quiet longest are forgotten first,
+/// and start without context.
 const MAX_CHATS: usize = 10_000;
+const MAX_BYTES: usize = 16 * 1_024 * 1_024;
 
 #[derive(Debug)]
 struct Turn {
@@ -22,11 +24,18 @@ struct Turn {
 pub(super) struct History {
     settings: HistorySettings,
     chats: HashMap<i64, VecDeque<Turn>>,
+    bytes: usize,
+}
+
+impl Turn {
+    fn bytes(&self) -> usize {
+        self.question.len() + self.answer.len()
+    }
 }
 
 impl History {
     pub(super) fn new(settings: HistorySettings) -> Self {
-        Self { settings, chats: HashMap::new() }
+        Self { settings, chats: HashMap::new(), bytes: 0 }
     }
 
     /// Takes up what the table has, in the order it was received.
@@ -43,17 +52,31 @@ impl History {
         if self.settings.turns == 0 {
             return;
         }
-        if self.chats.len() >= MAX_CHATS && !self.chats.contains_key(&chat_id) {
-            let quietest = self.chats.iter().min_by_key(|(_, turns)| turns.back().map(|turn| turn.at));
-            if let Some(quietest) = quietest.map(|(chat_id, _)| *chat_id) {
-                self.chats.remove(&quietest);
-            }
-        }
+        let turn = Turn { at, question: question.to_owned(), answer: answer.to_owned() };
+        self.bytes += turn.bytes();
         let turns = self.chats.entry(chat_id).or_default();
-        turns.push_back(Turn { at, question: question.to_owned(), answer: answer.to_owned() });
+        turns.push_back(turn);
         if turns.len() > self.settings.turns {
-            turns.pop_front();
+            self.bytes -= turns.pop_front().map_or(0, |turn| turn.bytes());
         }
+        if self.chats.len() > MAX_CHATS || self.bytes > MAX_BYTES {
+            self.forget();
+        }
+    }
+
+    /// Makes room for a while: a tenth of it, so that not every message of a busy bot looks at all chats.
+    fn forget(&mut self) {
+        let heard = |(chat_id, turns): (&i64, &VecDeque<Turn>)| (turns.back().map(|turn| turn.at), *chat_id);
+        let mut quietest: Vec<_> = self.chats.iter().map(heard).collect();
+        quietest.sort_unstable();
+        for (_, chat_id) in quietest {
+            if self.chats.len() <= MAX_CHATS / 10 * 9 && self.bytes <= MAX_BYTES / 10 * 9 {
+                break;
+            }
+            let turns = self.chats.remove(&chat_id).unwrap_or_default();
+            self.bytes -= turns.iter().map(Turn::bytes).sum::<usize>();
+        }
+        self.chats.shrink_to(MAX_CHATS);
     }
 
     /// The turns that go along with a question received at `at`.
@@ -88,5 +111,23 @@ mod tests {
         assert_eq!(said(40), ["q20", "a20", "q30", "a30"]);
         assert_eq!(said(75), ["q30", "a30"]);
         assert!(history.before(None, Timestamp::default()).is_empty());
+    }
+    #[test]
+    fn the_quietest_chats_are_forgotten_when_there_are_too_many_or_too_much_was_said() {
+        let mut history = History::new(HistorySettings { turns: 2, max_age: Duration::from_secs(3_600) });
+        let at = |chat: i64| Timestamp::from_micros(chat);
+        for chat in 0..=MAX_CHATS as i64 {
+            history.add(chat, at(chat), "question", "answer");
+        }
+        let newest = MAX_CHATS as i64;
+        assert_eq!(history.chats.len(), MAX_CHATS / 10 * 9);
+        assert!(history.before(Some(0), at(newest)).is_empty());
+        assert_eq!(history.before(Some(newest), at(newest)).len(), 2);
+        for chat in 0..100 {
+            history.add(chat, at(2 * newest + chat), &"x".repeat(MAX_BYTES / 20), "answer");
+            let said: usize = history.chats.values().flatten().map(Turn::bytes).sum();
+            assert!(said == history.bytes && said <= MAX_BYTES);
+        }
+        assert_eq!(history.before(Some(99), at(3 * newest)).len(), 2);
     }
 }

@@ -1,0 +1,108 @@
+//! What this process has put a moment ago: the next stage reads it at once, and need not ask the store for it.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Mutex, PoisonError};
+
+use bytes::Bytes;
+use object_store::path::Path;
+
+/// Objects that are remembered, and their bytes. More than a second of a busy service; no more than a burst of memory.
+const MAX_OBJECTS: usize = 1_024;
+const MAX_BYTES: usize = 1_024 * 1_024;
+/// A larger object costs so much to handle that reading it back is nothing beside it.
+const MAX_OBJECT_BYTES: usize = 64 * 1_024;
+
+/// The newest objects that were created here and are durable. They are never changed in the store, so their bytes
+/// are as good as the store's; they are given out once, because one stage reads what the one before it has put.
+#[derive(Debug, Default)]
+pub(super) struct Recent {
+    objects: Mutex<Objects>,
+}
+
+#[derive(Debug, Default)]
+struct Objects {
+    /// `None` once they were given out.
+    bytes: HashMap<Path, Option<Bytes>>,
+    order: VecDeque<Path>,
+    total: usize,
+}
+
+impl Recent {
+    /// An object was created, and is durable.
+    pub(super) fn created(&self, path: &Path, bytes: &Bytes) {
+        let mut objects = self.lock();
+        objects.forget(path);
+        let kept = (bytes.len() <= MAX_OBJECT_BYTES).then(|| bytes.clone());
+        objects.total += kept.as_ref().map_or(0, Bytes::len);
+        objects.bytes.insert(path.clone(), kept);
+        objects.order.push_back(path.clone());
+        while objects.total > MAX_BYTES || objects.order.len() > MAX_OBJECTS {
+            let Some(oldest) = objects.order.pop_front() else { break };
+            objects.forget(&oldest);
+        }
+    }
+
+    /// Gives the bytes of an object out, if they are still here.
+    pub(super) fn take(&self, path: &Path) -> Option<Bytes> {
+        let mut objects = self.lock();
+        let bytes = objects.bytes.get_mut(path)?.take()?;
+        objects.total -= bytes.len();
+        Some(bytes)
+    }
+
+    /// Whether an object is known to be durable, because it was created here.
+    pub(super) fn is_durable(&self, path: &Path) -> bool {
+        self.lock().bytes.contains_key(path)
+    }
+
+    /// An object is deleted or replaced.
+    pub(super) fn forget(&self, path: &Path) {
+        self.lock().forget(path);
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Objects> {
+        self.objects.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Objects {
+    /// Its place in the order stays until its turn comes.
+    fn forget(&mut self, path: &Path) {
+        if let Some(bytes) = self.bytes.remove(path).flatten() {
+            self.total -= bytes.len();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_object_is_given_out_once_and_stays_known_as_durable() {
+        let (recent, path) = (Recent::default(), Path::from("a"));
+        recent.created(&path, &Bytes::from_static(b"one"));
+        assert_eq!(recent.take(&path), Some(Bytes::from_static(b"one")));
+        assert_eq!((recent.take(&path), recent.is_durable(&path)), (None, true));
+        recent.forget(&path);
+        assert!(!recent.is_durable(&path));
+    }
+
+    #[test]
+    fn memory_is_bounded_in_objects_and_bytes() {
+        let recent = Recent::default();
+        for number in 0..3 * MAX_OBJECTS {
+            let path = Path::from(number.to_string());
+            recent.created(&path, &Bytes::from(vec![0; 10_000]));
+            if number % 2 == 0 {
+                recent.forget(&path);
+            }
+        }
+        recent.created(&Path::from("large"), &Bytes::from(vec![0; MAX_OBJECT_BYTES + 1]));
+        assert_eq!((recent.take(&Path::from("large")), recent.is_durable(&Path::from("large"))), (None, true));
+        let objects = recent.lock();
+        assert!(objects.order.len() <= MAX_OBJECTS && objects.bytes.len() <= objects.order.len());
+        let kept: usize = objects.bytes.values().flatten().map(Bytes::len).sum();
+        assert!(kept == objects.total && kept <= MAX_BYTES, "{kept} bytes");
+    }
+}
