@@ -1,5 +1,6 @@
 //! The one composition root: settings and pipelines in, running stages out.
 
+mod audit;
 mod batch;
 mod parts;
 mod poll;
@@ -21,6 +22,7 @@ use crate::storage::Storage;
 use crate::telegram::BotClient;
 use crate::telemetry::Telemetry;
 
+pub use self::audit::{AuditStep, AuditedTable, Check, Finding, Listed, PipelineAudit};
 pub use self::batch::{BatchSummary, PipelineSummary};
 pub use self::serve::{Listeners, Role};
 pub use self::survey::{PipelineSurvey, TableSurvey};

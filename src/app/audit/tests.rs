@@ -1,0 +1,1 @@
+//! Planted faults, each found and named.
