@@ -21,6 +21,7 @@ mod tests;
 mod walk;
 
 use std::cell::Cell;
+use std::cmp::Reverse;
 use std::time::Duration;
 
 use self::keys::Share;
@@ -71,6 +72,7 @@ struct Checks {
     replies: Check,
     files: Check,
     progress: Check,
+    unknown: Listed,
 }
 
 impl App {
@@ -102,7 +104,6 @@ impl Scope<'_> {
         let step = AuditStep { doing: String::new(), done: 0, of };
         let progress = Progress { tell, step: Cell::new(step) };
         let mut checks = Checks::new();
-        let mut unknown = Listed::default();
 
         progress.begin(&format!("{}: looking at the files of the tables", self.pipeline.name));
         for source in [&mut bronze, &mut silver, &mut replies] {
@@ -117,10 +118,11 @@ impl Scope<'_> {
         progress.begin(&format!("{}: holding raw lines against bronze rows", self.pipeline.name));
         let mut sides = raw::Checks { raw: &mut checks.raw, unique: &mut checks.unique };
         raw::check(self, &mut bronze, &mut sides, &progress).await?;
+        checks.raw.rows.sort_by(|one, other| (&one.file, one.line).cmp(&(&other.file, other.line)));
         progress.begin(&format!("{}: holding bronze, silver and replies against each other", self.pipeline.name));
         for share in shares {
             let sources = (&mut bronze, &mut silver, &mut replies);
-            self.check_share(share, sources, &mut checks, &mut unknown, &progress).await?;
+            self.check_share(share, sources, &mut checks, &progress).await?;
         }
 
         naming::name(&mut bronze, checks.all()).await?;
@@ -132,8 +134,8 @@ impl Scope<'_> {
             pipeline: self.pipeline.name.to_string(),
             since: self.since.map(|since| since.to_string()),
             tables,
+            unknown: std::mem::take(&mut checks.unknown),
             checks: checks.into(),
-            unknown,
         })
     }
 
@@ -143,7 +145,6 @@ impl Scope<'_> {
         share: Share,
         (bronze, silver, replies): (&mut Source, &mut Source, &mut Source),
         checks: &mut Checks,
-        unknown: &mut Listed,
         progress: &Progress<'_>,
     ) -> Result<()> {
         let (rows, corrupt) = keys::bronze(self, bronze, share, progress).await?;
@@ -156,9 +157,10 @@ impl Scope<'_> {
         let judge = Judge { scope: self, of: bronze, columns: &keys::BRONZE, lacks: silver, what };
         judge.judge(missing, &mut checks.silver).await?;
 
-        answers.sort_unstable_by_key(|answer| (parts::answer_of(answer), answer.received));
+        // Of two rows of one attempt, which are named above, the one with more parts counts.
+        answers.sort_unstable_by_key(|answer| (parts::answer_of(answer), answer.received, Reverse(answer.parts)));
         let outcomes = keys::replies(self, replies, share, progress).await?;
-        let check = &mut checks.replies;
+        let (check, unknown) = (&mut checks.replies, &mut checks.unknown);
         let mut found = Replies { scope: self, silver, check, unknown, missing: Vec::new() };
         found.check(&answers, &outcomes);
         let missing = found.missing;
@@ -227,6 +229,7 @@ impl Checks {
             replies: Check::new("replies", "each answer's parts have outcomes in order, none is sent twice"),
             files: Check::new("files", "each live file is there and whole, and the log has no gap"),
             progress: Check::new("progress", "watermarks are not beyond their table; positions hold by `raw lines`"),
+            unknown: Listed::default(),
         }
     }
 
@@ -237,7 +240,7 @@ impl Checks {
 
 impl From<Checks> for Vec<Check> {
     fn from(checks: Checks) -> Self {
-        let Checks { raw, unique, silver, replies, files, progress } = checks;
+        let Checks { raw, unique, silver, replies, files, progress, .. } = checks;
         Self::from([raw, unique, silver, replies, files, progress])
     }
 }

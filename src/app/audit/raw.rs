@@ -8,7 +8,7 @@ use object_store::path::Path;
 use super::chunk::{Chunk, Content, Fit, Rowless};
 use super::redelivery::{self, Pool};
 use super::report::{Check, Finding};
-use super::source::{ALWAYS, Columns, File, Source, Span, integer, moment};
+use super::source::{ALWAYS, Columns, File, Source, integer, moment};
 use super::walk::{Lanes, Place, Walk};
 use super::{Progress, Scope};
 use crate::clock::Timestamp;
@@ -97,7 +97,7 @@ impl Raw<'_> {
         let span = chunk.span;
         let take = |rows: &Columns<'_>, _: &File| {
             progress.add(rows.len());
-            self.take_rows(rows, span, chunk, checks, &mut gone)
+            self.take_rows(rows, chunk, checks, &mut gone)
         };
         bronze.read(span, &COLUMNS, take).await?;
         gone.sort_unstable();
@@ -117,7 +117,6 @@ impl Raw<'_> {
     fn take_rows(
         &mut self,
         rows: &Columns<'_>,
-        span: Span,
         chunk: &mut Chunk,
         checks: &mut Checks<'_>,
         gone: &mut Vec<Gone>,
@@ -128,11 +127,11 @@ impl Raw<'_> {
         let received = rows.moments("_received_at")?;
         for row in 0..rows.len() {
             let at = moment(received, row);
-            if at < span.0 || at > span.1 {
+            if at < chunk.span.0 || at > chunk.span.1 {
                 continue;
             }
             let update_id = integer(updates, row);
-            let file = files.is_valid(row).then(|| files.value(row)).unwrap_or_default();
+            let file = if files.is_valid(row) { files.value(row) } else { "" };
             let (Some((lane, micros)), Some(line)) = (self.segment(file), integer(lines, row)) else {
                 self.foreign += 1;
                 continue;
