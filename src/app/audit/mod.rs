@@ -118,7 +118,6 @@ impl Scope<'_> {
         progress.begin(&format!("{}: holding raw lines against bronze rows", self.pipeline.name));
         let mut sides = raw::Checks { raw: &mut checks.raw, unique: &mut checks.unique };
         raw::check(self, &mut bronze, &mut sides, &progress).await?;
-        checks.raw.rows.sort_by(|one, other| (&one.file, one.line).cmp(&(&other.file, other.line)));
         progress.begin(&format!("{}: holding bronze, silver and replies against each other", self.pipeline.name));
         for share in shares {
             let sources = (&mut bronze, &mut silver, &mut replies);
@@ -126,6 +125,7 @@ impl Scope<'_> {
         }
 
         naming::name(&mut bronze, checks.all()).await?;
+        checks.all().into_iter().for_each(Check::sort);
         let tables = [&bronze, &silver, &replies].map(Source::audited).to_vec();
         for source in [&mut bronze, &mut silver, &mut replies] {
             source.troubles().into_iter().for_each(|trouble| checks.files.broken(trouble));

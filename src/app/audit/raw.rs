@@ -19,7 +19,7 @@ use crate::storage::StorageKey;
 const COLUMNS: [&str; 7] =
     ["bot_id", "update_id", "payload", "_corrupt_record", "_source_file", "_source_row", "_received_at"];
 /// Bronze rows of a chunk, about; where raw was cleaned their places are held.
-const ROWS: u64 = 400_000;
+const ROWS: u64 = if cfg!(test) { 2 } else { 400_000 };
 const MICROSECOND: std::time::Duration = std::time::Duration::from_micros(1);
 
 /// The two checks that lines and rows are held against.
@@ -247,4 +247,20 @@ fn cuts(files: &[File], rows: u64) -> Vec<Timestamp> {
     }
     cuts.dedup();
     cuts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_cut_into_stretches_of_about_so_many_whatever_the_files() {
+        let at = |micros| Timestamp::from_micros(micros);
+        let file = |from, to, rows| File::spanning((at(from), at(to)), rows);
+        assert!(cuts(&[file(0, 10, 3), file(11, 20, 3)], 10).is_empty());
+        assert_eq!(cuts(&[file(0, 10, 6), file(11, 20, 6), file(21, 30, 6)], 12), [at(20)]);
+        let large = cuts(&[file(0, 1_000, 100)], 10);
+        assert_eq!((large.len(), large[0], large[7]), (8, at(125), at(1_000)), "in quarters of a stretch");
+        assert!(cuts(&[File::spanning(ALWAYS, 100)], 10).is_sorted(), "statistics may say nothing");
+    }
 }

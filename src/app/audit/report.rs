@@ -141,6 +141,12 @@ impl Check {
         }
     }
 
+    /// By update, so that a second audit says the same.
+    pub(super) fn sort(&mut self) {
+        let key = |row: &Finding| (row.bot_id, row.update_id, row.attempt, row.part, row.send);
+        self.rows.sort_by(|one, other| (key(one), &one.file, one.line).cmp(&(key(other), &other.file, other.line)));
+    }
+
     /// One more waits, received at that moment.
     pub(super) fn waits(&mut self, received: Timestamp, now: Timestamp) {
         self.waiting += 1;

@@ -216,6 +216,20 @@ impl Source {
 }
 
 impl File {
+    /// A file of rows of that time.
+    #[cfg(test)]
+    pub(super) fn spanning(span: Span, rows: u64) -> Self {
+        let empty = DataFile {
+            path: String::new(),
+            size_bytes: 0,
+            modification_millis: 0,
+            num_records: None,
+            min_values: Value::Null,
+            max_values: Value::Null,
+        };
+        Self { file: empty, span, rows, is_fresh: false, is_whole: true }
+    }
+
     fn new(file: DataFile, time_column: &str) -> Self {
         let bound = |values: &Value| {
             let text = values.get(time_column)?.as_str()?;

@@ -34,7 +34,7 @@ async fn what_has_just_landed_waits_and_what_lies_below_the_position_is_lost() {
     assert!(only(&audit, &["raw lines"]));
     let what = "a line is lost, its lane is ingested for good beyond it: bot 1";
     let found = broken(&audit, "raw lines");
-    assert_eq!(found, [format!("{what}, update 9, {path} line 1"), format!("{what}, {path} line 2")]);
+    assert_eq!(found, [format!("{what}, {path} line 2"), format!("{what}, update 9, {path} line 1")]);
 }
 
 #[tokio::test]

@@ -92,7 +92,7 @@ impl World {
             ("reply_parts", integers(answers.iter().map(|answer| answer.3))),
             ("received_at", ages),
         ];
-        self.append(SILVER, schema::RESPONSES, "silver", &columns, watermark).await;
+        self.append((SILVER, schema::RESPONSES), "silver", &columns, watermark).await;
     }
 
     /// Appends replies rows that know silver up to `watermark`.
@@ -109,10 +109,10 @@ impl World {
             ("status", statuses),
             ("sent_at", now),
         ];
-        self.append(REPLIES, schema::REPLIES, "reply", &columns, watermark).await;
+        self.append((REPLIES, schema::REPLIES), "reply", &columns, watermark).await;
     }
 
-    async fn append(&self, table: &str, file: &str, stage: &str, columns: &[(&str, ArrayRef)], watermark: i64) {
+    async fn append(&self, (table, file): (&str, &str), stage: &str, columns: &[(&str, ArrayRef)], watermark: i64) {
         let stats = ["update_id", "received_at", "sent_at"].map(str::to_owned).to_vec();
         let schema = schema::built_in(file).unwrap();
         let spec = TableSpec { path: Path::from(table), schema, stats_columns: stats };
