@@ -1,6 +1,7 @@
 //! The one composition root: settings and pipelines in, running stages out.
 
 mod apart;
+mod audit;
 mod batch;
 mod pace;
 mod parts;
@@ -23,6 +24,7 @@ use crate::storage::Storage;
 use crate::telegram::BotClient;
 use crate::telemetry::Telemetry;
 
+pub use self::audit::{AuditStep, AuditedTable, Check, Finding, Listed, PipelineAudit};
 pub use self::batch::{BatchSummary, PipelineSummary};
 pub use self::serve::{Listeners, Role};
 pub use self::survey::{PipelineSurvey, TableSurvey};

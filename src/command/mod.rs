@@ -1,5 +1,6 @@
 //! The command line: verbs, their options, and exit codes.
 
+mod audit;
 mod check;
 mod demo;
 mod maintain;
@@ -44,7 +45,7 @@ Examples:
   lakegram run --deadline 10m          everything that waits, then exit
   lakegram query \"select text from bronze order by sent_at desc limit 10\"
 
-Exit codes: 0 done, 1 a check found something, 2 wrong usage or configuration, 3 an outside system failed.";
+Exit codes: 0 done, 1 a check or audit found something, 2 wrong usage or configuration, 3 an outside system failed.";
 
 #[derive(Debug, Subcommand)]
 enum Verb {
@@ -62,6 +63,8 @@ enum Verb {
     Check(check::Options),
     /// Positions, lag, backlog, unknown replies, failures and table sizes.
     Status(status::Options),
+    /// Proves the promises on the data at hand, row by row, and names the rows that break one.
+    Audit(audit::Options),
     /// SQL over the tables bronze, silver and replies.
     Query(query::Options),
     /// Compaction, checkpoints, log clean-up and vacuum; serve does this by itself.
@@ -132,6 +135,7 @@ async fn dispatch(cli: Cli, environment: Environment) -> Result<Verdict> {
         Verb::Webhook(options) => webhook::webhook(open(options.pipelines())?, options).await,
         Verb::Check(options) => check::check(open(&options.pipelines)?).await,
         Verb::Status(options) => status::status(open(&options.pipelines)?, options).await,
+        Verb::Audit(options) => audit::audit(open(&options.pipelines)?, options).await,
         Verb::Query(options) => {
             let all = Pipelines { names: Vec::new() };
             query::query(open(&all)?, options).await

@@ -10,6 +10,7 @@ pub mod log;
 pub mod maintain;
 mod open;
 pub mod parquet;
+mod scan;
 mod snapshot;
 mod state;
 mod stats;
@@ -33,6 +34,7 @@ use crate::clock::Clock;
 use crate::error::{Error, Result};
 
 pub use self::columns::check_columns;
+pub use self::scan::{FileHealth, Scan, Within};
 pub use self::tail::{Tail, TailStep};
 
 /// Files that are read at the same time where many are.

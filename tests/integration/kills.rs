@@ -49,6 +49,9 @@ async fn thirty_kills_during_a_thousand_messages_lose_nothing_and_double_nothing
     // No more unknown ones than intents were open at the kills: at most one a chat and kill, and few in fact.
     assert!(unknown <= (KILLS * 32) as i64);
     running.terminate().await;
+    let audit = app.audit().await;
+    assert_eq!(audit["unknown"]["count"], unknown, "{audit:#}");
+    app.count_by_sql(MESSAGES).await;
 
     let found = app.tables().await;
     assert_eq!(unique(&found["bronze"]["ids"]), MESSAGES as usize);

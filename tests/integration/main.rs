@@ -5,6 +5,7 @@
 #![allow(clippy::disallowed_methods)]
 
 mod architecture;
+mod audit;
 mod commands;
 mod kills;
 mod pipeline;

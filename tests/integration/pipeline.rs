@@ -39,6 +39,8 @@ async fn a_message_becomes_raw_json_a_bronze_row_an_answer_a_silver_row_and_a_re
     assert_eq!(joined["traced"], true);
     assert_eq!(joined["telegram_message_id"], sent[0].message_id);
     assert!(update_id > 0);
+    app.audit().await;
+    app.count_by_sql(1).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -57,6 +59,8 @@ async fn a_later_question_brings_the_turns_before_it_across_a_restart() {
     assert!(last.iter().any(|content| content == "first"), "{last:?}");
     assert_eq!(last.last().unwrap(), "second");
     running.terminate().await;
+    app.audit().await;
+    app.count_by_sql(2).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -79,6 +83,8 @@ async fn every_kind_of_update_is_landed_and_becomes_a_row_of_both_tables() {
         assert!(listed.lines().any(|line| line == *kind), "{kind} has no row");
     }
     running.terminate().await;
+    app.audit().await;
+    app.count_by_sql(total).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -102,6 +108,8 @@ async fn a_redelivery_makes_no_second_row_or_answer() {
     assert_ne!(marker, update_id);
     other.terminate().await;
     running.terminate().await;
+    app.audit().await;
+    app.count_by_sql(2).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -126,6 +134,8 @@ async fn a_wrong_secret_lands_nothing_and_odd_bodies_are_kept() {
         .await;
     assert_eq!(corrupt.trim(), r#"{"n":2}"#);
     running.terminate().await;
+    app.audit().await;
+    app.count_by_sql(1).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -143,6 +153,8 @@ async fn two_processes_on_one_pipeline_keep_the_tables_right() {
     assert_eq!(app.telegram.sent().len(), 40);
     second.terminate().await;
     first.terminate().await;
+    app.audit().await;
+    app.count_by_sql(40).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -158,4 +170,6 @@ async fn a_long_answer_comes_in_parts_and_in_order() {
     assert!(sent.iter().all(|message| message.text.encode_utf16().count() <= 4_096));
     assert!(sent[0].message_id < sent[1].message_id);
     running.terminate().await;
+    app.audit().await;
+    app.count_by_sql(1).await;
 }

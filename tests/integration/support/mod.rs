@@ -193,6 +193,50 @@ impl TestApp {
         assert!(arrived, "{} of {count} replies after {PATIENCE:?}", self.telegram.sent().len());
     }
 
+    /// What `audit` found; fails when it did not exit with 0.
+    pub(crate) async fn audit(&self) -> serde_json::Value {
+        let output = self.run(&["audit", "--json"]).await;
+        let (text, log) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert_eq!(output.status.code(), Some(0), "{text}{log}");
+        serde_json::from_str::<serde_json::Value>(&text).unwrap()[0].take()
+    }
+
+    /// Counts by SQL, another way than `audit` does, that of so many updates each has one row of bronze and silver and
+    /// no part was sent twice.
+    pub(crate) async fn count_by_sql(&self, updates: i64) {
+        let of = |table: &str, filter: &str| {
+            format!(
+                "select (select count(*) from {table} where {filter}) as number, (select count(*) from (select distinct
+                 bot_id, update_id from {table} where {filter})) as updates"
+            )
+        };
+        let mut statements =
+            vec![
+            (of("bronze", "_corrupt_record is null"), updates),
+            (of("silver", "attempt = 1"), updates),
+            ("select count(*) as number, 0 as updates from bronze b left anti join silver s on b.bot_id = s.bot_id
+              and b.update_id = s.update_id where b._corrupt_record is null"
+                .to_owned(), 0),
+            ("select count(*) as number, 0 as updates from silver s left anti join bronze b on b.bot_id = s.bot_id
+              and b.update_id = s.update_id"
+                .to_owned(), 0),
+        ];
+        if self.data().join("silver/telegram_replies").exists() {
+            let groups = "select 1 from replies where status = 'sent' group by bot_id, update_id, attempt, part";
+            statements
+                .push((format!("select count(*) as number, 0 as updates from ({groups} having count(*) > 1)"), 0));
+            let bare = "select count(*) as number, 0 as updates from silver s left anti join replies r on
+                        s.bot_id = r.bot_id and s.update_id = r.update_id and s.attempt = r.attempt
+                        where s.reply_parts > 0";
+            statements.push((bare.to_owned(), 0));
+        }
+        for (sql, expected) in statements {
+            let text = self.stdout(&["query", &sql, "--format", "json"]).await;
+            let row: serde_json::Value = serde_json::from_str(text.trim()).unwrap();
+            assert_eq!((row["number"].as_i64(), row["updates"].as_i64()), (Some(expected), Some(expected)), "{sql}");
+        }
+    }
+
     /// What the foreign readers find in the tables.
     pub(crate) async fn tables(&self) -> serde_json::Value {
         readers::read(&self.data()).await

@@ -1,0 +1,82 @@
+//! Redeliveries: lines without a row of their own whose update has a row from another line.
+
+use std::time::Duration;
+
+use super::chunk::Rowless;
+use super::source::{Source, integer, moment};
+use crate::clock::Timestamp;
+use crate::error::Result;
+
+const COLUMNS: [&str; 3] = ["bot_id", "update_id", "_received_at"];
+/// Lines that are looked up together.
+const FULL: usize = if cfg!(test) { 2 } else { 200_000 };
+/// The loader takes two updates with one id for one within the redelivery window, and within six days where it still
+/// knows of the other: Telegram's ids jump only after a week without any.
+const SAME: Duration = Duration::from_secs(6 * 86_400);
+/// It remembers by the hour.
+const HOUR: Duration = Duration::from_secs(3_600);
+
+/// Lines that wait to be looked up.
+#[derive(Default)]
+pub(super) struct Pool {
+    lines: Vec<Candidate>,
+}
+
+struct Candidate {
+    bot_id: Option<i64>,
+    update_id: i64,
+    line: Rowless,
+    has_twin: bool,
+}
+
+impl Pool {
+    pub(super) fn add(&mut self, bot_id: Option<i64>, update_id: i64, line: Rowless) {
+        self.lines.push(Candidate { bot_id, update_id, line, has_twin: false });
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.lines.len() >= FULL
+    }
+}
+
+/// How far from a line the row that it repeats may have been received.
+pub(super) fn reach(window: Duration) -> Duration {
+    window.max(SAME) + HOUR
+}
+
+/// Empties the pool; returns the lines that repeat no row.
+pub(super) async fn without_a_twin(pool: &mut Pool, bronze: &mut Source, window: Duration) -> Result<Vec<Rowless>> {
+    let mut lines = std::mem::take(&mut pool.lines);
+    let moments = || lines.iter().map(|candidate| candidate.line.place.micros);
+    let (Some(first), Some(last)) = (moments().min(), moments().max()) else { return Ok(Vec::new()) };
+    let reach = reach(window);
+    lines.sort_unstable_by_key(Candidate::key);
+    let span = (first.minus(reach), last.plus(reach));
+    bronze
+        .read(span, &COLUMNS, |rows, _| {
+            let (bots, updates) = (rows.integers("bot_id")?, rows.integers("update_id")?);
+            let received = rows.moments("_received_at")?;
+            for row in 0..rows.len() {
+                let Some(update_id) = integer(updates, row) else { continue };
+                let (key, at) = ((integer(bots, row), update_id), moment(received, row));
+                let first = lines.partition_point(|candidate| candidate.key() < key);
+                for candidate in lines.iter_mut().skip(first).take_while(|candidate| candidate.key() == key) {
+                    candidate.has_twin |= apart(at, candidate.line.place.micros) <= reach;
+                }
+            }
+            Ok(())
+        })
+        .await?;
+    Ok(lines.into_iter().filter(|candidate| !candidate.has_twin).map(|candidate| candidate.line).collect())
+}
+
+impl Candidate {
+    fn key(&self) -> (Option<i64>, i64) {
+        (self.bot_id, self.update_id)
+    }
+}
+
+/// How far two moments lie apart.
+pub(super) fn apart(one: Timestamp, other: Timestamp) -> Duration {
+    one.since(other).max(other.since(one))
+}
