@@ -63,9 +63,16 @@ impl Folders {
     }
 }
 
-/// Makes a root and the folders above it. Those that are there are not ours to persist.
+/// Makes a root and the folders above it, and persists their names. Of those that are there the lowest counts too:
+/// whoever made it may have died before its name was persisted.
 pub(super) fn make_root(disk: &dyn Disk, folder: &FilePath) -> Result<()> {
-    if folder.is_dir() {
+    if let Ok(there) = folder.canonicalize()
+        && there.is_dir()
+    {
+        // What cannot be opened or persisted up there is not ours.
+        if let Some(Err(error)) = there.parent().map(|parent| persist_folder(disk, parent)) {
+            tracing::debug!(%error, "the name of the data folder was not persisted");
+        }
         return Ok(());
     }
     let parent = folder.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(FilePath::new("."));

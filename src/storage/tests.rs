@@ -11,7 +11,7 @@ use proptest::prelude::*;
 
 use super::disk::OperatingSystem;
 use super::local::{finish_staged, not_persisted, told};
-use super::simulated::{Lies, SimulatedDisk};
+use super::simulated::{CutAt, Lies, Moment, SimulatedDisk};
 use super::{PutNew, Storage, open};
 use crate::clock::Clock;
 use crate::error::ErrorKind;
@@ -103,6 +103,33 @@ async fn a_folder_on_a_simulated_disk_conforms() {
     let folder = tempfile::tempdir().unwrap();
     let disk = SimulatedDisk::new(folder.path(), Lies::default()).unwrap();
     conforms(Storage::open_folder_on(Arc::new(disk), &folder.path().join("made/here")).unwrap()).await;
+}
+
+#[tokio::test]
+async fn what_was_put_survives_whatever_the_process_before_had_left_unsynced() {
+    let path = Path::from("raw/a/1.json");
+    for nth in 1..=12 {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("made/here");
+        let dying = SimulatedDisk::new(folder.path(), Lies::default()).unwrap();
+        dying.cut_at(CutAt { operation: None, nth, moment: Moment::Before });
+        dying.never_block_this_thread();
+        if let Ok(storage) = Storage::open_folder_on(Arc::new(dying.clone()), &root) {
+            let put = tokio::spawn(async move { storage.put_new(&Path::from("raw/a/0.json"), Bytes::new()).await });
+            dying.out().cancelled().await;
+            dying.release();
+            assert!(put.await.unwrap().is_err());
+        }
+        let disk = dying.for_the_next_process();
+        let storage = Storage::open_folder_on(Arc::new(disk.clone()), &root).unwrap();
+        storage.put_new(&path, Bytes::from_static(b"x")).await.unwrap();
+        for seed in 0..30 {
+            let rebooted = tempfile::tempdir().unwrap();
+            disk.write_survivors(rebooted.path(), seed).unwrap();
+            let object = rebooted.path().join("made/here/raw/a/1.json");
+            assert_eq!(std::fs::read(object).ok().as_deref(), Some(&b"x"[..]), "died at call {nth}, seed {seed}");
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

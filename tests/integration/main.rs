@@ -6,11 +6,13 @@
 
 mod architecture;
 mod commands;
+mod full_disk;
 mod kills;
 mod pipeline;
 mod readers;
 mod reply;
 mod silver;
 mod store_calls;
+mod strace;
 mod support;
 mod trouble;

@@ -10,6 +10,7 @@ use std::fs::File;
 use std::io::{self, Seek};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, ThreadId};
 
 use tokio_util::sync::CancellationToken;
 
@@ -74,35 +75,42 @@ pub(crate) struct Lies {
 pub(crate) struct SimulatedDisk {
     folder: PathBuf,
     lies: Lies,
+    journal: Arc<Mutex<Journal>>,
     state: Arc<Mutex<State>>,
     /// Calls that came when the power was out wait on it, as they would for ever.
     released: Arc<Condvar>,
     out: CancellationToken,
 }
 
-#[derive(Debug)]
+/// What one process sees of the power.
+#[derive(Debug, Default)]
 struct State {
-    journal: Journal,
     cut: Option<CutAt>,
     /// Where the power went out.
     fell: Option<(Operation, Moment)>,
     is_out: bool,
     /// Nobody waits for the calls that hang.
     is_released: bool,
+    /// Its calls fail instead of hanging.
+    never_blocked: Option<ThreadId>,
 }
 
 impl SimulatedDisk {
     /// A disk on which everything in `folder` is durable. Whatever is to survive must be made through the disk.
     pub(crate) fn new(folder: &Path, lies: Lies) -> io::Result<Self> {
-        let journal = Journal::of(folder)?;
-        let state = State { journal, cut: None, fell: None, is_out: false, is_released: false };
         Ok(Self {
             folder: folder.to_owned(),
             lies,
-            state: Arc::new(Mutex::new(state)),
+            journal: Arc::new(Mutex::new(Journal::of(folder)?)),
+            state: Arc::default(),
             released: Arc::default(),
             out: CancellationToken::new(),
         })
+    }
+
+    /// The same disk for the next process when only this one has died: what was not synced is there, and is not synced.
+    pub(crate) fn for_the_next_process(&self) -> Self {
+        Self { state: Arc::default(), released: Arc::default(), out: CancellationToken::new(), ..self.clone() }
     }
 
     /// Lets the power go out at a call, once.
@@ -131,9 +139,18 @@ impl SimulatedDisk {
         self.released.notify_all();
     }
 
+    /// Calls of this thread fail when the power is out: it is the one that has to notice.
+    pub(crate) fn never_block_this_thread(&self) {
+        self.state().never_blocked = Some(thread::current().id());
+    }
+
     /// Writes into `to`, an empty folder, what a reboot finds. The seed decides what of the unsynced survives.
     pub(crate) fn write_survivors(&self, to: &Path, seed: u64) -> io::Result<()> {
-        self.state().journal.write_survivors(&self.folder, to, &mut Dice::new(seed))
+        self.journal().write_survivors(&self.folder, to, &mut Dice::new(seed))
+    }
+
+    fn journal(&self) -> MutexGuard<'_, Journal> {
+        self.journal.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -159,13 +176,13 @@ impl SimulatedDisk {
         }
         if !state.is_out && moment != Some(Moment::Before) {
             let done = act()?;
-            note(&mut state.journal, &done);
+            note(&mut self.journal(), &done);
             if moment.is_none() {
                 return Ok(done);
             }
         }
         self.go_out(&mut state);
-        while !state.is_released {
+        while !state.is_released && state.never_blocked != Some(thread::current().id()) {
             state = self.released.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         Err(io::Error::other("the power is out"))
@@ -216,6 +233,10 @@ impl Disk for SimulatedDisk {
     }
 
     fn sync_folder(&self, _folder: &File, path: &Path) -> io::Result<()> {
+        if !path.starts_with(&self.folder) {
+            // Above us lies another disk.
+            return Ok(());
+        }
         let honest = !self.lies.ignore_folder_sync;
         let note = |journal: &mut Journal, (): &()| honest.then(|| journal.folder_synced(path)).unwrap_or_default();
         self.call(Operation::SyncFolder, || Ok(()), note)

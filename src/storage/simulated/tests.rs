@@ -202,6 +202,23 @@ fn at_the_cut_the_call_and_all_later_ones_hang_until_nobody_is_left() {
 }
 
 #[test]
+fn what_a_dead_process_has_not_synced_is_there_for_the_next_one_to_sync() {
+    let root = tempfile::tempdir().unwrap();
+    let disk = SimulatedDisk::new(root.path(), Lies::default()).unwrap();
+    put(&disk, &root.path().join("file"), b"");
+    disk.pull_the_plug();
+    let next = disk.for_the_next_process();
+    let found = |seed| {
+        let rebooted = tempfile::tempdir().unwrap();
+        next.write_survivors(rebooted.path(), seed).unwrap();
+        rebooted.path().join("file").exists()
+    };
+    assert!((0..50).any(|seed| !found(seed)));
+    sync_folder(&next, root.path());
+    assert!((0..50).all(found));
+}
+
+#[test]
 fn the_dice_follow_from_the_seed() {
     let throw = |seed| {
         let mut dice = Dice::new(seed);
