@@ -22,6 +22,7 @@ const SEEDS: u64 = 40;
 const MANY_SEEDS: u64 = 500;
 /// Cuts before, and after, each kind of call in so many seeds.
 const CUTS_EACH: u64 = 20;
+const PROGRESS_EVERY: u64 = 50;
 /// A disk that lies is found out within so many seeds.
 const SEEDS_FOR_A_LIE: u64 = 20;
 
@@ -53,6 +54,9 @@ fn a_power_cut_at_any_call_loses_nothing_and_doubles_nothing() {
                 println!("{}", told(seed, &failure));
                 failures.push(seed);
             }
+        }
+        if (seed + 1) % PROGRESS_EVERY == 0 {
+            println!("{} seeds done, {} failed", seed + 1, failures.len());
         }
     }
     println!("{tally}");
