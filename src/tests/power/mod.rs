@@ -17,7 +17,7 @@ use self::tally::Tally;
 use crate::storage::simulated::Lies;
 
 /// Seeds of a run that asks for none in particular: what fits into a minute.
-const SEEDS: u64 = 40;
+const SEEDS: u64 = 25;
 /// From here on every kind of call is cut often enough to ask that it was.
 const MANY_SEEDS: u64 = 500;
 /// Cuts before, and after, each kind of call in so many seeds.

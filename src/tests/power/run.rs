@@ -47,6 +47,15 @@ impl<E: std::error::Error> From<E> for Failure {
     }
 }
 
+/// How a boot ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// The power goes.
+    Cut,
+    /// Only the process goes.
+    Kill,
+}
+
 /// The world outside of the machine, and what it remembers.
 struct Run {
     dice: Dice,
@@ -86,11 +95,16 @@ impl Run {
         let mut folder = tempfile::tempdir()?;
         let mut disk = SimulatedDisk::new(folder.path(), self.lies)?;
         let cuts = 1 + self.dice.below(4);
+        let mut before = None;
         for boot in 0..=cuts {
-            let (cut, upkeep) = self.plan(boot == 0);
+            let end = if self.dice.percent(KILLS_PERCENT) { End::Kill } else { End::Cut };
+            let cut = self.plan(end, before);
             if boot < cuts {
                 disk.cut_at(cut);
             }
+            // Nothing but maintenance renames.
+            let upkeep = cut.operation == Some(Operation::Rename) || self.dice.percent(30);
+            before = Some(end);
             let environment = self.environment();
             let machine = Boot { disk: disk.clone(), data: folder.path().join("data"), environment, upkeep }.start();
             let worked = Clock::system().timeout(PATIENCE, self.live_with(machine)).await;
@@ -99,7 +113,7 @@ impl Run {
             let worked = worked.unwrap_or_else(|| Err(Failure(format!("not done after {PATIENCE:?}"))));
             worked.map_err(|failure| Failure(format!("boot {boot}, {cut:?}: {failure}")))?;
             // Often enough only the process dies, and the next one builds on what nobody has synced.
-            if boot < cuts && self.dice.percent(KILLS_PERCENT) {
+            if boot < cuts && end == End::Kill {
                 self.tally.kills += 1;
                 disk = disk.for_the_next_process();
                 continue;
@@ -123,25 +137,32 @@ impl Run {
         Ok(())
     }
 
-    /// Where the power goes out: at some call of a kind, so that rare kinds have their turn, or at any call. And
-    /// whether the tables are maintained: nothing else renames.
-    fn plan(&mut self, is_first: bool) -> (CutAt, bool) {
+    /// Where a boot ends: at some call of a kind, so that rare kinds have their turn, or at any call.
+    fn plan(&mut self, end: End, before: Option<End>) -> CutAt {
         let moment = self.dice.pick(&[Moment::Before, Moment::After]);
+        let any = |nth| CutAt { operation: None, nth, moment };
+        // A process that dies between a name and its sync, and a cut before anything else has synced that folder: what
+        // was seen of the dead one must have been made durable before it was acted on.
+        if end == End::Kill && self.dice.percent(60) {
+            let nth = 1 + self.dice.below(40);
+            return CutAt { operation: Some(Operation::SyncFolder), nth, moment: Moment::Before };
+        }
+        if before == Some(End::Kill) && self.dice.percent(60) {
+            return any(1 + self.dice.below(80));
+        }
         let kind = self.dice.pick(&Operation::ALL);
-        let operation = match self.dice.below(10) {
-            // Folders are made at the first boot, and hardly ever after.
-            0..3 if is_first => Some(Operation::MakeFolder),
-            0..6 if is_first || kind != Operation::MakeFolder => Some(kind),
-            _ => None,
-        };
-        let range = match operation {
-            Some(Operation::Rename) => 4,
-            Some(Operation::MakeFolder) => 16,
-            Some(_) => 40,
-            None => 250,
+        let range = match kind {
+            Operation::Rename => 4,
+            Operation::MakeFolder => 16,
+            _ => 40,
         };
         let nth = 1 + self.dice.below(range);
-        (CutAt { operation, nth, moment }, operation == Some(Operation::Rename) || self.dice.percent(30))
+        match self.dice.below(10) {
+            // Folders are made at the first boot, and hardly ever after.
+            0..3 if before.is_none() => CutAt { operation: Some(Operation::MakeFolder), nth, moment },
+            0..7 if before.is_none() || kind != Operation::MakeFolder => CutAt { operation: Some(kind), nth, moment },
+            _ => any(1 + self.dice.below(250)),
+        }
     }
 
     fn environment(&self) -> Environment {
