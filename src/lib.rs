@@ -26,3 +26,6 @@ pub mod storage;
 pub mod table;
 pub mod telegram;
 pub mod telemetry;
+
+#[cfg(test)]
+mod tests;

@@ -1,13 +1,14 @@
 //! Folders that survive a power cut: a file is only as durable as the names of all the folders above it.
 
 use std::collections::HashSet;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, ErrorKind as IoKind};
 use std::path::{Path as FilePath, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use object_store::Result;
 
+use super::disk::Disk;
 use super::local::{persist_failed, told};
 
 /// Folders to remember at most; a forgotten one is only persisted once more.
@@ -18,13 +19,18 @@ const REMEMBERED: usize = 4_096;
 #[derive(Debug)]
 pub(super) struct Folders {
     root: PathBuf,
+    disk: Arc<dyn Disk>,
     persisted: Mutex<HashSet<PathBuf>>,
 }
 
 impl Folders {
-    /// The folders below `root`, which is there.
-    pub(super) fn new(root: PathBuf) -> Self {
-        Self { root, persisted: Mutex::default() }
+    /// The folders below `root`, which is there, on `disk`.
+    pub(super) fn new(root: PathBuf, disk: Arc<dyn Disk>) -> Self {
+        Self { root, disk, persisted: Mutex::default() }
+    }
+
+    pub(super) fn disk(&self) -> &dyn Disk {
+        self.disk.as_ref()
     }
 
     pub(super) fn root(&self) -> &FilePath {
@@ -38,8 +44,8 @@ impl Folders {
         }
         let Some(parent) = folder.parent() else { return Ok(()) };
         self.ensure(parent)?;
-        make(folder).map_err(|error| told(folder, error))?;
-        persist_folder(parent)?;
+        make(self.disk(), folder).map_err(|error| told(folder, error))?;
+        persist_folder(self.disk(), parent)?;
         self.remember(folder);
         Ok(())
     }
@@ -57,25 +63,32 @@ impl Folders {
     }
 }
 
-/// Makes a root and the folders above it. Those that are there are not ours to persist.
-pub(super) fn make_root(folder: &FilePath) -> Result<()> {
-    if folder.is_dir() {
+/// Makes a root and the folders above it, and persists their names. Of those that are there the lowest counts too:
+/// whoever made it may have died before its name was persisted.
+pub(super) fn make_root(disk: &dyn Disk, folder: &FilePath) -> Result<()> {
+    if let Ok(there) = folder.canonicalize()
+        && there.is_dir()
+    {
+        // What cannot be opened or persisted up there is not ours.
+        if let Some(Err(error)) = there.parent().map(|parent| persist_folder(disk, parent)) {
+            tracing::debug!(%error, "the name of the data folder was not persisted");
+        }
         return Ok(());
     }
     let parent = folder.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(FilePath::new("."));
-    make_root(parent)?;
-    make(folder).map_err(|error| told(folder, error))?;
-    persist_folder(parent)
+    make_root(disk, parent)?;
+    make(disk, folder).map_err(|error| told(folder, error))?;
+    persist_folder(disk, parent)
 }
 
 /// Persists the names in a folder. That it cannot be opened is a failed call; that it cannot be persisted is the end.
-pub(super) fn persist_folder(folder: &FilePath) -> Result<()> {
+pub(super) fn persist_folder(disk: &dyn Disk, folder: &FilePath) -> Result<()> {
     let handle = File::open(folder).map_err(|error| told(folder, error))?;
-    handle.sync_all().map_err(|error| persist_failed(folder, error))
+    disk.sync_folder(&handle, folder).map_err(|error| persist_failed(folder, error))
 }
 
-fn make(folder: &FilePath) -> io::Result<()> {
-    match fs::create_dir(folder) {
+fn make(disk: &dyn Disk, folder: &FilePath) -> io::Result<()> {
+    match disk.make_folder(folder) {
         Err(error) if error.kind() == IoKind::AlreadyExists => match folder.is_dir() {
             true => Ok(()),
             // Not "already exists": that would speak of the object.

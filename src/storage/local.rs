@@ -3,8 +3,8 @@
 //! object_store's own local store never fsyncs. Reads go through it; what writes is ours.
 
 use std::fmt;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, ErrorKind as IoKind, Write};
+use std::fs::File;
+use std::io::{self, ErrorKind as IoKind};
 use std::ops::Range;
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
@@ -21,6 +21,7 @@ use object_store::{
 };
 use tokio::runtime::{Handle, RuntimeFlavor};
 
+use super::disk::{Disk, OperatingSystem};
 use super::folders::{Folders, make_root, persist_folder};
 use super::upload::StagedUpload;
 use super::walk;
@@ -29,6 +30,8 @@ use crate::id::random_id;
 
 /// How staging files begin. Dot files are hidden from listings.
 const STAGING_PREFIX: &str = ".lakegram-staging-";
+/// Deletes of one stream that run side by side, as in object_store's own local store.
+const DELETES_AHEAD: usize = 10;
 const STORE: &str = "durable local store";
 
 /// A folder as an object store whose puts survive a power cut.
@@ -66,10 +69,15 @@ impl DurableLocal {
     /// # Errors
     /// When the folder cannot be made or is none.
     pub fn open(root: &FilePath) -> Result<Self> {
-        make_root(root)?;
+        Self::open_on(Arc::new(OperatingSystem), root)
+    }
+
+    /// As [`DurableLocal::open`], on a disk of one's own.
+    pub(super) fn open_on(disk: Arc<dyn Disk>, root: &FilePath) -> Result<Self> {
+        make_root(disk.as_ref(), root)?;
         let root = root.canonicalize().map_err(|error| told(root, error))?;
         let reader = Arc::new(LocalFileSystem::new_with_prefix(&root)?);
-        Ok(Self { folders: Arc::new(Folders::new(root)), reader })
+        Ok(Self { folders: Arc::new(Folders::new(root, disk)), reader })
     }
 
     /// The folder.
@@ -82,13 +90,18 @@ impl DurableLocal {
         self.reader.path_to_filesystem(path)
     }
 
+    /// Makes the folder that holds `file`, durably.
+    pub(super) fn make_folder_of(&self, file: &FilePath) -> Result<()> {
+        self.folders.ensure(folder_of(file))
+    }
+
     /// Persists the folder that holds `path`.
     ///
     /// # Errors
     /// When the disk fails; a folder that is not there has nothing to persist.
     pub(super) async fn persist_folder_of(&self, path: &Path) -> Result<()> {
-        let file = self.file(path)?;
-        blocking(move || match persist_folder(folder_of(&file)) {
+        let (file, folders) = (self.file(path)?, Arc::clone(&self.folders));
+        blocking(move || match persist_folder(folders.disk(), folder_of(&file)) {
             Err(object_store::Error::NotFound { .. }) => Ok(()),
             persisted => persisted,
         })
@@ -97,11 +110,11 @@ impl DurableLocal {
 
     /// Removes staging files whose last change is longer ago than `older_than`.
     pub(super) async fn sweep(&self, clock: &Clock, older_than: Duration) -> Result<usize> {
-        let (root, now) = (self.root().to_owned(), clock.now());
+        let (folders, now) = (Arc::clone(&self.folders), clock.now());
         blocking(move || {
             let mut swept = 0;
-            walk::files_named(&root, STAGING_PREFIX, &mut |file, modified| {
-                if now.since(modified) > older_than && fs::remove_file(file).is_ok() {
+            walk::files_named(folders.root(), STAGING_PREFIX, &mut |file, modified| {
+                if now.since(modified) > older_than && folders.disk().unlink(file).is_ok() {
                     swept += 1;
                 }
             });
@@ -113,12 +126,19 @@ impl DurableLocal {
     async fn publish(&self, path: &Path, payload: PutPayload, publish: Publish) -> Result<PutResult> {
         let (file, folders) = (self.file(path)?, Arc::clone(&self.folders));
         blocking_here(move || {
-            let staging = stage(&folders, &file)?;
-            let outcome = write_staged(&staging, &payload).and_then(|()| publish_staged(&staging, &file, publish));
-            finish_staged(&staging, &file, outcome)
+            let (disk, staging) = (folders.disk(), stage(&folders, &file)?);
+            let outcome =
+                write_staged(disk, &staging, &payload).and_then(|()| publish_staged(disk, &staging, &file, publish));
+            finish_staged(disk, &staging, &file, outcome)
         })
         .await?;
         Ok(PutResult { e_tag: None, version: None })
+    }
+
+    /// Takes an object's name away. That is not persisted: whoever deletes can live with what comes back.
+    async fn unlink(&self, path: &Path) -> Result<()> {
+        let (file, folders) = (self.file(path)?, Arc::clone(&self.folders));
+        blocking(move || folders.disk().unlink(&file).map_err(|error| told(&file, error))).await
     }
 }
 
@@ -129,17 +149,16 @@ pub(super) fn stage(folders: &Folders, file: &FilePath) -> Result<PathBuf> {
     Ok(folder.join(format!("{STAGING_PREFIX}{}", random_id().simple())))
 }
 
-fn write_staged(staging: &FilePath, payload: &PutPayload) -> Result<()> {
-    let open = OpenOptions::new().write(true).create_new(true).open(staging);
-    let mut file = open.map_err(|error| told(staging, error))?;
+fn write_staged(disk: &dyn Disk, staging: &FilePath, payload: &PutPayload) -> Result<()> {
+    let file = disk.create(staging).map_err(|error| told(staging, error))?;
     for chunk in payload {
-        file.write_all(chunk).map_err(|error| told(staging, error))?;
+        disk.write(&file, staging, chunk).map_err(|error| told(staging, error))?;
     }
-    persist_file(&file, staging)
+    persist_file(disk, &file, staging)
 }
 
-pub(super) fn persist_file(file: &File, path: &FilePath) -> Result<()> {
-    file.sync_all().map_err(|error| not_persisted(path, error))
+pub(super) fn persist_file(disk: &dyn Disk, file: &File, path: &FilePath) -> Result<()> {
+    disk.sync_file(file, path).map_err(|error| not_persisted(path, error))
 }
 
 /// What a failed fsync of a staging file means.
@@ -153,21 +172,21 @@ pub(super) fn not_persisted(path: &FilePath, error: io::Error) -> object_store::
 
 /// Gives a persisted staging file its name, and persists the name. The folder is opened first: a process that is out
 /// of file descriptors then fails a put before anything can be seen of it.
-pub(super) fn publish_staged(staging: &FilePath, file: &FilePath, publish: Publish) -> Result<()> {
+pub(super) fn publish_staged(disk: &dyn Disk, staging: &FilePath, file: &FilePath, publish: Publish) -> Result<()> {
     let folder = folder_of(file);
     let handle = File::open(folder).map_err(|error| told(folder, error))?;
     match publish {
-        Publish::Create => fs::hard_link(staging, file),
-        Publish::Overwrite => fs::rename(staging, file),
+        Publish::Create => disk.link(staging, file),
+        Publish::Overwrite => disk.rename(staging, file),
     }
     .map_err(|error| told(file, error))?;
-    handle.sync_all().map_err(|error| persist_failed(file, error))
+    disk.sync_folder(&handle, folder).map_err(|error| persist_failed(file, error))
 }
 
 /// Removes the staging name. After a create it is a second name of the object, after a failure the only one; left
 /// behind by a crash it is swept.
-pub(super) fn finish_staged(staging: &FilePath, file: &FilePath, outcome: Result<()>) -> Result<()> {
-    match fs::remove_file(staging) {
+pub(super) fn finish_staged(disk: &dyn Disk, staging: &FilePath, file: &FilePath, outcome: Result<()>) -> Result<()> {
+    match disk.unlink(staging) {
         Err(error) if error.kind() != IoKind::NotFound => {
             tracing::warn!(%error, file = %file.display(), "a staging file could not be removed");
         }
@@ -253,7 +272,16 @@ impl ObjectStore for DurableLocal {
     }
 
     fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
-        self.reader.delete_stream(locations)
+        let store = self.clone();
+        let deleted = locations.map(move |location| {
+            let store = store.clone();
+            async move {
+                let location = location?;
+                store.unlink(&location).await?;
+                Ok(location)
+            }
+        });
+        deleted.buffered(DELETES_AHEAD).boxed()
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {

@@ -1,11 +1,14 @@
 //! Where everything durable lives: one object store below `LAKEGRAM_DATA`, whatever its scheme.
 
 mod cloud;
+mod disk;
 mod folders;
 mod key;
 mod local;
 mod open;
 mod recent;
+#[cfg(test)]
+pub(crate) mod simulated;
 mod upload;
 mod walk;
 

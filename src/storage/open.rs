@@ -13,6 +13,7 @@ use object_store::prefix::PrefixStore;
 use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, PutMode};
 use url::Url;
 
+use super::disk::{Disk, OperatingSystem};
 use super::local::PersistFailed;
 use super::{DurableLocal, PutNew, Storage, cloud};
 use crate::clock::Clock;
@@ -51,8 +52,13 @@ impl Storage {
     }
 
     fn open_folder(folder: &FilePath) -> Result<Self> {
+        Self::open_folder_on(Arc::new(OperatingSystem), folder)
+    }
+
+    /// Opens a folder on a disk of one's own.
+    pub(crate) fn open_folder_on(disk: Arc<dyn Disk>, folder: &FilePath) -> Result<Self> {
         let unusable = format!("the folder {} cannot be used; make it writable or name another", folder.display());
-        let local = DurableLocal::open(folder).context(ErrorKind::Configuration, unusable.clone())?;
+        let local = DurableLocal::open_on(disk, folder).context(ErrorKind::Configuration, unusable.clone())?;
         let url = Url::from_directory_path(local.root()).map_err(|()| Error::configuration(unusable))?;
         let local = Arc::new(local);
         let store = Arc::clone(&local) as Arc<dyn ObjectStore>;
@@ -244,9 +250,7 @@ impl Storage {
         let Some(local) = &self.local else { return Ok(Some(StorageLock { _file: None })) };
         let context = || format!("the lock file {path} cannot be made");
         let file = local.file(path).context(ErrorKind::Configuration, context())?;
-        if let Some(folder) = file.parent() {
-            std::fs::create_dir_all(folder).context(ErrorKind::Unavailable, context())?;
-        }
+        local.make_folder_of(&file).context(ErrorKind::Unavailable, context())?;
         let open = OpenOptions::new().create(true).truncate(false).write(true).open(file);
         let file = open.context(ErrorKind::Unavailable, context())?;
         match file.try_lock() {

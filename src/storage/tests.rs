@@ -1,5 +1,6 @@
 //! One conformance suite for the stores, and what only the local one promises.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -8,7 +9,9 @@ use object_store::path::Path;
 use object_store::{CopyMode, CopyOptions, ObjectStoreExt, PutMode, RenameOptions, UpdateVersion};
 use proptest::prelude::*;
 
+use super::disk::OperatingSystem;
 use super::local::{finish_staged, not_persisted, told};
+use super::simulated::{CutAt, Lies, Moment, SimulatedDisk};
 use super::{PutNew, Storage, open};
 use crate::clock::Clock;
 use crate::error::ErrorKind;
@@ -93,6 +96,40 @@ async fn memory_conforms() {
 async fn a_folder_conforms() {
     let folder = tempfile::tempdir().unwrap();
     conforms(Storage::open(folder.path().join("made/here").to_str().unwrap()).unwrap()).await;
+}
+
+#[tokio::test]
+async fn a_folder_on_a_simulated_disk_conforms() {
+    let folder = tempfile::tempdir().unwrap();
+    let disk = SimulatedDisk::new(folder.path(), Lies::default()).unwrap();
+    conforms(Storage::open_folder_on(Arc::new(disk), &folder.path().join("made/here")).unwrap()).await;
+}
+
+#[tokio::test]
+async fn what_was_put_survives_whatever_the_process_before_had_left_unsynced() {
+    let path = Path::from("raw/a/1.json");
+    for nth in 1..=12 {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("made/here");
+        let dying = SimulatedDisk::new(folder.path(), Lies::default()).unwrap();
+        dying.cut_at(CutAt { operation: None, nth, moment: Moment::Before });
+        dying.never_block_this_thread();
+        if let Ok(storage) = Storage::open_folder_on(Arc::new(dying.clone()), &root) {
+            let put = tokio::spawn(async move { storage.put_new(&Path::from("raw/a/0.json"), Bytes::new()).await });
+            dying.out().cancelled().await;
+            dying.release();
+            assert!(put.await.unwrap().is_err());
+        }
+        let disk = dying.for_the_next_process();
+        let storage = Storage::open_folder_on(Arc::new(disk.clone()), &root).unwrap();
+        storage.put_new(&path, Bytes::from_static(b"x")).await.unwrap();
+        for seed in 0..30 {
+            let rebooted = tempfile::tempdir().unwrap();
+            disk.write_survivors(rebooted.path(), seed).unwrap();
+            let object = rebooted.path().join("made/here/raw/a/1.json");
+            assert_eq!(std::fs::read(object).ok().as_deref(), Some(&b"x"[..]), "died at call {nth}, seed {seed}");
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -211,7 +248,7 @@ fn a_full_disk_is_a_failed_put_and_a_failed_fsync_is_the_end() {
     assert_eq!(kind(told(&staging, full())), ErrorKind::Unavailable);
     assert_eq!(kind(not_persisted(&staging, full())), ErrorKind::Unavailable);
     assert_eq!(kind(not_persisted(&staging, broken)), ErrorKind::Fatal);
-    assert!(finish_staged(&staging, &staging, Err(told(&staging, full()))).is_err());
+    assert!(finish_staged(&OperatingSystem, &staging, &staging, Err(told(&staging, full()))).is_err());
     assert!(!staging.exists(), "what was staged gives its space back");
 }
 

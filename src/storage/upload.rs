@@ -1,7 +1,7 @@
 //! Large puts in parts: written to a staging file, persisted and named at the end.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{Seek, SeekFrom, Write};
+use std::fs::{File, OpenOptions};
+use std::io::{Seek, SeekFrom};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -14,6 +14,7 @@ use super::local::{Publish, blocking, finish_staged, persist_file, publish_stage
 /// An upload in parts to a local file. What was not completed leaves a staging file, which is swept.
 #[derive(Debug)]
 pub(super) struct StagedUpload {
+    folders: Arc<Folders>,
     file: PathBuf,
     staging: PathBuf,
     handle: Arc<File>,
@@ -24,9 +25,8 @@ impl StagedUpload {
     pub(super) async fn start(folders: Arc<Folders>, file: PathBuf) -> Result<Self> {
         blocking(move || {
             let staging = stage(&folders, &file)?;
-            let open = OpenOptions::new().write(true).create_new(true).open(&staging);
-            let handle = Arc::new(open.map_err(|error| told(&staging, error))?);
-            Ok(Self { file, staging, handle, offset: 0 })
+            let handle = folders.disk().create(&staging).map_err(|error| told(&staging, error))?;
+            Ok(Self { folders, file, staging, handle: Arc::new(handle), offset: 0 })
         })
         .await
     }
@@ -36,13 +36,14 @@ impl StagedUpload {
 impl MultipartUpload for StagedUpload {
     fn put_part(&mut self, data: PutPayload) -> UploadPart {
         let (handle, staging, offset) = (Arc::clone(&self.handle), self.staging.clone(), self.offset);
+        let folders = Arc::clone(&self.folders);
         self.offset += data.content_length() as u64;
         Box::pin(blocking(move || {
             // Parts may be written side by side, so each has a cursor of its own.
             let mut file = OpenOptions::new().write(true).open(&staging).map_err(|error| told(&staging, error))?;
             file.seek(SeekFrom::Start(offset)).map_err(|error| told(&staging, error))?;
             for chunk in &data {
-                file.write_all(chunk).map_err(|error| told(&staging, error))?;
+                folders.disk().write(&file, &staging, chunk).map_err(|error| told(&staging, error))?;
             }
             drop(handle);
             Ok(())
@@ -51,17 +52,19 @@ impl MultipartUpload for StagedUpload {
 
     async fn complete(&mut self) -> Result<PutResult> {
         let (handle, staging, file) = (Arc::clone(&self.handle), self.staging.clone(), self.file.clone());
+        let folders = Arc::clone(&self.folders);
         blocking(move || {
-            let outcome =
-                persist_file(&handle, &staging).and_then(|()| publish_staged(&staging, &file, Publish::Overwrite));
-            finish_staged(&staging, &file, outcome)
+            let disk = folders.disk();
+            let outcome = persist_file(disk, &handle, &staging)
+                .and_then(|()| publish_staged(disk, &staging, &file, Publish::Overwrite));
+            finish_staged(disk, &staging, &file, outcome)
         })
         .await?;
         Ok(PutResult { e_tag: None, version: None })
     }
 
     async fn abort(&mut self) -> Result<()> {
-        let staging = self.staging.clone();
-        blocking(move || fs::remove_file(&staging).map_err(|error| told(&staging, error))).await
+        let (folders, staging) = (Arc::clone(&self.folders), self.staging.clone());
+        blocking(move || folders.disk().unlink(&staging).map_err(|error| told(&staging, error))).await
     }
 }

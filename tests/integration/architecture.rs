@@ -12,7 +12,7 @@ const FLOORS: [&[&str]; 9] = [
     &["stage"],
     &["receive", "console"],
     &["app", "demo"],
-    &["command", "main", "lib", "laws"],
+    &["command", "main", "lib", "laws", "tests"],
 ];
 
 fn floor_of(module: &str) -> usize {

@@ -7,6 +7,7 @@
 mod architecture;
 mod audit;
 mod commands;
+mod full_disk;
 mod kills;
 mod pipeline;
 mod readers;
@@ -14,5 +15,6 @@ mod reply;
 mod silver;
 mod soak;
 mod store_calls;
+mod strace;
 mod support;
 mod trouble;

@@ -261,6 +261,11 @@ pub(crate) fn rows(status: &serde_json::Value, table: usize) -> i64 {
 }
 
 impl Running {
+    /// For tools that look at the process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Ends it as a power cut would.
     pub(crate) fn kill(mut self) {
         self.child.kill().unwrap();

@@ -1,0 +1,82 @@
+//! The calls to the file system that a power cut is about, in one place, so that a test can put a disk of its own below
+//! the durable local store.
+
+use std::fmt;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::path::Path;
+
+/// What the durable local store asks of a disk. Reads do not pass here.
+///
+/// While the power is on, every call is seen by every later call and by every reader. What a power cut leaves:
+/// - the bytes that were in a file when [`Disk::sync_file`] returned; of later ones, and of a file that was never
+///   synced, anything: nothing, a beginning, or blocks of zeros;
+/// - the names that were in a folder when [`Disk::sync_folder`] returned. Each one that was made, linked, renamed or
+///   removed since may have changed or not, independently of the others and of the bytes behind it;
+/// - nothing below a folder whose own name is lost, whatever was synced in it.
+///
+/// After a failed sync nobody knows what is there, and a second sync does not tell.
+pub(crate) trait Disk: fmt::Debug + Send + Sync {
+    /// Makes an empty file of this name and opens it for writing; refuses a name that is taken.
+    fn create(&self, path: &Path) -> io::Result<File>;
+
+    /// Writes all of `bytes` where the cursor of `file` stands, and moves it.
+    fn write(&self, file: &File, path: &Path, bytes: &[u8]) -> io::Result<()>;
+
+    /// Makes the bytes of a file durable. Says nothing of its name.
+    fn sync_file(&self, file: &File, path: &Path) -> io::Result<()>;
+
+    /// Gives a file a second name; refuses one that is taken.
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()>;
+
+    /// Gives a file of the same folder another name, in the place of whatever has it. A power cut leaves the old state
+    /// or the new one.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+
+    /// Makes the names in an opened folder durable. Says nothing of the folder's own name.
+    fn sync_folder(&self, folder: &File, path: &Path) -> io::Result<()>;
+
+    /// Takes a name away; the file goes with its last one.
+    fn unlink(&self, path: &Path) -> io::Result<()>;
+
+    /// Makes an empty folder; refuses a name that is taken.
+    fn make_folder(&self, path: &Path) -> io::Result<()>;
+}
+
+/// The disk of this machine.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct OperatingSystem;
+
+impl Disk for OperatingSystem {
+    fn create(&self, path: &Path) -> io::Result<File> {
+        OpenOptions::new().write(true).create_new(true).open(path)
+    }
+
+    fn write(&self, mut file: &File, _path: &Path, bytes: &[u8]) -> io::Result<()> {
+        file.write_all(bytes)
+    }
+
+    fn sync_file(&self, file: &File, _path: &Path) -> io::Result<()> {
+        file.sync_all()
+    }
+
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::hard_link(from, to)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)
+    }
+
+    fn sync_folder(&self, folder: &File, _path: &Path) -> io::Result<()> {
+        folder.sync_all()
+    }
+
+    fn unlink(&self, path: &Path) -> io::Result<()> {
+        fs::remove_file(path)
+    }
+
+    fn make_folder(&self, path: &Path) -> io::Result<()> {
+        fs::create_dir(path)
+    }
+}
