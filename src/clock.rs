@@ -1,7 +1,7 @@
 //! The only door to time: wall clock, monotonic clock, sleep and time-outs.
 //!
-//! Everything that asks for the time takes a [`Clock`], so that a test can step the wall clock or run under
-//! tokio's paused time. Clippy refuses the direct calls everywhere else.
+//! Everything that asks for the time takes a [`Clock`], so that a test can step the wall clock, or let time run
+//! faster. Clippy refuses the direct calls everywhere else.
 #![allow(clippy::disallowed_methods)]
 
 use std::fmt;
@@ -73,33 +73,43 @@ fn micros_of(span: Duration) -> i64 {
 pub struct Clock {
     started: tokio::time::Instant,
     step_micros: Arc<AtomicI64>,
+    /// So many times as fast as the world's; 1 but in tests of what takes minutes.
+    pace: u32,
 }
 
 impl Clock {
     /// The clock of this machine.
     pub fn system() -> Self {
-        Self { started: tokio::time::Instant::now(), step_micros: Arc::default() }
+        Self { started: tokio::time::Instant::now(), step_micros: Arc::default(), pace: 1 }
+    }
+
+    /// A clock on which time runs `pace` times as fast, timers and time-outs included.
+    #[cfg(test)]
+    pub(crate) fn fast(pace: u32) -> Self {
+        Self { pace, ..Self::system() }
     }
 
     /// The wall clock. It may stand, jump or run backwards: never order by it, never measure with it.
     pub fn now(&self) -> Timestamp {
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Timestamp(micros_of(since_epoch).saturating_add(self.step_micros.load(Ordering::Relaxed)))
+        let ahead = micros_of(self.started.elapsed().saturating_mul(self.pace - 1));
+        let stepped = self.step_micros.load(Ordering::Relaxed);
+        Timestamp(micros_of(since_epoch).saturating_add(ahead).saturating_add(stepped))
     }
 
     /// Time since this clock was made, on a clock that never steps back.
     pub fn monotonic(&self) -> Duration {
-        self.started.elapsed()
+        self.started.elapsed().saturating_mul(self.pace)
     }
 
     /// Returns after `span`.
     pub fn sleep(&self, span: Duration) -> impl Future<Output = ()> + Send + 'static {
-        tokio::time::sleep(span)
+        tokio::time::sleep(span / self.pace)
     }
 
     /// The value of `future`, or `None` when it is not there after `span`.
     pub async fn timeout<F: Future>(&self, span: Duration, future: F) -> Option<F::Output> {
-        tokio::time::timeout(span, future).await.ok()
+        tokio::time::timeout(span / self.pace, future).await.ok()
     }
 
     /// Steps the wall clock of this clock and its clones by so many microseconds, for tests of clock trouble.
@@ -116,6 +126,16 @@ mod tests {
     fn a_timestamp_prints_as_rfc_3339_in_utc() {
         let moment = Timestamp::from_micros(1_760_000_000_123_456);
         assert_eq!(moment.to_string(), "2025-10-09T08:53:20.123456Z");
+    }
+
+    #[tokio::test]
+    async fn a_fast_clock_agrees_with_itself() {
+        let clock = Clock::fast(1_000);
+        let (wall, monotonic) = (clock.now(), clock.monotonic());
+        clock.sleep(Duration::from_secs(60)).await;
+        assert!(clock.now().since(wall) >= Duration::from_secs(60));
+        assert!(clock.monotonic() - monotonic >= Duration::from_secs(60));
+        assert!(clock.timeout(Duration::from_secs(5), std::future::pending::<()>()).await.is_none());
     }
 
     #[tokio::test]

@@ -24,3 +24,6 @@ pub mod storage;
 pub mod table;
 pub mod telegram;
 pub mod telemetry;
+
+#[cfg(test)]
+mod tests;

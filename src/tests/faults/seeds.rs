@@ -1,0 +1,202 @@
+//! Random runs: each seed is a world with its own faults, deaths and twins, and its ledger is checked at the end.
+
+use std::fmt::Write;
+use std::time::Duration;
+
+use futures::{StreamExt, stream};
+
+use super::dice::Dice;
+use super::gate::{Death, Kind, Point};
+use super::life::{End, Life};
+use super::number;
+use super::script::{Fault, Matrix, Operation};
+use super::world::World;
+use crate::demo::model::ModelTrouble;
+use crate::demo::telegram::Behaviour;
+
+/// Seeds of a run without a wish.
+const SEEDS: u64 = 40;
+/// Worlds at the same time: most of a world's time is spent waiting.
+const AT_ONCE: usize = 6;
+/// The longest that a life lasts, and how long nothing happens in one that has nothing left to do.
+const LIFE: Duration = Duration::from_millis(300);
+const QUIET: Duration = Duration::from_millis(25);
+
+/// What a seed came to.
+#[derive(Debug, Default)]
+struct Run {
+    seed: u64,
+    wrong: Vec<String>,
+    matrix: Matrix,
+    lives: usize,
+    deaths: usize,
+    messages: usize,
+    accepted: usize,
+}
+
+fn behaviours(dice: &mut Dice) -> Vec<Behaviour> {
+    let one = |dice: &mut Dice| match dice.below(20) {
+        0 => Behaviour::too_many_requests(1 + dice.below(3)),
+        1 => Behaviour::AcceptThenFail { code: 502 },
+        2 => Behaviour::AcceptThenDropConnection,
+        3 => Behaviour::DropBefore,
+        4 => Behaviour::Delay(Duration::from_secs(dice.below(10))),
+        5 => Behaviour::fail(403, "Forbidden: bot was blocked by the user"),
+        6 => Behaviour::AcceptThenHang,
+        7 => Behaviour::fail(500, "Internal Server Error"),
+        _ => Behaviour::Proceed,
+    };
+    (0..8).map(|_| one(dice)).collect()
+}
+
+fn troubles(dice: &mut Dice) -> Vec<ModelTrouble> {
+    let one = |dice: &mut Dice| match dice.below(16) {
+        0 => ModelTrouble::status(500),
+        1 => ModelTrouble::retry_after(429, "2"),
+        2 => ModelTrouble::malformed(),
+        3 => ModelTrouble::Drop,
+        4 => ModelTrouble::Hang,
+        5 => ModelTrouble::status(400),
+        6 => ModelTrouble::status(503),
+        _ => ModelTrouble::Delay(Duration::from_millis(dice.below(4))),
+    };
+    (0..8).map(|_| one(dice)).collect()
+}
+
+fn death(dice: &mut Dice) -> Option<Death> {
+    let kind = if dice.per_mille(250) { Kind::Panic } else { Kind::Exit };
+    let death = Death { point: Point::Any(1 + dice.below(200)), after: dice.per_mille(500), kind };
+    dice.per_mille(650).then_some(death)
+}
+
+fn armed_from(dice: &mut Dice) -> u64 {
+    // Most processes come up before trouble begins; there is little to see in one that does not.
+    if dice.per_mille(200) { 0 } else { 20 + dice.below(60) }
+}
+
+/// Lets a life go on until it ends, nothing happens in it any more, or it has lasted long enough.
+async fn live(world: &World, life: &mut Life) -> Option<End> {
+    let began = std::time::Instant::now();
+    let (mut calls, mut changed) = (world.script.calls(), std::time::Instant::now());
+    while began.elapsed() < LIFE && changed.elapsed() < QUIET {
+        tokio::select! {
+            end = life.ended() => return Some(end),
+            () = tokio::time::sleep(QUIET / 5) => {}
+        }
+        if world.script.calls() != calls {
+            (calls, changed) = (world.script.calls(), std::time::Instant::now());
+        }
+    }
+    None
+}
+
+async fn end(life: Life, dice: &mut Dice) -> End {
+    if dice.per_mille(300) { life.stop().await } else { life.kill().await }
+}
+
+async fn one_life(world: &World, dice: &mut Dice, run: &mut Run) {
+    world.telegram.script("sendMessage", behaviours(dice));
+    world.model.trouble(troubles(dice));
+    world.telegram.lose_acks(u32::from(dice.per_mille(200)));
+    let mut life = world.start("lane", death(dice), armed_from(dice)).await;
+    world.point_at(&life).await;
+    let twin = match dice.per_mille(300) {
+        true => Some(world.start("twin", death(dice), armed_from(dice)).await),
+        false => None,
+    };
+    let mut updates = Vec::new();
+    for _ in 0..2 + dice.below(4) {
+        let chat_id = *dice.pick(&[11, 12, -13]);
+        updates.push(if dice.per_mille(100) { world.say_much(chat_id) } else { world.say(chat_id) });
+    }
+    if let Some(twin) = &twin {
+        // Refused or not heard, it is all the same: the queue delivers it in any case.
+        let _answer = world.telegram.redeliver_to(&twin.url, *dice.pick(&updates)).await;
+    }
+    run.lives += 1;
+    let ended = match live(world, &mut life).await {
+        Some(ended) => ended,
+        None => end(life, dice).await,
+    };
+    run.deaths += usize::from(!matches!(ended, End::Served(Ok(()))));
+    if let Some(twin) = twin {
+        run.lives += 1;
+        end(twin, dice).await;
+    }
+}
+
+async fn run(seed: u64) -> Run {
+    let mut dice = Dice::new(seed);
+    let rate = *dice.pick(&[30, 80, 150, 250]);
+    let world = World::new(seed, rate, dice.per_mille(120)).await;
+    let mut run = Run { seed, ..Run::default() };
+    for _ in 0..2 + dice.below(2) {
+        one_life(&world, &mut dice, &mut run).await;
+    }
+    run.wrong = match tokio::time::timeout(Duration::from_secs(120), world.finish()).await {
+        Ok(wrong) => wrong,
+        Err(_) => vec!["it hangs".to_owned()],
+    };
+    run.matrix = world.script.matrix();
+    run.messages = world.said().len();
+    run.accepted = world.telegram.sent().len();
+    run
+}
+
+/// The matrix as a table, and the cells that were met less often than `least`.
+fn told(matrix: &Matrix, least: u64) -> (String, Vec<String>) {
+    use Fault::{Before, Busy, Conflict, Crash, Full, Late, Lost, Server, Slow, Stale, Torn};
+    let faults = [Before, Lost, Conflict, Server, Busy, Slow, Late, Full, Torn, Stale, Crash];
+    let (mut text, mut rare) = (format!("{:<10}", ""), Vec::new());
+    faults.iter().for_each(|fault| write!(text, "{:>9}", format!("{fault:?}")).unwrap());
+    for operation in Operation::ALL {
+        write!(text, "\n{:<10}", format!("{operation:?}")).unwrap();
+        for fault in faults {
+            let makes_sense = fault == Crash || operation.faults().contains(&fault);
+            let met = matrix.get(&(operation, fault)).copied().unwrap_or(0);
+            let cell = if makes_sense { met.to_string() } else { "-".to_owned() };
+            write!(text, "{cell:>9}").unwrap();
+            if makes_sense && met < least {
+                rare.push(format!("{operation:?} × {fault:?}: {met}"));
+            }
+        }
+    }
+    (text, rare)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_seed_loses_a_message_or_answers_twice() {
+    let began = std::time::Instant::now();
+    let seeds: Vec<u64> = match (number("LAKEGRAM_SEED"), number("LAKEGRAM_SEEDS")) {
+        (Some(seed), _) => vec![seed],
+        (None, seeds) => (0..seeds.unwrap_or(SEEDS)).collect(),
+    };
+    let count = seeds.len();
+    let (mut matrix, mut total, mut wrong) = (Matrix::new(), Run::default(), Vec::new());
+    let mut runs = stream::iter(seeds).map(|seed| tokio::spawn(run(seed))).buffer_unordered(AT_ONCE);
+    while let Some(run) = runs.next().await {
+        let run = run.unwrap();
+        run.matrix.iter().for_each(|(cell, met)| *matrix.entry(*cell).or_default() += met);
+        total.lives += run.lives;
+        total.deaths += run.deaths;
+        total.messages += run.messages;
+        total.accepted += run.accepted;
+        for what in run.wrong {
+            println!("seed {}: {what}", run.seed);
+            wrong.push(run.seed);
+        }
+    }
+    let (table, rare) = told(&matrix, 20);
+    println!(
+        "{count} seeds in {:?}: {} lives, {} ended by a death or an error, {} messages, {} accepted by Telegram",
+        began.elapsed(),
+        total.lives,
+        total.deaths,
+        total.messages,
+        total.accepted
+    );
+    println!("{table}");
+    wrong.dedup();
+    assert!(wrong.is_empty(), "broken promises; again with LAKEGRAM_SEED=<one of {wrong:?}>");
+    assert!(count < 500 || rare.is_empty(), "met too rarely: {rare:?}");
+}

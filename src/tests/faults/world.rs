@@ -1,0 +1,162 @@
+//! The world around the pipeline: Telegram, the model, a store that stays, and processes that come and go.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
+
+use super::gate::{Death, Gate};
+use super::ledger;
+use super::life::{End, Life};
+use super::script::Script;
+use super::store::faulty;
+use crate::app::App;
+use crate::clock::Clock;
+use crate::demo::model::{ModelStandIn, ModelStandInOptions, ModelTrouble};
+use crate::demo::telegram::{Options, TelegramStandIn};
+use crate::settings::{Environment, Settings};
+use crate::storage::Storage;
+use crate::telegram::client::{BotClient, WebhookRequest};
+
+const SECRET: &str = "a-secret-of-tests";
+/// So many times as fast as life.
+const PACE: u32 = 500;
+/// On the clock above: half a minute of ours.
+const PATIENCE: Duration = Duration::from_secs(15_000);
+
+/// What one message was.
+#[derive(Clone, Debug)]
+pub(super) struct Said {
+    pub(super) update_id: i64,
+    /// A word that no other message has; its answer repeats it.
+    pub(super) word: String,
+}
+
+/// Everything but the process.
+#[derive(Debug)]
+pub(super) struct World {
+    pub(super) clock: Clock,
+    pub(super) storage: Storage,
+    pub(super) script: Arc<Script>,
+    pub(super) telegram: TelegramStandIn,
+    pub(super) model: ModelStandIn,
+    said: Mutex<Vec<Said>>,
+    network: Handle,
+    _folder: Option<tempfile::TempDir>,
+}
+
+impl World {
+    /// A world in memory, or on this disk; of the calls of its store, `rate` in a thousand meet a fault.
+    pub(super) async fn new(seed: u64, rate: u64, on_disk: bool) -> Self {
+        let clock = Clock::fast(PACE);
+        let folder = on_disk.then(|| tempfile::tempdir().unwrap());
+        let storage = match &folder {
+            Some(folder) => Storage::open(folder.path().to_str().unwrap()).unwrap(),
+            None => Storage::memory(),
+        };
+        let options = Options { clock: clock.clone(), ..Options::default() };
+        Self {
+            script: Arc::new(Script::new(seed, rate, &clock)),
+            telegram: TelegramStandIn::start(options).await.unwrap(),
+            model: ModelStandIn::start(ModelStandInOptions::default()).await.unwrap(),
+            said: Mutex::default(),
+            network: Handle::current(),
+            storage,
+            clock,
+            _folder: folder,
+        }
+    }
+
+    fn app(&self, lane: &str, storage: Storage) -> App {
+        let environment = Environment::from_pairs([]).with([
+            ("HOSTNAME", lane.to_owned()),
+            ("LAKEGRAM_DATA", "memory://".to_owned()),
+            ("LAKEGRAM_PIPELINES", "nowhere".to_owned()),
+            ("LAKEGRAM_SCHEMAS", "nowhere".to_owned()),
+            ("LAKEGRAM_LISTEN", "127.0.0.1:0".to_owned()),
+            ("LAKEGRAM_CONSOLE", "127.0.0.1:0".to_owned()),
+            ("TELEGRAM_API_URL", self.telegram.api_url()),
+            ("TELEGRAM_BOT_TOKEN", self.telegram.token().to_owned()),
+            ("TELEGRAM_WEBHOOK_SECRET", SECRET.to_owned()),
+            ("LLM_BASE_URL", self.model.base_url()),
+        ]);
+        // The model's time-out is on the machine's clock; a position that settles soon moves within a run.
+        let overrides = ["silver.model.timeout=400ms", "bronze.settle=20s"].map(str::to_owned);
+        let mut app = App::open(Settings::of(environment).unwrap(), &[], &overrides).unwrap();
+        (app.storage, app.clock) = (storage, self.clock.clone());
+        app
+    }
+
+    /// A process that writes `lane`, with its death and from which of its calls on there are faults.
+    pub(super) async fn start(&self, lane: &str, death: Option<Death>, armed_from: u64) -> Life {
+        let gate = Arc::new(Gate::new(death, armed_from));
+        let app = self.app(lane, faulty(&self.storage, &self.script, &gate, &self.network));
+        Life::start(app, gate).await
+    }
+
+    /// Telegram delivers to this process from now on.
+    pub(super) async fn point_at(&self, life: &Life) {
+        let (url, secret_token) = (life.url.clone(), SECRET.to_owned());
+        let request = WebhookRequest { url, secret_token, allowed_updates: Vec::new(), max_connections: 8 };
+        let bot = BotClient::new(&self.telegram.api_url(), self.telegram.token()).unwrap();
+        bot.set_webhook(&request).await.unwrap();
+    }
+
+    /// Somebody writes in a chat; returns the update.
+    pub(super) fn say(&self, chat_id: i64) -> i64 {
+        let mut said = self.said.lock().unwrap();
+        let word = format!("word{:04}x", said.len());
+        let update_id = self.telegram.user_sends(chat_id, &format!("{word} is what I say"));
+        said.push(Said { update_id, word });
+        update_id
+    }
+
+    /// As [`Self::say`], with an answer of several messages.
+    pub(super) fn say_much(&self, chat_id: i64) -> i64 {
+        let word = format!("word{:04}x", self.said.lock().unwrap().len());
+        let text: String = (0..250).map(|number| format!("{word} in sentence {number}.\n\n")).collect();
+        let choice = json!({"message": {"role": "assistant", "content": text}, "finish_reason": "stop"});
+        let body = json!({"model": "long", "choices": [choice]}).to_string();
+        self.model.poison(&word, ModelTrouble::body(200, &body));
+        self.say(chat_id)
+    }
+
+    pub(super) fn said(&self) -> Vec<Said> {
+        self.said.lock().unwrap().clone()
+    }
+
+    /// No more trouble from anywhere, and what is late has arrived.
+    pub(super) async fn calm(&self) {
+        self.script.end();
+        self.telegram.forget_script();
+        self.model.recover();
+        self.clock.sleep(Duration::from_secs(10)).await;
+    }
+
+    /// Lets a last process without trouble take in what Telegram still holds, and a scheduled batch do the rest; then
+    /// checks the ledger. Returns what is wrong.
+    pub(super) async fn finish(&self) -> Vec<String> {
+        self.calm().await;
+        let life = self.start("lane", None, u64::MAX).await;
+        self.point_at(&life).await;
+        if !self.telegram.wait_for_acks(PATIENCE).await {
+            return vec!["updates are never acknowledged".to_owned()];
+        }
+        match life.stop().await {
+            End::Served(Ok(())) => {}
+            end => return vec![format!("the last service ended with {end:?}")],
+        }
+        let app = self.app("lane", self.storage.clone());
+        for _ in 0..10 {
+            match self.clock.timeout(PATIENCE, app.run(|_| {}, &CancellationToken::new())).await {
+                None => return vec!["the last batch does not end".to_owned()],
+                Some(Err(error)) => return vec![format!("the last batch ended with {error}")],
+                Some(Ok(summary)) if summary.waiting() == 0 => return ledger::check(self).await,
+                Some(Ok(_)) => {}
+            }
+        }
+        vec!["something waits for ever".to_owned()]
+    }
+}

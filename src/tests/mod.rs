@@ -1,0 +1,3 @@
+//! Tests of the whole that need its internals: the pipeline in one process, under faults and deaths.
+
+mod faults;
