@@ -109,7 +109,7 @@ pub(super) struct Script {
     on: AtomicBool,
     /// Puts that still find no space.
     full: AtomicUsize,
-    calls: AtomicU64,
+    puts: AtomicU64,
     met: Mutex<HashMap<String, u64>>,
     matrix: Mutex<Matrix>,
     /// When each object was put, on our clock: the store below has the machine's.
@@ -124,7 +124,7 @@ impl Script {
             rate,
             on: AtomicBool::new(true),
             full: AtomicUsize::new(0),
-            calls: AtomicU64::new(0),
+            puts: AtomicU64::new(0),
             met: Mutex::default(),
             matrix: Mutex::default(),
             written: Mutex::default(),
@@ -137,9 +137,9 @@ impl Script {
         self.on.store(false, Ordering::SeqCst);
     }
 
-    /// The calls of all lives so far.
-    pub(super) fn calls(&self) -> u64 {
-        self.calls.load(Ordering::SeqCst)
+    /// The puts of all lives so far.
+    pub(super) fn puts(&self) -> u64 {
+        self.puts.load(Ordering::SeqCst)
     }
 
     pub(super) fn matrix(&self) -> Matrix {
@@ -152,7 +152,7 @@ impl Script {
 
     /// What befalls the next call of a class, and dice for how.
     pub(super) fn next(&self, operation: Operation, class: &str, armed: bool) -> (Option<Fault>, Dice) {
-        self.calls.fetch_add(1, Ordering::SeqCst);
+        self.puts.fetch_add(u64::from(operation.is_put()), Ordering::SeqCst);
         let number = {
             let mut met = self.met.lock().unwrap();
             let number = met.entry(class.to_owned()).or_default();
@@ -168,9 +168,7 @@ impl Script {
             self.note(operation, Fault::Full);
             return (Some(Fault::Full), dice);
         }
-        // There are few of these in a run.
-        let rare = matches!(operation, Operation::Head | Operation::Delete | Operation::PutOther);
-        if !dice.per_mille(if rare { (self.rate * 3).min(500) } else { self.rate }) {
+        if !dice.per_mille(self.rate_of(operation)) {
             return (None, dice);
         }
         let fault = *dice.pick(operation.faults());
@@ -179,6 +177,15 @@ impl Script {
         }
         self.note(operation, fault);
         (Some(fault), dice)
+    }
+
+    /// There are many reads in a run, and a process that cannot read does not get far; there are few looks and deletes.
+    fn rate_of(&self, operation: Operation) -> u64 {
+        match operation {
+            Operation::Get | Operation::List => self.rate / 6,
+            Operation::Head | Operation::Delete | Operation::PutOther => (self.rate * 3).min(600),
+            _ => self.rate,
+        }
     }
 
     pub(super) fn wrote(&self, path: &Path) {

@@ -18,9 +18,28 @@ use crate::demo::telegram::Behaviour;
 const SEEDS: u64 = 40;
 /// Worlds at the same time: most of a world's time is spent waiting.
 const AT_ONCE: usize = 6;
-/// The longest that a life lasts, and how long nothing happens in one that has nothing left to do.
-const LIFE: Duration = Duration::from_millis(300);
-const QUIET: Duration = Duration::from_millis(25);
+/// The longest that a life lasts, and how long nothing is put in one that has nothing left to do.
+const LIFE: Duration = Duration::from_millis(1_500);
+const QUIET: Duration = Duration::from_millis(40);
+
+/// The calls that a process makes of its store before it serves.
+const OPENING: u64 = 40;
+
+/// Calls at which a process may die in the midst of its work.
+const CLASSES: [&str; 12] = [
+    "PutRaw raw",
+    "Get raw",
+    "PutParquet telegram_messages file",
+    "PutCommit telegram_messages commit",
+    "PutParquet telegram_responses file",
+    "PutCommit telegram_responses commit",
+    "PutIntent intents",
+    "PutParquet telegram_replies file",
+    "PutCommit telegram_replies commit",
+    "Delete intents",
+    "Head intents",
+    "PutOther telegram_messages log",
+];
 
 /// What a seed came to.
 #[derive(Debug, Default)]
@@ -65,29 +84,43 @@ fn troubles(dice: &mut Dice) -> Vec<ModelTrouble> {
 
 fn death(dice: &mut Dice) -> Option<Death> {
     let kind = if dice.per_mille(250) { Kind::Panic } else { Kind::Exit };
-    let death = Death { point: Point::Any(1 + dice.below(200)), after: dice.per_mille(500), kind };
-    dice.per_mille(650).then_some(death)
+    let point = match dice.below(4) {
+        0 => Point::Any(1 + dice.below(OPENING)),
+        1 => Point::Any(OPENING + dice.below(80)),
+        _ => Point::Of((*dice.pick(&CLASSES)).to_owned(), 1 + dice.below(3)),
+    };
+    let death = Death { point, after: dice.per_mille(500), kind };
+    dice.per_mille(600).then_some(death)
 }
 
 fn armed_from(dice: &mut Dice) -> u64 {
     // Most processes come up before trouble begins; there is little to see in one that does not.
-    if dice.per_mille(200) { 0 } else { 20 + dice.below(60) }
+    if dice.per_mille(100) { 0 } else { OPENING + dice.below(40) }
 }
 
-/// Lets a life go on until it ends, nothing happens in it any more, or it has lasted long enough.
-async fn live(world: &World, life: &mut Life) -> Option<End> {
-    let began = std::time::Instant::now();
-    let (mut calls, mut changed) = (world.script.calls(), std::time::Instant::now());
-    while began.elapsed() < LIFE && changed.elapsed() < QUIET {
+/// Lets people speak and a life go on, until it ends, nothing is put any more, or it has lasted long enough.
+async fn live(world: &World, life: &mut Life, dice: &mut Dice) -> Option<End> {
+    let mut to_say = 2 + dice.below(5);
+    let (began, acked) = (std::time::Instant::now(), world.telegram.totals().acked);
+    let (mut puts, mut changed) = (world.script.puts(), std::time::Instant::now());
+    loop {
+        if to_say > 0 && dice.per_mille(400) {
+            let chat_id = *dice.pick(&[11, 12, 14, -13]);
+            if dice.per_mille(100) { world.say_much(chat_id) } else { world.say(chat_id) };
+            to_say -= 1;
+        }
         tokio::select! {
             end = life.ended() => return Some(end),
-            () = tokio::time::sleep(QUIET / 5) => {}
+            () = tokio::time::sleep(QUIET / 8) => {}
         }
-        if world.script.calls() != calls {
-            (calls, changed) = (world.script.calls(), std::time::Instant::now());
+        if world.script.puts() != puts {
+            (puts, changed) = (world.script.puts(), std::time::Instant::now());
+        }
+        let at_work = world.telegram.totals().acked == acked || changed.elapsed() < QUIET;
+        if to_say == 0 && !at_work || began.elapsed() > LIFE {
+            return None;
         }
     }
-    None
 }
 
 async fn end(life: Life, dice: &mut Dice) -> End {
@@ -104,23 +137,24 @@ async fn one_life(world: &World, dice: &mut Dice, run: &mut Run) {
         true => Some(world.start("twin", death(dice), armed_from(dice)).await),
         false => None,
     };
-    let mut updates = Vec::new();
-    for _ in 0..2 + dice.below(4) {
-        let chat_id = *dice.pick(&[11, 12, -13]);
-        updates.push(if dice.per_mille(100) { world.say_much(chat_id) } else { world.say(chat_id) });
-    }
-    if let Some(twin) = &twin {
+    if let (Some(twin), Some(said)) = (&twin, world.said().last()) {
         // Refused or not heard, it is all the same: the queue delivers it in any case.
-        let _answer = world.telegram.redeliver_to(&twin.url, *dice.pick(&updates)).await;
+        let _answer = world.telegram.redeliver_to(&twin.url, said.update_id).await;
     }
-    run.lives += 1;
-    let ended = match live(world, &mut life).await {
+    let maintains = dice.per_mille(300);
+    let maintained = async {
+        if maintains {
+            world.maintain().await;
+        }
+    };
+    let (ended, ()) = tokio::join!(live(world, &mut life, dice), maintained);
+    let ended = match ended {
         Some(ended) => ended,
         None => end(life, dice).await,
     };
+    run.lives += 1 + usize::from(twin.is_some());
     run.deaths += usize::from(!matches!(ended, End::Served(Ok(()))));
     if let Some(twin) = twin {
-        run.lives += 1;
         end(twin, dice).await;
     }
 }

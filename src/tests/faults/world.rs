@@ -18,13 +18,14 @@ use crate::demo::model::{ModelStandIn, ModelStandInOptions, ModelTrouble};
 use crate::demo::telegram::{Options, TelegramStandIn};
 use crate::settings::{Environment, Settings};
 use crate::storage::Storage;
+use crate::table::maintain::MaintainOptions;
 use crate::telegram::client::{BotClient, WebhookRequest};
 
 const SECRET: &str = "a-secret-of-tests";
 /// So many times as fast as life.
-const PACE: u32 = 500;
+const PACE: u32 = 200;
 /// On the clock above: half a minute of ours.
-const PATIENCE: Duration = Duration::from_secs(15_000);
+const PATIENCE: Duration = Duration::from_secs(6_000);
 
 /// What one message was.
 #[derive(Clone, Debug)]
@@ -42,6 +43,7 @@ pub(super) struct World {
     pub(super) script: Arc<Script>,
     pub(super) telegram: TelegramStandIn,
     pub(super) model: ModelStandIn,
+    bot: BotClient,
     said: Mutex<Vec<Said>>,
     network: Handle,
     _folder: Option<tempfile::TempDir>,
@@ -57,9 +59,11 @@ impl World {
             None => Storage::memory(),
         };
         let options = Options { clock: clock.clone(), ..Options::default() };
+        let telegram = TelegramStandIn::start(options).await.unwrap();
         Self {
             script: Arc::new(Script::new(seed, rate, &clock)),
-            telegram: TelegramStandIn::start(options).await.unwrap(),
+            bot: BotClient::new(&telegram.api_url(), telegram.token()).unwrap(),
+            telegram,
             model: ModelStandIn::start(ModelStandInOptions::default()).await.unwrap(),
             said: Mutex::default(),
             network: Handle::current(),
@@ -83,7 +87,7 @@ impl World {
             ("LLM_BASE_URL", self.model.base_url()),
         ]);
         // The model's time-out is on the machine's clock; a position that settles soon moves within a run.
-        let overrides = ["silver.model.timeout=400ms", "bronze.settle=20s"].map(str::to_owned);
+        let overrides = ["silver.model.timeout=400ms", "bronze.settle=20s", "reply.intent_ttl=10s"].map(str::to_owned);
         let mut app = App::open(Settings::of(environment).unwrap(), &[], &overrides).unwrap();
         (app.storage, app.clock) = (storage, self.clock.clone());
         app
@@ -96,12 +100,24 @@ impl World {
         Life::start(app, gate).await
     }
 
+    /// Somebody maintains the tables with another process, as often as it can. What fails is tried another time.
+    pub(super) async fn maintain(&self) {
+        let gate = Arc::new(Gate::new(None, 0));
+        let app = self.app("maintenance", faulty(&self.storage, &self.script, &gate, &self.network));
+        let options = MaintainOptions { compact_at_files: 2, checkpoint_every: 1, ..MaintainOptions::default() };
+        for _ in 0..3 {
+            self.clock.sleep(Duration::from_secs(10)).await;
+            if let Err(error) = app.maintain(&options, |_| {}, &CancellationToken::new()).await {
+                tracing::info!(%error, "maintenance failed");
+            }
+        }
+    }
+
     /// Telegram delivers to this process from now on.
     pub(super) async fn point_at(&self, life: &Life) {
         let (url, secret_token) = (life.url.clone(), SECRET.to_owned());
         let request = WebhookRequest { url, secret_token, allowed_updates: Vec::new(), max_connections: 8 };
-        let bot = BotClient::new(&self.telegram.api_url(), self.telegram.token()).unwrap();
-        bot.set_webhook(&request).await.unwrap();
+        self.bot.set_webhook(&request).await.unwrap();
     }
 
     /// Somebody writes in a chat; returns the update.
