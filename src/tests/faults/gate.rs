@@ -89,7 +89,8 @@ impl Gate {
     /// Ends the process.
     pub(super) async fn die(&self, kind: Kind) {
         match kind {
-            Kind::Panic => panic!("a scripted death"),
+            // As a panic, but for the message.
+            Kind::Panic => std::panic::resume_unwind(Box::new("a scripted death")),
             Kind::Exit => self.kill(),
         }
         std::future::pending::<()>().await;

@@ -12,9 +12,12 @@ mod dice;
 mod gate;
 mod ledger;
 mod life;
+mod scenarios;
 mod script;
 mod seeds;
 mod store;
+mod teeth;
+mod walk;
 mod world;
 
 /// A number in the environment.

@@ -1,6 +1,6 @@
 //! What happens to the calls of a store: which fault meets which call, and how often each has met each.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -110,6 +110,10 @@ pub(super) struct Script {
     /// Puts that still find no space.
     full: AtomicUsize,
     puts: AtomicU64,
+    /// What the next calls of a class meet, before all else.
+    planned: Mutex<HashMap<String, VecDeque<Fault>>>,
+    /// Objects that cannot be read.
+    unreadable: Mutex<Option<String>>,
     met: Mutex<HashMap<String, u64>>,
     matrix: Mutex<Matrix>,
     /// When each object was put, on our clock: the store below has the machine's.
@@ -125,6 +129,8 @@ impl Script {
             on: AtomicBool::new(true),
             full: AtomicUsize::new(0),
             puts: AtomicU64::new(0),
+            planned: Mutex::default(),
+            unreadable: Mutex::default(),
             met: Mutex::default(),
             matrix: Mutex::default(),
             written: Mutex::default(),
@@ -135,6 +141,28 @@ impl Script {
     /// No more faults.
     pub(super) fn end(&self) {
         self.on.store(false, Ordering::SeqCst);
+        self.planned.lock().unwrap().clear();
+        *self.unreadable.lock().unwrap() = None;
+    }
+
+    /// The next calls of a class meet these faults.
+    pub(super) fn plan(&self, class: &str, faults: impl IntoIterator<Item = Fault>) {
+        self.planned.lock().unwrap().entry(class.to_owned()).or_default().extend(faults);
+    }
+
+    /// Objects with this in their path cannot be read until the end of all faults.
+    pub(super) fn make_unreadable(&self, fragment: &str) {
+        *self.unreadable.lock().unwrap() = Some(fragment.to_owned());
+    }
+
+    /// The fault that was planned for a call.
+    fn planned(&self, operation: Operation, class: &str, path: &Path) -> Option<Fault> {
+        let unreadable = self.unreadable.lock().unwrap();
+        let is_unreadable = unreadable.as_ref().is_some_and(|fragment| path.as_ref().contains(fragment.as_str()));
+        if operation == Operation::Get && is_unreadable {
+            return Some(Fault::Before);
+        }
+        self.planned.lock().unwrap().get_mut(class)?.pop_front()
     }
 
     /// The puts of all lives so far.
@@ -151,15 +179,19 @@ impl Script {
     }
 
     /// What befalls the next call of a class, and dice for how.
-    pub(super) fn next(&self, operation: Operation, class: &str, armed: bool) -> (Option<Fault>, Dice) {
+    pub(super) fn next(&self, operation: Operation, path: &Path, armed: bool) -> (Option<Fault>, Dice) {
+        let class = class(operation, path);
         self.puts.fetch_add(u64::from(operation.is_put()), Ordering::SeqCst);
         let number = {
             let mut met = self.met.lock().unwrap();
-            let number = met.entry(class.to_owned()).or_default();
+            let number = met.entry(class.clone()).or_default();
             *number += 1;
             *number
         };
-        let mut dice = Dice::of(self.seed, class, number);
+        let mut dice = Dice::of(self.seed, &class, number);
+        if let Some(fault) = self.planned(operation, &class, path) {
+            return (Some(fault), dice);
+        }
         if !armed || !self.on.load(Ordering::SeqCst) {
             return (None, dice);
         }
@@ -208,8 +240,13 @@ impl Script {
     }
 }
 
+/// Calls that are alike: the operation, and what it is about.
+pub(super) fn class(operation: Operation, path: &Path) -> String {
+    format!("{operation:?} {}", kind(path))
+}
+
 /// What a path is, without what makes it unique.
-pub(super) fn kind(path: &Path) -> String {
+fn kind(path: &Path) -> String {
     let path = path.as_ref();
     let table = ["telegram_messages", "telegram_responses", "telegram_replies"];
     if let Some(table) = table.iter().find(|table| path.contains(**table)) {

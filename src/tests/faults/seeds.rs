@@ -10,7 +10,7 @@ use super::gate::{Death, Kind, Point};
 use super::life::{End, Life};
 use super::number;
 use super::script::{Fault, Matrix, Operation};
-use super::world::World;
+use super::world::{Nature, World};
 use crate::demo::model::ModelTrouble;
 use crate::demo::telegram::Behaviour;
 
@@ -162,7 +162,7 @@ async fn one_life(world: &World, dice: &mut Dice, run: &mut Run) {
 async fn run(seed: u64) -> Run {
     let mut dice = Dice::new(seed);
     let rate = *dice.pick(&[30, 80, 150, 250]);
-    let world = World::new(seed, rate, dice.per_mille(120)).await;
+    let world = World::new(Nature { seed, rate, on_disk: dice.per_mille(120), settle: "20s" }).await;
     let mut run = Run { seed, ..Run::default() };
     for _ in 0..2 + dice.below(2) {
         one_life(&world, &mut dice, &mut run).await;

@@ -20,7 +20,7 @@ use tokio::runtime::Handle;
 
 use super::dice::Dice;
 use super::gate::Gate;
-use super::script::{Fault, Operation, Script, kind};
+use super::script::{Fault, Operation, Script, class};
 use crate::storage::Storage;
 
 /// The longest that a slow call takes, but for the few that outlast every patience, and that a late one is late.
@@ -78,15 +78,14 @@ impl Faulty {
         path: &Path,
         act: BoxFuture<'static, Result<T>>,
     ) -> Result<(T, Option<Fault>)> {
-        let class = format!("{operation:?} {}", kind(path));
-        let passage = self.gate.enter(&class).await;
+        let passage = self.gate.enter(&class(operation, path)).await;
         if let Some(death) = &passage.death {
             self.script.note(operation, Fault::Crash);
             if !death.after {
                 self.gate.die(death.kind).await;
             }
         }
-        let (fault, dice) = self.script.next(operation, &class, passage.armed);
+        let (fault, dice) = self.script.next(operation, path, passage.armed);
         let outcome = self.suffer(fault, dice, path, act).await;
         if let Some(death) = passage.death {
             self.gate.die(death.kind).await;

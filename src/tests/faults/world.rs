@@ -35,6 +35,23 @@ pub(super) struct Said {
     pub(super) word: String,
 }
 
+/// What a world is like.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Nature {
+    pub(super) seed: u64,
+    /// Of the calls of the store, so many in a thousand meet a fault.
+    pub(super) rate: u64,
+    /// Whether the store is a folder of this disk rather than memory.
+    pub(super) on_disk: bool,
+    /// `bronze.settle`: a position that settles soon moves within a run.
+    pub(super) settle: &'static str,
+}
+
+impl Nature {
+    /// Nothing fails by chance, and nothing happens for the sake of time.
+    pub(super) const CALM: Self = Self { seed: 0, rate: 0, on_disk: false, settle: "10m" };
+}
+
 /// Everything but the process.
 #[derive(Debug)]
 pub(super) struct World {
@@ -44,16 +61,16 @@ pub(super) struct World {
     pub(super) telegram: TelegramStandIn,
     pub(super) model: ModelStandIn,
     bot: BotClient,
+    settle: &'static str,
     said: Mutex<Vec<Said>>,
     network: Handle,
     _folder: Option<tempfile::TempDir>,
 }
 
 impl World {
-    /// A world in memory, or on this disk; of the calls of its store, `rate` in a thousand meet a fault.
-    pub(super) async fn new(seed: u64, rate: u64, on_disk: bool) -> Self {
+    pub(super) async fn new(nature: Nature) -> Self {
         let clock = Clock::fast(PACE);
-        let folder = on_disk.then(|| tempfile::tempdir().unwrap());
+        let folder = nature.on_disk.then(|| tempfile::tempdir().unwrap());
         let storage = match &folder {
             Some(folder) => Storage::open(folder.path().to_str().unwrap()).unwrap(),
             None => Storage::memory(),
@@ -61,10 +78,11 @@ impl World {
         let options = Options { clock: clock.clone(), ..Options::default() };
         let telegram = TelegramStandIn::start(options).await.unwrap();
         Self {
-            script: Arc::new(Script::new(seed, rate, &clock)),
+            script: Arc::new(Script::new(nature.seed, nature.rate, &clock)),
             bot: BotClient::new(&telegram.api_url(), telegram.token()).unwrap(),
             telegram,
             model: ModelStandIn::start(ModelStandInOptions::default()).await.unwrap(),
+            settle: nature.settle,
             said: Mutex::default(),
             network: Handle::current(),
             storage,
@@ -86,8 +104,9 @@ impl World {
             ("TELEGRAM_WEBHOOK_SECRET", SECRET.to_owned()),
             ("LLM_BASE_URL", self.model.base_url()),
         ]);
-        // The model's time-out is on the machine's clock; a position that settles soon moves within a run.
-        let overrides = ["silver.model.timeout=400ms", "bronze.settle=20s", "reply.intent_ttl=10s"].map(str::to_owned);
+        let settle = format!("bronze.settle={}", self.settle);
+        // The model's time-out is on the machine's clock.
+        let overrides = ["silver.model.timeout=400ms".to_owned(), "reply.intent_ttl=10s".to_owned(), settle];
         let mut app = App::open(Settings::of(environment).unwrap(), &[], &overrides).unwrap();
         (app.storage, app.clock) = (storage, self.clock.clone());
         app
