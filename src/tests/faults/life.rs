@@ -1,5 +1,6 @@
 //! One life of the process: the whole service on a thread and a runtime of its own, which go with it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::thread;
 
@@ -36,7 +37,7 @@ pub(super) struct Life {
 
 impl Life {
     /// Starts a service whose store stands behind `gate`.
-    pub(super) async fn start(app: App, gate: Arc<Gate>) -> Self {
+    pub(super) async fn start(app: App, roles: BTreeSet<Role>, gate: Arc<Gate>) -> Self {
         let (tell_address, address) = oneshot::channel();
         let (tell_end, ended) = oneshot::channel();
         let (stop, hops) = (CancellationToken::new(), app.telemetry.watch_hops());
@@ -46,7 +47,7 @@ impl Life {
             let end = runtime.block_on(async {
                 let listeners = Listeners::bind(&app).await.unwrap();
                 tell_address.send(listeners.receive.local_addr().unwrap()).unwrap();
-                let serving = tokio::spawn(async move { app.serve(&Role::all(), listeners, stopping).await });
+                let serving = tokio::spawn(async move { app.serve(&roles, listeners, stopping).await });
                 tokio::select! {
                     served = serving => served.map_or(End::Panicked, End::Served),
                     () = watched.died() => End::Killed,

@@ -10,7 +10,7 @@ use super::gate::{Death, Kind, Point};
 use super::life::{End, Life};
 use super::number;
 use super::script::{Fault, Matrix, Operation};
-use super::world::{Nature, World};
+use super::world::{Finisher, Nature, World};
 use crate::demo::model::ModelTrouble;
 use crate::demo::telegram::Behaviour;
 
@@ -26,7 +26,7 @@ const QUIET: Duration = Duration::from_millis(40);
 const OPENING: u64 = 40;
 
 /// Calls at which a process may die in the midst of its work.
-const CLASSES: [&str; 12] = [
+const CLASSES: [&str; 16] = [
     "PutRaw raw",
     "Get raw",
     "PutParquet telegram_messages file",
@@ -37,8 +37,12 @@ const CLASSES: [&str; 12] = [
     "PutParquet telegram_replies file",
     "PutCommit telegram_replies commit",
     "Delete intents",
+    "Delete intents",
     "Head intents",
-    "PutOther telegram_messages log",
+    "Head telegram_messages commit",
+    "Head telegram_responses commit",
+    "Head telegram_replies commit",
+    "Get telegram_replies commit",
 ];
 
 /// What a seed came to.
@@ -87,7 +91,7 @@ fn death(dice: &mut Dice) -> Option<Death> {
     let point = match dice.below(4) {
         0 => Point::Any(1 + dice.below(OPENING)),
         1 => Point::Any(OPENING + dice.below(80)),
-        _ => Point::Of((*dice.pick(&CLASSES)).to_owned(), 1 + dice.below(3)),
+        _ => Point::Of((*dice.pick(&CLASSES)).to_owned(), 1 + dice.below(2)),
     };
     let death = Death { point, after: dice.per_mille(500), kind };
     dice.per_mille(600).then_some(death)
@@ -142,9 +146,12 @@ async fn one_life(world: &World, dice: &mut Dice, run: &mut Run) {
         let _answer = world.telegram.redeliver_to(&twin.url, said.update_id).await;
     }
     let maintains = dice.per_mille(300);
+    let class = *dice.pick(&["PutOther telegram_messages log", "PutOther telegram_responses log", "Get raw"]);
+    let point = Point::Of(class.to_owned(), 1 + dice.below(2));
+    let its_death = Death { point, after: dice.per_mille(500), kind: Kind::Exit };
     let maintained = async {
         if maintains {
-            world.maintain().await;
+            world.maintain(Some(its_death)).await;
         }
     };
     let (ended, ()) = tokio::join!(live(world, &mut life, dice), maintained);
@@ -167,7 +174,8 @@ async fn run(seed: u64) -> Run {
     for _ in 0..2 + dice.below(2) {
         one_life(&world, &mut dice, &mut run).await;
     }
-    run.wrong = match tokio::time::timeout(Duration::from_secs(120), world.finish()).await {
+    let by = *dice.pick(&[Finisher::Service, Finisher::Batch]);
+    run.wrong = match tokio::time::timeout(Duration::from_secs(120), world.finish(by)).await {
         Ok(wrong) => wrong,
         Err(_) => vec!["it hangs".to_owned()],
     };

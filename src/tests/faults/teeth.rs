@@ -36,7 +36,7 @@ fn without_the_fence_rows_are_doubled() {
 #[test]
 fn without_reading_back_what_is_in_doubt_stays_in_doubt() {
     let test = "tests::faults::scenarios::lost_answers_of_the_store_leave_nothing_in_doubt";
-    assert_bites(Sabotage::ReadBack, test, "nothing of Telegram's was ever in doubt");
+    assert_bites(Sabotage::ReadBack, test, "nobody tells of the step");
 }
 
 #[test]

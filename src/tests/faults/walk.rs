@@ -11,7 +11,7 @@ use tokio::sync::broadcast::Receiver;
 
 use super::gate::{Death, Gate, Kind, Point};
 use super::ledger;
-use super::world::{Nature, World};
+use super::world::{Finisher, Nature, World};
 use crate::demo::model::ModelTrouble;
 use crate::demo::telegram::{Behaviour, Ledger};
 use crate::telemetry::Hop;
@@ -159,12 +159,15 @@ async fn walk(place: Option<Place>) -> Walked {
         }
     }
     walked.calls = calls(&world, &gate).await;
+    let after = place.as_ref().is_some_and(|place| place.after);
     let is_store = place.is_some_and(|place| matches!(place.whose, Whose::Store(_)));
     walked.reached |= is_store && gate.is_spent();
     for number in world.said().len() as u64..MESSAGES {
         world.say(20 + i64::try_from(number).unwrap());
     }
-    walked.wrong = world.finish().await;
+    // Those after a call go on with a service, those before it with a batch.
+    let by = if after { Finisher::Service } else { Finisher::Batch };
+    walked.wrong = world.finish(by).await;
     if walked.wrong.is_empty() {
         walked.unknown = ledger::replies_with(&world, "unknown").await;
         if walked.unknown > 1 {

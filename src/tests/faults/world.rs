@@ -1,5 +1,6 @@
 //! The world around the pipeline: Telegram, the model, a store that stays, and processes that come and go.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use super::ledger;
 use super::life::{End, Life};
 use super::script::Script;
 use super::store::faulty;
-use crate::app::App;
+use crate::app::{App, Role};
 use crate::clock::Clock;
 use crate::demo::model::{ModelStandIn, ModelStandInOptions, ModelTrouble};
 use crate::demo::telegram::{Options, TelegramStandIn};
@@ -50,6 +51,13 @@ pub(super) struct Nature {
 impl Nature {
     /// Nothing fails by chance, and nothing happens for the sake of time.
     pub(super) const CALM: Self = Self { seed: 0, rate: 0, on_disk: false, settle: "10m" };
+}
+
+/// Who does what is left at the end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Finisher {
+    Service,
+    Batch,
 }
 
 /// Everything but the process.
@@ -114,20 +122,28 @@ impl World {
 
     /// A process that writes `lane`, with its death and from which of its calls on there are faults.
     pub(super) async fn start(&self, lane: &str, death: Option<Death>, armed_from: u64) -> Life {
+        self.start_roles(lane, death, armed_from, Role::all()).await
+    }
+
+    async fn start_roles(&self, lane: &str, death: Option<Death>, armed_from: u64, roles: BTreeSet<Role>) -> Life {
         let gate = Arc::new(Gate::new(death, armed_from));
         let app = self.app(lane, faulty(&self.storage, &self.script, &gate, &self.network));
-        Life::start(app, gate).await
+        Life::start(app, roles, gate).await
     }
 
     /// Somebody maintains the tables with another process, as often as it can. What fails is tried another time.
-    pub(super) async fn maintain(&self) {
-        let gate = Arc::new(Gate::new(None, 0));
+    pub(super) async fn maintain(&self, death: Option<Death>) {
+        let gate = Arc::new(Gate::new(death, 0));
         let app = self.app("maintenance", faulty(&self.storage, &self.script, &gate, &self.network));
         let options = MaintainOptions { compact_at_files: 2, checkpoint_every: 1, ..MaintainOptions::default() };
         for _ in 0..3 {
             self.clock.sleep(Duration::from_secs(10)).await;
-            if let Err(error) = app.maintain(&options, |_| {}, &CancellationToken::new()).await {
-                tracing::info!(%error, "maintenance failed");
+            let (nobody, stop) = (|_: &_| {}, CancellationToken::new());
+            tokio::select! {
+                () = gate.died() => return,
+                done = app.maintain(&options, nobody, &stop) => if let Err(error) = done {
+                    tracing::info!(%error, "maintenance failed");
+                },
             }
         }
     }
@@ -170,19 +186,48 @@ impl World {
         self.clock.sleep(Duration::from_secs(10)).await;
     }
 
-    /// Lets a last process without trouble take in what Telegram still holds, and a scheduled batch do the rest; then
-    /// checks the ledger. Returns what is wrong.
-    pub(super) async fn finish(&self) -> Vec<String> {
+    /// Lets what is left be done without trouble, by a service or by a scheduled batch, then checks the ledger. Returns
+    /// what is wrong.
+    pub(super) async fn finish(&self, by: Finisher) -> Vec<String> {
         self.calm().await;
-        let life = self.start("lane", None, u64::MAX).await;
+        let roles = match by {
+            Finisher::Service => Role::all(),
+            // The batch finds what the receiver has landed.
+            Finisher::Batch => [Role::Receive].into(),
+        };
+        let life = self.start_roles("lane", None, u64::MAX, roles).await;
         self.point_at(&life).await;
         if !self.telegram.wait_for_acks(PATIENCE).await {
             return vec!["updates are never acknowledged".to_owned()];
         }
+        let wrong = match by {
+            Finisher::Service => self.settled().await,
+            Finisher::Batch => Vec::new(),
+        };
         match life.stop().await {
-            End::Served(Ok(())) => {}
-            end => return vec![format!("the last service ended with {end:?}")],
+            End::Served(Ok(())) if by == Finisher::Service => wrong,
+            End::Served(Ok(())) => self.run().await,
+            end => vec![format!("the last service ended with {end:?}")],
         }
+    }
+
+    /// Waits until the ledger is right; what is wrong with it when it never is.
+    async fn settled(&self) -> Vec<String> {
+        let deadline = self.clock.monotonic() + PATIENCE;
+        loop {
+            let puts = self.script.puts();
+            self.clock.sleep(Duration::from_secs(3)).await;
+            // A look at the whole ledger costs more than waiting for a moment without puts.
+            if self.script.puts() == puts {
+                let wrong = ledger::check(self).await;
+                if wrong.is_empty() || self.clock.monotonic() > deadline {
+                    return wrong;
+                }
+            }
+        }
+    }
+
+    async fn run(&self) -> Vec<String> {
         let app = self.app("lane", self.storage.clone());
         for _ in 0..10 {
             match self.clock.timeout(PATIENCE, app.run(|_| {}, &CancellationToken::new())).await {
