@@ -21,7 +21,7 @@ use crate::stage::reply::{ReplyOptions, ReplyStage};
 use crate::stage::silver::{SilverOptions, SilverStage};
 
 /// A drain takes at most this long.
-const DRAIN: Duration = Duration::from_secs(10);
+pub(super) const DRAIN: Duration = Duration::from_secs(10);
 /// Staging files older than this belong to nobody.
 const STALE_STAGING: Duration = Duration::from_secs(3_600);
 

@@ -13,7 +13,7 @@ use crate::demo::telegram::Behaviour;
 use crate::table::LakeTable;
 
 /// On the fast clock: long for a busy machine, and short for whoever waits for a failure.
-const PATIENCE: Duration = Duration::from_secs(3_000);
+const PATIENCE: Duration = Duration::from_secs(2_000);
 
 /// Waits until each of these updates has come to a step.
 async fn wait_for(world: &World, life: &Life, chats: &[i64], step: &str) {
@@ -42,7 +42,10 @@ async fn two_processes_on_one_pipeline_double_nothing() {
     for round in 0..4 {
         world.say(30 + round);
         // The one is told of it, and the other finds it by listing.
-        world.clock.sleep(Duration::from_secs(12)).await;
+        let reads = |life: &Life| life.gate.counts().get("Get raw").copied().unwrap_or(0);
+        while reads(&one).min(reads(&two)) <= u64::try_from(round).unwrap() {
+            world.clock.sleep(Duration::from_secs(1)).await;
+        }
     }
     one.kill().await;
     two.stop().await;
@@ -117,6 +120,32 @@ async fn a_segment_that_cannot_be_read_for_long_is_loaded_in_the_end() {
         world.clock.sleep(Duration::from_secs(20)).await;
     }
     life.stop().await;
+    assert_sound(&world).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_intent_that_could_not_be_deleted_does_not_end_its_reply() {
+    let world = World::new(Nature::CALM).await;
+    let life = world.start("lane", None, u64::MAX).await;
+    world.point_at(&life).await;
+    world.telegram.script("sendMessage", vec![Behaviour::too_many_requests(1), Behaviour::too_many_requests(1)]);
+    world.script.plan("Delete intents", [Fault::Server, Fault::Before, Fault::Lost]);
+    wait_for(&world, &life, &[70], "replied").await;
+    life.stop().await;
+    assert_sound(&world).await;
+    assert_eq!(ledger::replies_with(&world, "unknown").await, 0, "429 says that nothing was taken");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_batch_ends_at_its_deadline_though_the_store_is_away() {
+    let world = World::new(Nature::CALM).await;
+    let life = world.start("lane", None, u64::MAX).await;
+    world.point_at(&life).await;
+    world.script.plan("PutParquet telegram_responses file", [Fault::Server; 10_000]);
+    wait_for(&world, &life, &[80], "bronze").await;
+    life.kill().await;
+    let ended = world.run_until(Duration::from_secs(60)).await;
+    assert!(ended.unwrap_err().to_string().contains("not ended in time"));
     assert_sound(&world).await;
 }
 

@@ -110,7 +110,11 @@ async fn live(world: &World, life: &mut Life, dice: &mut Dice) -> Option<End> {
     loop {
         if to_say > 0 && dice.per_mille(400) {
             let chat_id = *dice.pick(&[11, 12, 14, -13]);
-            if dice.per_mille(100) { world.say_much(chat_id) } else { world.say(chat_id) };
+            if dice.per_mille(100) {
+                world.say_much(chat_id)
+            } else {
+                world.say(chat_id)
+            };
             to_say -= 1;
         }
         tokio::select! {

@@ -13,10 +13,11 @@ use super::ledger;
 use super::life::{End, Life};
 use super::script::Script;
 use super::store::faulty;
-use crate::app::{App, Role};
+use crate::app::{App, BatchSummary, Role};
 use crate::clock::Clock;
 use crate::demo::model::{ModelStandIn, ModelStandInOptions, ModelTrouble};
 use crate::demo::telegram::{Options, TelegramStandIn};
+use crate::error::Result;
 use crate::settings::{Environment, Settings};
 use crate::storage::Storage;
 use crate::table::maintain::MaintainOptions;
@@ -225,6 +226,20 @@ impl World {
                 }
             }
         }
+    }
+
+    /// A scheduled batch with this deadline, on the store with its faults.
+    pub(super) async fn run_until(&self, deadline: Duration) -> Result<BatchSummary> {
+        let gate = Arc::new(Gate::new(None, u64::MAX));
+        let app = self.app("lane", faulty(&self.storage, &self.script, &gate, &self.network));
+        let (stop, nobody) = (CancellationToken::new(), |_: &str| {});
+        let timer = async {
+            self.clock.sleep(deadline).await;
+            stop.cancel();
+        };
+        let run = self.clock.timeout(PATIENCE, app.run(nobody, &stop));
+        let (done, ()) = tokio::join!(run, timer);
+        done.expect("the batch goes on long after its deadline")
     }
 
     async fn run(&self) -> Vec<String> {
