@@ -18,6 +18,7 @@ pub mod llm;
 pub mod pipeline;
 pub mod receive;
 pub mod retry;
+mod sabotage;
 pub mod schema;
 pub mod settings;
 pub mod shutdown;

@@ -4,7 +4,8 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::App;
-use crate::error::Result;
+use super::serve::DRAIN;
+use crate::error::{Error, Result};
 use crate::pipeline::Pipeline;
 use crate::stage::bronze::{BronzeStage, BronzeSummary};
 use crate::stage::reply::{ReplyStage, ReplySummary};
@@ -38,14 +39,24 @@ impl BatchSummary {
 }
 
 impl App {
-    /// Takes everything that is there through all stages, until `stop` (the deadline or Ctrl-C).
+    /// Takes everything that is there through all stages, until `stop` (the deadline or Ctrl-C) and a moment to end what
+    /// had begun.
     ///
     /// # Errors
-    /// The first error of a stage; what was done stays done.
+    /// The first error of a stage, or that one did not end in time; what was done stays done.
     pub async fn run(&self, progress: impl Fn(&str), stop: &CancellationToken) -> Result<BatchSummary> {
         let mut summary = BatchSummary::default();
         for pipeline in &self.pipelines {
-            let done = self.run_pipeline(pipeline, &progress, stop).await;
+            // A store that is away is tried again and again, which a stage does not leave off for `stop`.
+            let late = async {
+                stop.cancelled().await;
+                self.clock.sleep(DRAIN).await;
+                Error::unavailable("not ended in time; what had begun is found again by the next run")
+            };
+            let done = tokio::select! {
+                done = self.run_pipeline(pipeline, &progress, stop) => done,
+                late = late => Err(late),
+            };
             summary.pipelines.push(done.map_err(|error| error.during(&pipeline.name))?);
         }
         Ok(summary)

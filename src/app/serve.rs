@@ -22,7 +22,7 @@ use crate::stage::reply::{ReplyOptions, ReplyStage};
 use crate::stage::silver::{SilverOptions, SilverStage};
 
 /// A drain takes at most this long.
-const DRAIN: Duration = Duration::from_secs(10);
+pub(super) const DRAIN: Duration = Duration::from_secs(10);
 /// How long after a start it is swept up behind the process before.
 const SWEEP_AFTER: Duration = Duration::from_secs(20);
 /// Staging files older than this belong to nobody.

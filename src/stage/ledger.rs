@@ -48,9 +48,10 @@ pub(super) struct Known<R: LedgerRow> {
 /// What a commit came to.
 #[derive(Debug)]
 pub(super) struct Recorded<R> {
-    /// The version, when there were rows.
+    /// A version at which all the rows are there, when there were rows.
     pub(super) version: Option<i64>,
-    /// The rows that are ours; the others another process had written first.
+    /// The rows that are ours; the others another process had written first, or an earlier try of ours of which nobody
+    /// knew whether it had succeeded.
     pub(super) rows: Vec<R>,
 }
 
@@ -139,12 +140,13 @@ impl<R: LedgerRow> Ledger<R> {
     /// there. What fails for the moment is tried again.
     pub(super) async fn record(&mut self, mut rows: Vec<R>, watermark: i64) -> Result<Recorded<R>> {
         let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
+        let had_rows = !rows.is_empty();
         loop {
             rows.retain(|row| self.get(&row.key()).is_none());
             let progress = (watermark > self.watermark()).then(|| (self.watermark_id.clone(), watermark));
             if rows.is_empty() && progress.is_none() {
                 self.forget_to(watermark);
-                return Ok(Recorded { version: None, rows });
+                return Ok(Recorded { version: had_rows.then(|| self.table.version()), rows });
             }
             match self.append(&rows, progress.into_iter().collect()).await {
                 Ok(Some(version)) => {
@@ -152,7 +154,7 @@ impl<R: LedgerRow> Ledger<R> {
                         self.remember(Known { key: row.key(), state: row.state(), version: Some(row.version()) });
                     }
                     self.forget_to(watermark);
-                    return Ok(Recorded { version: (!rows.is_empty()).then_some(version), rows });
+                    return Ok(Recorded { version: had_rows.then_some(version), rows });
                 }
                 Ok(None) => {}
                 Err(error) if matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Unknown) => {
@@ -235,5 +237,64 @@ impl<R: LedgerRow> Ledger<R> {
         for key in std::mem::replace(&mut self.by_version, above).into_values().flatten() {
             self.known.remove(&key);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::{AsArray, Int64Array};
+    use arrow::datatypes::{DataType, Field, Int64Type, Schema};
+    use object_store::path::Path;
+
+    use super::*;
+
+    #[derive(Debug)]
+    struct Row(i64);
+
+    impl LedgerRow for Row {
+        type Key = i64;
+        type State = ();
+        const COLUMNS: &'static [&'static str] = &["id", "version"];
+        const VERSION_COLUMN: &'static str = "version";
+
+        fn key(&self) -> i64 {
+            self.0
+        }
+
+        fn state(&self) {}
+
+        fn version(&self) -> i64 {
+            7
+        }
+
+        fn to_batch(schema: &SchemaRef, rows: &[Self]) -> Result<RecordBatch> {
+            let ids = Int64Array::from_iter_values(rows.iter().map(|row| row.0));
+            let versions = Int64Array::from_iter_values(rows.iter().map(Row::version));
+            Ok(RecordBatch::try_new(Arc::clone(schema), vec![Arc::new(ids), Arc::new(versions)]).unwrap())
+        }
+
+        fn known(batch: &RecordBatch) -> Result<Vec<Known<Self>>> {
+            let ids = batch.column(0).as_primitive::<Int64Type>().values();
+            Ok(ids.iter().map(|id| Known { key: *id, state: (), version: Some(7) }).collect())
+        }
+    }
+
+    async fn open(storage: &Storage, clock: &Clock) -> Ledger<Row> {
+        let field = |name| Field::new(name, DataType::Int64, true);
+        let schema = Arc::new(Schema::new(vec![field("id"), field("version")]));
+        let spec = TableSpec { path: Path::from("t"), schema, stats_columns: vec!["version".to_owned()] };
+        Ledger::open(storage, spec, "lakegram/p/s", clock).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn rows_that_are_there_already_are_told_of_with_a_version_that_has_them() {
+        let (storage, clock) = (Storage::memory(), Clock::system());
+        let (mut one, mut two) = (open(&storage, &clock).await, open(&storage, &clock).await);
+        assert_eq!(one.record(vec![Row(1)], -1).await.unwrap().version, Some(1));
+        let recorded = two.record(vec![Row(1)], -1).await.unwrap();
+        assert_eq!((recorded.rows.len(), recorded.version), (0, Some(1)));
+        assert_eq!(two.record(Vec::new(), -1).await.unwrap().version, None);
     }
 }

@@ -18,6 +18,7 @@ use super::local::PersistFailed;
 use super::{DurableLocal, PutNew, Storage, cloud};
 use crate::clock::Clock;
 use crate::error::{Context, Error, ErrorKind, Result};
+use crate::sabotage::{Sabotage, is_on};
 
 /// An exclusive lock of this process on a path, released on drop.
 #[derive(Debug)]
@@ -109,6 +110,10 @@ impl Storage {
         };
         if is_persist_failure(&failed) {
             return Err(told(failed, "put", path));
+        }
+        if is_on(Sabotage::ReadBack) {
+            let is_taken = matches!(failed, object_store::Error::AlreadyExists { .. });
+            return if is_taken { Ok(PutNew::Taken) } else { Err(told(failed, "put", path)) };
         }
         match self.get_from_store(path).await {
             Ok(Some(there)) if there == bytes => {

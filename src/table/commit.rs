@@ -16,6 +16,7 @@ use super::{Commit, LakeTable};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::random_id;
 use crate::retry::Backoff;
+use crate::sabotage::{Sabotage, is_on};
 use crate::storage::PutNew;
 
 /// How long one put may take before it counts as lost.
@@ -251,7 +252,7 @@ impl Passed {
     fn is(&self, commit_id: &str) -> bool {
         let ours =
             |action: &Action| matches!(action, Action::CommitInfo(info) if info.txn_id.as_deref() == Some(commit_id));
-        self.actions.iter().any(ours)
+        self.actions.iter().any(ours) && !is_on(Sabotage::ReadBack)
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::{Commit, Fence};
 use crate::clock::{Clock, Timestamp};
+use crate::sabotage::{Sabotage, is_on};
 
 /// How long an attempt lives from reading the head to its put's return. Clean-up and vacuum wait a day at least, so
 /// within it "not found" means "not there yet", and a file that was put is still there.
@@ -28,6 +29,9 @@ impl Moment {
 
     /// How long ago it was, by whichever clock says longer.
     pub(crate) fn age(self, clock: &Clock) -> Duration {
+        if is_on(Sabotage::StaleHead) {
+            return Duration::ZERO;
+        }
         clock.now().since(self.wall).max(clock.monotonic().saturating_sub(self.monotonic))
     }
 }

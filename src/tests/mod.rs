@@ -1,3 +1,4 @@
 //! Tests of the whole that need its internals: the pipeline in one process, under faults and deaths.
 
+mod faults;
 mod power;

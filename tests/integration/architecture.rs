@@ -3,7 +3,7 @@
 use std::path::Path;
 
 const FLOORS: [&[&str]; 9] = [
-    &["clock", "error"],
+    &["clock", "error", "sabotage"],
     // On the ground floor as well; its constructors return our error.
     &["id"],
     &["settings", "telemetry", "retry", "shutdown", "admission", "hint"],
@@ -47,6 +47,10 @@ fn a_module_uses_only_floors_below_its_own() {
         let relative = file.strip_prefix(&root).unwrap();
         let first = relative.components().next().unwrap().as_os_str().to_str().unwrap();
         let module = first.trim_end_matches(".rs");
+        // Tests of the whole use all of it.
+        if module == "tests" {
+            continue;
+        }
         let text = std::fs::read_to_string(&file).unwrap();
         for used in named(&text) {
             if used != module && floor_of(&used) >= floor_of(module) {

@@ -71,6 +71,11 @@ impl Script {
         self.methods.entry(method.to_ascii_lowercase()).or_default().extend(behaviours);
     }
 
+    /// Forgets what was to happen.
+    pub(super) fn clear(&mut self) {
+        self.methods.clear();
+    }
+
     /// How the call that has just come in is treated.
     pub(super) fn next(&mut self, method: &str) -> Behaviour {
         let method = method.to_ascii_lowercase();

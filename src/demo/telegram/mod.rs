@@ -241,6 +241,11 @@ impl TelegramStandIn {
         self.shared.change(|state| state.script.add(method, behaviours));
     }
 
+    /// Forgets every scripted behaviour: from now on calls are treated as they should be.
+    pub fn forget_script(&self) {
+        self.shared.change(|state| state.script.clear());
+    }
+
     /// The next so many 2xx of the webhook get lost on their way, so that those updates are delivered again.
     pub fn lose_acks(&self, count: u32) {
         self.shared.change(|state| state.acks_to_lose += count);

@@ -1,0 +1,26 @@
+//! The pipeline in one process under faults and deaths: nothing is lost, nothing is answered twice.
+//!
+//! ```text
+//! LAKEGRAM_SEEDS=500 cargo test --lib faults::seeds -- --nocapture     500 seeds, and the matrix of what they met
+//! LAKEGRAM_SEED=17 cargo test --lib faults::seeds -- --nocapture       one seed again
+//! LAKEGRAM_WALK=all cargo test --lib faults::walk -- --nocapture       every point with every kind of death
+//! ```
+// Whether a test goes deep is said by the environment, and its length is measured by the machine's clock.
+#![allow(clippy::disallowed_methods)]
+
+mod dice;
+mod gate;
+mod ledger;
+mod life;
+mod scenarios;
+mod script;
+mod seeds;
+mod store;
+mod teeth;
+mod walk;
+mod world;
+
+/// A number in the environment.
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number")))
+}

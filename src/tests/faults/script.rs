@@ -1,0 +1,260 @@
+//! What happens to the calls of a store: which fault meets which call, and how often each has met each.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use object_store::path::Path;
+
+use super::dice::Dice;
+use crate::clock::{Clock, Timestamp};
+
+/// A call of the store, by what it is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Operation {
+    PutRaw,
+    PutParquet,
+    PutCommit,
+    PutIntent,
+    /// A checkpoint and the file that names it.
+    PutOther,
+    Get,
+    List,
+    Head,
+    Delete,
+}
+
+/// What befalls a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Fault {
+    /// The connection breaks before anything is done.
+    Before,
+    /// It is done and the answer is lost.
+    Lost,
+    /// 409: "already exists", with nothing written by this call or any other.
+    Conflict,
+    /// 503 with nothing done.
+    Server,
+    /// 429 with nothing done.
+    Busy,
+    /// It takes long.
+    Slow,
+    /// The caller is told that it failed, and it is done a little later.
+    Late,
+    /// No space is left, for this put and the next few.
+    Full,
+    /// The answer breaks off half way: of an object, or of a listing.
+    Torn,
+    /// A listing that does not show yet what is new.
+    Stale,
+    /// The process dies before or after it.
+    Crash,
+}
+
+impl Operation {
+    pub(super) const ALL: [Self; 9] = [
+        Self::PutRaw,
+        Self::PutParquet,
+        Self::PutCommit,
+        Self::PutIntent,
+        Self::PutOther,
+        Self::Get,
+        Self::List,
+        Self::Head,
+        Self::Delete,
+    ];
+
+    /// What a put to this path is for.
+    pub(super) fn of_put(path: &Path) -> Self {
+        match path.as_ref() {
+            path if path.starts_with("raw/") => Self::PutRaw,
+            path if path.starts_with("intents/") => Self::PutIntent,
+            path if path.contains("_delta_log/") && path.ends_with(".json") => Self::PutCommit,
+            path if path.contains("_delta_log/") => Self::PutOther,
+            _ => Self::PutParquet,
+        }
+    }
+
+    /// The faults it can meet. What is not here makes no sense: nothing but a create can find another object, only a
+    /// put needs space, a listing and an object are all that can break off, and a read that is lost was never done.
+    pub(super) fn faults(self) -> &'static [Fault] {
+        use Fault::{Before, Busy, Conflict, Full, Late, Lost, Server, Slow, Stale, Torn};
+        match self {
+            Self::PutRaw | Self::PutParquet | Self::PutCommit | Self::PutIntent => {
+                &[Before, Lost, Conflict, Server, Busy, Slow, Late, Full]
+            }
+            Self::PutOther => &[Before, Lost, Server, Busy, Slow, Full],
+            Self::Get => &[Before, Server, Busy, Slow, Torn],
+            Self::List => &[Before, Server, Busy, Slow, Torn, Stale],
+            Self::Head => &[Before, Server, Busy, Slow],
+            Self::Delete => &[Before, Lost, Server, Busy, Slow],
+        }
+    }
+
+    fn is_put(self) -> bool {
+        matches!(self, Self::PutRaw | Self::PutParquet | Self::PutCommit | Self::PutIntent | Self::PutOther)
+    }
+}
+
+/// How often which operation has met which fault.
+pub(super) type Matrix = BTreeMap<(Operation, Fault), u64>;
+
+/// The script of one world, shared by all lives in it.
+#[derive(Debug)]
+pub(super) struct Script {
+    seed: u64,
+    /// Calls in a thousand that meet a fault.
+    rate: u64,
+    on: AtomicBool,
+    /// Puts that still find no space.
+    full: AtomicUsize,
+    puts: AtomicU64,
+    /// What the next calls of a class meet, before all else.
+    planned: Mutex<HashMap<String, VecDeque<Fault>>>,
+    /// Objects that cannot be read.
+    unreadable: Mutex<Option<String>>,
+    met: Mutex<HashMap<String, u64>>,
+    matrix: Mutex<Matrix>,
+    /// When each object was put, on our clock: the store below has the machine's.
+    written: Mutex<HashMap<Path, Timestamp>>,
+    clock: Clock,
+}
+
+impl Script {
+    pub(super) fn new(seed: u64, rate: u64, clock: &Clock) -> Self {
+        Self {
+            seed,
+            rate,
+            on: AtomicBool::new(true),
+            full: AtomicUsize::new(0),
+            puts: AtomicU64::new(0),
+            planned: Mutex::default(),
+            unreadable: Mutex::default(),
+            met: Mutex::default(),
+            matrix: Mutex::default(),
+            written: Mutex::default(),
+            clock: clock.clone(),
+        }
+    }
+
+    /// No more faults.
+    pub(super) fn end(&self) {
+        self.on.store(false, Ordering::SeqCst);
+        self.planned.lock().unwrap().clear();
+        *self.unreadable.lock().unwrap() = None;
+    }
+
+    /// The next calls of a class meet these faults.
+    pub(super) fn plan(&self, class: &str, faults: impl IntoIterator<Item = Fault>) {
+        self.planned.lock().unwrap().entry(class.to_owned()).or_default().extend(faults);
+    }
+
+    /// Objects with this in their path cannot be read until the end of all faults.
+    pub(super) fn make_unreadable(&self, fragment: &str) {
+        *self.unreadable.lock().unwrap() = Some(fragment.to_owned());
+    }
+
+    /// The fault that was planned for a call.
+    fn planned(&self, operation: Operation, class: &str, path: &Path) -> Option<Fault> {
+        let unreadable = self.unreadable.lock().unwrap();
+        let is_unreadable = unreadable.as_ref().is_some_and(|fragment| path.as_ref().contains(fragment.as_str()));
+        if operation == Operation::Get && is_unreadable {
+            return Some(Fault::Before);
+        }
+        self.planned.lock().unwrap().get_mut(class)?.pop_front()
+    }
+
+    /// The puts of all lives so far.
+    pub(super) fn puts(&self) -> u64 {
+        self.puts.load(Ordering::SeqCst)
+    }
+
+    pub(super) fn matrix(&self) -> Matrix {
+        self.matrix.lock().unwrap().clone()
+    }
+
+    pub(super) fn note(&self, operation: Operation, fault: Fault) {
+        *self.matrix.lock().unwrap().entry((operation, fault)).or_default() += 1;
+    }
+
+    /// What befalls the next call of a class, and dice for how.
+    pub(super) fn next(&self, operation: Operation, path: &Path, armed: bool) -> (Option<Fault>, Dice) {
+        let class = class(operation, path);
+        self.puts.fetch_add(u64::from(operation.is_put()), Ordering::SeqCst);
+        let number = {
+            let mut met = self.met.lock().unwrap();
+            let number = met.entry(class.clone()).or_default();
+            *number += 1;
+            *number
+        };
+        let mut dice = Dice::of(self.seed, &class, number);
+        if let Some(fault) = self.planned(operation, &class, path) {
+            return (Some(fault), dice);
+        }
+        if !armed || !self.on.load(Ordering::SeqCst) {
+            return (None, dice);
+        }
+        let took = |full: usize| full.checked_sub(1);
+        if operation.is_put() && self.full.fetch_update(Ordering::SeqCst, Ordering::SeqCst, took).is_ok() {
+            self.note(operation, Fault::Full);
+            return (Some(Fault::Full), dice);
+        }
+        if !dice.per_mille(self.rate_of(operation)) {
+            return (None, dice);
+        }
+        let fault = *dice.pick(operation.faults());
+        if fault == Fault::Full {
+            self.full.store(usize::try_from(dice.below(4)).unwrap(), Ordering::SeqCst);
+        }
+        self.note(operation, fault);
+        (Some(fault), dice)
+    }
+
+    /// There are many reads in a run, and a process that cannot read does not get far; there are few looks and deletes.
+    fn rate_of(&self, operation: Operation) -> u64 {
+        match operation {
+            Operation::Get | Operation::List => self.rate / 6,
+            Operation::Head | Operation::Delete | Operation::PutOther => (self.rate * 3).min(600),
+            _ => self.rate,
+        }
+    }
+
+    pub(super) fn wrote(&self, path: &Path) {
+        self.written.lock().unwrap().insert(path.clone(), self.clock.now());
+    }
+
+    /// When an object was put.
+    pub(super) fn written(&self, path: &Path) -> Option<Timestamp> {
+        self.written.lock().unwrap().get(path).copied()
+    }
+
+    /// Whether a listing that lags behind shows an object.
+    pub(super) fn is_shown(&self, path: &Path) -> bool {
+        const LAG: Duration = Duration::from_secs(5);
+        self.written(path).is_none_or(|at| self.clock.now().since(at) > LAG)
+    }
+
+    pub(super) fn clock(&self) -> &Clock {
+        &self.clock
+    }
+}
+
+/// Calls that are alike: the operation, and what it is about.
+pub(super) fn class(operation: Operation, path: &Path) -> String {
+    format!("{operation:?} {}", kind(path))
+}
+
+/// What a path is, without what makes it unique.
+fn kind(path: &Path) -> String {
+    let path = path.as_ref();
+    let table = ["telegram_messages", "telegram_responses", "telegram_replies"];
+    if let Some(table) = table.iter().find(|table| path.contains(**table)) {
+        return match (path.contains("_delta_log"), path.rsplit_once('.').map(|(_, end)| end)) {
+            (true, Some("json")) => format!("{table} commit"),
+            (true, _) => format!("{table} log"),
+            (false, _) => format!("{table} file"),
+        };
+    }
+    path.split('/').next().unwrap_or_default().to_owned()
+}

@@ -1,0 +1,58 @@
+//! The teeth of the suite: with a check switched off, the scenario that it is for turns red.
+//!
+//! The switch holds for a whole process, so each runs in a child of this test's own binary.
+
+use std::process::Command;
+
+use crate::sabotage::{Sabotage, VARIABLE};
+
+/// Runs one test of this binary, with a switch or without; its output when it failed.
+fn failure_of(test: &str, switch: Option<Sabotage>) -> Option<String> {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", test, "--nocapture", "--test-threads=1"]).env("RUST_BACKTRACE", "0");
+    match switch {
+        Some(switch) => command.env(VARIABLE, format!("{switch:?}")),
+        None => command.env_remove(VARIABLE),
+    };
+    let output = command.output().unwrap();
+    let told = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(told.contains("running 1 test"), "there is no test {test}: {told}");
+    (!output.status.success()).then_some(told)
+}
+
+/// The scenario passes, and fails in these words once the check is gone.
+fn assert_bites(switch: Sabotage, test: &str, words: &str) {
+    assert_eq!(failure_of(test, None), None, "{test} fails by itself");
+    let told = failure_of(test, Some(switch)).unwrap_or_else(|| panic!("without {switch:?}, {test} still passes"));
+    assert!(told.contains(words), "without {switch:?}, {test} fails of something else: {told}");
+}
+
+#[test]
+fn without_the_fence_rows_are_doubled() {
+    let test = "tests::faults::scenarios::two_processes_on_one_pipeline_double_nothing";
+    assert_bites(Sabotage::Fence, test, "has 2 rows");
+}
+
+#[test]
+fn without_reading_back_what_is_in_doubt_stays_in_doubt() {
+    let test = "tests::faults::scenarios::lost_answers_of_the_store_leave_nothing_in_doubt";
+    assert_bites(Sabotage::ReadBack, test, "nobody tells of the step");
+}
+
+#[test]
+fn without_the_intent_an_answer_is_sent_twice() {
+    let test = "tests::faults::scenarios::what_may_have_reached_telegram_is_not_sent_again";
+    assert_bites(Sabotage::Intent, test, "Telegram has taken twice");
+}
+
+#[test]
+fn without_the_check_of_the_head_a_commit_is_lost_below_a_cleaned_log() {
+    let test = "table::tests::race::a_head_below_a_cleaned_log_never_commits_below_it";
+    assert_bites(Sabotage::StaleHead, test, "panicked");
+}
+
+#[test]
+fn without_a_contiguous_position_a_segment_is_forgotten() {
+    let test = "tests::faults::scenarios::a_segment_that_cannot_be_read_for_long_is_loaded_in_the_end";
+    assert_bites(Sabotage::Contiguous, test, "has 0 rows");
+}
