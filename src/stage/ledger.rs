@@ -285,7 +285,7 @@ mod tests {
         let field = |name| Field::new(name, DataType::Int64, true);
         let schema = Arc::new(Schema::new(vec![field("id"), field("version")]));
         let spec = TableSpec { path: Path::from("t"), schema, stats_columns: vec!["version".to_owned()] };
-        Ledger::open(storage, spec, "lakegram/p/s", clock).await.unwrap()
+        Ledger::open(storage, spec, "lakegram/p/s", clock).await.unwrap().0
     }
 
     #[tokio::test]

@@ -261,7 +261,7 @@ impl ObjectStore for DurableLocal {
         // Most reads of a log ask for the version after its head. That it is not there is told sooner than another
         // thread is woken up to look.
         let file = self.file(location)?;
-        match fs::symlink_metadata(&file) {
+        match std::fs::symlink_metadata(&file) {
             Err(error) if error.kind() == IoKind::NotFound => Err(told(&file, error)),
             _ => self.reader.get_opts(location, options).await,
         }

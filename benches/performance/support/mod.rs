@@ -7,8 +7,8 @@ pub(crate) mod load;
 pub(crate) mod process;
 pub(crate) mod report;
 pub(crate) mod service;
-pub(crate) mod store;
 pub(crate) mod stand_ins;
+pub(crate) mod store;
 pub(crate) mod webhook;
 
 use std::path::{Path, PathBuf};

@@ -23,8 +23,6 @@ pub(crate) struct Service {
     child: Child,
     /// Where webhooks go.
     pub(crate) address: SocketAddr,
-    /// Where metrics are; the webhook's address for a peer.
-    pub(crate) console: SocketAddr,
 }
 
 impl Drop for Service {
@@ -56,7 +54,7 @@ impl Service {
     pub(crate) fn start(mut command: Command) -> Result<Self> {
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
         let lines = lines(child.stderr.take().ok_or("no log")?);
-        let (mut address, mut console, mut seen) = (None, None, Vec::new());
+        let (mut address, mut console, mut seen) = (None, None::<SocketAddr>, Vec::new());
         while address.is_none() || console.is_none() {
             let Ok(line) = lines.recv_timeout(PATIENCE) else {
                 child.kill()?;
@@ -68,7 +66,7 @@ impl Service {
             seen.push(line);
         }
         match (address, console) {
-            (Some(address), Some(console)) => Ok(Self { child, address, console }),
+            (Some(address), Some(_)) => Ok(Self { child, address }),
             _ => Err("it told no addresses".into()),
         }
     }
@@ -77,7 +75,7 @@ impl Service {
     pub(crate) fn start_peer(mut command: Command, address: SocketAddr) -> Result<Self> {
         // A group of its own: its workers have to end with it.
         let child = command.stdout(Stdio::null()).stderr(Stdio::null()).process_group(0).spawn()?;
-        let peer = Self { child, address, console: address };
+        let peer = Self { child, address };
         let began = Instant::now();
         while std::net::TcpStream::connect(address).is_err() {
             if began.elapsed() > PATIENCE {
@@ -92,7 +90,7 @@ impl Service {
     pub(crate) fn launch(mut command: Command, address: SocketAddr) -> Result<Self> {
         let heard = std::env::var_os("LAKEGRAM_BENCH_LOG").is_some();
         let log = if heard { Stdio::inherit() } else { Stdio::null() };
-        Ok(Self { child: command.stdout(Stdio::null()).stderr(log).spawn()?, address, console: address })
+        Ok(Self { child: command.stdout(Stdio::null()).stderr(log).spawn()?, address })
     }
 
     pub(crate) fn pid(&self) -> u32 {

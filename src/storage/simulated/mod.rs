@@ -220,7 +220,7 @@ impl Disk for SimulatedDisk {
 
     fn sync_file(&self, _file: &File, path: &Path) -> io::Result<()> {
         let honest = !self.lies.ignore_file_sync;
-        let note = |journal: &mut Journal, (): &()| honest.then(|| journal.file_synced(path)).unwrap_or_default();
+        let note = |journal: &mut Journal, (): &()| if honest { journal.file_synced(path) } else { Default::default() };
         self.call(Operation::SyncFile, || Ok(()), note)
     }
 
@@ -238,7 +238,8 @@ impl Disk for SimulatedDisk {
             return Ok(());
         }
         let honest = !self.lies.ignore_folder_sync;
-        let note = |journal: &mut Journal, (): &()| honest.then(|| journal.folder_synced(path)).unwrap_or_default();
+        let note =
+            |journal: &mut Journal, (): &()| if honest { journal.folder_synced(path) } else { Default::default() };
         self.call(Operation::SyncFolder, || Ok(()), note)
     }
 
