@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, RecordBatch, new_null_array};
+use arrow::array::{Array, ArrayRef, RecordBatch, new_null_array};
 use arrow::compute::{cast, concat_batches};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use bytes::Bytes;
@@ -32,16 +32,23 @@ pub struct Encoded {
     pub stats: String,
 }
 
-/// Encodes rows as one Parquet file (zstd, dictionaries, statistics); `stats_columns` get minimum, maximum and
-/// null count in the log.
+/// Rows that weigh less are not compressed: a compressor for each of thirty columns costs more than the rest of a commit
+/// of one message, and whoever reads the file pays for as many decompressors. Compaction compresses what comes together.
+const COMPRESSED_FROM_BYTES: usize = 32 * 1024;
+
+/// Encodes rows as one Parquet file (zstd unless it is small, dictionaries, statistics); `stats_columns` get minimum,
+/// maximum and null count in the log.
 ///
 /// # Errors
 /// Configuration when a column has a type that Parquet cannot hold.
 pub fn encode(rows: &RecordBatch, stats_columns: &[String]) -> Result<Encoded> {
     let unfit = "encode rows as Parquet";
     let level = ZstdLevel::try_new(3).context(ErrorKind::Configuration, unfit)?;
+    let weight = |column: &ArrayRef| column.to_data().get_slice_memory_size().unwrap_or(usize::MAX);
+    let bytes = rows.columns().iter().map(weight).fold(0, usize::saturating_add);
+    let compression = if bytes < COMPRESSED_FROM_BYTES { Compression::UNCOMPRESSED } else { Compression::ZSTD(level) };
     let properties = WriterProperties::builder()
-        .set_compression(Compression::ZSTD(level))
+        .set_compression(compression)
         .set_statistics_enabled(EnabledStatistics::Chunk)
         .set_statistics_truncate_length(Some(FOOTER_STATISTICS_BYTES))
         .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
@@ -182,6 +189,20 @@ mod tests {
         let encoded = encode(&rows(), &[]).unwrap();
         assert_eq!(decode(encoded.bytes.clone(), &rows().schema()).unwrap(), rows());
         assert_eq!(schema_of(&encoded.bytes).unwrap().fields(), rows().schema().fields());
+    }
+
+    #[test]
+    fn what_is_small_is_not_compressed_and_what_is_large_is() {
+        let of = |characters: usize| {
+            let text: ArrayRef = Arc::new(StringArray::from(vec!["a".repeat(characters)]));
+            let rows = RecordBatch::try_from_iter_with_nullable([("text", text, true)]).unwrap();
+            let encoded = encode(&rows, &[]).unwrap();
+            assert_eq!(decode(encoded.bytes.clone(), &rows.schema()).unwrap(), rows);
+            ArrowReaderMetadata::load(&encoded.bytes, ArrowReaderOptions::new()).unwrap()
+        };
+        let compression = |file: ArrowReaderMetadata| file.metadata().row_group(0).column(0).compression();
+        assert_eq!(compression(of(1_000)), Compression::UNCOMPRESSED);
+        assert!(matches!(compression(of(COMPRESSED_FROM_BYTES)), Compression::ZSTD(_)));
     }
 
     #[test]
