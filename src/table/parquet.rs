@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, RecordBatch, new_null_array};
+use arrow::array::{Array, ArrayRef, RecordBatch, new_null_array};
 use arrow::compute::{cast, concat_batches};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use bytes::Bytes;
@@ -215,6 +215,20 @@ mod tests {
         let encoded = encode(&rows(), &[]).unwrap();
         assert_eq!(decode(encoded.bytes.clone(), &rows().schema()).unwrap(), rows());
         assert_eq!(schema_of(&encoded.bytes).unwrap().fields(), rows().schema().fields());
+    }
+
+    #[test]
+    fn what_is_small_is_not_compressed_and_what_is_large_is() {
+        let of = |characters: usize| {
+            let text: ArrayRef = Arc::new(StringArray::from(vec!["a".repeat(characters)]));
+            let rows = RecordBatch::try_from_iter_with_nullable([("text", text, true)]).unwrap();
+            let encoded = encode(&rows, &[]).unwrap();
+            assert_eq!(decode(encoded.bytes.clone(), &rows.schema()).unwrap(), rows);
+            ArrowReaderMetadata::load(&encoded.bytes, ArrowReaderOptions::new()).unwrap()
+        };
+        let compression = |file: ArrowReaderMetadata| file.metadata().row_group(0).column(0).compression();
+        assert_eq!(compression(of(1_000)), Compression::UNCOMPRESSED);
+        assert!(matches!(compression(of(COMPRESSED_FROM_BYTES)), Compression::ZSTD(_)));
     }
 
     #[test]

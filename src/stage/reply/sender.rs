@@ -195,7 +195,8 @@ impl Sender {
                     let status = verdict.status;
                     self.record(job, parts, key, Verdict { tries: delivery.tries, ..verdict }).await?;
                     self.intents.delete(key).await;
-                    return Ok(status);
+                    // Whoever took us for dead may have recorded another outcome first, and that is what counts.
+                    return Ok(self.status(key, false).await?.unwrap_or(status));
                 }
                 Attempt::Again(wait) => {
                     self.intents.delete(key).await;

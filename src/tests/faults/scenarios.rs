@@ -149,6 +149,23 @@ async fn a_batch_ends_at_its_deadline_though_the_store_is_away() {
     assert_sound(&world).await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sender_that_was_taken_for_dead_sends_no_further_part() {
+    // Seen first as seed 38, on a machine that was slow enough.
+    let world = World::new(Nature::CALM).await;
+    let (one, two) = (world.start("lane", None, u64::MAX).await, world.start("twin", None, u64::MAX).await);
+    world.point_at(&one).await;
+    world.telegram.script("sendMessage", vec![Behaviour::Delay(Duration::from_secs(400))]);
+    world.say_much(90);
+    assert!(world.telegram.wait_for(|ledger| ledger.sent().count() > 0, PATIENCE).await);
+    // Long enough for a second part, were it sent.
+    world.clock.sleep(Duration::from_secs(60)).await;
+    one.kill().await;
+    two.kill().await;
+    assert_sound(&world).await;
+    assert_eq!((world.telegram.sent().len(), ledger::replies_with(&world, "unknown").await), (1, 1));
+}
+
 async fn segments(world: &World) -> Vec<Path> {
     let listed = world.storage.object_store().list(Some(&Path::from("raw")));
     listed.map_ok(|meta| meta.location).try_collect().await.unwrap()

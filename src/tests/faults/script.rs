@@ -145,6 +145,10 @@ impl Script {
         *self.unreadable.lock().unwrap() = None;
     }
 
+    pub(super) fn has_ended(&self) -> bool {
+        !self.on.load(Ordering::SeqCst)
+    }
+
     /// The next calls of a class meet these faults.
     pub(super) fn plan(&self, class: &str, faults: impl IntoIterator<Item = Fault>) {
         self.planned.lock().unwrap().entry(class.to_owned()).or_default().extend(faults);

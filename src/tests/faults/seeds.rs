@@ -179,7 +179,7 @@ async fn run(seed: u64) -> Run {
         one_life(&world, &mut dice, &mut run).await;
     }
     let by = *dice.pick(&[Finisher::Service, Finisher::Batch]);
-    run.wrong = match tokio::time::timeout(Duration::from_secs(120), world.finish(by)).await {
+    run.wrong = match tokio::time::timeout(Duration::from_secs(400), world.finish(by)).await {
         Ok(wrong) => wrong,
         Err(_) => vec!["it hangs".to_owned()],
     };
