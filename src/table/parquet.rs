@@ -35,19 +35,25 @@ pub struct Encoded {
     pub stats: String,
 }
 
-/// Encodes rows as one Parquet file (zstd, dictionaries, statistics); `stats_columns` get minimum, maximum and
-/// null count in the log. The file of a few rows is mostly its footer, and compaction soon merges it with others: it is
-/// left uncompressed, because making a compressor for every column takes longer than all the rest.
+/// Rows that weigh less are not compressed: a compressor for each of thirty columns costs more than the rest of a commit
+/// of one message, and whoever reads the file pays for as many decompressors. Compaction compresses what comes together.
+const COMPRESSED_FROM_BYTES: usize = 32 * 1024;
+
+/// Encodes rows as one Parquet file (zstd unless it is small, dictionaries, statistics); `stats_columns` get minimum,
+/// maximum and null count in the log.
 ///
 /// # Errors
 /// Configuration when a column has a type that Parquet cannot hold.
 pub fn encode(rows: &RecordBatch, stats_columns: &[String]) -> Result<Encoded> {
     let unfit = "encode rows as Parquet";
     let level = ZstdLevel::try_new(3).context(ErrorKind::Configuration, unfit)?;
-    let compression = if is_small(rows) { Compression::UNCOMPRESSED } else { Compression::ZSTD(level) };
+    let weight = |column: &ArrayRef| column.to_data().get_slice_memory_size().unwrap_or(usize::MAX);
+    let bytes = rows.columns().iter().map(weight).fold(0, usize::saturating_add);
+    let is_light = bytes < COMPRESSED_FROM_BYTES;
+    let compression = if is_light { Compression::UNCOMPRESSED } else { Compression::ZSTD(level) };
     let properties = WriterProperties::builder()
         .set_compression(compression)
-        .set_dictionary_enabled(!is_small(rows))
+        .set_dictionary_enabled(!is_light)
         .set_statistics_enabled(EnabledStatistics::Chunk)
         .set_statistics_truncate_length(Some(FOOTER_STATISTICS_BYTES))
         .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
