@@ -114,7 +114,11 @@ fn shown(audit: &PipelineAudit) -> String {
     for check in &audit.checks {
         list(&mut text, &format!("broken, {}", check.check), check.broken, &check.rows);
     }
-    text.push_str(if audit.is_broken() { "a promise is broken\n" } else { "every promise that can be proven holds\n" });
+    text.push_str(match audit.checks.iter().any(|check| check.checked + check.unproven > 0) {
+        _ if audit.is_broken() => "a promise is broken\n",
+        true => "every promise that can be proven holds\n",
+        false => "there is nothing to check\n",
+    });
     text
 }
 

@@ -90,6 +90,7 @@ async fn beside_a_running_service_nothing_looks_lost() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_has_landed_and_waits_is_no_fault() {
     let app = TestApp::new().await;
+    assert!(app.stdout(&["audit"]).await.contains("there is nothing to check"));
     let receiver = app.start(&["serve", "--roles", "receive"]).await;
     app.set_webhook(&receiver).await;
     for chat in 1..4 {
