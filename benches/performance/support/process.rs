@@ -52,7 +52,8 @@ pub(crate) fn thread_seconds(pid: u32, prefix: &str) -> f64 {
     seconds.sum()
 }
 
-fn family(pid: u32) -> Vec<u32> {
+/// A process and all below it, itself first.
+pub(crate) fn family(pid: u32) -> Vec<u32> {
     let mut family = vec![pid];
     let mut index = 0;
     while let Some(&parent) = family.get(index) {

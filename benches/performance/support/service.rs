@@ -2,14 +2,13 @@
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
-use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use super::Result;
-use super::process::{Usage, usage};
+use super::process::{Usage, family, usage};
 
 /// The webhook secret of every server here.
 pub(crate) const SECRET: &str = "performance-secret";
@@ -73,8 +72,7 @@ impl Service {
 
     /// Starts a peer that listens on `address` and waits until it does.
     pub(crate) fn start_peer(mut command: Command, address: SocketAddr) -> Result<Self> {
-        // A group of its own: its workers have to end with it.
-        let child = command.stdout(Stdio::null()).stderr(Stdio::null()).process_group(0).spawn()?;
+        let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
         let peer = Self { child, address };
         let began = Instant::now();
         while std::net::TcpStream::connect(address).is_err() {
@@ -104,8 +102,10 @@ impl Service {
 
     /// SIGKILL, as a power cut would end it.
     pub(crate) fn kill(&mut self) {
-        // It may have ended by itself, and our own binary has no group.
-        let _group = Command::new("kill").args(["-KILL", &format!("-{}", self.pid())]).stderr(Stdio::null()).status();
+        // The workers of a peer do not end with it. Any of them may have ended by itself.
+        for pid in family(self.pid()).into_iter().skip(1) {
+            let _ended = Command::new("kill").args(["-KILL", &pid.to_string()]).stderr(Stdio::null()).status();
+        }
         let _ended = self.child.kill();
         let _reaped = self.child.wait();
     }
