@@ -3,6 +3,7 @@
 
 mod dice;
 mod journal;
+mod scene;
 #[cfg(test)]
 mod tests;
 
@@ -16,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::dice::Dice;
 use self::journal::Journal;
+pub(crate) use self::scene::REBOOTS;
 use super::disk::{Disk, OperatingSystem};
 
 /// A call of [`Disk`].

@@ -1,6 +1,7 @@
 //! The promises of the commit path, against a store that fails in every way we can think of.
 
 mod append;
+mod durable;
 mod faulty;
 mod open;
 mod race;

@@ -152,7 +152,7 @@ impl Run {
         }
         let kind = self.dice.pick(&Operation::ALL);
         let range = match kind {
-            Operation::Rename => 4,
+            Operation::Rename => 2,
             Operation::MakeFolder => 16,
             _ => 40,
         };
@@ -160,6 +160,8 @@ impl Run {
         match self.dice.below(10) {
             // Folders are made at the first boot, and hardly ever after.
             0..3 if before.is_none() => CutAt { operation: Some(Operation::MakeFolder), nth, moment },
+            // And a file is hardly ever put in the place of another: only where a checkpoint is named.
+            0..3 => CutAt { operation: Some(Operation::Rename), nth: 1 + nth % 2, moment },
             0..7 if before.is_none() || kind != Operation::MakeFolder => CutAt { operation: Some(kind), nth, moment },
             _ => any(1 + self.dice.below(250)),
         }

@@ -1,6 +1,7 @@
 //! The loader against a store that fails, dies and dates its objects by the test's clock.
 
 mod discovery;
+mod durable;
 mod model;
 mod redelivery;
 mod serving;
