@@ -21,6 +21,8 @@ struct Table {
     /// Values of each txn, in the order of the versions.
     txns: BTreeMap<String, Vec<i64>>,
     wrong: Vec<String>,
+    /// The log as it is.
+    history: Vec<String>,
 }
 
 impl Table {
@@ -39,6 +41,7 @@ impl Table {
         for version in versions {
             let commit = Path::from(format!("{path}/_delta_log/{version:020}.json"));
             let bytes = storage.get(&commit).await.unwrap().unwrap();
+            table.history.push(format!("{version}: {}", String::from_utf8_lossy(&bytes)));
             for line in String::from_utf8_lossy(&bytes).lines() {
                 table.replay(&serde_json::from_str(line).unwrap(), &mut files);
             }
@@ -134,7 +137,10 @@ fn check_replies(world: &World, silver: &Table, replies: &Table) -> Vec<String> 
         let (id, part) = (id.unwrap_or(-1), parts[row].unwrap_or(-1));
         let outcome = (statuses[row].clone().unwrap_or_default(), messages[row]);
         if by_update.entry(id).or_default().insert(part, outcome).is_some() {
-            wrong.push(format!("replies: part {part} for update {id} has several rows"));
+            wrong.push(format!(
+                "replies: part {part} for update {id} has several rows:\n{}",
+                replies.history.join("\n")
+            ));
         }
     }
     let wanted = silver.integers("update_id").into_iter().zip(silver.integers("reply_parts"));
