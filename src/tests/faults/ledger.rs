@@ -21,8 +21,6 @@ struct Table {
     /// Values of each txn, in the order of the versions.
     txns: BTreeMap<String, Vec<i64>>,
     wrong: Vec<String>,
-    /// The log as it is.
-    history: Vec<String>,
 }
 
 impl Table {
@@ -41,7 +39,6 @@ impl Table {
         for version in versions {
             let commit = Path::from(format!("{path}/_delta_log/{version:020}.json"));
             let bytes = storage.get(&commit).await.unwrap().unwrap();
-            table.history.push(format!("{version}: {}", String::from_utf8_lossy(&bytes)));
             for line in String::from_utf8_lossy(&bytes).lines() {
                 table.replay(&serde_json::from_str(line).unwrap(), &mut files);
             }

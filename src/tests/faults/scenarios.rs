@@ -141,10 +141,11 @@ async fn a_batch_ends_at_its_deadline_though_the_store_is_away() {
     let world = World::new(Nature::CALM).await;
     let life = world.start("lane", None, u64::MAX).await;
     world.point_at(&life).await;
-    world.script.plan("PutParquet telegram_responses file", [Fault::Server; 10_000]);
+    let class = "PutParquet telegram_responses file";
+    world.script.plan(class, [Fault::Server; 100_000]);
     wait_for(&world, &life, &[80], "bronze").await;
     life.kill().await;
-    let ended = world.run_until(Duration::from_secs(60)).await;
+    let ended = world.run_until(class, 3).await;
     assert!(ended.unwrap_err().to_string().contains("not ended in time"));
     assert_sound(&world).await;
 }
