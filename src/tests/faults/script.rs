@@ -154,6 +154,11 @@ impl Script {
         self.planned.lock().unwrap().entry(class.to_owned()).or_default().extend(faults);
     }
 
+    /// How many faults are still planned for a class.
+    pub(super) fn planned_for(&self, class: &str) -> usize {
+        self.planned.lock().unwrap().get(class).map_or(0, VecDeque::len)
+    }
+
     /// Objects with this in their path cannot be read until the end of all faults.
     pub(super) fn make_unreadable(&self, fragment: &str) {
         *self.unreadable.lock().unwrap() = Some(fragment.to_owned());

@@ -229,13 +229,16 @@ impl World {
         }
     }
 
-    /// A scheduled batch with this deadline, on the store with its faults.
-    pub(super) async fn run_until(&self, deadline: Duration) -> Result<BatchSummary> {
+    /// A scheduled batch whose deadline comes when calls of a class have met so many faults.
+    pub(super) async fn run_until(&self, class: &str, faults: usize) -> Result<BatchSummary> {
         let gate = Arc::new(Gate::new(None, u64::MAX));
         let app = self.app("lane", faulty(&self.storage, &self.script, &gate, &self.network));
         let (stop, nobody) = (CancellationToken::new(), |_: &str| {});
+        let planned = self.script.planned_for(class);
         let timer = async {
-            self.clock.sleep(deadline).await;
+            while planned - self.script.planned_for(class) < faults {
+                self.clock.sleep(Duration::from_secs(1)).await;
+            }
             stop.cancel();
         };
         let run = self.clock.timeout(PATIENCE, app.run(nobody, &stop));
