@@ -47,6 +47,10 @@ Examples:
 
 Exit codes: 0 done, 1 a check or audit found something, 2 wrong usage or configuration, 3 an outside system failed.";
 
+/// Threads for work that blocks, mostly puts on a local disk. A disk serves no more of them faster, and each costs
+/// memory: a stack and its share of the allocator's arenas.
+const BLOCKING_THREADS: usize = 16;
+
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// The whole pipeline on loopback with no account: a chat page, a Telegram stand-in, a model stand-in.
@@ -118,6 +122,7 @@ fn start(cli: Cli, environment: Environment) -> Result<Verdict> {
         tracing::debug!(%error, "the limit of open files stays as it is");
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
+        .max_blocking_threads(BLOCKING_THREADS)
         .enable_all()
         .build()
         .context(ErrorKind::Unavailable, "cannot start the runtime")?;

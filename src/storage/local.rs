@@ -19,7 +19,6 @@ use object_store::{
     CopyMode, CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMode,
     PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions, Result,
 };
-use tokio::runtime::{Handle, RuntimeFlavor};
 
 use super::disk::{Disk, OperatingSystem};
 use super::folders::{Folders, make_root, persist_folder};
@@ -125,7 +124,7 @@ impl DurableLocal {
 
     async fn publish(&self, path: &Path, payload: PutPayload, publish: Publish) -> Result<PutResult> {
         let (file, folders) = (self.file(path)?, Arc::clone(&self.folders));
-        blocking_here(move || {
+        blocking(move || {
             let (disk, staging) = (folders.disk(), stage(&folders, &file)?);
             let outcome =
                 write_staged(disk, &staging, &payload).and_then(|()| publish_staged(disk, &staging, &file, publish));
@@ -224,15 +223,6 @@ pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T>
     tokio::task::spawn_blocking(work)
         .await
         .map_err(|error| object_store::Error::Generic { store: STORE, source: error.into() })?
-}
-
-/// Blocking work on the thread that asks for it, where the runtime can move its other tasks to another thread: nobody
-/// has to be woken up for the work, nor for its outcome, and on a fast disk that takes as long as the work itself.
-async fn blocking_here<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    match Handle::try_current().map(|runtime| runtime.runtime_flavor()) {
-        Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(work),
-        _ => blocking(work).await,
-    }
 }
 
 #[async_trait]
