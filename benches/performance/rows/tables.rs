@@ -23,6 +23,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// The commits end when they are made or this has passed, whichever is first; so many there must be by then.
 const LONGEST: Duration = Duration::from_secs(330);
 const FEWEST: i64 = 30_000;
+/// After the last message the service comes to rest: a minute to its next round, and the round.
+const AT_REST: Duration = Duration::from_secs(75);
 
 /// What was done to the table, and for how much.
 struct Made {
@@ -74,8 +76,8 @@ async fn commit_one_by_one(folder: &Path, commits: i64) -> Result<Made> {
         done += 1;
     }
     let seconds = began.elapsed().as_secs_f64();
-    // The last round may be about to begin: what it does belongs to these commits.
-    tokio::time::sleep(Duration::from_secs(5)).await;
+    // The round by the clock takes what the rounds by commits have left; what it costs belongs to these commits.
+    tokio::time::sleep(AT_REST).await;
     let made = Made {
         commits: done,
         versions: version,
