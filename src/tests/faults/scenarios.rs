@@ -29,7 +29,7 @@ async fn wait_for(world: &World, life: &Life, chats: &[i64], step: &str) {
 }
 
 async fn assert_sound(world: &World) {
-    let wrong = world.finish(Finisher::Service).await;
+    let wrong = world.finish(Finisher::Batch).await;
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 

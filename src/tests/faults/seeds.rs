@@ -39,11 +39,11 @@ const CLASSES: [&str; 18] = [
     "Delete intents",
     "Delete intents",
     "Head intents",
+    "Head intents",
+    "Head intents",
+    "Head intents",
+    "Head intents",
     "Head telegram_messages commit",
-    "Head telegram_responses commit",
-    "Head telegram_messages commit",
-    "Head telegram_responses commit",
-    "Head telegram_replies commit",
     "Get telegram_replies commit",
 ];
 
