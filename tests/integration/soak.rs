@@ -202,6 +202,7 @@ async fn a_soak_loses_nothing_and_doubles_nothing() {
     }
     let doubled: Vec<_> = accepted.iter().filter(|(_, count)| **count > 1).collect();
     assert!(doubled.is_empty(), "answered twice: {doubled:?}");
+    soak.app.audit().await;
     let found = soak.app.tables().await;
     assert_eq!(unique(&found["bronze"]["ids"]), messages as usize);
     assert_eq!(unique(&found["silver"]["ids"]), messages as usize);
