@@ -49,18 +49,32 @@ async fn measure(arguments: &[String]) -> Result<()> {
     let python = std::env::var_os("LAKEGRAM_BENCH_PYTHON").ok_or("start it by benches/run.sh")?;
     let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("performance");
     let bench = Bench::new(folder, python.into(), quick);
-    let (began, mut all) = (Instant::now(), Vec::new());
+    let (began, mut all, mut failed) = (Instant::now(), Vec::new(), Vec::new());
     for (name, run) in ROWS.iter().filter(|(name, _)| wanted.is_empty() || wanted.iter().any(|wanted| wanted == name)) {
         eprintln!("==> {name} ({:.0} s so far)", began.elapsed().as_secs_f64());
-        let findings = run(&bench).await.map_err(|error| format!("{name}: {error}"))?;
-        all.push((*name, findings));
+        match run(&bench).await {
+            Ok(findings) => {
+                // At once: a later row that fails must not take these along.
+                for row in &findings.rows {
+                    eprintln!("    {}: {} ({}); bar: {}", row.work, row.measured, row.ours, row.bar);
+                }
+                all.push((*name, findings));
+            }
+            Err(error) => {
+                eprintln!("    {name} failed: {error}");
+                failed.push(*name);
+            }
+        }
     }
     let figures = markdown(&all, began.elapsed().as_secs_f64() / 60.0)?;
     println!("{figures}");
-    if wanted.is_empty() && !quick {
+    if wanted.is_empty() && !quick && failed.is_empty() {
         println!("written to {}", write_down(&figures)?.display());
     }
     let missed = all.iter().flat_map(|(_, findings)| &findings.rows).filter(|row| row.reached == Some(false)).count();
     println!("{missed} bars missed");
-    Ok(())
+    match failed.is_empty() {
+        true => Ok(()),
+        false => Err(format!("not measured: {}", failed.join(", ")).into()),
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use lakegram::clock::Clock;
@@ -63,6 +64,8 @@ pub(crate) async fn run(bench: &Bench) -> Result<Findings> {
     let commits = bench.scaled(100_000, 3_000);
     let folder = bench.folder()?;
     let versions = make_history(&folder.path().join("data"), commits).await?;
+    // A history is hundreds of thousands of unwritten files: what is measured would wait behind them.
+    Command::new("sync").status()?;
     let world = World::new(folder.path()).await?;
     // The first one is warm-up: it begins without a kill before it.
     world.start(0).await?;
