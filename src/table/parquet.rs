@@ -51,21 +51,26 @@ pub fn encode(rows: &RecordBatch, stats_columns: &[String]) -> Result<Encoded> {
     let bytes = rows.columns().iter().map(weight).fold(0, usize::saturating_add);
     let is_light = bytes < COMPRESSED_FROM_BYTES;
     let compression = if is_light { Compression::UNCOMPRESSED } else { Compression::ZSTD(level) };
-    let properties = WriterProperties::builder()
-        .set_compression(compression)
-        .set_dictionary_enabled(!is_light)
-        .set_statistics_enabled(EnabledStatistics::Chunk)
-        .set_statistics_truncate_length(Some(FOOTER_STATISTICS_BYTES))
-        .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
-        .set_created_by(concat!("lakegram ", env!("CARGO_PKG_VERSION")).to_owned())
-        .build();
-    let options = ArrowWriterOptions::new().with_properties(properties).with_skip_arrow_metadata(true);
+    let options = writer_options(compression);
     let mut bytes = Vec::new();
     let mut writer = ArrowWriter::try_new_with_options(&mut bytes, rows.schema(), options)
         .context(ErrorKind::Configuration, unfit)?;
     writer.write(rows).context(ErrorKind::Configuration, unfit)?;
     writer.close().context(ErrorKind::Configuration, unfit)?;
     Ok(Encoded { bytes: bytes.into(), stats: stats_of(rows, stats_columns).to_string() })
+}
+
+/// How every data file is written: what is compressed gets dictionaries as well.
+pub(super) fn writer_options(compression: Compression) -> ArrowWriterOptions {
+    let properties = WriterProperties::builder()
+        .set_compression(compression)
+        .set_dictionary_enabled(compression != Compression::UNCOMPRESSED)
+        .set_statistics_enabled(EnabledStatistics::Chunk)
+        .set_statistics_truncate_length(Some(FOOTER_STATISTICS_BYTES))
+        .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
+        .set_created_by(concat!("lakegram ", env!("CARGO_PKG_VERSION")).to_owned())
+        .build();
+    ArrowWriterOptions::new().with_properties(properties).with_skip_arrow_metadata(true)
 }
 
 fn is_small(rows: &RecordBatch) -> bool {

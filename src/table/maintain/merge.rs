@@ -10,14 +10,12 @@ use futures::{StreamExt, TryStreamExt, stream};
 use object_store::path::Path;
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
-use parquet::arrow::arrow_writer::ArrowWriterOptions;
 use parquet::basic::{Compression, ZstdLevel};
-use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use serde_json::{Map, json};
 use tokio_util::sync::CancellationToken;
 
 use crate::error::{Context, Error, ErrorKind, Result};
-use crate::table::parquet::{Encoded, conform};
+use crate::table::parquet::{Encoded, conform, writer_options};
 use crate::table::{DataFile, LakeTable, stats};
 
 /// Rows decoded, and written, at a time, and how much they may weigh in memory before they are written: file by file a
@@ -28,9 +26,6 @@ const BATCH_BYTES: usize = 8 * 1_024 * 1_024;
 const HANDFUL_FILES: usize = 64;
 const HANDFUL_BYTES: i64 = 4 * 1_024 * 1_024;
 const READ_AHEAD: usize = 4;
-/// Rows in a row group, and characters of a string kept in the footer: as in the files that are appended.
-const ROW_GROUP_ROWS: usize = 128 * 1_024;
-const FOOTER_STATISTICS_BYTES: usize = 64;
 const DOING: &str = "rewrite small files";
 
 /// The rows of these files, in their order, as one file with the table's columns; `None` when it was stopped. Holds a
@@ -101,14 +96,7 @@ struct Column {
 impl Merge {
     fn new(schema: SchemaRef, stats_columns: &[String]) -> Result<Self> {
         let level = ZstdLevel::try_new(3).context(ErrorKind::Configuration, DOING)?;
-        let properties = WriterProperties::builder()
-            .set_compression(Compression::ZSTD(level))
-            .set_statistics_enabled(EnabledStatistics::Chunk)
-            .set_statistics_truncate_length(Some(FOOTER_STATISTICS_BYTES))
-            .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
-            .set_created_by(concat!("lakegram ", env!("CARGO_PKG_VERSION")).to_owned())
-            .build();
-        let options = ArrowWriterOptions::new().with_properties(properties).with_skip_arrow_metadata(true);
+        let options = writer_options(Compression::ZSTD(level));
         let writer = ArrowWriter::try_new_with_options(Vec::new(), SchemaRef::clone(&schema), options);
         let column = |name: &String| {
             let field = schema.field_with_name(name).ok()?;
