@@ -113,6 +113,15 @@ impl TableLog {
         Ok(hint.map(|hint| Checkpoint { version: hint.version, parts: hint.parts }))
     }
 
+    /// The checkpoint that is named, or the newest in a listing where none is or it is after `at`.
+    pub(crate) async fn newest_checkpoint(&self, at: Option<i64>) -> Result<Option<Checkpoint>> {
+        let fits = |checkpoint: &Checkpoint| at.is_none_or(|at| checkpoint.version <= at);
+        match self.last_checkpoint().await?.filter(fits) {
+            Some(hint) => Ok(Some(hint)),
+            None => Ok(self.beyond(-1, at).await?.checkpoint),
+        }
+    }
+
     fn during(&self, error: Error) -> Error {
         error.during(format!("table {}", self.table))
     }
@@ -122,11 +131,7 @@ impl TableLog {
     /// # Errors
     /// Corrupt when the log has a hole; configuration when the table asks for more than we know; else as the store.
     pub(crate) async fn snapshot(&self, want: Want) -> Result<Option<Snapshot>> {
-        let fits = |checkpoint: &Checkpoint| want.at.is_none_or(|at| checkpoint.version <= at);
-        let mut base = match self.last_checkpoint().await?.filter(fits) {
-            Some(hint) => Some(hint),
-            None => self.beyond(-1, want.at).await?.checkpoint,
-        };
+        let mut base = self.newest_checkpoint(want.at).await?;
         for _ in 0..TRIES {
             let mut reading = self.begin(base, want.files).await?;
             match self.read_to_head(&mut reading, want.at).await? {
