@@ -1,5 +1,9 @@
-//! The table as delta-rs sees it, over the same object store: for checkpoints and SQL.
+//! The table as delta-rs and its kernel see it, over the same object store: for SQL and for checkpoints.
 
+use std::num::NonZero;
+
+use delta_kernel::Snapshot;
+use delta_kernel_default_engine::DefaultEngineBuilder;
 use deltalake::{DeltaTable, DeltaTableBuilder};
 use object_store::path::Path;
 use url::Url;
@@ -7,31 +11,43 @@ use url::Url;
 use crate::error::{Context, ErrorKind, Result};
 use crate::storage::Storage;
 
+/// Files of the log that the kernel reads ahead. By itself it takes a thousand, with a quarter of a megabyte for each.
+const READ_AHEAD: NonZero<usize> = NonZero::new(16).expect("is not zero");
+
 /// Loads the table below `path` with delta-rs.
 ///
 /// # Errors
 /// Unavailable when the store fails or delta-rs does not take the table.
 pub async fn delta_table(storage: &Storage, path: &Path) -> Result<DeltaTable> {
-    load(storage, path, |builder| builder).await
-}
-
-/// As [`delta_table`], at one version.
-pub(super) async fn delta_table_at(storage: &Storage, path: &Path, version: i64) -> Result<DeltaTable> {
-    let number = u64::try_from(version).context(ErrorKind::Corrupt, format!("version {version} of table {path}"))?;
-    load(storage, path, |builder| builder.with_version(number)).await
-}
-
-async fn load(
-    storage: &Storage,
-    path: &Path,
-    narrow: impl FnOnce(DeltaTableBuilder) -> DeltaTableBuilder,
-) -> Result<DeltaTable> {
     let unreadable = || format!("load table {path} with delta-rs");
-    // delta-rs roots its store by the path of this URL and nothing else, so a scheme without a host names a place in
-    // our store whatever our own scheme is.
-    let mut url = Url::parse("memory:///").context(ErrorKind::Configuration, unreadable())?;
-    url.set_path(path.as_ref());
+    let url = url_of(path)?;
     let builder = DeltaTableBuilder::from_url(url.clone()).context(ErrorKind::Configuration, unreadable())?;
-    let builder = narrow(builder.with_storage_backend(storage.object_store(), url));
+    let builder = builder.with_storage_backend(storage.object_store(), url);
     builder.load().await.context(ErrorKind::Unavailable, unreadable())
+}
+
+/// Writes a checkpoint of a version of the table below `path`, and names it.
+///
+/// # Errors
+/// Unavailable when the store fails or the kernel does not take the table.
+pub(super) async fn make_checkpoint(storage: &Storage, path: &Path, version: i64) -> Result<()> {
+    let context = format!("make a checkpoint of version {version} of table {path}");
+    let at = u64::try_from(version).context(ErrorKind::Corrupt, context.clone())?;
+    let (store, url) = (storage.object_store(), url_of(path)?);
+    // The kernel replays the log and encodes the checkpoint without giving others a turn.
+    let making = tokio::task::spawn_blocking(move || {
+        let engine = DefaultEngineBuilder::new(store).with_buffer_size(READ_AHEAD).build();
+        Snapshot::builder_for(url).at_version(at).build(&engine)?.checkpoint(&engine, None)
+    });
+    let made = making.await.context(ErrorKind::Unavailable, context.clone())?;
+    made.map(drop).context(ErrorKind::Unavailable, context)
+}
+
+/// Both root the store by the path of this URL and nothing else, so a scheme without a host names a place in our store
+/// whatever our own scheme is.
+fn url_of(path: &Path) -> Result<Url> {
+    let unfit = || format!("the path of table {path} is no URL");
+    let mut url = Url::parse("memory:///").context(ErrorKind::Configuration, unfit())?;
+    url.set_path(&format!("{path}/"));
+    Ok(url)
 }

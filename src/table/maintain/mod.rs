@@ -10,9 +10,7 @@ mod vacuum;
 
 use std::time::Duration;
 
-use deltalake::protocol::checkpoints::create_checkpoint;
 use object_store::path::Path;
-use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use super::checkpoint::Checkpoint;
@@ -20,7 +18,7 @@ use super::head::Moment;
 use super::snapshot::{TableLog, Want};
 use super::{LakeTable, delta};
 use crate::clock::Clock;
-use crate::error::{Context, Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::storage::Storage;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -28,9 +26,6 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const READER_PATIENCE: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 /// Keys in one page of a listing.
 const PAGE: usize = 1_000;
-
-/// A checkpoint adds at most so many times `checkpoint_every` commits to the one before it.
-const CHECKPOINT_STEP: i64 = 10;
 
 /// What maintenance may do.
 #[derive(Clone, Debug)]
@@ -148,41 +143,17 @@ fn check(options: &MaintainOptions) -> Result<()> {
 }
 
 impl Work<'_> {
-    /// Makes a checkpoint of the head when enough commits have passed since the one that is named. Where far more have
-    /// passed it goes there in steps, each upon the checkpoint before it: delta-rs holds a decoder open for every commit
-    /// it reads.
+    /// Makes a checkpoint of the head when enough commits have passed since the one that is named.
     async fn checkpoint(&self, head: i64) -> Result<Option<i64>> {
-        let mut named = self.named_checkpoint().await?;
+        let named = self.log.last_checkpoint().await?.map_or(-1, |checkpoint| checkpoint.version);
         // Where the hint is lost the checkpoint may be there all the same.
         let there = Checkpoint { version: head, parts: None };
-        let every = self.options.checkpoint_every.max(1);
-        if head - named < every || self.is_complete(&there).await? {
+        if head - named < self.options.checkpoint_every.max(1) || self.is_complete(&there).await? {
             return Ok(None);
         }
-        while named < head && !self.stop.is_cancelled() {
-            let version = head.min(named.saturating_add(every.saturating_mul(CHECKPOINT_STEP)));
-            self.make_checkpoint(version).await?;
-            // Another process may have named a later one meanwhile; one that is older is not taken for ours.
-            named = self.named_checkpoint().await?.max(version);
-        }
-        let named = self.named_checkpoint().await?;
-        Ok((named >= head).then_some(named))
-    }
-
-    async fn make_checkpoint(&self, version: i64) -> Result<()> {
-        let context = || format!("make a checkpoint of version {version} of table {}", self.log.table);
-        let table = delta::delta_table_at(&self.log.storage, &self.log.table, version).await?;
-        // delta-rs replays the log and encodes the checkpoint without giving others a turn.
-        let runtime = Handle::current();
-        let making = tokio::task::spawn_blocking(move || runtime.block_on(create_checkpoint(&table, None)));
-        let made = making.await.context(ErrorKind::Unavailable, context())?;
-        made.context(ErrorKind::Unavailable, context())
-    }
-
-    /// The version of the checkpoint that is named, or where the hint is lost of the newest that is there: what lies
-    /// below that one may be cleaned away.
-    async fn named_checkpoint(&self) -> Result<i64> {
-        Ok(self.log.newest_checkpoint(None).await?.map_or(-1, |checkpoint| checkpoint.version))
+        delta::make_checkpoint(&self.log.storage, &self.log.table, head).await?;
+        let named = self.log.last_checkpoint().await?.map(|checkpoint| checkpoint.version);
+        Ok(named.filter(|version| *version >= head))
     }
 
     /// Whether every part of a checkpoint is there.

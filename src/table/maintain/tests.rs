@@ -385,19 +385,6 @@ async fn a_checkpoint_holds_every_txn_and_is_made_once() {
 }
 
 #[tokio::test]
-async fn a_log_that_ran_far_ahead_gets_its_checkpoint_in_steps() {
-    let (storage, clock) = (Storage::memory(), Clock::system());
-    filled(&storage, &clock, 25).await;
-    assert_eq!(run(&storage, &only_checkpoint(), &clock).await.checkpoint, Some(25));
-    let checkpoints = names(&storage).await.into_iter().filter_map(|name| {
-        let (version, rest) = crate::table::checkpoint::split_version(name.rsplit('/').next()?)?;
-        (rest == "checkpoint.parquet").then_some(version)
-    });
-    assert_eq!(checkpoints.collect::<Vec<_>>(), [9, 19, 25]);
-    assert_eq!(rows(&storage).await, expected(25));
-}
-
-#[tokio::test]
 async fn after_clean_up_and_vacuum_everybody_reads_the_same_rows() {
     let (storage, clock) = (Storage::memory(), Clock::system());
     let mut table = filled(&storage, &clock, 5).await;
