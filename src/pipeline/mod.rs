@@ -1,5 +1,6 @@
 //! The pipeline file as checked data: bot, receive, bronze, silver, routes, reply.
 
+pub mod files;
 pub mod load;
 
 use std::time::Duration;

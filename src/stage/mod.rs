@@ -1,8 +1,9 @@
-//! The three stages and what they share.
+//! The stages and what they share.
 
 pub mod bronze;
 mod chats;
 mod feed;
+pub mod files;
 mod ledger;
 pub mod reply;
 pub mod silver;

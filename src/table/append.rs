@@ -20,7 +20,7 @@ use crate::sabotage::{Sabotage, is_on};
 use crate::storage::{PutNew, StorageKey};
 
 /// How often the columns of a table may change under one append.
-const REBUILDS: usize = 16;
+pub(super) const REBUILDS: usize = 16;
 
 /// A data file in the store and how it is named in the log.
 #[derive(Clone, Debug)]
@@ -32,13 +32,13 @@ pub(crate) struct PutFile {
 }
 
 /// What an append asks of the table's columns as they are now.
-struct Shape {
+pub(super) struct Shape {
     /// The metadata this was made for.
     found: MetaData,
     /// The metadata with the columns that the rows bring, where they bring some.
     widened: Option<MetaData>,
-    /// The schema of the data file.
-    file_schema: SchemaRef,
+    /// The table's columns then.
+    pub(super) schema: SchemaRef,
 }
 
 impl LakeTable {
@@ -64,17 +64,20 @@ impl LakeTable {
             if let Some(outcome) = self.refusal(&append.fence) {
                 return Ok(outcome);
             }
-            let shape = self.shape(rows)?;
-            if let Some(rows) = rows
-                && file.as_ref().is_none_or(|file| file.schema != shape.file_schema)
-            {
-                file = self.put_file(rows, &shape.file_schema).await?;
-                if file.is_none() {
-                    return self.give_up(None).await;
+            let shape = self.shape(rows.map(RecordBatch::schema).as_ref())?;
+            if let Some(rows) = rows {
+                let columns = Arc::new(columns::file_schema(&self.log.table, &shape.schema, rows)?);
+                if file.as_ref().is_none_or(|file| file.schema != columns) {
+                    file = self.put_file(rows, &columns).await?;
+                    if file.is_none() {
+                        return self.give_up(None).await;
+                    }
                 }
             }
-            let provenance = provenance(file.as_ref(), rows);
-            let landing = self.land(&provenance, |state, _| plan(state, &append, &shape, file.as_ref())).await?;
+            let adds: Vec<Add> = file.iter().map(|file| file.add.clone()).collect();
+            let provenance = provenance(&adds, rows.map_or(0, RecordBatch::num_rows));
+            let Append { fence, progress, .. } = &append;
+            let landing = self.land(&provenance, |state, _| plan(state, fence, progress, &shape, &adds)).await?;
             match landing {
                 Landing::Landed { version, earlier: false } => return Ok(CommitOutcome::Committed { version }),
                 Landing::Landed { version, earlier: true } => return Ok(CommitOutcome::AlreadyCommitted { version }),
@@ -88,7 +91,7 @@ impl LakeTable {
     }
 
     /// Why an append on this fence cannot be: someone else has raised it since.
-    fn refusal(&mut self, fence: &Fence) -> Option<CommitOutcome> {
+    pub(super) fn refusal(&mut self, fence: &Fence) -> Option<CommitOutcome> {
         if self.state.txn_or_zero(&fence.app_id) == fence.seen || is_on(Sabotage::Fence) {
             return None;
         }
@@ -101,19 +104,19 @@ impl LakeTable {
         }
     }
 
-    fn shape(&self, rows: Option<&RecordBatch>) -> Result<Shape> {
+    /// What rows with these columns ask of the table as it is now.
+    pub(super) fn shape(&self, rows: Option<&SchemaRef>) -> Result<Shape> {
         let (table, state) = (&self.log.table, &self.state);
         let (mut schema, mut widened) = (Arc::clone(&state.schema), None);
         if let Some(rows) = rows {
-            let added = columns::missing(table, &schema, &rows.schema())?;
+            let added = columns::missing(table, &schema, rows)?;
             if !added.is_empty() {
                 let metadata = columns::widened(table, &state.metadata, &added)?;
                 schema = columns::arrow_schema(table, &metadata)?;
                 widened = Some(metadata);
             }
-            schema = Arc::new(columns::file_schema(table, &schema, rows)?);
         }
-        Ok(Shape { found: state.metadata.clone(), widened, file_schema: schema })
+        Ok(Shape { found: state.metadata.clone(), widened, schema })
     }
 
     /// Encodes and puts the rows as a new file; `None` when the attempt's life ended before it was there.
@@ -154,14 +157,19 @@ impl LakeTable {
 }
 
 /// The actions of an append on this state; `None` when fence or columns are no longer those it was made for.
-fn plan(state: &State, append: &Append, shape: &Shape, file: Option<&PutFile>) -> Result<Option<Vec<Action>>> {
-    let fence = &append.fence;
+pub(super) fn plan(
+    state: &State,
+    fence: &Fence,
+    progress: &[(String, i64)],
+    shape: &Shape,
+    adds: &[Add],
+) -> Result<Option<Vec<Action>>> {
     let is_fenced = state.txn_or_zero(&fence.app_id) != fence.seen && !is_on(Sabotage::Fence);
     if is_fenced || state.metadata != shape.found {
         return Ok(None);
     }
     let mut txns = BTreeMap::new();
-    for (app_id, value) in &append.progress {
+    for (app_id, value) in progress {
         let ahead = state.txns.get(app_id).is_none_or(|there| there < value);
         if ahead && *app_id != fence.app_id {
             let highest = txns.entry(app_id.clone()).or_insert(*value);
@@ -172,19 +180,18 @@ fn plan(state: &State, append: &Append, shape: &Shape, file: Option<&PutFile>) -
     let mut actions = Vec::new();
     actions.extend(shape.widened.clone().map(Action::MetaData));
     actions.extend(txns.into_iter().map(|(app_id, version)| Action::Txn(Txn { app_id, version, last_updated: None })));
-    actions.extend(file.map(|file| Action::Add(file.add.clone())));
+    actions.extend(adds.iter().cloned().map(Action::Add));
     Ok(Some(actions))
 }
 
-fn provenance(file: Option<&PutFile>, rows: Option<&RecordBatch>) -> Provenance {
-    let bytes = file.map_or(0, |file| file.bytes.len());
-    let count = rows.map_or(0, RecordBatch::num_rows);
+pub(super) fn provenance(adds: &[Add], rows: usize) -> Provenance {
+    let bytes: i64 = adds.iter().map(|add| add.size).sum();
     Provenance {
         operation: "WRITE",
         parameters: json!({ "mode": "Append", "partitionBy": "[]" }),
         metrics: json!({
-            "numFiles": usize::from(file.is_some()).to_string(),
-            "numOutputRows": count.to_string(),
+            "numFiles": adds.len().to_string(),
+            "numOutputRows": rows.to_string(),
             "numOutputBytes": bytes.to_string(),
         }),
         blind_append: true,

@@ -12,6 +12,7 @@ mod open;
 pub mod parquet;
 mod scan;
 mod snapshot;
+mod staged;
 mod state;
 mod stats;
 pub mod tail;
@@ -28,6 +29,7 @@ use serde_json::Value;
 use self::append::PutFile;
 use self::commit::News;
 use self::head::{Moment, Recent};
+use self::log::Action;
 use self::snapshot::{TableLog, Want};
 use self::state::State;
 use crate::clock::Clock;
@@ -35,6 +37,7 @@ use crate::error::{Error, Result};
 
 pub use self::columns::check_columns;
 pub use self::scan::{FileHealth, Scan, Within};
+pub use self::staged::{StagedFile, Stager};
 pub use self::tail::{Tail, TailStep};
 
 /// Files that are read at the same time where many are.
@@ -149,6 +152,18 @@ impl LakeTable {
     /// The table's id, from its metadata.
     pub fn table_id(&self) -> &str {
         &self.state.metadata.id
+    }
+
+    /// What tells the commit of a version from any other; `None` when it is not in the log any more, or says nothing.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn commit_id(&self, version: i64) -> Result<Option<String>> {
+        let actions = self.log.read(version).await?.unwrap_or_default();
+        Ok(actions.into_iter().find_map(|action| match action {
+            Action::CommitInfo(info) => info.txn_id,
+            _ => None,
+        }))
     }
 
     /// Its columns.

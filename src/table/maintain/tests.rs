@@ -7,6 +7,7 @@ use arrow::datatypes::{DataType, Field, Int64Type, Schema};
 use serde_json::json;
 
 use super::*;
+use crate::error::ErrorKind;
 use crate::storage::StorageKey;
 use crate::table::commit::Provenance;
 use crate::table::log::{Action, Add, Remove};

@@ -1,0 +1,162 @@
+//! The pipeline file of a plain loader: a folder of JSON in, one Delta table out.
+
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use chrono::DateTime;
+use serde::Deserialize;
+
+use super::duration;
+use crate::clock::Timestamp;
+use crate::id::Name;
+
+/// One `pipelines/*.toml` with a `[source]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FilesPipeline {
+    /// Version of this format; 1.
+    pub version: u32,
+    /// Names the pipeline in tables' counters and commands.
+    pub name: Name,
+    /// Left out when no pipeline is named.
+    #[serde(default)]
+    pub example: bool,
+    /// Where the files are.
+    pub source: SourceSettings,
+    /// The table.
+    pub bronze: FilesTableSettings,
+}
+
+/// How records lie in a file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FileFormat {
+    /// As each file's first line tells.
+    #[default]
+    Auto,
+    /// One record a line.
+    Lines,
+    /// Documents one after another; each element of an array at the top is a record.
+    Documents,
+}
+
+/// A folder of foreign files.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SourceSettings {
+    /// Folder relative to `LAKEGRAM_DATA`, or a URL or absolute folder of its own.
+    pub path: String,
+    /// Which files below it, by their path relative to it; all that are not hidden when empty.
+    #[serde(default)]
+    pub glob: Option<String>,
+    /// How records lie in a file.
+    #[serde(default)]
+    pub format: FileFormat,
+    /// Whether files that are there at the very first start are loaded.
+    #[serde(default = "default_true")]
+    pub include_existing: bool,
+    /// Files last changed before this are left out.
+    #[serde(default, deserialize_with = "optional_moment")]
+    pub modified_after: Option<Timestamp>,
+    /// Files last changed longer ago than this are left out.
+    #[serde(default, deserialize_with = "optional_duration")]
+    pub max_file_age: Option<Duration>,
+    /// A local file that changed less than this ago may still be growing, and waits.
+    #[serde(default = "default_settle", deserialize_with = "duration")]
+    pub settle: Duration,
+    /// How often the folder is listed.
+    #[serde(default = "default_list_every", deserialize_with = "duration")]
+    pub list_every: Duration,
+    /// Whether a file that has changed since it was loaded is loaded again, all of it. Its rows then come twice.
+    #[serde(default)]
+    pub allow_overwrites: bool,
+    /// The longest record that is loaded whole; of a longer one the table has its length and beginning.
+    #[serde(default = "default_max_record")]
+    pub max_record: ByteSize,
+}
+
+/// Which types columns get.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ColumnTypes {
+    /// As the values are.
+    #[default]
+    Infer,
+    /// Text, at every depth.
+    Text,
+}
+
+/// What happens to a field that has no column.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FilesEvolution {
+    /// It becomes a column, in the commit that brings its first value.
+    #[default]
+    AddColumns,
+    /// It is kept in `_rescued_data`.
+    Rescue,
+    /// The loader stops and names it.
+    Fail,
+    /// It is passed over.
+    Ignore,
+}
+
+/// The table of a plain loader.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FilesTableSettings {
+    /// Folder of the table, relative to `LAKEGRAM_DATA`.
+    pub table: String,
+    /// Which types columns get.
+    #[serde(default)]
+    pub types: ColumnTypes,
+    /// Whether ISO 8601 text with date, time and offset becomes a timestamp.
+    #[serde(default)]
+    pub timestamps: bool,
+    /// Columns in Spark DDL, on top of what is inferred.
+    #[serde(default)]
+    pub schema_hints: String,
+    /// What happens to a field that has no column.
+    #[serde(default)]
+    pub evolution: FilesEvolution,
+    /// Whether the whole record is kept as well, in a column `payload`.
+    #[serde(default)]
+    pub payload: bool,
+    /// Files in a commit, at most.
+    #[serde(default = "default_max_files")]
+    pub max_files: usize,
+    /// Bytes in a commit; a file is never split, so one more file may exceed it.
+    #[serde(default = "default_max_bytes")]
+    pub max_bytes: ByteSize,
+}
+
+fn optional_duration<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+    duration(deserializer).map(Some)
+}
+
+fn optional_moment<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Timestamp>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let moment = DateTime::parse_from_rfc3339(&text).map_err(|error| {
+        serde::de::Error::custom(format!("`{text}` is no moment ({error}); write it like \"2026-01-31T00:00:00Z\""))
+    })?;
+    Ok(Some(Timestamp::from_micros(moment.timestamp_micros())))
+}
+
+const fn default_true() -> bool {
+    true
+}
+const fn default_settle() -> Duration {
+    Duration::from_secs(1)
+}
+const fn default_list_every() -> Duration {
+    Duration::from_secs(5)
+}
+const fn default_max_record() -> ByteSize {
+    ByteSize::mib(32)
+}
+const fn default_max_files() -> usize {
+    10_000
+}
+const fn default_max_bytes() -> ByteSize {
+    ByteSize::mib(256)
+}

@@ -1,0 +1,192 @@
+//! Which columns the records get: inferred from a sample, set by hints, grown as records bring more.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arrow::datatypes::{DataType, Fields, SchemaRef};
+
+use super::parse::Unknown;
+use super::part::{Layout, PAYLOAD, RESERVED};
+use super::types::{Hint, InferOptions, JsonType, apply, new_names, parse_hints, schema_of, widen};
+use crate::error::{Context, Error, ErrorKind, Result};
+use crate::pipeline::files::{ColumnTypes, FilesEvolution, FilesTableSettings};
+
+/// Where data stands in the place of names every record brings a column of its own. Beyond so many no column is added.
+const MAX_COLUMNS: usize = 2_000;
+
+/// What the settings say about columns.
+#[derive(Clone, Debug)]
+pub(super) struct Rules {
+    pub(super) infer: InferOptions,
+    pub(super) evolution: FilesEvolution,
+    pub(super) has_payload: bool,
+    hints: Vec<Hint>,
+}
+
+/// The columns as they are now, for all parts of a batch that are made side by side.
+#[derive(Clone, Debug)]
+pub(super) struct Shared {
+    rules: Arc<Rules>,
+    columns: Arc<Mutex<SchemaRef>>,
+}
+
+impl Rules {
+    /// # Errors
+    /// Configuration when the hints are no DDL.
+    pub(super) fn new(settings: &FilesTableSettings) -> Result<Self> {
+        let hints = parse_hints(&settings.schema_hints).context(ErrorKind::Configuration, "bronze.schema_hints")?;
+        let infer = InferOptions { typed: settings.types == ColumnTypes::Infer, timestamps: settings.timestamps };
+        Ok(Self { infer, evolution: settings.evolution, has_payload: settings.payload, hints })
+    }
+
+    fn reserved(&self) -> Vec<&'static str> {
+        RESERVED.into_iter().chain(self.has_payload.then_some(PAYLOAD)).collect()
+    }
+
+    /// The columns of records like these.
+    ///
+    /// # Errors
+    /// Configuration when the hints do not fit them.
+    pub(super) fn first_columns(&self, sample: Option<JsonType>) -> Result<SchemaRef> {
+        let sample = sample.and_then(settled).unwrap_or(JsonType::Struct(Vec::new()));
+        let inferred = schema_of(&sample, &self.reserved());
+        let columns = apply(inferred, &self.hints, &self.reserved());
+        Ok(Arc::new(columns.context(ErrorKind::Configuration, "bronze.schema_hints")?))
+    }
+
+    fn unknown(&self) -> Unknown {
+        match self.evolution {
+            FilesEvolution::AddColumns | FilesEvolution::Fail => Unknown::Infer(self.infer),
+            FilesEvolution::Rescue => Unknown::Rescue,
+            FilesEvolution::Ignore => Unknown::Ignore,
+        }
+    }
+}
+
+impl Shared {
+    pub(super) fn new(rules: Arc<Rules>, columns: SchemaRef) -> Self {
+        Self { rules, columns: Arc::new(Mutex::new(columns)) }
+    }
+
+    /// How the next part is made.
+    pub(super) fn layout(&self) -> Layout {
+        Layout { columns: self.columns(), unknown: self.rules.unknown(), has_payload: self.rules.has_payload }
+    }
+
+    pub(super) fn columns(&self) -> SchemaRef {
+        Arc::clone(&self.columns.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Takes in what a part has seen beyond the columns it was made with. Returns whether there are others now, so that
+    /// it is to be made again.
+    ///
+    /// # Errors
+    /// Configuration when new fields are to stop the loader; it names them.
+    pub(super) fn grow(&self, made_with: &SchemaRef, seen: Option<JsonType>) -> Result<bool> {
+        let Some(seen) = seen.and_then(settled) else { return Ok(false) };
+        let reserved = self.rules.reserved();
+        let mut columns = self.columns.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.rules.evolution == FilesEvolution::Fail {
+            let names = new_names(&columns, &seen, &reserved);
+            return match names.is_empty() {
+                true => Ok(false),
+                false => Err(Error::configuration(format!(
+                    "new fields: {}; add them with bronze.schema_hints, or choose another bronze.evolution",
+                    names.join(", ")
+                ))),
+            };
+        }
+        if let Some(wider) = widen(&columns, &seen, &reserved) {
+            if leaves(wider.fields()) > MAX_COLUMNS {
+                tracing::warn!("more than {MAX_COLUMNS} columns; further fields are kept in _rescued_data");
+            } else {
+                *columns = Arc::new(wider);
+            }
+        }
+        Ok(*columns != *made_with)
+    }
+}
+
+/// What has a type. A field that was only ever null waits for its first value, which says what it is.
+fn settled(seen: JsonType) -> Option<JsonType> {
+    match seen {
+        JsonType::Null => None,
+        JsonType::List(items) => settled(*items).map(|items| JsonType::List(Box::new(items))),
+        JsonType::Struct(fields) => {
+            let fields = fields.into_iter().filter_map(|(name, field)| Some((name, settled(field)?)));
+            let fields: Vec<_> = fields.collect();
+            (!fields.is_empty()).then_some(JsonType::Struct(fields))
+        }
+        leaf => Some(leaf),
+    }
+}
+
+fn leaves(fields: &Fields) -> usize {
+    let below = |data_type: &DataType| match data_type {
+        DataType::Struct(fields) => leaves(fields),
+        DataType::List(item) => match item.data_type() {
+            DataType::Struct(fields) => leaves(fields),
+            _ => 1,
+        },
+        _ => 1,
+    };
+    fields.iter().map(|field| below(field.data_type())).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::datatypes::Schema;
+
+    use super::*;
+
+    fn rules(more: &str) -> Arc<Rules> {
+        Arc::new(Rules::new(&toml::from_str(&format!("table = \"t\"\n{more}")).unwrap()).unwrap())
+    }
+
+    fn read(text: &str) -> Option<JsonType> {
+        JsonType::read(text, InferOptions { typed: true, timestamps: false }).ok()
+    }
+
+    fn names(columns: &Schema) -> Vec<&str> {
+        columns.fields().iter().map(|field| field.name().as_str()).collect()
+    }
+
+    #[test]
+    fn a_field_that_was_only_null_waits_for_its_first_value() {
+        let rules = rules("");
+        let columns = rules.first_columns(read(r#"{"a":1,"b":null,"c":[],"d":{},"e":{"f":null,"g":"x"}}"#)).unwrap();
+        assert_eq!(names(&columns), ["a", "e"]);
+        let shared = Shared::new(rules, Arc::clone(&columns));
+        assert!(!shared.grow(&columns, read(r#"{"b":null}"#)).unwrap());
+        assert!(shared.grow(&columns, read(r#"{"b":7}"#)).unwrap());
+        assert_eq!(names(&shared.columns()), ["a", "e", "b"]);
+        assert!(!shared.grow(&shared.columns(), read(r#"{"b":"x"}"#)).unwrap(), "types stay");
+    }
+
+    #[test]
+    fn hints_win_and_our_own_names_get_no_column() {
+        let rules = rules("payload = true\nschema_hints = \"a string, z timestamp\"");
+        let columns = rules.first_columns(read(r#"{"a":1,"payload":1,"_source_file":"x"}"#)).unwrap();
+        assert_eq!(names(&columns), ["a", "z"]);
+        assert_eq!(columns.field(0).data_type(), &DataType::Utf8);
+        let settings = toml::from_str("table = \"t\"\nschema_hints = \"a strng\"").unwrap();
+        assert!(Rules::new(&settings).unwrap_err().to_string().starts_with("bronze.schema_hints"));
+    }
+
+    #[test]
+    fn new_fields_stop_the_loader_where_that_is_asked() {
+        let rules = rules("evolution = \"fail\"");
+        let columns = rules.first_columns(read(r#"{"a":{"b":1}}"#)).unwrap();
+        let shared = Shared::new(rules, Arc::clone(&columns));
+        let error = shared.grow(&columns, read(r#"{"a":{"c":1},"d":2}"#)).unwrap_err();
+        assert!(error.to_string().starts_with("new fields: a.c, d;"), "{error}");
+    }
+
+    #[test]
+    fn data_in_the_place_of_names_does_not_make_columns_without_end() {
+        let rules = rules("");
+        let columns = rules.first_columns(read(r#"{"a":1}"#)).unwrap();
+        let shared = Shared::new(rules, Arc::clone(&columns));
+        let wide: Vec<String> = (0..MAX_COLUMNS).map(|number| format!("\"k{number}\":1")).collect();
+        assert!(!shared.grow(&columns, read(&format!("{{{}}}", wide.join(",")))).unwrap());
+    }
+}

@@ -1,0 +1,244 @@
+//! Finding files: a walk through the listing of the source, and what of it is to be loaded.
+
+use std::time::Duration;
+
+use futures::TryStreamExt;
+use futures::stream::BoxStream;
+use object_store::path::Path;
+use object_store::{ObjectMeta, ObjectStore};
+
+use super::seen::{Seen, Stamp};
+use crate::clock::Timestamp;
+use crate::error::{Context, Error, ErrorKind, Result};
+use crate::pipeline::files::SourceSettings;
+use crate::storage::Storage;
+
+/// Ends of names that uploads and editors give to what is not done yet.
+const UNFINISHED: [&str; 8] = [".tmp", ".temp", ".part", ".partial", ".crdownload", ".inprogress", "._copying_", ".crc"];
+
+/// Where the files are.
+#[derive(Clone, Debug)]
+pub(super) struct Source {
+    pub(super) storage: Storage,
+    /// The folder, in the storage.
+    pub(super) folder: Path,
+    /// What the source is called in `_source_file` and in memos.
+    pub(super) name: String,
+    pub(super) filter: Filter,
+}
+
+/// Which of the files there are wanted.
+#[derive(Clone, Debug)]
+pub(super) struct Filter {
+    glob: Option<glob::Pattern>,
+    modified_after: Timestamp,
+    max_file_age: Option<Duration>,
+    settle: Duration,
+    allow_overwrites: bool,
+}
+
+/// A file to load.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Found {
+    pub(super) path: Path,
+    pub(super) size_bytes: u64,
+    pub(super) modified: Timestamp,
+}
+
+/// What the filter says of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    Load,
+    Known,
+    /// It was loaded, and is not what it was.
+    Changed,
+    /// It may still be growing; a later walk finds it.
+    Fresh,
+    Unwanted,
+}
+
+/// One walk through the listing.
+pub(super) struct Walk {
+    listing: BoxStream<'static, object_store::Result<ObjectMeta>>,
+    pub(super) tally: Tally,
+    is_done: bool,
+}
+
+/// What a walk came across.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Tally {
+    pub(super) listed: u64,
+    pub(super) changed: u64,
+    pub(super) fresh: u64,
+}
+
+impl Source {
+    /// The source of a loader.
+    ///
+    /// # Errors
+    /// Configuration when the glob or the path is none.
+    pub(super) fn new(data: &Storage, settings: &SourceSettings) -> Result<Self> {
+        let is_own = settings.path.contains("://") || settings.path.starts_with('/');
+        let during = |error: Error| error.during(format!("source.path `{}`", settings.path));
+        let (storage, folder) = match is_own {
+            true => (Storage::open(&settings.path).map_err(during)?, Path::default()),
+            false => {
+                let folder = Path::parse(&settings.path);
+                (data.clone(), folder.context(ErrorKind::Configuration, format!("source.path `{}`", settings.path))?)
+            }
+        };
+        let filter = Filter::new(settings, storage.local_root().is_some())?;
+        Ok(Self { storage, folder, name: settings.path.clone(), filter })
+    }
+
+    /// Leaves out what was last changed before this as well.
+    pub(super) fn only_after(&mut self, moment: Timestamp) {
+        self.filter.modified_after = self.filter.modified_after.max(moment);
+    }
+
+    /// Begins a walk.
+    pub(super) fn walk(&self) -> Walk {
+        let store = self.storage.object_store();
+        let prefix = (self.folder != Path::default()).then_some(&self.folder);
+        Walk { listing: store.list(prefix), tally: Tally::default(), is_done: false }
+    }
+
+    /// The path of a file below the folder.
+    pub(super) fn below(&self, path: &Path) -> String {
+        let parts: Option<Vec<_>> = path.prefix_match(&self.folder).map(Iterator::collect);
+        let parts = parts.unwrap_or_default();
+        parts.iter().map(AsRef::as_ref).collect::<Vec<&str>>().join("/")
+    }
+}
+
+impl Filter {
+    fn new(settings: &SourceSettings, is_local: bool) -> Result<Self> {
+        let pattern = settings.glob.as_deref().map(glob::Pattern::new).transpose();
+        let pattern = pattern.context(ErrorKind::Configuration, "source.glob; write it like \"2026-*/**/*.json\"")?;
+        Ok(Self {
+            glob: pattern,
+            modified_after: settings.modified_after.unwrap_or(Timestamp::from_micros(i64::MIN)),
+            max_file_age: settings.max_file_age,
+            // Objects of a cloud store are there whole or not at all.
+            settle: if is_local { settings.settle } else { Duration::ZERO },
+            allow_overwrites: settings.allow_overwrites,
+        })
+    }
+
+    fn judge(&self, below: &str, file: &Found, seen: &Seen, now: Timestamp) -> Verdict {
+        let is_hidden = below.split('/').any(|part| part.starts_with(['.', '_']));
+        let lower = below.to_ascii_lowercase();
+        if is_hidden || below.is_empty() || UNFINISHED.iter().any(|end| lower.ends_with(end)) {
+            return Verdict::Unwanted;
+        }
+        let options = glob::MatchOptions { require_literal_separator: true, ..glob::MatchOptions::new() };
+        let is_old = file.modified < self.modified_after
+            || self.max_file_age.is_some_and(|age| now.since(file.modified) > age);
+        if is_old || self.glob.as_ref().is_some_and(|glob| !glob.matches_with(below, options)) {
+            return Verdict::Unwanted;
+        }
+        let is_fresh = now.since(file.modified) < self.settle && file.modified <= now;
+        match seen.get(&file.path) {
+            Some(stamp) if stamp == Stamp::UNKNOWN || stamp == Stamp::of(file.size_bytes, file.modified) => {
+                Verdict::Known
+            }
+            Some(_) if !self.allow_overwrites => Verdict::Changed,
+            _ if is_fresh => Verdict::Fresh,
+            _ => Verdict::Load,
+        }
+    }
+}
+
+impl Walk {
+    /// The next files to load, up to so many files and bytes; none at the end of the walk.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub(super) async fn next_batch(
+        &mut self,
+        source: &Source,
+        seen: &Seen,
+        now: Timestamp,
+        (max_files, max_bytes): (usize, u64),
+    ) -> Result<Vec<Found>> {
+        let (mut batch, mut bytes) = (Vec::new(), 0);
+        while !self.is_done && batch.len() < max_files.max(1) && bytes < max_bytes.max(1) {
+            let next = self.listing.try_next().await;
+            let next = next.context(ErrorKind::Unavailable, format!("list {}", source.name))?;
+            let Some(object) = next else {
+                self.is_done = true;
+                break;
+            };
+            self.tally.listed += 1;
+            let modified = Timestamp::from_micros(object.last_modified.timestamp_micros());
+            let file = Found { path: object.location, size_bytes: object.size, modified };
+            match source.filter.judge(&source.below(&file.path), &file, seen, now) {
+                Verdict::Load => {
+                    bytes += file.size_bytes;
+                    batch.push(file);
+                }
+                Verdict::Changed => {
+                    self.tally.changed += 1;
+                    tracing::debug!(path = %file.path, "changed since it was loaded; source.allow_overwrites loads it again");
+                }
+                Verdict::Fresh => self.tally.fresh += 1,
+                Verdict::Known | Verdict::Unwanted => {}
+            }
+        }
+        Ok(batch)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::seen::hash_of;
+    use super::*;
+
+    fn settings(more: &str) -> SourceSettings {
+        toml::from_str(&format!("path = \"in\"\n{more}")).unwrap()
+    }
+
+    fn verdict(filter: &Filter, below: &str, seen: &Seen) -> Verdict {
+        let now = Timestamp::default().plus(Duration::from_secs(1_000));
+        let file = Found { path: Path::from(below), size_bytes: 1, modified: now.minus(Duration::from_secs(100)) };
+        filter.judge(below, &file, seen, now)
+    }
+
+    #[test]
+    fn hidden_and_unfinished_files_are_left_alone() {
+        let filter = Filter::new(&settings(""), true).unwrap();
+        for below in [".x.json", "_x.json", "_delta_log/0.json", "a/.git/x", "a.json.tmp", "a.json.PART", "a._COPYING_"] {
+            assert_eq!(verdict(&filter, below, &Seen::default()), Verdict::Unwanted, "{below}");
+        }
+        assert_eq!(verdict(&filter, "a/b.json", &Seen::default()), Verdict::Load);
+    }
+
+    #[test]
+    fn globs_and_ages_choose() {
+        let filter = Filter::new(&settings("glob = \"2026-*/*.json\"\nmax_file_age = \"2m\""), true).unwrap();
+        assert_eq!(verdict(&filter, "2026-01/a.json", &Seen::default()), Verdict::Load);
+        assert_eq!(verdict(&filter, "2026-01/deep/a.json", &Seen::default()), Verdict::Unwanted);
+        assert_eq!(verdict(&filter, "2025-01/a.json", &Seen::default()), Verdict::Unwanted);
+        let old = Filter::new(&settings("max_file_age = \"30s\""), true).unwrap();
+        assert_eq!(verdict(&old, "a.json", &Seen::default()), Verdict::Unwanted);
+        let later = Filter::new(&settings("modified_after = \"2026-01-01T00:00:00Z\""), true).unwrap();
+        assert_eq!(verdict(&later, "a.json", &Seen::default()), Verdict::Unwanted);
+        let growing = Filter::new(&settings("settle = \"5m\""), true).unwrap();
+        assert_eq!(verdict(&growing, "a.json", &Seen::default()), Verdict::Fresh);
+        let cloud = Filter::new(&settings("settle = \"5m\""), false).unwrap();
+        assert_eq!(verdict(&cloud, "a.json", &Seen::default()), Verdict::Load);
+        assert!(Filter::new(&settings("glob = \"***\""), true).is_err());
+    }
+
+    #[test]
+    fn what_is_loaded_is_known_until_it_changes() {
+        let filter = Filter::new(&settings(""), true).unwrap();
+        let mut seen = Seen::default();
+        seen.insert(hash_of("a.json"), Stamp::UNKNOWN);
+        assert_eq!(verdict(&filter, "a.json", &seen), Verdict::Known);
+        seen.insert(hash_of("a.json"), Stamp(9));
+        assert_eq!(verdict(&filter, "a.json", &seen), Verdict::Changed);
+        let again = Filter::new(&settings("allow_overwrites = true"), true).unwrap();
+        assert_eq!(verdict(&again, "a.json", &seen), Verdict::Load);
+    }
+}

@@ -1,0 +1,96 @@
+//! What the loader is made of, and what it tells of itself.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use prometheus::{Histogram, IntCounter};
+
+use crate::clock::Clock;
+use crate::pipeline::files::FilesPipeline;
+use crate::storage::Storage;
+use crate::telemetry::Telemetry;
+
+/// What the stage works with.
+#[derive(Debug)]
+pub struct FilesOptions {
+    /// The store below `LAKEGRAM_DATA`.
+    pub data: Storage,
+    /// The pipeline.
+    pub pipeline: FilesPipeline,
+    /// `LAKEGRAM_CHECKPOINTS`.
+    pub checkpoints: PathBuf,
+    /// Time.
+    pub clock: Clock,
+    /// Metrics.
+    pub telemetry: Telemetry,
+    /// Where it tells how far it is.
+    pub progress: Arc<FilesProgress>,
+}
+
+/// How far a loader is. Counts only ever grow.
+#[derive(Debug, Default)]
+pub struct FilesProgress {
+    /// Files loaded.
+    pub files: AtomicU64,
+    /// Bytes of them, as they lie in the store.
+    pub bytes: AtomicU64,
+    /// Rows committed.
+    pub rows: AtomicU64,
+    /// Files that were found to be loaded, the loaded ones included.
+    pub found_files: AtomicU64,
+    /// Bytes of them.
+    pub found_bytes: AtomicU64,
+}
+
+impl FilesProgress {
+    pub(super) fn add(counter: &AtomicU64, value: u64) {
+        counter.fetch_add(value, Ordering::Relaxed);
+    }
+}
+
+/// What was loaded.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FilesSummary {
+    /// Files listed, wanted or not.
+    pub listed: u64,
+    /// Files loaded.
+    pub files: u64,
+    /// Rows added.
+    pub rows: u64,
+    /// Rows with `_rescued_data`.
+    pub rescued_rows: u64,
+    /// Rows with `_corrupt_record`.
+    pub corrupt_rows: u64,
+    /// Commits with rows.
+    pub commits: u64,
+    /// Files that have changed since they were loaded.
+    pub changed: u64,
+    /// Files that may still be growing.
+    pub fresh: u64,
+    /// Files that could not be read, with the reason.
+    pub unread: Vec<String>,
+}
+
+#[derive(Debug)]
+pub(super) struct FilesMetrics {
+    pub(super) files: IntCounter,
+    pub(super) rows: IntCounter,
+    pub(super) rescued: IntCounter,
+    pub(super) corrupt: IntCounter,
+    pub(super) unread: IntCounter,
+    pub(super) batch_seconds: Histogram,
+}
+
+impl FilesMetrics {
+    pub(super) fn new(telemetry: &Telemetry) -> Self {
+        Self {
+            files: telemetry.counter("lakegram_files_loaded_total", "foreign files loaded"),
+            rows: telemetry.counter("lakegram_files_rows_total", "rows added from foreign files"),
+            rescued: telemetry.counter("lakegram_files_rescued_rows_total", "rows with something that fits no column"),
+            corrupt: telemetry.counter("lakegram_files_corrupt_rows_total", "rows that are no record"),
+            unread: telemetry.counter("lakegram_files_unread_total", "tries to read a foreign file that failed"),
+            batch_seconds: telemetry.latency("lakegram_files_batch_seconds", "time from a batch's listing to its commit"),
+        }
+    }
+}

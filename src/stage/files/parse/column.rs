@@ -1,0 +1,276 @@
+//! Columns under construction: plain vectors that can be cut back to where a record began.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arrow::array::{
+    ArrayRef, BooleanArray, Date32Array, Decimal128Array, Float32Array, Float64Array, Int8Array, Int16Array,
+    Int32Array, Int64Array, ListArray, StringArray, StructArray, TimestampMicrosecondArray,
+};
+use arrow::buffer::{Buffer, NullBuffer, OffsetBuffer};
+use arrow::datatypes::{DataType, Field, FieldRef, Fields, TimeUnit};
+
+use crate::error::{Context, Error, ErrorKind, Result};
+use crate::stage::files::types::json_name;
+
+/// Values of one column so far, and which of them are there.
+#[derive(Debug)]
+pub(super) struct Column {
+    pub(super) values: Values,
+    /// One for each row; a value that is not there has a place in `values` all the same.
+    pub(super) valid: Vec<bool>,
+}
+
+/// The values, by type.
+#[derive(Debug)]
+pub(super) enum Values {
+    Boolean(Vec<bool>),
+    Integer(Vec<i64>, Width),
+    Double(Vec<f64>),
+    Float(Vec<f32>),
+    Decimal(Vec<i128>, u8, i8),
+    Date(Vec<i32>),
+    /// Microseconds since 1970; whether they are moments (else they are readings of a local clock).
+    Timestamp(Vec<i64>, bool),
+    Text(Text),
+    List(Box<ListValues>),
+    Struct(StructValues),
+}
+
+/// Bits of an integer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Width {
+    Eight,
+    Sixteen,
+    ThirtyTwo,
+    SixtyFour,
+}
+
+/// Texts, one after another.
+#[derive(Debug)]
+pub(super) struct Text {
+    ends: Vec<i32>,
+    bytes: Vec<u8>,
+    /// Set once something that is no string was met: its JSON is the text, so values are then looked at unread.
+    pub(super) takes_json: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct ListValues {
+    field: FieldRef,
+    pub(super) ends: Vec<i32>,
+    pub(super) items: Column,
+}
+
+#[derive(Debug)]
+pub(super) struct StructValues {
+    pub(super) names: Names,
+    pub(super) children: Vec<Column>,
+}
+
+/// Which column takes which field of a JSON object.
+#[derive(Debug)]
+pub(super) struct Names {
+    fields: Fields,
+    by_name: HashMap<Box<str>, usize>,
+}
+
+impl Column {
+    /// An empty column of this type.
+    ///
+    /// # Errors
+    /// Configuration when JSON has no values of such a type.
+    pub(super) fn new(field: &Field) -> Result<Self> {
+        let values = match field.data_type() {
+            DataType::Boolean => Values::Boolean(Vec::new()),
+            DataType::Int8 => Values::Integer(Vec::new(), Width::Eight),
+            DataType::Int16 => Values::Integer(Vec::new(), Width::Sixteen),
+            DataType::Int32 => Values::Integer(Vec::new(), Width::ThirtyTwo),
+            DataType::Int64 => Values::Integer(Vec::new(), Width::SixtyFour),
+            DataType::Float64 => Values::Double(Vec::new()),
+            DataType::Float32 => Values::Float(Vec::new()),
+            DataType::Decimal128(precision, scale) => Values::Decimal(Vec::new(), *precision, *scale),
+            DataType::Date32 => Values::Date(Vec::new()),
+            DataType::Timestamp(TimeUnit::Microsecond, zone) => Values::Timestamp(Vec::new(), zone.is_some()),
+            DataType::Utf8 => Values::Text(Text { ends: vec![0], bytes: Vec::new(), takes_json: false }),
+            DataType::List(item) => Values::List(Box::new(ListValues {
+                field: Arc::clone(item),
+                ends: vec![0],
+                items: Self::new(item)?,
+            })),
+            DataType::Struct(fields) => Values::Struct(StructValues::new(fields)?),
+            other => {
+                let text = format!("column `{}` is {other}, and JSON has no such values; make it text", field.name());
+                return Err(Error::configuration(text));
+            }
+        };
+        Ok(Self { values, valid: Vec::new() })
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.valid.len()
+    }
+
+    /// A row without a value.
+    pub(super) fn push_null(&mut self) {
+        match &mut self.values {
+            Values::Boolean(values) => values.push(false),
+            Values::Integer(values, _) | Values::Timestamp(values, _) => values.push(0),
+            Values::Double(values) => values.push(0.0),
+            Values::Float(values) => values.push(0.0),
+            Values::Decimal(values, _, _) => values.push(0),
+            Values::Date(values) => values.push(0),
+            Values::Text(text) => text.end(),
+            Values::List(list) => list.end(),
+            Values::Struct(values) => values.children.iter_mut().for_each(Self::push_null),
+        }
+        self.valid.push(false);
+    }
+
+    /// Takes back every row from `rows` on.
+    pub(super) fn truncate(&mut self, rows: usize) {
+        match &mut self.values {
+            Values::Boolean(values) => values.truncate(rows),
+            Values::Integer(values, _) | Values::Timestamp(values, _) => values.truncate(rows),
+            Values::Double(values) => values.truncate(rows),
+            Values::Float(values) => values.truncate(rows),
+            Values::Decimal(values, _, _) => values.truncate(rows),
+            Values::Date(values) => values.truncate(rows),
+            Values::Text(text) => text.truncate(rows),
+            Values::List(list) => list.truncate(rows),
+            Values::Struct(values) => values.children.iter_mut().for_each(|child| child.truncate(rows)),
+        }
+        self.valid.truncate(rows);
+    }
+
+    /// The column as an array of the type it was made for.
+    ///
+    /// # Errors
+    /// Configuration when a nested field is not nullable and a value is missing.
+    pub(super) fn finish(self) -> Result<ArrayRef> {
+        let nulls = self.valid.iter().any(|valid| !valid).then(|| NullBuffer::from(self.valid));
+        Ok(match self.values {
+            Values::Boolean(values) => Arc::new(BooleanArray::new(values.into(), nulls)),
+            Values::Integer(values, width) => integers(values, width, nulls),
+            Values::Double(values) => Arc::new(Float64Array::new(values.into(), nulls)),
+            Values::Float(values) => Arc::new(Float32Array::new(values.into(), nulls)),
+            Values::Decimal(values, precision, scale) => {
+                let decimals = Decimal128Array::new(values.into(), nulls).with_precision_and_scale(precision, scale);
+                Arc::new(decimals.context(ErrorKind::Configuration, UNFIT)?)
+            }
+            Values::Date(values) => Arc::new(Date32Array::new(values.into(), nulls)),
+            Values::Timestamp(values, is_moment) => {
+                let array = TimestampMicrosecondArray::new(values.into(), nulls);
+                Arc::new(if is_moment { array.with_timezone("UTC") } else { array })
+            }
+            Values::Text(text) => text.finish(nulls)?,
+            Values::List(list) => {
+                let ListValues { field, ends, items } = *list;
+                let items = items.finish()?;
+                let list = ListArray::try_new(field, OffsetBuffer::new(ends.into()), items, nulls);
+                Arc::new(list.context(ErrorKind::Configuration, UNFIT)?)
+            }
+            Values::Struct(values) => {
+                let children = values.children.into_iter().map(Self::finish).collect::<Result<Vec<_>>>()?;
+                let array = StructArray::try_new(values.names.fields, children, nulls);
+                Arc::new(array.context(ErrorKind::Configuration, UNFIT)?)
+            }
+        })
+    }
+}
+
+const UNFIT: &str = "values do not fit their columns";
+
+fn integers(values: Vec<i64>, width: Width, nulls: Option<NullBuffer>) -> ArrayRef {
+    // Every value was checked against the width when it came.
+    #[allow(clippy::cast_possible_truncation)]
+    match width {
+        Width::Eight => {
+            Arc::new(Int8Array::new(values.into_iter().map(|value| value as i8).collect::<Vec<_>>().into(), nulls))
+        }
+        Width::Sixteen => {
+            Arc::new(Int16Array::new(values.into_iter().map(|value| value as i16).collect::<Vec<_>>().into(), nulls))
+        }
+        Width::ThirtyTwo => {
+            Arc::new(Int32Array::new(values.into_iter().map(|value| value as i32).collect::<Vec<_>>().into(), nulls))
+        }
+        Width::SixtyFour => Arc::new(Int64Array::new(values.into(), nulls)),
+    }
+}
+
+impl Width {
+    /// Whether a value of this width can hold it.
+    pub(super) fn holds(self, value: i64) -> bool {
+        match self {
+            Self::Eight => i8::try_from(value).is_ok(),
+            Self::Sixteen => i16::try_from(value).is_ok(),
+            Self::ThirtyTwo => i32::try_from(value).is_ok(),
+            Self::SixtyFour => true,
+        }
+    }
+}
+
+impl Text {
+    /// Appends one; `false` when the column can hold no more bytes.
+    pub(super) fn push(&mut self, text: &str) -> bool {
+        if self.bytes.len() + text.len() > i32::MAX.unsigned_abs() as usize {
+            return false;
+        }
+        self.bytes.extend_from_slice(text.as_bytes());
+        self.end();
+        true
+    }
+
+    #[allow(clippy::cast_possible_truncation, clippy::cast_possible_wrap)]
+    fn end(&mut self) {
+        self.ends.push(self.bytes.len() as i32);
+    }
+
+    fn truncate(&mut self, rows: usize) {
+        self.ends.truncate(rows + 1);
+        self.bytes.truncate(self.ends.last().map_or(0, |end| end.unsigned_abs() as usize));
+    }
+
+    fn finish(self, nulls: Option<NullBuffer>) -> Result<ArrayRef> {
+        let array = StringArray::try_new(OffsetBuffer::new(self.ends.into()), Buffer::from(self.bytes), nulls);
+        Ok(Arc::new(array.context(ErrorKind::Configuration, UNFIT)?))
+    }
+}
+
+impl ListValues {
+    /// Ends a row with the items that have come since the one before.
+    #[allow(clippy::cast_possible_truncation, clippy::cast_possible_wrap)]
+    pub(super) fn end(&mut self) {
+        self.ends.push(self.items.len() as i32);
+    }
+
+    fn truncate(&mut self, rows: usize) {
+        self.ends.truncate(rows + 1);
+        self.items.truncate(self.ends.last().map_or(0, |end| end.unsigned_abs() as usize));
+    }
+}
+
+impl StructValues {
+    pub(super) fn new(fields: &Fields) -> Result<Self> {
+        let children = fields.iter().map(|field| Column::new(field)).collect::<Result<Vec<_>>>()?;
+        let by_name = fields.iter().enumerate().map(|(index, field)| (json_name(field).into(), index)).collect();
+        Ok(Self { names: Names { fields: fields.clone(), by_name }, children })
+    }
+
+    /// Null for the fields that have not come.
+    pub(super) fn fill(&mut self, rows: usize) {
+        self.children.iter_mut().filter(|child| child.len() < rows).for_each(Column::push_null);
+    }
+}
+
+impl Names {
+    /// The column for a JSON field.
+    pub(super) fn index(&self, name: &str) -> Option<usize> {
+        self.by_name.get(name).copied()
+    }
+
+    /// The JSON field of a column.
+    pub(super) fn name(&self, index: usize) -> &str {
+        self.fields.get(index).map_or("", |field| json_name(field))
+    }
+}

@@ -1,0 +1,201 @@
+//! Records into Arrow columns: values where they fit, and beside them what does not, so that nothing is lost.
+
+mod column;
+mod raw;
+mod rescue;
+#[cfg(test)]
+mod tests;
+mod visit;
+
+use arrow::array::{ArrayRef, StringArray, StringBuilder};
+use arrow::datatypes::SchemaRef;
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use serde_json::json;
+
+use self::column::StructValues;
+use self::rescue::{Place, Rescued};
+use super::records::Fault;
+use super::types::{InferOptions, JsonType};
+use crate::error::Result;
+
+/// What is done about fields that have no column.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unknown {
+    /// They go into `_rescued_data`.
+    Rescue,
+    /// The same, and their types are told as well.
+    Infer(InferOptions),
+    /// They are passed over.
+    Ignore,
+}
+
+/// Records on their way into columns.
+#[derive(Debug)]
+pub(super) struct Parser {
+    root: StructValues,
+    rows: usize,
+    unknown: Unknown,
+    notes: Notes,
+    rescued: StringBuilder,
+    corrupt: StringBuilder,
+    corrupt_rows: u64,
+    rescued_rows: u64,
+    /// The types of records with fields that have no column.
+    seen: Option<JsonType>,
+    #[cfg(test)]
+    is_careful: bool,
+}
+
+/// What came of the records.
+#[derive(Debug)]
+pub(super) struct Parsed {
+    /// One array for each column of the schema.
+    pub(super) columns: Vec<ArrayRef>,
+    /// JSON of what fits no column.
+    pub(super) rescued: StringArray,
+    /// What is no record.
+    pub(super) corrupt: StringArray,
+    pub(super) rescued_rows: u64,
+    pub(super) corrupt_rows: u64,
+    /// The types of records with fields that have no column, where they were asked for.
+    pub(super) seen: Option<JsonType>,
+}
+
+/// What is noted of one record while its values find their columns.
+#[derive(Debug, Default)]
+struct Notes {
+    ignores_unknown: bool,
+    has_unknown: bool,
+    rescued: Vec<Rescued>,
+}
+
+impl Notes {
+    /// A field that has no column. Null says no more than a field that is not there.
+    fn unknown(&mut self, place: &Place<'_>, value: &str) {
+        if !self.ignores_unknown && value != "null" {
+            self.has_unknown = true;
+            self.rescued.push(place.rescue(value));
+        }
+    }
+
+    /// A value that its column does not take.
+    fn misfit(&mut self, place: &Place<'_>, value: &str) {
+        if value != "null" {
+            self.rescued.push(place.rescue(value));
+        }
+    }
+
+    fn clear(&mut self) {
+        self.has_unknown = false;
+        self.rescued.clear();
+    }
+}
+
+impl Parser {
+    /// For records with these columns.
+    ///
+    /// # Errors
+    /// Configuration when JSON has no values for one of them.
+    pub(super) fn new(schema: &SchemaRef, unknown: Unknown) -> Result<Self> {
+        Ok(Self {
+            root: StructValues::new(schema.fields())?,
+            rows: 0,
+            unknown,
+            notes: Notes { ignores_unknown: unknown == Unknown::Ignore, ..Notes::default() },
+            rescued: StringBuilder::new(),
+            corrupt: StringBuilder::new(),
+            corrupt_rows: 0,
+            rescued_rows: 0,
+            seen: None,
+            #[cfg(test)]
+            is_careful: false,
+        })
+    }
+
+    /// Appends one record as one row, whatever it is.
+    pub(super) fn push(&mut self, bytes: &[u8], fault: Option<Fault>) {
+        let text = match (std::str::from_utf8(bytes), fault) {
+            (Ok(text), None) => text,
+            (Ok(text), Some(fault)) => return self.push_corrupt(&told(text, fault)),
+            (Err(_), Some(fault @ Fault::TooLarge { .. })) => {
+                return self.push_corrupt(&told(&String::from_utf8_lossy(bytes), fault));
+            }
+            (Err(_), _) => {
+                let kept = json!({ "_encoding": "base64", "_corrupt_record": BASE64_STANDARD.encode(bytes) });
+                return self.push_corrupt(&kept.to_string());
+            }
+        };
+        self.notes.clear();
+        if !self.append(text) {
+            return self.push_corrupt(text);
+        }
+        self.rows += 1;
+        self.corrupt.append_null();
+        if self.notes.rescued.is_empty() {
+            return self.rescued.append_null();
+        }
+        self.rescued.append_value(rescue::to_json(&self.notes.rescued));
+        self.rescued_rows += 1;
+        if let (true, Unknown::Infer(options)) = (self.notes.has_unknown, self.unknown)
+            && let Ok(here) = JsonType::read(text, options)
+        {
+            self.seen = Some(match self.seen.take() {
+                Some(seen) => seen.merge(here),
+                None => here,
+            });
+        }
+    }
+
+    fn append(&mut self, text: &str) -> bool {
+        if !self.is_careful() && visit::append(&mut self.root, self.rows, text, &mut self.notes).is_ok() {
+            return true;
+        }
+        self.notes.clear();
+        self.root.children.iter_mut().for_each(|column| column.truncate(self.rows));
+        raw::append(&mut self.root, self.rows, text, &mut self.notes).is_ok()
+    }
+
+    #[cfg(not(test))]
+    #[allow(clippy::unused_self)]
+    fn is_careful(&self) -> bool {
+        false
+    }
+
+    #[cfg(test)]
+    fn is_careful(&self) -> bool {
+        self.is_careful
+    }
+
+    fn push_corrupt(&mut self, text: &str) {
+        self.rows += 1;
+        self.corrupt_rows += 1;
+        self.root.fill(self.rows);
+        self.rescued.append_null();
+        self.corrupt.append_value(text);
+    }
+
+    /// The columns.
+    ///
+    /// # Errors
+    /// Configuration when a column that may not be null has no value.
+    pub(super) fn finish(mut self) -> Result<Parsed> {
+        let columns = self.root.children.into_iter().map(column::Column::finish).collect::<Result<_>>()?;
+        Ok(Parsed {
+            columns,
+            rescued: self.rescued.finish(),
+            corrupt: self.corrupt.finish(),
+            rescued_rows: self.rescued_rows,
+            corrupt_rows: self.corrupt_rows,
+            seen: self.seen,
+        })
+    }
+}
+
+/// What is kept of bytes that are no record.
+fn told(text: &str, fault: Fault) -> String {
+    match fault {
+        Fault::TooLarge { bytes } => json!({ "_too_large_bytes": bytes, "_begins": text }).to_string(),
+        Fault::NotUtf8 | Fault::Trailing => text.to_owned(),
+    }
+}

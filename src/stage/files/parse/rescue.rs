@@ -1,0 +1,102 @@
+//! `_rescued_data`: what fits no column, with enough to put it back where it was.
+//!
+//! A JSON object. A field of the record itself stands under its name, what lies deeper under its JSON Pointer
+//! (RFC 6901, so `/user/age` or `/items/0/price`). Values are verbatim; where a record had the same name twice, the
+//! values that have no column are an array.
+
+use std::collections::HashMap;
+
+/// One value that has no column.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Rescued {
+    pub(super) key: String,
+    /// JSON.
+    pub(super) value: String,
+}
+
+/// Where in a record a value lies.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place<'a> {
+    pub(super) parent: Option<&'a Place<'a>>,
+    pub(super) step: Step<'a>,
+}
+
+/// One step down.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Step<'a> {
+    Field(&'a str),
+    Item(usize),
+}
+
+impl Place<'_> {
+    fn key(&self) -> String {
+        match (self.parent, self.step) {
+            (None, Step::Field(name)) if !name.starts_with('/') => name.to_owned(),
+            _ => {
+                let mut pointer = String::new();
+                self.write_pointer(&mut pointer);
+                pointer
+            }
+        }
+    }
+
+    fn write_pointer(&self, pointer: &mut String) {
+        if let Some(parent) = self.parent {
+            parent.write_pointer(pointer);
+        }
+        pointer.push('/');
+        match self.step {
+            Step::Item(index) => pointer.push_str(&index.to_string()),
+            Step::Field(name) => pointer.push_str(&name.replace('~', "~0").replace('/', "~1")),
+        }
+    }
+
+    /// The value that lies here, as something without a column.
+    pub(super) fn rescue(&self, value: &str) -> Rescued {
+        Rescued { key: self.key(), value: value.to_owned() }
+    }
+}
+
+/// The JSON object of all that was rescued of one record.
+pub(super) fn to_json(rescued: &[Rescued]) -> String {
+    let (mut keys, mut values) = (Vec::new(), HashMap::<&str, Vec<&str>>::new());
+    for Rescued { key, value } in rescued {
+        let same = values.entry(key).or_default();
+        if same.is_empty() {
+            keys.push(key.as_str());
+        }
+        same.push(value);
+    }
+    let fields = keys.iter().filter_map(|key| {
+        let value = match values.get(key)?.as_slice() {
+            [one] => (*one).to_owned(),
+            several => format!("[{}]", several.join(",")),
+        };
+        Some(format!("{}:{value}", serde_json::Value::from(*key)))
+    });
+    format!("{{{}}}", fields.collect::<Vec<_>>().join(","))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_says_where_the_value_was() {
+        let user = Place { parent: None, step: Step::Field("user") };
+        let tags = Place { parent: Some(&user), step: Step::Field("a/b~c") };
+        let first = Place { parent: Some(&tags), step: Step::Item(0) };
+        let odd = Place { parent: None, step: Step::Field("/odd") };
+        let keys = [user, tags, first, odd].map(|place| place.rescue("1").key);
+        assert_eq!(keys, ["user", "/user/a~1b~0c", "/user/a~1b~0c/0", "/~1odd"]);
+        let document = serde_json::json!({"user": {"a/b~c": [7]}});
+        assert_eq!(document.pointer(&keys[2]), Some(&serde_json::json!(7)));
+    }
+
+    #[test]
+    fn values_stay_as_they_were_written_and_a_name_that_came_twice_has_both() {
+        let rescued = |key: &str, value: &str| Rescued { key: key.to_owned(), value: value.to_owned() };
+        let json = to_json(&[rescued("a", "1.10"), rescued("\"", "{}"), rescued("a", "null")]);
+        assert_eq!(json, r#"{"a":[1.10,null],"\"":{}}"#);
+    }
+}

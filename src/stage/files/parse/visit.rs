@@ -1,0 +1,194 @@
+//! The common path: a record goes from its text straight into the columns, in one pass and without a document between.
+//!
+//! Whatever does not fit is an error here, and the record is then done again value by value by [`super::raw`].
+
+use std::fmt;
+
+use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
+
+use super::column::{Column, Names, StructValues, Values};
+use super::rescue::{Place, Step};
+use super::{Notes, raw};
+
+/// Appends a record to the columns of `root`, which have `row` rows.
+///
+/// # Errors
+/// When it is no JSON object, or a value does not fit. The columns may then have some of its values already.
+pub(super) fn append(root: &mut StructValues, row: usize, text: &str, notes: &mut Notes) -> serde_json::Result<()> {
+    let mut record = serde_json::Deserializer::from_str(text);
+    record.deserialize_map(Object { values: root, row, notes, place: None })?;
+    record.end()
+}
+
+/// A JSON object that becomes row `row` of these columns.
+struct Object<'a> {
+    values: &'a mut StructValues,
+    row: usize,
+    notes: &'a mut Notes,
+    place: Option<&'a Place<'a>>,
+}
+
+/// A JSON value that becomes the next row of a column.
+struct Cell<'a> {
+    column: &'a mut Column,
+    notes: &'a mut Notes,
+    place: &'a Place<'a>,
+}
+
+/// Finds the column for a field without a copy of its name.
+struct KeyOf<'a>(&'a Names);
+
+enum Key {
+    Known(usize),
+    Unknown(String),
+}
+
+impl<'de> Visitor<'de> for Object<'_> {
+    type Value = ();
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a JSON object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<(), A::Error> {
+        let Object { values, row, notes, place } = self;
+        while let Some(key) = fields.next_key_seed(KeyOf(&values.names))? {
+            match key {
+                Key::Known(index) => {
+                    let column = values.children.get_mut(index).filter(|column| column.len() == row);
+                    let Some(column) = column else { return Err(A::Error::custom("a name that came twice")) };
+                    let place = &Place { parent: place, step: Step::Field(values.names.name(index)) };
+                    fields.next_value_seed(Cell { column, notes, place })?;
+                }
+                Key::Unknown(_) if notes.ignores_unknown => drop(fields.next_value::<IgnoredAny>()?),
+                Key::Unknown(name) => {
+                    let value = fields.next_value::<&RawValue>()?;
+                    notes.unknown(&Place { parent: place, step: Step::Field(&name) }, value.get());
+                }
+            }
+        }
+        values.fill(row + 1);
+        Ok(())
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for KeyOf<'_> {
+    type Value = Key;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Key, D::Error> {
+        deserializer.deserialize_str(self)
+    }
+}
+
+impl Visitor<'_> for KeyOf<'_> {
+    type Value = Key;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a name")
+    }
+
+    fn visit_str<E>(self, name: &str) -> Result<Key, E> {
+        Ok(self.0.index(name).map_or_else(|| Key::Unknown(name.to_owned()), Key::Known))
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Cell<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        let is_raw = match &self.column.values {
+            // serde_json's own floats are off by a bit now and then, and decimals would have to pass through them.
+            Values::Double(_) | Values::Float(_) | Values::Decimal(..) => true,
+            Values::Text(text) => text.takes_json,
+            _ => false,
+        };
+        if !is_raw {
+            return deserializer.deserialize_any(self);
+        }
+        let value: &RawValue = serde::Deserialize::deserialize(deserializer)?;
+        raw::push(self.column, value.get(), self.notes, self.place);
+        Ok(())
+    }
+}
+
+impl Cell<'_> {
+    fn misfit<E: serde::de::Error>(self) -> Result<(), E> {
+        if let Values::Text(text) = &mut self.column.values {
+            text.takes_json = true;
+        }
+        Err(E::custom("a value that does not fit its column"))
+    }
+}
+
+impl<'de> Visitor<'de> for Cell<'_> {
+    type Value = ();
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a JSON value")
+    }
+
+    fn visit_unit<E>(self) -> Result<(), E> {
+        self.column.push_null();
+        Ok(())
+    }
+
+    fn visit_bool<E: serde::de::Error>(self, value: bool) -> Result<(), E> {
+        match &mut self.column.values {
+            Values::Boolean(values) => values.push(value),
+            _ => return self.misfit(),
+        }
+        self.column.valid.push(true);
+        Ok(())
+    }
+
+    fn visit_i64<E: serde::de::Error>(self, value: i64) -> Result<(), E> {
+        match &mut self.column.values {
+            Values::Integer(values, width) if width.holds(value) => values.push(value),
+            _ => return self.misfit(),
+        }
+        self.column.valid.push(true);
+        Ok(())
+    }
+
+    fn visit_u64<E: serde::de::Error>(self, value: u64) -> Result<(), E> {
+        match i64::try_from(value) {
+            Ok(value) => self.visit_i64(value),
+            Err(_) => self.misfit(),
+        }
+    }
+
+    fn visit_f64<E: serde::de::Error>(self, _value: f64) -> Result<(), E> {
+        self.misfit()
+    }
+
+    fn visit_str<E: serde::de::Error>(self, value: &str) -> Result<(), E> {
+        match raw::push_string(self.column, value) {
+            true => Ok(()),
+            false => self.misfit(),
+        }
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
+        let Cell { column, notes, place } = self;
+        let Values::List(list) = &mut column.values else { return Cell { column, notes, place }.misfit() };
+        for index in 0.. {
+            let place = &Place { parent: Some(place), step: Step::Item(index) };
+            if items.next_element_seed(Cell { column: &mut list.items, notes, place })?.is_none() {
+                break;
+            }
+        }
+        list.end();
+        column.valid.push(true);
+        Ok(())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, fields: A) -> Result<(), A::Error> {
+        let Cell { column, notes, place } = self;
+        let row = column.len();
+        let Values::Struct(values) = &mut column.values else { return Cell { column, notes, place }.misfit() };
+        Object { values, row, notes, place: Some(place) }.visit_map(fields)?;
+        column.valid.push(true);
+        Ok(())
+    }
+}

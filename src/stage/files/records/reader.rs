@@ -1,0 +1,235 @@
+//! Reads a file piece by piece and hands its records out in chunks; what is longer than a record may be is counted
+//! and let go.
+
+use std::io::Read;
+use std::mem;
+
+use super::source::{Compression, Source};
+use super::split::{Splitter, Step};
+use super::{Chunk, Fault, Format, Limits, ReadError, Record};
+
+/// How much is read at once: as much as stays in the processor's cache until it is searched.
+const READ_BYTES: usize = 256 << 10;
+/// What is kept of a record that is too large.
+const PREVIEW_BYTES: usize = 1024;
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
+/// The records of one file.
+pub(crate) struct Records<R: Read> {
+    input: Input<R>,
+    splitter: Splitter,
+    limits: Limits,
+    /// What was read and not handed out.
+    buffer: Vec<u8>,
+    /// How much of the buffer the splitter has taken.
+    position: usize,
+    at_start: bool,
+    open: Option<OpenRecord>,
+    /// Those that lie whole in the buffer.
+    records: Vec<Record>,
+}
+
+/// Where the bytes come from.
+enum Input<R: Read> {
+    Reading(Source<R>),
+    /// All bytes are in the buffer.
+    Ended,
+    /// Not told yet: the records before come first.
+    Failed(ReadError),
+    /// Told.
+    Given,
+}
+
+/// A record whose end was not met yet.
+struct OpenRecord {
+    row: i64,
+    start: usize,
+    /// How many of its bytes were let go, behind its preview.
+    dropped: usize,
+}
+
+impl<R: Read> Records<R> {
+    /// Looks at the first bytes of the source; `compression` is what its name says.
+    pub(crate) fn new(source: R, compression: Compression, format: Format, limits: Limits) -> Result<Self, ReadError> {
+        Ok(Self {
+            input: Input::Reading(Source::open(source, compression, limits.inflate_ratio)?),
+            splitter: Splitter::new(format, limits.record_bytes),
+            limits,
+            buffer: Vec::new(),
+            position: 0,
+            at_start: true,
+            open: None,
+            records: Vec::new(),
+        })
+    }
+
+    /// The next records; `None` at the end of the file. An error comes once, after the records before it.
+    pub(crate) fn next_chunk(&mut self) -> Result<Option<Chunk>, ReadError> {
+        loop {
+            self.split();
+            self.let_go();
+            let ended = !matches!(self.input, Input::Reading(_));
+            if self.is_full() || ended && !self.records.is_empty() {
+                return Ok(Some(self.cut_chunk()));
+            }
+            match mem::replace(&mut self.input, Input::Given) {
+                Input::Reading(source) => self.input = self.fill(source),
+                Input::Failed(error) => return Err(error),
+                Input::Ended | Input::Given => return Ok(None),
+            }
+        }
+    }
+
+    /// Finds the records among the bytes that were read.
+    fn split(&mut self) {
+        while self.records.len() < self.most_records() {
+            match self.splitter.step(&self.buffer[self.position..]) {
+                Step::Pass(length) => self.position += length,
+                Step::Begin(length) => {
+                    self.position += length;
+                    self.open = Some(OpenRecord { row: self.splitter.row(), start: self.position, dropped: 0 });
+                }
+                Step::End(length) => {
+                    self.position += length;
+                    self.close(None);
+                }
+                Step::Wait if !matches!(self.input, Input::Ended) => return,
+                Step::Wait => {
+                    if !self.splitter.end() {
+                        return self.close(self.splitter.is_lost().then_some(Fault::Trailing));
+                    }
+                }
+            }
+        }
+    }
+
+    /// The record under way, if there is one, ends here.
+    fn close(&mut self, fault: Option<Fault>) {
+        let Some(OpenRecord { row, start, dropped }) = self.open.take() else { return };
+        let mut end = self.position;
+        if self.splitter.is_by_line() && self.buffer[start..end].ends_with(b"\r") {
+            end -= 1;
+        }
+        let length = dropped + (end - start);
+        let record = if length > self.limits.record_bytes {
+            let fault = Fault::TooLarge { bytes: length as u64 };
+            Record { row, start, end: start + self.preview_bytes(), fault: Some(fault) }
+        } else {
+            Record { row, start, end, fault }
+        };
+        self.records.push(record);
+    }
+
+    /// Frees what no record will need: the middle of one that is too large, and what comes before the first.
+    fn let_go(&mut self) {
+        let preview = self.preview_bytes();
+        if let Some(open) = &mut self.open {
+            // One byte more than a record may have could still be the carriage return of its line break. For the
+            // same reason the last byte stays.
+            let surely_too_large = self.limits.record_bytes.saturating_add(1);
+            if open.dropped > 0 || self.position - open.start > surely_too_large {
+                let middle = open.start + preview..self.position - 1;
+                open.dropped += middle.len();
+                self.position -= middle.len();
+                self.buffer.drain(middle);
+            }
+        }
+        if self.records.is_empty() {
+            let done = self.done_bytes();
+            self.buffer.drain(..done);
+            self.move_back(done);
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        let long = self.buffer.len() >= self.limits.chunk_bytes && !self.records.is_empty();
+        long || self.records.len() >= self.most_records()
+    }
+
+    /// The whole records of the buffer as a chunk; the rest stays.
+    fn cut_chunk(&mut self) -> Chunk {
+        let done = self.done_bytes();
+        let rest = self.buffer.split_off(done);
+        let mut bytes = mem::replace(&mut self.buffer, rest);
+        self.move_back(done);
+        // It may wait at the caller for long: it holds no more than it needs.
+        bytes.shrink_to_fit();
+        let mut chunk = Chunk { bytes, records: mem::take(&mut self.records) };
+        mark_not_utf8(&mut chunk);
+        chunk
+    }
+
+    /// Reads on. What the source still holds afterwards tells whether there is more.
+    fn fill(&mut self, mut source: Source<R>) -> Input<R> {
+        let most = self.limits.chunk_bytes.clamp(BYTE_ORDER_MARK.len(), READ_BYTES);
+        self.make_room(most);
+        let outcome = source.fill(&mut self.buffer, most);
+        if mem::take(&mut self.at_start) && self.buffer.starts_with(BYTE_ORDER_MARK) {
+            self.buffer.drain(..BYTE_ORDER_MARK.len());
+        }
+        match outcome {
+            Ok(true) => Input::Reading(source),
+            Ok(false) => Input::Ended,
+            Err(error) => Input::Failed(error),
+        }
+    }
+
+    /// Two sizes of buffer: one for a chunk, one for the longest record. A buffer that grew by doubling would hold a
+    /// long record twice while it moves.
+    fn make_room(&mut self, more: usize) {
+        let needed = self.buffer.len() + more;
+        if needed <= self.buffer.capacity() {
+            return;
+        }
+        let for_chunk = self.limits.chunk_bytes.saturating_add(more);
+        let for_record = self.limits.record_bytes.saturating_add(1).saturating_add(more);
+        let whole = if needed <= for_chunk { for_chunk } else { for_record };
+        // A limit that no memory could meet is no reason to fail before the record is that long.
+        if self.buffer.try_reserve_exact(whole.saturating_sub(self.buffer.len())).is_err() {
+            self.buffer.reserve(more);
+        }
+    }
+
+    /// How much of the buffer lies before the record under way.
+    fn done_bytes(&self) -> usize {
+        self.open.as_ref().map_or(self.position, |open| open.start)
+    }
+
+    /// So many bytes at the start of the buffer are gone.
+    fn move_back(&mut self, gone: usize) {
+        self.position -= gone;
+        if let Some(open) = &mut self.open {
+            open.start -= gone;
+        }
+    }
+
+    /// The records of a chunk take no more memory than its bytes, be they as short as `1`.
+    fn most_records(&self) -> usize {
+        (self.limits.chunk_bytes / size_of::<Record>()).max(1)
+    }
+
+    /// What it holds of the file, for the tests of its limits.
+    #[cfg(test)]
+    pub(super) fn held_bytes(&self) -> usize {
+        self.buffer.capacity() + self.records.capacity() * size_of::<Record>()
+    }
+
+    fn preview_bytes(&self) -> usize {
+        PREVIEW_BYTES.min(self.limits.record_bytes)
+    }
+}
+
+/// Marks the records that are not UTF-8. One look at the whole chunk nearly always tells that there are none: a valid
+/// chunk has only valid records, as each begins and ends beside ASCII.
+fn mark_not_utf8(chunk: &mut Chunk) {
+    if simdutf8::basic::from_utf8(&chunk.bytes).is_ok() {
+        return;
+    }
+    let Chunk { bytes, records } = chunk;
+    for record in records {
+        let cut_short = matches!(record.fault, Some(Fault::TooLarge { .. }));
+        if !cut_short && simdutf8::basic::from_utf8(&bytes[record.start..record.end]).is_err() {
+            record.fault = Some(Fault::NotUtf8);
+        }
+    }
+}

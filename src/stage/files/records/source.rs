@@ -1,0 +1,152 @@
+//! The bytes of a file as they were before compression: a name may lie, so the first bytes decide, and a file that
+//! inflates without end is stopped.
+
+use std::io::{self, BufReader, Chain, Cursor, Read};
+
+use flate2::read::MultiGzDecoder;
+use zstd::stream::read::Decoder;
+
+use super::ReadError;
+
+const GZIP_MAGIC: &[u8] = &[0x1f, 0x8b];
+const ZSTD_MAGIC: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
+/// What a skippable zstd frame begins with, after a first byte of 0x50 to 0x5f.
+const ZSTD_SKIPPABLE: &[u8] = &[0x2a, 0x4d, 0x18];
+/// No bomb before that much came out: a small file of zeros or of one line over and over is only a small file.
+const HARMLESS_BYTES: u64 = 64 << 20;
+
+/// How a file is compressed, as far as its name tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Compression {
+    /// No ending that says so; its content may still be.
+    None,
+    /// `.gz` or `.gzip`.
+    Gzip,
+    /// `.zst` or `.zstd`.
+    Zstd,
+}
+
+impl Compression {
+    /// What the ending of a name says.
+    pub(crate) fn of_name(name: &str) -> Self {
+        let ending = name.rsplit_once('.').map_or("", |(_, ending)| ending).to_ascii_lowercase();
+        match ending.as_str() {
+            "gz" | "gzip" => Self::Gzip,
+            "zst" | "zstd" => Self::Zstd,
+            _ => Self::None,
+        }
+    }
+
+    /// What the first bytes say. None of these beginnings can be JSON, so the name is only asked where zstd begins
+    /// with a skippable frame, as pzstd writes it.
+    fn of_content(self, head: &[u8]) -> Self {
+        if head.starts_with(GZIP_MAGIC) {
+            Self::Gzip
+        } else if head.starts_with(ZSTD_MAGIC) || self == Self::Zstd && begins_skippable(head) {
+            Self::Zstd
+        } else {
+            Self::None
+        }
+    }
+}
+
+fn begins_skippable(head: &[u8]) -> bool {
+    matches!(head, [0x50..=0x5f, rest @ ..] if rest.starts_with(ZSTD_SKIPPABLE))
+}
+
+/// A file, inflated while it is read. Of its own a decoder holds what its stream asks to look back on: 32 KiB for gzip,
+/// and for zstd at most 128 MiB, as `--long` writes it; beyond that zstd itself refuses.
+pub(super) struct Source<R: Read> {
+    content: Content<R>,
+    inflated: u64,
+    inflate_ratio: u64,
+}
+
+impl<R: Read> Source<R> {
+    /// Looks at the first bytes to tell how to read the rest.
+    pub(super) fn open(mut source: R, named: Compression, inflate_ratio: u64) -> Result<Self, ReadError> {
+        let mut head = Vec::new();
+        source.by_ref().take(ZSTD_MAGIC.len() as u64).read_to_end(&mut head).map_err(ReadError::Io)?;
+        let found = named.of_content(&head);
+        let whole = Cursor::new(head).chain(source);
+        let content = match found {
+            Compression::None => Content::Plain(whole),
+            Compression::Gzip => Content::Gzip(Box::new(MultiGzDecoder::new(Packed::new(whole)))),
+            Compression::Zstd => {
+                let decoder = Decoder::new(Packed::new(whole)).map_err(ReadError::Inflate)?;
+                Content::Zstd(Box::new(decoder))
+            }
+        };
+        Ok(Self { content, inflated: 0, inflate_ratio })
+    }
+
+    /// Adds up to `most` bytes to the buffer, fewer only at the end; whether there may be more. What came before an
+    /// error is in the buffer.
+    pub(super) fn fill(&mut self, buffer: &mut Vec<u8>, most: usize) -> Result<bool, ReadError> {
+        let before = buffer.len();
+        let outcome = self.content.by_ref().take(most as u64).read_to_end(buffer);
+        self.inflated += (buffer.len() - before) as u64;
+        let Some((read, failed)) = self.content.packed() else {
+            return outcome.map(|came| came == most).map_err(ReadError::Io);
+        };
+        if self.inflated > HARMLESS_BYTES && self.inflated > read.saturating_mul(self.inflate_ratio) {
+            return Err(ReadError::Bomb { inflated: self.inflated, read });
+        }
+        let explain = if failed { ReadError::Io } else { ReadError::Inflate };
+        outcome.map(|came| came == most).map_err(explain)
+    }
+}
+
+/// The source behind the bytes that were read of it to see what it is.
+type Whole<R> = Chain<Cursor<Vec<u8>>, R>;
+
+enum Content<R: Read> {
+    Plain(Whole<R>),
+    Gzip(Box<MultiGzDecoder<Packed<R>>>),
+    Zstd(Box<Decoder<'static, BufReader<Packed<R>>>>),
+}
+
+impl<R: Read> Content<R> {
+    /// How many compressed bytes were read, and whether the last read of them failed.
+    fn packed(&self) -> Option<(u64, bool)> {
+        let packed = match self {
+            Self::Plain(_) => return None,
+            Self::Gzip(decoder) => decoder.get_ref(),
+            Self::Zstd(decoder) => decoder.get_ref().get_ref(),
+        };
+        Some((packed.read, packed.failed))
+    }
+}
+
+impl<R: Read> Read for Content<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(source) => source.read(buffer),
+            Self::Gzip(decoder) => decoder.read(buffer),
+            Self::Zstd(decoder) => decoder.read(buffer),
+        }
+    }
+}
+
+/// The compressed bytes. A decoder gives both its own errors and those of its source as `io::Error`: only here can
+/// they be told apart.
+struct Packed<R> {
+    source: Whole<R>,
+    read: u64,
+    failed: bool,
+}
+
+impl<R> Packed<R> {
+    fn new(source: Whole<R>) -> Self {
+        Self { source, read: 0, failed: false }
+    }
+}
+
+impl<R: Read> Read for Packed<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let outcome = self.source.read(buffer);
+        self.failed = outcome.is_err();
+        self.read += *outcome.as_ref().unwrap_or(&0) as u64;
+        outcome
+    }
+}

@@ -1,0 +1,233 @@
+//! Where records begin and end in a stream of bytes, for each format; it can stop after any byte and go on later.
+
+use memchr::memchr;
+
+use super::Format;
+use super::value::{ValueScan, begins_value, is_blank};
+
+/// What comes next, counted from the bytes that are looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// So many bytes do not change whether a record is under way.
+    Pass(usize),
+    /// A record begins after so many bytes.
+    Begin(usize),
+    /// The record under way ends after so many bytes.
+    End(usize),
+    /// Nothing to be told without further bytes.
+    Wait,
+}
+
+/// A file of some format, under way.
+#[derive(Debug)]
+pub(super) enum Splitter {
+    Unsettled(FirstLine),
+    Lines(Lines),
+    Documents(Documents),
+}
+
+impl Splitter {
+    pub(super) fn new(format: Format, record_bytes: usize) -> Self {
+        match format {
+            Format::Auto => {
+                Self::Unsettled(FirstLine { lines: Lines::new(), value: ValueScan::default(), seen: 0, record_bytes })
+            }
+            Format::Lines => Self::Lines(Lines::new()),
+            Format::Documents => Self::Documents(Documents::new()),
+        }
+    }
+
+    /// Looks at the bytes after those that earlier steps took.
+    pub(super) fn step(&mut self, bytes: &[u8]) -> Step {
+        match self {
+            _ if bytes.is_empty() => Step::Wait,
+            Self::Lines(lines) => lines.step(bytes),
+            Self::Documents(documents) => documents.step(bytes),
+            Self::Unsettled(first) => match first.lines.skip_blank(bytes) {
+                0 => match first.tell_format(bytes) {
+                    Some(format) => {
+                        self.settle(format);
+                        Step::Pass(0)
+                    }
+                    None => Step::Wait,
+                },
+                blank => Step::Pass(blank),
+            },
+        }
+    }
+
+    /// Told that the file ends: whether the bytes that are left are to be looked at again.
+    pub(super) fn end(&mut self) -> bool {
+        let unsettled = matches!(self, Self::Unsettled(_));
+        if unsettled {
+            self.settle(Format::Lines);
+        }
+        unsettled
+    }
+
+    /// The number of the record that began last.
+    pub(super) fn row(&self) -> i64 {
+        match self {
+            Self::Unsettled(first) => first.lines.row,
+            Self::Lines(lines) => lines.row,
+            Self::Documents(documents) => documents.row,
+        }
+    }
+
+    /// Whether a carriage return at the end of a record belongs to the line break.
+    pub(super) fn is_by_line(&self) -> bool {
+        matches!(self, Self::Lines(_))
+    }
+
+    /// Whether the values can no longer be told apart.
+    pub(super) fn is_lost(&self) -> bool {
+        matches!(self, Self::Documents(documents) if documents.place == Place::Lost)
+    }
+
+    fn settle(&mut self, format: Format) {
+        if let Self::Unsettled(first) = self {
+            *self = match format {
+                // The blank lines before the first record count.
+                Format::Lines => Self::Lines(Lines { row: first.lines.row, inside: false }),
+                _ => Self::Documents(Documents::new()),
+            };
+        }
+    }
+}
+
+/// The line that tells the format of a file.
+#[derive(Debug)]
+pub(super) struct FirstLine {
+    lines: Lines,
+    value: ValueScan,
+    seen: usize,
+    record_bytes: usize,
+}
+
+impl FirstLine {
+    /// The format, if it can be told by the bytes from the first that is not blank.
+    fn tell_format(&mut self, bytes: &[u8]) -> Option<Format> {
+        match bytes[0] {
+            b'[' => return Some(Format::Documents),
+            b'{' => {}
+            _ => return Some(Format::Lines),
+        }
+        let line_break = memchr(b'\n', &bytes[self.seen..]).map(|index| self.seen + index);
+        let line = &bytes[..line_break.unwrap_or(bytes.len())];
+        let closes = self.value.find_end(&line[self.seen..]).is_some();
+        self.seen = line.len();
+        if closes || line.len() > self.record_bytes {
+            return Some(Format::Lines);
+        }
+        line_break?;
+        // No document may break a line within a string: that is a line which was cut off.
+        Some(if self.value.is_in_string() { Format::Lines } else { Format::Documents })
+    }
+}
+
+/// One record a line.
+#[derive(Debug)]
+pub(super) struct Lines {
+    row: i64,
+    inside: bool,
+}
+
+impl Lines {
+    fn new() -> Self {
+        Self { row: 1, inside: false }
+    }
+
+    fn step(&mut self, bytes: &[u8]) -> Step {
+        if self.inside {
+            let Some(line_break) = memchr(b'\n', bytes) else { return Step::Pass(bytes.len()) };
+            self.inside = false;
+            return Step::End(line_break);
+        }
+        let blank = self.skip_blank(bytes);
+        self.inside = blank < bytes.len();
+        if self.inside { Step::Begin(blank) } else { Step::Pass(blank) }
+    }
+
+    /// How many bytes come before the next that is not blank; counts the lines among them.
+    fn skip_blank(&mut self, bytes: &[u8]) -> usize {
+        for (index, &byte) in bytes.iter().enumerate() {
+            match byte {
+                b'\n' => self.row += 1,
+                _ if is_blank(byte) => {}
+                _ => return index,
+            }
+        }
+        bytes.len()
+    }
+}
+
+/// Values one after another, and the elements of arrays.
+#[derive(Debug)]
+pub(super) struct Documents {
+    row: i64,
+    place: Place,
+    in_array: bool,
+    value: ValueScan,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    /// Outside of everything.
+    Top,
+    /// After the bracket that opens an array.
+    ArrayBegun,
+    /// After a comma in an array.
+    ElementDue,
+    /// After an element of an array.
+    ElementDone,
+    /// Within a record.
+    Value,
+    /// After a byte that cannot stand where it did. One missing comma could be forgiven, but where the next value
+    /// begins would be a guess, and a wrong guess makes records that nobody wrote.
+    Lost,
+}
+
+impl Documents {
+    fn new() -> Self {
+        Self { row: 0, place: Place::Top, in_array: false, value: ValueScan::default() }
+    }
+
+    fn step(&mut self, bytes: &[u8]) -> Step {
+        match self.place {
+            Place::Lost => Step::Pass(bytes.len()),
+            Place::Value => match self.value.find_end(bytes) {
+                Some(length) => {
+                    self.place = if self.in_array { Place::ElementDone } else { Place::Top };
+                    Step::End(length)
+                }
+                None => Step::Pass(bytes.len()),
+            },
+            Place::Top | Place::ArrayBegun | Place::ElementDue | Place::ElementDone => self.cross_gap(bytes),
+        }
+    }
+
+    /// Up to the next record.
+    fn cross_gap(&mut self, bytes: &[u8]) -> Step {
+        for (index, &byte) in bytes.iter().enumerate() {
+            self.place = match (self.place, byte) {
+                _ if is_blank(byte) => continue,
+                (Place::Top, b'[') => Place::ArrayBegun,
+                (Place::ArrayBegun | Place::ElementDone, b']') => Place::Top,
+                (Place::ElementDone, b',') => Place::ElementDue,
+                (Place::Top | Place::ArrayBegun | Place::ElementDue, _) if begins_value(byte) => Place::Value,
+                _ => Place::Lost,
+            };
+            match self.place {
+                Place::ArrayBegun => self.in_array = true,
+                Place::Top => self.in_array = false,
+                Place::Value | Place::Lost => {
+                    self.row += 1;
+                    self.value = ValueScan::default();
+                    return Step::Begin(index);
+                }
+                Place::ElementDue | Place::ElementDone => {}
+            }
+        }
+        Step::Pass(bytes.len())
+    }
+}

@@ -1,0 +1,55 @@
+//! What records look like, from the first of them.
+
+use super::content::Reader;
+use super::discover::Found;
+use super::types::{InferOptions, JsonType};
+use crate::error::{Context, ErrorKind, Result};
+
+/// How much is looked at: so many files, and bytes of records of them all.
+const SAMPLE_FILES: usize = 1_000;
+const SAMPLE_BYTES: usize = 32 << 20;
+/// Bytes are shared out among so many files at most.
+const MOST_SHARES: usize = 8;
+
+/// The type that holds every record of a sample; `None` where there is none. What cannot be read says nothing.
+///
+/// # Errors
+/// When the thread that reads is gone.
+pub(super) async fn infer(reader: &Reader, files: &[Found], options: InferOptions) -> Result<(usize, Option<JsonType>)> {
+    let (reader, files) = (reader.clone(), files.iter().take(SAMPLE_FILES).cloned().collect::<Vec<_>>());
+    let inferring = tokio::task::spawn_blocking(move || {
+        let (mut seen, mut left, mut sampled) = (None, SAMPLE_BYTES, 0);
+        // A large file must not hide the others.
+        let share = SAMPLE_BYTES / files.len().clamp(1, MOST_SHARES);
+        for file in &files {
+            if left == 0 {
+                break;
+            }
+            sampled += 1;
+            left -= left.min(take(&reader, file, share.min(left), options, &mut seen));
+        }
+        (sampled, seen)
+    });
+    inferring.await.context(ErrorKind::Unavailable, "infer columns")
+}
+
+/// Takes the first records of a file in; returns how many bytes they were.
+fn take(reader: &Reader, file: &Found, share: usize, options: InferOptions, seen: &mut Option<JsonType>) -> usize {
+    let Ok(mut records) = reader.open(file) else { return 0 };
+    let mut bytes = 0;
+    while bytes < share
+        && let Ok(Some(chunk)) = records.next_chunk()
+    {
+        for record in chunk.records.iter().filter(|record| record.fault.is_none()) {
+            let text = std::str::from_utf8(chunk.text(record)).unwrap_or_default();
+            if let Ok(here @ JsonType::Struct(_)) = JsonType::read(text, options) {
+                *seen = Some(match seen.take() {
+                    Some(before) => before.merge(here),
+                    None => here,
+                });
+            }
+        }
+        bytes += chunk.bytes.len();
+    }
+    bytes
+}

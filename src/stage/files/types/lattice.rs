@@ -1,0 +1,181 @@
+//! The lattice of JSON types: what one value shows, and what two have in common.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::fmt;
+
+use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_json::Value;
+
+use super::timestamp::timestamp_micros;
+
+/// What was seen at one place of the records.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum JsonType {
+    /// Nothing but null, which goes with anything.
+    Null,
+    Boolean,
+    /// A whole number within 64 bits.
+    Long,
+    Double,
+    /// A text that names a moment.
+    Timestamp,
+    /// A text, or things so different that only their JSON text holds them all.
+    Text,
+    /// A list, with what its elements have in common.
+    List(Box<JsonType>),
+    /// An object, its fields in the order they first appeared.
+    Struct(Vec<(String, JsonType)>),
+}
+
+/// How closely to look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct InferOptions {
+    /// Whether values have types; else every one that is no list, object or null is text.
+    pub(crate) typed: bool,
+    /// Whether a text that names a moment (ISO 8601 with a date, a time and an offset or `Z`) is a timestamp.
+    pub(crate) timestamps: bool,
+}
+
+impl JsonType {
+    /// The type of one value. The fields of an object come in the order the value has them: by name, as long as
+    /// `serde_json` sorts them.
+    #[cfg(test)]
+    pub(crate) fn of(value: &serde_json::Value, options: InferOptions) -> Self {
+        // A value that is parsed has nothing left to fail on.
+        TypeOf(options).deserialize(value).unwrap_or(Self::Text)
+    }
+
+    /// The type of one JSON text, its fields in the order they are written. Of a name that an object has twice, the
+    /// type holds both values.
+    ///
+    /// # Errors
+    /// When it is no JSON, or has numbers that no 64 bits hold.
+    pub(crate) fn read(text: &str, options: InferOptions) -> serde_json::Result<Self> {
+        let mut deserializer = serde_json::Deserializer::from_str(text);
+        let seen = TypeOf(options).deserialize(&mut deserializer)?;
+        deserializer.end()?;
+        Ok(seen)
+    }
+
+    /// The narrowest type that holds what either holds.
+    pub(crate) fn merge(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Null, seen) | (seen, Self::Null) => seen,
+            (Self::Long, Self::Double) | (Self::Double, Self::Long) => Self::Double,
+            (Self::List(element), Self::List(other)) => Self::List(Box::new(element.merge(*other))),
+            (Self::Struct(fields), Self::Struct(others)) => Self::Struct(merge_fields(fields, others)),
+            (one, other) if one == other => one,
+            _ => Self::Text,
+        }
+    }
+}
+
+type Named = (String, JsonType);
+
+fn merge_fields(mut fields: Vec<Named>, others: Vec<Named>) -> Vec<Named> {
+    let places = places(&fields, &others);
+    for ((name, seen), place) in others.into_iter().zip(places) {
+        match place.and_then(|place| fields.get_mut(place)) {
+            Some((_, field)) => *field = std::mem::replace(field, JsonType::Null).merge(seen),
+            None => fields.push((name, seen)),
+        }
+    }
+    fields
+}
+
+/// Where among `fields` each of `others` is.
+fn places(fields: &[Named], others: &[Named]) -> Vec<Option<usize>> {
+    // Records of one folder mostly look alike: the next field is at the next place, and no map is needed.
+    let mut by_name: Option<HashMap<&str, usize>> = None;
+    let mut next = 0;
+    let place = |(name, _): &Named| {
+        let place = if fields.get(next).is_some_and(|(field, _)| field == name) {
+            Some(next)
+        } else {
+            let index = || fields.iter().enumerate().map(|(place, (field, _))| (field.as_str(), place)).collect();
+            by_name.get_or_insert_with(index).get(name.as_str()).copied()
+        };
+        next = place.map_or(next, |place| place + 1);
+        place
+    };
+    others.iter().map(place).collect()
+}
+
+/// Looks at a value as it is read, keeping none of it.
+#[derive(Clone, Copy)]
+struct TypeOf(InferOptions);
+
+impl TypeOf {
+    fn leaf(self, typed: JsonType) -> JsonType {
+        if self.0.typed { typed } else { JsonType::Text }
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for TypeOf {
+    type Value = JsonType;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<JsonType, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for TypeOf {
+    type Value = JsonType;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a JSON value")
+    }
+
+    fn visit_unit<E>(self) -> Result<JsonType, E> {
+        Ok(JsonType::Null)
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<JsonType, E> {
+        Ok(self.leaf(JsonType::Boolean))
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<JsonType, E> {
+        Ok(self.leaf(JsonType::Long))
+    }
+
+    fn visit_u64<E>(self, number: u64) -> Result<JsonType, E> {
+        Ok(self.leaf(if i64::try_from(number).is_ok() { JsonType::Long } else { JsonType::Double }))
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<JsonType, E> {
+        Ok(self.leaf(JsonType::Double))
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<JsonType, E> {
+        let is_timestamp = self.0.typed && self.0.timestamps && timestamp_micros(text).is_some();
+        Ok(if is_timestamp { JsonType::Timestamp } else { JsonType::Text })
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<JsonType, A::Error> {
+        let mut element = JsonType::Null;
+        while let Some(seen) = list.next_element_seed(self)? {
+            element = element.merge(seen);
+        }
+        Ok(JsonType::List(Box::new(element)))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<JsonType, A::Error> {
+        let mut fields: Vec<Named> = Vec::new();
+        let mut places = HashMap::new();
+        while let Some(name) = object.next_key::<String>()? {
+            let seen = object.next_value_seed(self)?;
+            match places.entry(name) {
+                Entry::Vacant(place) => {
+                    fields.push((place.key().clone(), seen));
+                    place.insert(fields.len() - 1);
+                }
+                Entry::Occupied(place) => {
+                    let (_, field) = &mut fields[*place.get()];
+                    *field = std::mem::replace(field, JsonType::Null).merge(seen);
+                }
+            }
+        }
+        Ok(JsonType::Struct(fields))
+    }
+}
