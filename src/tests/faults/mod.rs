@@ -8,9 +8,9 @@
 // Whether a test goes deep is said by the environment, and its length is measured by the machine's clock.
 #![allow(clippy::disallowed_methods)]
 
-mod dice;
+pub(super) mod dice;
 mod gate;
-mod ledger;
+pub(super) mod ledger;
 mod life;
 mod scenarios;
 mod script;
@@ -21,6 +21,6 @@ mod walk;
 mod world;
 
 /// A number in the environment.
-fn number(name: &str) -> Option<u64> {
+pub(super) fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number")))
 }
