@@ -97,8 +97,7 @@ impl Model {
         let number = self.given.len();
         self.given.insert(number, Given { life: self.newest.len() - 1, landing: None });
         let (writer, storage) = (self.lane().writer.clone(), self.storage.clone());
-        let Some(body) = VerifiedBody::of_pull(format!("{{\"n\": {number}}}").into_bytes().into(), writer.intake())
-        else {
+        let Some(body) = VerifiedBody::of_pull(format!("{{\"n\": {number}}}").into_bytes(), writer.intake()) else {
             self.given.entry(number).and_modify(|given| given.landing = Some(Landing::Full));
             return;
         };

@@ -80,6 +80,11 @@ impl Table {
         self.rows.iter().flat_map(text).collect()
     }
 
+    /// The value of a txn; 0 when it was never set.
+    pub(in crate::tests) fn txn(&self, app_id: &str) -> i64 {
+        self.txns.get(app_id).and_then(|values| values.last()).copied().unwrap_or(0)
+    }
+
     /// The fence goes up by one with each commit of its stage, and nothing that shows progress goes back.
     pub(in crate::tests) fn check_txns(&self, name: &str, fence: &str) -> Vec<String> {
         let mut wrong = self.wrong.clone();

@@ -12,6 +12,7 @@ pub(super) mod dice;
 mod gate;
 pub(super) mod ledger;
 mod life;
+mod replies;
 mod scenarios;
 mod script;
 mod seeds;
