@@ -19,7 +19,15 @@ pub(super) fn open(url: &Url) -> Result<(Arc<dyn ObjectStore>, Path)> {
 /// A configuration error when the scheme is not known or credentials do not fit.
 #[cfg(feature = "cloud")]
 pub(super) fn open(url: &Url) -> Result<(Arc<dyn ObjectStore>, Path)> {
-    use object_store::aws::AmazonS3Builder;
+    open_with(url, object_store::aws::AmazonS3Builder::from_env())
+}
+
+/// As [`open`], with an S3 client that does not come from the environment: for tests of what lies below it.
+///
+/// # Errors
+/// As [`open`].
+#[cfg(feature = "cloud")]
+pub(super) fn open_with(url: &Url, amazon: object_store::aws::AmazonS3Builder) -> Result<(Arc<dyn ObjectStore>, Path)> {
     use object_store::azure::MicrosoftAzureBuilder;
     use object_store::gcp::GoogleCloudStorageBuilder;
     use object_store::{ObjectStoreScheme, RetryConfig};
@@ -32,7 +40,7 @@ pub(super) fn open(url: &Url) -> Result<(Arc<dyn ObjectStore>, Path)> {
     let text = url.as_str();
     let store: Arc<dyn ObjectStore> = match scheme {
         ObjectStoreScheme::AmazonS3 => {
-            let builder = AmazonS3Builder::from_env().with_url(text).with_retry(retry);
+            let builder = amazon.with_url(text).with_retry(retry);
             Arc::new(builder.build().context(ErrorKind::Configuration, wrong)?)
         }
         ObjectStoreScheme::MicrosoftAzure => {

@@ -45,11 +45,23 @@ impl Storage {
             _ => {}
         }
         let (store, prefix) = cloud::open(&url)?;
+        Ok(Self::in_cloud(store, prefix, url))
+    }
+
+    /// Opens an `s3://` URL through a client of one's own, which says how requests are made.
+    #[cfg(all(test, feature = "cloud"))]
+    pub(crate) fn open_amazon(url: &str, client: object_store::aws::AmazonS3Builder) -> Result<Self> {
+        let url = Url::parse(url).context(ErrorKind::Configuration, "no url")?;
+        let (store, prefix) = cloud::open_with(&url, client)?;
+        Ok(Self::in_cloud(store, prefix, url))
+    }
+
+    fn in_cloud(store: Arc<dyn ObjectStore>, prefix: Path, url: Url) -> Self {
         let store: Arc<dyn ObjectStore> = match prefix.as_ref().is_empty() {
             true => store,
             false => Arc::new(PrefixStore::new(store, prefix)),
         };
-        Ok(Self { store, url, local: None, recent: Some(Arc::default()) })
+        Self { store, url, local: None, recent: Some(Arc::default()) }
     }
 
     fn open_folder(folder: &FilePath) -> Result<Self> {

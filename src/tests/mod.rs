@@ -2,3 +2,5 @@
 
 mod faults;
 mod power;
+#[cfg(feature = "cloud")]
+mod wire;

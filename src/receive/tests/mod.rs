@@ -2,6 +2,7 @@
 
 mod http;
 mod lane;
+mod model;
 mod store;
 
 use std::net::SocketAddr;
@@ -60,7 +61,7 @@ impl Default for LaneSetup {
 
 impl LaneSetup {
     async fn open(self) -> Lane {
-        let (storage, control) = controlled(self.storage);
+        let (storage, control) = controlled(self.storage, &self.clock);
         let (hinter, hints) = key_hints();
         let (clock, telemetry) = (self.clock, Telemetry::new());
         let options = LaneOptions {

@@ -1,8 +1,11 @@
 //! A store that a test can stop, break and mend while it is in use.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -14,6 +17,7 @@ use object_store::{
 };
 use tokio::sync::watch;
 
+use crate::clock::Clock;
 use crate::storage::{Storage, disk_failure};
 
 /// What puts do.
@@ -28,16 +32,43 @@ pub(super) enum Puts {
     Hang,
     /// The disk does not persist them.
     BreakTheDisk,
+    /// It is written, the answer is lost, and so many reads after it fail.
+    LoseSight(usize),
+    /// The answer is that it failed, and it is written after this long all the same.
+    Late(Duration),
+    /// It is written after this long, and then answered.
+    Slow(Duration),
+    /// Another process has put something there just before.
+    ComeSecond,
 }
+
+/// What another process puts.
+pub(super) const THEIRS: &[u8] = b"{\"theirs\": 1}\n";
 
 /// The test's hand on the store.
 #[derive(Debug)]
 pub(super) struct Control {
     puts: watch::Sender<Puts>,
     begun: watch::Sender<usize>,
+    /// What the next puts do, before all else.
+    planned: Mutex<VecDeque<Puts>>,
+    /// Reads that still fail.
+    blind: AtomicUsize,
 }
 
 impl Control {
+    /// The next puts do this, one each.
+    pub(super) fn plan(&self, puts: impl IntoIterator<Item = Puts>) {
+        self.planned.lock().unwrap().extend(puts);
+    }
+
+    /// Nothing is planned any more.
+    pub(super) fn calm(&self) {
+        self.planned.lock().unwrap().clear();
+        self.blind.store(0, Ordering::SeqCst);
+        self.set(Puts::Work);
+    }
+
     pub(super) fn set(&self, puts: Puts) {
         self.puts.send_replace(puts);
     }
@@ -48,16 +79,23 @@ impl Control {
     }
 }
 
-pub(super) fn controlled(storage: Storage) -> (Storage, Arc<Control>) {
-    let control = Arc::new(Control { puts: watch::Sender::new(Puts::Work), begun: watch::Sender::new(0) });
-    let given = Arc::clone(&control);
-    (storage.decorated(|inner| Arc::new(Controlled { inner, control: given })), control)
+pub(super) fn controlled(storage: Storage, clock: &Clock) -> (Storage, Arc<Control>) {
+    let control = Control {
+        puts: watch::Sender::new(Puts::Work),
+        begun: watch::Sender::new(0),
+        planned: Mutex::default(),
+        blind: AtomicUsize::new(0),
+    };
+    let control = Arc::new(control);
+    let (given, clock) = (Arc::clone(&control), clock.clone());
+    (storage.decorated(|inner| Arc::new(Controlled { inner, control: given, clock })), control)
 }
 
 #[derive(Debug)]
 struct Controlled {
     inner: Arc<dyn ObjectStore>,
     control: Arc<Control>,
+    clock: Clock,
 }
 
 impl fmt::Display for Controlled {
@@ -74,7 +112,11 @@ fn broken() -> Error {
 impl ObjectStore for Controlled {
     async fn put_opts(&self, location: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
         self.control.begun.send_modify(|begun| *begun += 1);
-        let puts = *self.control.puts.subscribe().wait_for(|puts| *puts != Puts::Hang).await.unwrap();
+        let planned = self.control.planned.lock().unwrap().pop_front();
+        let puts = match planned {
+            Some(planned) => planned,
+            None => *self.control.puts.subscribe().wait_for(|puts| *puts != Puts::Hang).await.unwrap(),
+        };
         match puts {
             Puts::Work | Puts::Hang => self.inner.put_opts(location, payload, options).await,
             Puts::Fail => Err(broken()),
@@ -83,6 +125,28 @@ impl ObjectStore for Controlled {
                 Err(broken())
             }
             Puts::BreakTheDisk => Err(disk_failure()),
+            Puts::LoseSight(reads) => {
+                self.inner.put_opts(location, payload, options).await?;
+                self.control.blind.store(reads, Ordering::SeqCst);
+                Err(broken())
+            }
+            Puts::Late(span) => {
+                let (inner, clock, location) = (Arc::clone(&self.inner), self.clock.clone(), location.clone());
+                tokio::spawn(async move {
+                    clock.sleep(span).await;
+                    inner.put_opts(&location, payload, options).await.map(drop)
+                });
+                Err(broken())
+            }
+            Puts::Slow(span) => {
+                self.clock.sleep(span).await;
+                self.inner.put_opts(location, payload, options).await
+            }
+            Puts::ComeSecond => {
+                // Where something is already, they do not come first.
+                let _theirs = self.inner.put_opts(location, THEIRS.into(), options.clone()).await;
+                self.inner.put_opts(location, payload, options).await
+            }
         }
     }
 
@@ -95,7 +159,11 @@ impl ObjectStore for Controlled {
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
-        self.inner.get_opts(location, options).await
+        let sees_less = |blind: usize| blind.checked_sub(1);
+        match self.control.blind.fetch_update(Ordering::SeqCst, Ordering::SeqCst, sees_less) {
+            Ok(_) => Err(broken()),
+            Err(_) => self.inner.get_opts(location, options).await,
+        }
     }
 
     async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {

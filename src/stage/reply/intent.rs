@@ -1,5 +1,7 @@
 //! Intents: durable words of "this process is about to send this part", made before any byte leaves.
 
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,6 +15,10 @@ use crate::id::Name;
 use crate::retry::Backoff;
 use crate::sabotage::{Sabotage, is_on};
 use crate::storage::{PutNew, Storage, StorageKey};
+
+/// How long after a deletion has failed it may still come to pass in a store behind a network: as long as a request may
+/// take. An intent made within that time could be taken by it, and whoever found none would send a second time.
+const DELETION_MAY_BE_LATE: Duration = Duration::from_secs(30);
 
 /// What an intent says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,14 +53,24 @@ pub(super) struct Intents {
     storage: Storage,
     pipeline: Name,
     clock: Clock,
+    /// When a deletion failed, of which nobody knows whether it is still on its way; on our monotonic clock.
+    failed_deletions: Arc<Mutex<HashMap<PartKey, Duration>>>,
 }
 
 impl Intents {
     pub(super) fn new(storage: &Storage, pipeline: &Name, clock: &Clock) -> Self {
-        Self { storage: storage.clone(), pipeline: pipeline.clone(), clock: clock.clone() }
+        let failed_deletions = Arc::default();
+        Self { storage: storage.clone(), pipeline: pipeline.clone(), clock: clock.clone(), failed_deletions }
     }
 
-    /// Tries to make an intent. The same bytes are put again while their fate is open. An earlier one of this process,
+    /// How long no intent may be made for a part, because a deletion of an earlier one may yet arrive.
+    pub(super) fn unsettled_for(&self, key: &PartKey) -> Option<Duration> {
+        let failed = *self.failed_deletions.lock().unwrap_or_else(PoisonError::into_inner).get(key)?;
+        let age = self.clock.monotonic().saturating_sub(failed);
+        DELETION_MAY_BE_LATE.checked_sub(age).filter(|left| !left.is_zero())
+    }
+
+    /// Tries to make an intent, once no deletion of an earlier one is [on its way](Self::unsettled_for). The same bytes are put again while their fate is open. An earlier one of this process,
     /// of which nothing left and whose deletion failed, is deleted first: nobody else would end it before its time.
     pub(super) async fn claim(&self, key: &PartKey, body: &IntentBody) -> Result<Claim> {
         let path = self.key(key).path();
@@ -68,7 +84,7 @@ impl Intents {
         loop {
             match self.storage.put_new(&path, bytes.clone()).await {
                 Ok(PutNew::Created) => return Ok(Claim::Ours { since }),
-                Ok(PutNew::Taken) if self.is_ours(key, body).await? => self.storage.delete(&path).await?,
+                Ok(PutNew::Taken) if self.is_ours(key, body).await? => self.try_delete(key).await?,
                 Ok(PutNew::Taken) => return Ok(Claim::Others),
                 Err(error) if matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Unknown) => {
                     // Not before its time to live could anyone call this intent dead.
@@ -95,9 +111,20 @@ impl Intents {
     /// Deletes an intent whose part has an outcome, or of which nothing left. Failing to is no harm: the outcome
     /// is in the table, and the next start removes what is left.
     pub(super) async fn delete(&self, key: &PartKey) {
-        if let Err(error) = self.storage.delete(&self.key(key).path()).await {
+        if let Err(error) = self.try_delete(key).await {
             tracing::warn!(%error, "an intent could not be deleted; the next start does it");
         }
+    }
+
+    async fn try_delete(&self, key: &PartKey) -> Result<()> {
+        let deleted = self.storage.delete(&self.key(key).path()).await;
+        if deleted.is_err() {
+            let now = self.clock.monotonic();
+            let mut failed = self.failed_deletions.lock().unwrap_or_else(PoisonError::into_inner);
+            failed.retain(|_, at| now.saturating_sub(*at) < DELETION_MAY_BE_LATE);
+            failed.insert(key.clone(), now);
+        }
+        deleted
     }
 
     /// Every intent there is.

@@ -164,6 +164,9 @@ impl Sender {
             if let Some(status) = self.status(key, false).await? {
                 return Ok(status);
             }
+            while let Some(wait) = self.intents.unsettled_for(key) {
+                self.pause(wait).await?;
+            }
             self.wait_for_turn(delivery.message.chat_id).await?;
             let permit = self.permits.acquire().await.map_err(|_| Stopped)?;
             let body = self.intent(job, parts);

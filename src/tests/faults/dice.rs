@@ -2,15 +2,15 @@
 
 /// A generator (SplitMix64, <https://prng.di.unimi.it/splitmix64.c>). Clones go on alike.
 #[derive(Clone, Debug)]
-pub(super) struct Dice(u64);
+pub(in crate::tests) struct Dice(u64);
 
 impl Dice {
-    pub(super) fn new(seed: u64) -> Self {
+    pub(in crate::tests) fn new(seed: u64) -> Self {
         Self(seed)
     }
 
     /// Dice of their own for one thing of a run, so that what happens elsewhere does not change how they fall.
-    pub(super) fn of(seed: u64, thing: &str, number: u64) -> Self {
+    pub(in crate::tests) fn of(seed: u64, thing: &str, number: u64) -> Self {
         let mut state = seed ^ 0x6c61_6b65_6772_616d;
         for byte in thing.bytes().chain(number.to_le_bytes()) {
             state = Self(state ^ u64::from(byte)).next();
@@ -18,7 +18,7 @@ impl Dice {
         Self(state)
     }
 
-    pub(super) fn next(&mut self) -> u64 {
+    pub(in crate::tests) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut bits = self.0;
         bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -27,16 +27,16 @@ impl Dice {
     }
 
     /// Below `limit`, which is not zero.
-    pub(super) fn below(&mut self, limit: u64) -> u64 {
+    pub(in crate::tests) fn below(&mut self, limit: u64) -> u64 {
         self.next() % limit
     }
 
     /// True so many times in a thousand.
-    pub(super) fn per_mille(&mut self, chance: u64) -> bool {
+    pub(in crate::tests) fn per_mille(&mut self, chance: u64) -> bool {
         self.below(1_000) < chance
     }
 
-    pub(super) fn pick<'a, T>(&mut self, choice: &'a [T]) -> &'a T {
+    pub(in crate::tests) fn pick<'a, T>(&mut self, choice: &'a [T]) -> &'a T {
         let index = self.below(choice.len() as u64);
         &choice[usize::try_from(index).unwrap()]
     }

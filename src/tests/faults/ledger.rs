@@ -16,7 +16,7 @@ use crate::storage::Storage;
 
 /// A table as its log and its files tell.
 #[derive(Debug, Default)]
-struct Table {
+pub(in crate::tests) struct Table {
     rows: Vec<RecordBatch>,
     /// Values of each txn, in the order of the versions.
     txns: BTreeMap<String, Vec<i64>>,
@@ -24,7 +24,7 @@ struct Table {
 }
 
 impl Table {
-    async fn read(storage: &Storage, path: &str) -> Self {
+    pub(in crate::tests) async fn read(storage: &Storage, path: &str) -> Self {
         let mut table = Self::default();
         let store = storage.object_store();
         let log = Path::from(format!("{path}/_delta_log"));
@@ -67,12 +67,12 @@ impl Table {
         }
     }
 
-    fn integers(&self, name: &str) -> Vec<Option<i64>> {
+    pub(in crate::tests) fn integers(&self, name: &str) -> Vec<Option<i64>> {
         let column = |batch: &RecordBatch| batch.column_by_name(name).unwrap().as_primitive::<Int64Type>().clone();
         self.rows.iter().flat_map(|batch| column(batch).iter().collect::<Vec<_>>()).collect()
     }
 
-    fn texts(&self, name: &str) -> Vec<Option<String>> {
+    pub(in crate::tests) fn texts(&self, name: &str) -> Vec<Option<String>> {
         let text = |batch: &RecordBatch| {
             let column = batch.column_by_name(name).unwrap().as_string::<i32>();
             column.iter().map(|text| text.map(str::to_owned)).collect::<Vec<_>>()
@@ -80,8 +80,13 @@ impl Table {
         self.rows.iter().flat_map(text).collect()
     }
 
+    /// The value of a txn; 0 when it was never set.
+    pub(in crate::tests) fn txn(&self, app_id: &str) -> i64 {
+        self.txns.get(app_id).and_then(|values| values.last()).copied().unwrap_or(0)
+    }
+
     /// The fence goes up by one with each commit of its stage, and nothing that shows progress goes back.
-    fn check_txns(&self, name: &str, fence: &str) -> Vec<String> {
+    pub(in crate::tests) fn check_txns(&self, name: &str, fence: &str) -> Vec<String> {
         let mut wrong = self.wrong.clone();
         for (app_id, values) in &self.txns {
             let fits = match app_id == fence {
@@ -97,7 +102,7 @@ impl Table {
 }
 
 /// Says how the ids of a table differ from one row for each update.
-fn once_each(name: &str, ids: &[Option<i64>], updates: &BTreeSet<i64>) -> Vec<String> {
+pub(in crate::tests) fn once_each(name: &str, ids: &[Option<i64>], updates: &BTreeSet<i64>) -> Vec<String> {
     let mut counts: BTreeMap<i64, usize> = updates.iter().map(|id| (*id, 0)).collect();
     ids.iter().for_each(|id| *counts.entry(id.unwrap_or(-1)).or_default() += 1);
     let odd = counts.into_iter().filter(|(id, count)| *count != 1 || !updates.contains(id));
@@ -117,9 +122,14 @@ pub(super) async fn check(world: &World) -> Vec<String> {
     wrong.extend(once_each("bronze", &bronze.integers("update_id"), &updates));
     wrong.extend(once_each("silver", &silver.integers("update_id"), &updates));
     wrong.extend(check_replies(world, &silver, &replies));
-    let intents: Vec<_> = storage.object_store().list(Some(&Path::from("intents"))).try_collect().await.unwrap();
-    wrong.extend(intents.iter().map(|meta| format!("{} is left over", meta.location)));
+    wrong.extend(intents(world).await.iter().map(|path| format!("{path} is left over")));
     wrong
+}
+
+/// The intents there are.
+pub(super) async fn intents(world: &World) -> Vec<Path> {
+    let listed = world.storage.object_store().list(Some(&Path::from("intents")));
+    listed.map_ok(|meta| meta.location).try_collect().await.unwrap()
 }
 
 /// The outcomes of the parts of one reply, by part.

@@ -8,10 +8,11 @@
 // Whether a test goes deep is said by the environment, and its length is measured by the machine's clock.
 #![allow(clippy::disallowed_methods)]
 
-mod dice;
+pub(super) mod dice;
 mod gate;
-mod ledger;
+pub(super) mod ledger;
 mod life;
+mod replies;
 mod scenarios;
 mod script;
 mod seeds;
@@ -21,6 +22,6 @@ mod walk;
 mod world;
 
 /// A number in the environment.
-fn number(name: &str) -> Option<u64> {
+pub(super) fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number")))
 }

@@ -138,6 +138,23 @@ async fn an_intent_that_could_not_be_deleted_does_not_end_its_reply() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deletion_that_comes_late_takes_no_later_intent() {
+    let world = World::new(Nature::CALM).await;
+    let life = world.start("lane", None, u64::MAX).await;
+    world.point_at(&life).await;
+    world.telegram.script("sendMessage", vec![Behaviour::too_many_requests(1), Behaviour::AcceptThenHang]);
+    // The deletion of the first intent arrives when the second has been made, and the process dies before the outcome.
+    world.script.set_lateness(Duration::from_secs(8));
+    world.script.plan("Delete intents", [Fault::Late]);
+    world.say(71);
+    assert!(world.telegram.wait_for(|ledger| ledger.sent().count() == 1, PATIENCE).await);
+    world.clock.sleep(Duration::from_secs(20)).await;
+    life.kill().await;
+    assert_sound(&world).await;
+    assert_eq!(ledger::replies_with(&world, "unknown").await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_batch_ends_at_its_deadline_though_the_store_is_away() {
     let world = World::new(Nature::CALM).await;
     let life = world.start("lane", None, u64::MAX).await;

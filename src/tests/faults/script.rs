@@ -10,6 +10,9 @@ use object_store::path::Path;
 use super::dice::Dice;
 use crate::clock::{Clock, Timestamp};
 
+/// The longest that a slow call takes, but for the few that outlast every patience, and that a late one is late.
+pub(super) const SLOW: Duration = Duration::from_secs(5);
+
 /// A call of the store, by what it is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Operation {
@@ -88,7 +91,7 @@ impl Operation {
             Self::Get => &[Before, Server, Busy, Slow, Torn],
             Self::List => &[Before, Server, Busy, Slow, Torn, Stale],
             Self::Head => &[Before, Server, Busy, Slow],
-            Self::Delete => &[Before, Lost, Server, Busy, Slow],
+            Self::Delete => &[Before, Lost, Server, Busy, Slow, Late],
         }
     }
 
@@ -118,6 +121,8 @@ pub(super) struct Script {
     matrix: Mutex<Matrix>,
     /// When each object was put, on our clock: the store below has the machine's.
     written: Mutex<HashMap<Path, Timestamp>>,
+    /// How late whatever is late arrives at the most.
+    lateness: Mutex<Duration>,
     clock: Clock,
 }
 
@@ -134,6 +139,7 @@ impl Script {
             met: Mutex::default(),
             matrix: Mutex::default(),
             written: Mutex::default(),
+            lateness: Mutex::new(SLOW),
             clock: clock.clone(),
         }
     }
@@ -162,6 +168,17 @@ impl Script {
     /// Objects with this in their path cannot be read until the end of all faults.
     pub(super) fn make_unreadable(&self, fragment: &str) {
         *self.unreadable.lock().unwrap() = Some(fragment.to_owned());
+    }
+
+    /// From now on all that is late arrives after this long.
+    pub(super) fn set_lateness(&self, span: Duration) {
+        *self.lateness.lock().unwrap() = span;
+    }
+
+    /// After how long a late call arrives.
+    pub(super) fn lateness(&self, dice: &mut Dice) -> Duration {
+        let most = *self.lateness.lock().unwrap();
+        if most == SLOW { most.mul_f64(dice.below(1_000) as f64 / 1_000.0) } else { most }
     }
 
     /// The fault that was planned for a call.
@@ -220,11 +237,14 @@ impl Script {
         (Some(fault), dice)
     }
 
-    /// There are many reads in a run, and a process that cannot read does not get far; there are few looks and deletes.
+    /// There are many reads in a run, and a process that cannot read does not get far; there are few segments, looks
+    /// and deletes, and fewer checkpoints.
     fn rate_of(&self, operation: Operation) -> u64 {
         match operation {
             Operation::Get | Operation::List => self.rate / 6,
-            Operation::Head | Operation::Delete | Operation::PutOther => (self.rate * 3).min(600),
+            Operation::PutRaw | Operation::PutIntent => (self.rate * 3 / 2).min(500),
+            Operation::Head | Operation::Delete => (self.rate * 3).min(600),
+            Operation::PutOther => (self.rate * 5).min(700),
             _ => self.rate,
         }
     }

@@ -20,11 +20,10 @@ use tokio::runtime::Handle;
 
 use super::dice::Dice;
 use super::gate::Gate;
-use super::script::{Fault, Operation, Script, class};
+use super::script::{Fault, Operation, SLOW, Script, class};
 use crate::storage::Storage;
 
-/// The longest that a slow call takes, but for the few that outlast every patience, and that a late one is late.
-const SLOW: Duration = Duration::from_secs(5);
+/// Longer than anybody waits for an answer.
 const ENDLESS: Duration = Duration::from_secs(150);
 
 /// The storage of one process: the world's, behind a gate and under a script. Late puts happen on `network`, which
@@ -113,7 +112,7 @@ impl Faulty {
                 act.await
             }
             Some(Fault::Late) => {
-                let late = SLOW.mul_f64(dice.below(1_000) as f64 / 1_000.0);
+                let late = self.script.lateness(&mut dice);
                 self.network.spawn(async move {
                     clock.sleep(late).await;
                     act.await.map(drop)

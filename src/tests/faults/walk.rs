@@ -17,8 +17,10 @@ use crate::demo::telegram::{Behaviour, Ledger};
 use crate::telemetry::Hop;
 
 const MESSAGES: u64 = 3;
-/// Worlds at the same time.
-const AT_ONCE: usize = 6;
+/// Worlds at the same time: most of a world's time is spent waiting.
+const AT_ONCE: usize = 12;
+/// Long for a message to have its outcome.
+const LONG: Duration = Duration::from_secs(6_000);
 /// Long enough for a Bot API call never to be answered.
 const FOR_EVER: Duration = Duration::from_secs(1_000_000);
 
@@ -117,7 +119,10 @@ async fn talk(world: &World, hops: &Receiver<Arc<Hop>>) {
     for number in 0..MESSAGES {
         let mut hops = hops.resubscribe();
         let update_id = world.say(20 + i64::try_from(number).unwrap());
-        while hops.recv().await.is_ok_and(|hop| hop.update_id != update_id || hop.step != "replied") {}
+        let of_another = |hop: Arc<Hop>| hop.update_id != update_id || hop.step != "replied";
+        let replied = async { while hops.recv().await.is_ok_and(of_another) {} };
+        // Whatever became of it, the ledger is checked in the end.
+        let _in_time = world.clock.timeout(LONG, replied).await;
     }
 }
 

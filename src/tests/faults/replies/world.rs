@@ -1,0 +1,191 @@
+//! What the reply stage stands between: a silver table that grows, the Bot API, and a store that fails.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
+use object_store::path::Path;
+use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
+
+use super::super::gate::{Death, Gate};
+use super::super::script::Script;
+use super::super::store::faulty;
+use crate::clock::Clock;
+use crate::demo::telegram::{Fate, Options, TelegramStandIn};
+use crate::error::Result;
+use crate::id::Name;
+use crate::pipeline::{self, ReplySettings};
+use crate::schema;
+use crate::stage::reply::{ReplyOptions, ReplyStage};
+use crate::storage::Storage;
+use crate::table::{Append, CommitOutcome, Fence, LakeTable, TableSpec};
+use crate::telegram::BotClient;
+use crate::telegram::text;
+use crate::telemetry::Telemetry;
+
+/// So many times as fast as life, and half of what an intent lives is what a call may take.
+const PACE: u32 = 300;
+const INTENT_TTL: Duration = Duration::from_secs(90);
+/// A life that has nothing to do for so long hangs on a call that is never answered.
+const LIFE: Duration = Duration::from_secs(400);
+const CALM_LIFE: Duration = Duration::from_secs(9_000);
+const SILVER: &str = "silver/telegram_responses";
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// With everything done.
+    Done,
+    /// In the midst of it.
+    Died,
+}
+
+/// A call of the Bot API.
+#[derive(Clone, Debug)]
+pub(super) struct Sending {
+    pub(super) fate: Fate,
+    /// Whether a process died in the life it was made in or in the one before, whose last call may come late.
+    pub(super) in_doubt: bool,
+}
+
+/// A reply that silver asks for.
+#[derive(Clone, Debug)]
+pub(super) struct Asked {
+    pub(super) update_id: i64,
+    pub(super) silver_version: i64,
+    pub(super) texts: Vec<String>,
+}
+
+pub(super) struct World {
+    pub(super) storage: Storage,
+    pub(super) script: Arc<Script>,
+    pub(super) telegram: TelegramStandIn,
+    pub(super) settings: ReplySettings,
+    pub(super) asked: Vec<Asked>,
+    clock: Clock,
+    silver: LakeTable,
+    /// For each life, the calls of the Bot API at its end and how it ended.
+    lives: Vec<(usize, Ended)>,
+}
+
+impl World {
+    pub(super) async fn new() -> Self {
+        let (storage, clock) = (Storage::memory(), Clock::fast(PACE));
+        let schema = schema::built_in(schema::RESPONSES).unwrap();
+        let spec = TableSpec { path: Path::from(SILVER), schema, stats_columns: Vec::new() };
+        let options = Options { clock: clock.clone(), accept_unknown_chats: true, ..Options::default() };
+        let settings = pipeline::load::built_in().unwrap().reply;
+        Self {
+            script: Arc::new(Script::new(0, 0, &clock)),
+            telegram: TelegramStandIn::start(options).await.unwrap(),
+            settings: ReplySettings { intent_ttl: INTENT_TTL, ..settings },
+            silver: LakeTable::open(&storage, &spec, &clock).await.unwrap(),
+            asked: Vec::new(),
+            lives: Vec::new(),
+            storage,
+            clock,
+        }
+    }
+
+    /// Appends answers of so many messages to chats, in one commit.
+    pub(super) async fn answer(&mut self, answers: &[(i64, usize)]) {
+        let first = i64::try_from(self.asked.len()).unwrap() + 1;
+        let ids: Vec<i64> = (first..).take(answers.len()).collect();
+        let responses: Vec<String> = ids.iter().zip(answers).map(|(id, (_, parts))| response(*id, *parts)).collect();
+        let texts: Vec<Vec<String>> = responses.iter().map(|response| texts(response)).collect();
+        let integers = |values: Vec<i64>| Arc::new(Int64Array::from(values)) as ArrayRef;
+        let columns = [
+            ("bot_id", integers(vec![self.telegram.bot_id().0; ids.len()])),
+            ("update_id", integers(ids.clone())),
+            ("attempt", integers(vec![1; ids.len()])),
+            ("chat_id", integers(answers.iter().map(|(chat_id, _)| *chat_id).collect())),
+            ("response", Arc::new(StringArray::from(responses)) as ArrayRef),
+            ("reply_parts", integers(texts.iter().map(|texts| i64::try_from(texts.len()).unwrap()).collect())),
+        ];
+        let rows = RecordBatch::try_from_iter_with_nullable(columns.map(|(name, column)| (name, column, true)));
+        let fence = Fence { app_id: "silver".to_owned(), seen: self.silver.txn("silver").unwrap_or(0) };
+        let append = Append { rows: Some(rows.unwrap()), fence, progress: Vec::new() };
+        let CommitOutcome::Committed { version } = self.silver.append(append).await.unwrap() else {
+            panic!("silver has one writer");
+        };
+        let asked = |(update_id, texts)| Asked { update_id, silver_version: version, texts };
+        self.asked.extend(ids.into_iter().zip(texts).map(asked));
+    }
+
+    /// A process that sends what there is, until that is done, its death, or its hanging.
+    pub(super) async fn live(&self, death: Option<Death>) -> Ended {
+        let gate = Arc::new(Gate::new(death, u64::MAX));
+        let storage = faulty(&self.storage, &self.script, &gate, &Handle::current());
+        let limit = if self.script.has_ended() { CALM_LIFE } else { LIFE };
+        let ended = tokio::select! {
+            worked = self.work(storage) => if worked.is_ok() { Ended::Done } else { Ended::Died },
+            () = gate.died() => Ended::Died,
+            () = self.clock.sleep(limit) => Ended::Died,
+        };
+        gate.kill();
+        ended
+    }
+
+    async fn work(&self, storage: Storage) -> Result<()> {
+        let mut stage = ReplyStage::open(ReplyOptions {
+            storage,
+            pipeline: Name::new("p").unwrap(),
+            settings: self.settings.clone(),
+            silver_table: SILVER.to_owned(),
+            bot_id: self.telegram.bot_id(),
+            bot: BotClient::new(&self.telegram.api_url(), self.telegram.token()).unwrap(),
+            schema: schema::built_in(schema::REPLIES).unwrap(),
+            clock: self.clock.clone(),
+            telemetry: Telemetry::new(),
+        })
+        .await?;
+        stage.work_until_idle(&CancellationToken::new()).await.map(drop)
+    }
+
+    /// Notes the end of a life, when what it had on the wire has arrived.
+    pub(super) async fn lived(&mut self, ended: Ended) {
+        if ended == Ended::Died {
+            self.clock.sleep(Duration::from_secs(5)).await;
+        }
+        let calls = self.telegram.read(|ledger| ledger.calls_of("sendMessage").count());
+        self.lives.push((calls, ended));
+    }
+
+    pub(super) fn has_died(&self) -> bool {
+        self.lives.iter().any(|(_, ended)| *ended == Ended::Died)
+    }
+
+    /// No more trouble from anywhere, and what is late has arrived.
+    pub(super) async fn calm(&self) {
+        self.script.end();
+        self.telegram.forget_script();
+        self.clock.sleep(Duration::from_secs(10)).await;
+    }
+
+    /// The calls of the Bot API by the text they carried, in their order.
+    pub(super) fn sendings(&self) -> BTreeMap<String, Vec<Sending>> {
+        let calls: Vec<_> = self
+            .telegram
+            .read(|ledger| ledger.calls_of("sendMessage").map(|call| (call.raw.clone(), call.fate)).collect());
+        let mut sendings: BTreeMap<String, Vec<Sending>> = BTreeMap::new();
+        for (index, (raw, fate)) in calls.into_iter().enumerate() {
+            let body: serde_json::Value = serde_json::from_str(&raw).unwrap();
+            let life = self.lives.iter().position(|(calls, _)| index < *calls).unwrap();
+            let in_doubt = self.lives[life.saturating_sub(1)..=life].iter().any(|(_, ended)| *ended == Ended::Died);
+            sendings.entry(body["text"].as_str().unwrap().to_owned()).or_default().push(Sending { fate, in_doubt });
+        }
+        sendings
+    }
+}
+
+/// An answer that no other is like.
+fn response(update_id: i64, parts: usize) -> String {
+    let sentences = if parts == 1 { 1 } else { parts * 110 };
+    (0..sentences).map(|number| format!("answer {update_id} in sentence {number}, no more.\n\n")).collect()
+}
+
+fn texts(response: &str) -> Vec<String> {
+    text::render(response).into_iter().map(|part| part.text).collect()
+}
