@@ -8,6 +8,7 @@ use super::serve::DRAIN;
 use crate::error::{Error, Result};
 use crate::pipeline::Pipeline;
 use crate::stage::bronze::{BronzeStage, BronzeSummary};
+use crate::stage::files::{FilesStage, FilesSummary};
 use crate::stage::reply::{ReplyStage, ReplySummary};
 use crate::stage::silver::{SilverStage, SilverSummary};
 
@@ -27,14 +28,18 @@ pub struct PipelineSummary {
 /// What a batch did.
 #[derive(Clone, Debug, Default)]
 pub struct BatchSummary {
-    /// For each pipeline.
+    /// For each pipeline of a bot.
     pub pipelines: Vec<PipelineSummary>,
+    /// For each loader of foreign files, by its name.
+    pub loaders: Vec<(String, FilesSummary)>,
 }
 
 impl BatchSummary {
-    /// Rows that still wait for an outside system.
+    /// Rows that still wait for an outside system, and files that could not be read.
     pub fn waiting(&self) -> u64 {
-        self.pipelines.iter().map(|summary| summary.silver.waiting + summary.reply.waiting).sum()
+        let rows = self.pipelines.iter().map(|summary| summary.silver.waiting + summary.reply.waiting);
+        let files = self.loaders.iter().map(|(_, summary)| summary.unread.len() as u64 + summary.fresh);
+        rows.sum::<u64>() + files.sum::<u64>()
     }
 }
 
@@ -46,20 +51,31 @@ impl App {
     /// The first error of a stage, or that one did not end in time; what was done stays done.
     pub async fn run(&self, progress: impl Fn(&str), stop: &CancellationToken) -> Result<BatchSummary> {
         let mut summary = BatchSummary::default();
+        for loader in &self.loaders {
+            progress(&format!("{}: loading files into bronze", loader.name));
+            let loading = async { FilesStage::open(self.files_options(loader)).await?.work_until_idle(stop).await };
+            let done = self.in_time(loading, stop).await.map_err(|error| error.during(&loader.name))?;
+            summary.loaders.push((loader.name.to_string(), done));
+        }
         for pipeline in &self.pipelines {
-            // A store that is away is tried again and again, which a stage does not leave off for `stop`.
-            let late = async {
-                stop.cancelled().await;
-                self.clock.sleep(DRAIN).await;
-                Error::unavailable("not ended in time; what had begun is found again by the next run")
-            };
-            let done = tokio::select! {
-                done = self.run_pipeline(pipeline, &progress, stop) => done,
-                late = late => Err(late),
-            };
+            let done = self.in_time(self.run_pipeline(pipeline, &progress, stop), stop).await;
             summary.pipelines.push(done.map_err(|error| error.during(&pipeline.name))?);
         }
         Ok(summary)
+    }
+
+    /// Gives work a moment after `stop` to end what had begun: a store that is away is tried again and again, which a
+    /// stage does not leave off for `stop`.
+    async fn in_time<T>(&self, work: impl Future<Output = Result<T>>, stop: &CancellationToken) -> Result<T> {
+        let late = async {
+            stop.cancelled().await;
+            self.clock.sleep(DRAIN).await;
+            Error::unavailable("not ended in time; what had begun is found again by the next run")
+        };
+        tokio::select! {
+            done = work => done,
+            late = late => Err(late),
+        }
     }
 
     async fn run_pipeline(

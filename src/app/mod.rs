@@ -18,8 +18,11 @@ use crate::clock::Clock;
 use crate::error::Result;
 use crate::id::{BotId, Name};
 use crate::llm::ModelClient;
+use crate::pipeline::files::FilesPipeline;
+use crate::pipeline::load::PipelineFile;
 use crate::pipeline::{self, Pipeline};
 use crate::settings::Settings;
+use crate::stage::files::{FilesOptions, FilesProgress};
 use crate::storage::Storage;
 use crate::telegram::BotClient;
 use crate::telemetry::Telemetry;
@@ -37,8 +40,12 @@ pub struct App {
     pub settings: Arc<Settings>,
     /// The store below `LAKEGRAM_DATA`.
     pub storage: Storage,
-    /// The pipelines this command is about.
+    /// The pipelines of bots that this command is about.
     pub pipelines: Vec<Pipeline>,
+    /// The loaders of foreign files that it is about.
+    pub loaders: Vec<FilesPipeline>,
+    /// How far those are.
+    pub loading: Arc<FilesProgress>,
     /// Time.
     pub clock: Clock,
     /// Metrics and hops.
@@ -62,12 +69,20 @@ impl App {
     /// # Errors
     /// A configuration error with the mend.
     pub fn open(settings: Settings, names: &[String], overrides: &[String]) -> Result<Self> {
-        let pipelines = pipeline::load::load(&settings.pipelines, names, overrides)?;
+        let (mut pipelines, mut loaders) = (Vec::new(), Vec::new());
+        for file in pipeline::load::load(&settings.pipelines, names, overrides)? {
+            match file {
+                PipelineFile::Bot(pipeline) => pipelines.push(*pipeline),
+                PipelineFile::Files(pipeline) => loaders.push(*pipeline),
+            }
+        }
         let storage = Storage::open(&settings.data).map_err(|error| error.during("LAKEGRAM_DATA"))?;
         Ok(Self {
             settings: Arc::new(settings),
             storage,
             pipelines,
+            loaders,
+            loading: Arc::default(),
             clock: Clock::system(),
             telemetry: Telemetry::new(),
         })
@@ -118,6 +133,28 @@ impl App {
             table("silver", &pipeline.silver.table, Some("reply")),
             table("replies", &pipeline.reply.table, None),
         ]
+    }
+
+    /// The tables of every pipeline and loader, by its name, each before the one that reads it.
+    pub fn all_tables(&self) -> Vec<(&Name, Vec<TableRef>)> {
+        let bots = self.pipelines.iter().map(|pipeline| (&pipeline.name, self.tables(pipeline).to_vec()));
+        let loaders = self.loaders.iter().map(|loader| {
+            let path = Path::from(loader.bronze.table.as_str());
+            (&loader.name, vec![TableRef { name: "bronze", path, reader_watermark: None }])
+        });
+        bots.chain(loaders).collect()
+    }
+
+    /// What a loader of foreign files is made of.
+    pub(super) fn files_options(&self, loader: &FilesPipeline) -> FilesOptions {
+        FilesOptions {
+            data: self.storage.clone(),
+            pipeline: loader.clone(),
+            checkpoints: self.settings.checkpoints.clone(),
+            clock: self.clock.clone(),
+            telemetry: self.telemetry.clone(),
+            progress: Arc::clone(&self.loading),
+        }
     }
 
     /// The lane that this process writes for a pipeline.

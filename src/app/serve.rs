@@ -18,6 +18,7 @@ use crate::pipeline::Pipeline;
 use crate::receive::{Endpoint, LaneOptions, LaneWriter, Receiver};
 use crate::shutdown::TaskGroup;
 use crate::stage::bronze::{BronzeOptions, BronzeStage};
+use crate::stage::files::FilesStage;
 use crate::stage::reply::{ReplyOptions, ReplyStage};
 use crate::stage::silver::{SilverOptions, SilverStage};
 
@@ -97,6 +98,11 @@ impl App {
                 endpoints.push(Endpoint { settings: pipeline.receive.clone(), secrets, writer });
             }
             pace.follow(self.start_stages(pipeline, roles, hints, &mut tasks).await?);
+        }
+        for loader in self.loaders.iter().filter(|_| roles.contains(&Role::Bronze)) {
+            let stage = FilesStage::open(self.files_options(loader)).await;
+            let stage = stage.map_err(|error| error.during(&loader.name))?;
+            tasks.spawn("files", stage.run(stop.clone()));
         }
         let address = listeners.receive.local_addr().context(ErrorKind::Unavailable, "the listener's address")?;
         let receiver = Receiver::new(endpoints, &self.clock, &self.telemetry);

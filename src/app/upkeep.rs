@@ -40,15 +40,14 @@ impl App {
         stop: &CancellationToken,
     ) -> Result<Vec<TableUpkeep>> {
         let mut upkeep = Vec::new();
-        for pipeline in &self.pipelines {
-            let tables = self.tables(pipeline);
+        for (pipeline, tables) in self.all_tables() {
             for (index, table) in tables.iter().enumerate() {
                 progress(table);
                 let reader = tables.get(index + 1);
                 let done = self.maintain_table(table, reader, options, stop).await;
                 let done = done.map_err(|error| error.during(&table.path))?;
                 let done = done.map(|(_, summary)| summary);
-                upkeep.push(TableUpkeep { pipeline: pipeline.name.to_string(), table: table.clone(), done });
+                upkeep.push(TableUpkeep { pipeline: pipeline.to_string(), table: table.clone(), done });
             }
         }
         Ok(upkeep)
@@ -94,8 +93,7 @@ impl App {
         options: &MaintainOptions,
         stop: &CancellationToken,
     ) -> Result<()> {
-        for pipeline in &self.pipelines {
-            let tables = self.tables(pipeline);
+        for (_, tables) in self.all_tables() {
             for (index, table) in tables.iter().enumerate() {
                 if let Some(version) = heads.get(&table.path) {
                     let moved = StorageKey::Commit { table: table.path.clone(), version: version + commits };

@@ -8,6 +8,7 @@ mod output;
 mod poll;
 mod query;
 mod run;
+mod schema;
 mod serve;
 mod status;
 mod webhook;
@@ -71,6 +72,8 @@ enum Verb {
     Audit(audit::Options),
     /// SQL over the tables bronze, silver and replies.
     Query(query::Options),
+    /// The columns of foreign files, version by version, and what brought them.
+    Schema(schema::Options),
     /// Compaction, checkpoints, log clean-up and vacuum; serve does this by itself.
     Maintain(maintain::Options),
     /// Prints a completion script for a shell.
@@ -145,6 +148,7 @@ async fn dispatch(cli: Cli, environment: Environment) -> Result<Verdict> {
             let all = Pipelines { names: Vec::new() };
             query::query(open(&all)?, options).await
         }
+        Verb::Schema(options) => schema::schema(&open(&options.pipelines)?),
         Verb::Maintain(options) => maintain::maintain(open(&options.pipelines)?, options, stop_on_signal(stop)).await,
         Verb::Completions { shell } => {
             let mut script = Vec::new();

@@ -53,9 +53,11 @@ mod sql {
     pub(super) async fn rows(app: &App, statement: &str) -> Result<Vec<RecordBatch>> {
         let session = SessionContext::new_with_config(SessionConfig::new().with_information_schema(true));
         let mut tables = 0;
-        for pipeline in &app.pipelines {
+        let all = app.all_tables();
+        let is_one = all.len() == 1;
+        for (pipeline, pipeline_tables) in all {
             let schema = Arc::new(MemorySchemaProvider::new());
-            for table in app.tables(pipeline) {
+            for table in pipeline_tables {
                 if LakeTable::open_existing(&app.storage, &table.path, &app.clock).await?.is_none() {
                     continue;
                 }
@@ -71,14 +73,14 @@ mod sql {
                 schema
                     .register_table(table.name.to_owned(), Arc::clone(&provider))
                     .context(ErrorKind::Fatal, refused)?;
-                if app.pipelines.len() == 1 {
+                if is_one {
                     session.register_table(table.name, provider).context(ErrorKind::Fatal, refused)?;
                 }
                 tables += 1;
             }
             if let Some(catalog) = session.catalog("datafusion") {
                 let refused = "cannot name the pipeline's tables";
-                catalog.register_schema(pipeline.name.as_str(), schema).context(ErrorKind::Fatal, refused)?;
+                catalog.register_schema(pipeline.as_str(), schema).context(ErrorKind::Fatal, refused)?;
             }
         }
         if tables == 0 {

@@ -3,9 +3,12 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use serde::de::DeserializeOwned;
 use toml::Table;
 
+use super::files::FilesPipeline;
 use super::{Pipeline, ReceiveSettings};
+use crate::id::Name;
 use crate::error::{Context, Error, ErrorKind, Result};
 
 /// File name of the shipped pipeline.
@@ -13,25 +16,68 @@ const BUILT_IN_FILE: &str = "telegram.toml";
 const BUILT_IN: &str = include_str!("../../pipelines/telegram.toml");
 const BUILT_IN_PROMPT: (&str, &str) = ("prompts/support.md", include_str!("../../pipelines/prompts/support.md"));
 
+/// What a pipeline file says.
+#[derive(Clone, Debug)]
+pub enum PipelineFile {
+    /// A bot and all that follows.
+    Bot(Box<Pipeline>),
+    /// A plain loader of foreign files: it has a `[source]`.
+    Files(Box<FilesPipeline>),
+}
+
 /// The pipelines named, or all in `folder` that are no examples; the one built in where the folder has none.
 /// `overrides` are `key.path=value` pairs for this run.
 ///
 /// # Errors
 /// A configuration error that names the file, the line and the mend.
-pub fn load(folder: &Path, names: &[String], overrides: &[String]) -> Result<Vec<Pipeline>> {
+pub fn load(folder: &Path, names: &[String], overrides: &[String]) -> Result<Vec<PipelineFile>> {
     let files = pipeline_files(folder)?;
-    let mut pipelines = Vec::new();
+    let mut texts = Vec::new();
     if files.is_empty() {
-        pipelines.push(parse(BUILT_IN, Path::new(BUILT_IN_FILE), overrides)?);
+        texts.push((BUILT_IN.to_owned(), PathBuf::from(BUILT_IN_FILE)));
     }
-    for file in &files {
-        let text = std::fs::read_to_string(file)
+    for file in files {
+        let text = std::fs::read_to_string(&file)
             .context(ErrorKind::Configuration, format!("cannot read the pipeline {}", file.display()))?;
-        pipelines.push(parse(&text, file, overrides)?);
+        texts.push((text, file));
     }
-    let chosen = choose(pipelines, names)?;
+    // What is set for this run is meant for the pipelines that are asked for, and may be no key of another.
+    let plain = texts.iter().map(|(text, file)| parse(text, file, &[])).collect::<Result<Vec<_>>>()?;
+    let chosen = choose(&plain, names)?;
+    let chosen = texts.iter().zip(&plain).filter(|(_, pipeline)| chosen.contains(&pipeline.name()));
+    let chosen: Vec<_> = chosen.map(|((text, file), _)| parse(text, file, overrides)).collect::<Result<_>>()?;
     check_together(&chosen)?;
     Ok(chosen)
+}
+
+impl PipelineFile {
+    fn name(&self) -> &Name {
+        match self {
+            Self::Bot(pipeline) => &pipeline.name,
+            Self::Files(pipeline) => &pipeline.name,
+        }
+    }
+
+    fn is_example(&self) -> bool {
+        match self {
+            Self::Bot(pipeline) => pipeline.example,
+            Self::Files(pipeline) => pipeline.example,
+        }
+    }
+
+    fn tables(&self) -> Vec<&str> {
+        match self {
+            Self::Bot(pipeline) => tables(pipeline).to_vec(),
+            Self::Files(pipeline) => vec![&pipeline.bronze.table],
+        }
+    }
+
+    fn paths(&self) -> &[String] {
+        match self {
+            Self::Bot(pipeline) => &pipeline.receive.paths,
+            Self::Files(_) => &[],
+        }
+    }
 }
 
 /// The pipeline that is built into the binary.
@@ -39,7 +85,7 @@ pub fn load(folder: &Path, names: &[String], overrides: &[String]) -> Result<Vec
 /// # Errors
 /// None, short of a slip in the shipped file that a test catches.
 pub fn built_in() -> Result<Pipeline> {
-    parse(BUILT_IN, Path::new(BUILT_IN_FILE), &[])
+    parse_bot(BUILT_IN, Path::new(BUILT_IN_FILE), &[])
 }
 
 fn pipeline_files(folder: &Path) -> Result<Vec<PathBuf>> {
@@ -62,19 +108,35 @@ fn pipeline_files(folder: &Path) -> Result<Vec<PathBuf>> {
 ///
 /// # Errors
 /// A configuration error with the line and the mend.
-pub fn parse(text: &str, file: &Path, overrides: &[String]) -> Result<Pipeline> {
+pub fn parse(text: &str, file: &Path, overrides: &[String]) -> Result<PipelineFile> {
+    // A file that is no TOML at all is told as one of a bot would be.
+    if !toml::from_str::<Table>(text).is_ok_and(|table| table.contains_key("source")) {
+        return Ok(PipelineFile::Bot(Box::new(parse_bot(text, file, overrides)?)));
+    }
+    let pipeline: FilesPipeline = read(text, file, overrides)?;
+    check_files(&pipeline).map_err(|error| error.during(file.display()))?;
+    Ok(PipelineFile::Files(Box::new(pipeline)))
+}
+
+fn read<T: DeserializeOwned>(text: &str, file: &Path, overrides: &[String]) -> Result<T> {
     let told = |error: toml::de::Error| Error::configuration(format!("{}: {}", file.display(), explain(&error, text)));
-    let mut pipeline: Pipeline = if overrides.is_empty() {
-        toml::from_str(text).map_err(told)?
-    } else {
-        let mut table: Table = toml::from_str(text).map_err(told)?;
-        for pair in overrides {
-            set(&mut table, pair)?;
-        }
-        table
-            .try_into()
-            .map_err(|error: toml::de::Error| Error::configuration(format!("--set: {}", explain(&error, text))))?
-    };
+    if overrides.is_empty() {
+        return toml::from_str(text).map_err(told);
+    }
+    let mut table: Table = toml::from_str(text).map_err(told)?;
+    for pair in overrides {
+        set(&mut table, pair)?;
+    }
+    let wrong = |error: toml::de::Error| Error::configuration(format!("--set: {}", explain(&error, text)));
+    table.try_into().map_err(wrong)
+}
+
+/// As [`parse`], of a file that is of a bot.
+///
+/// # Errors
+/// As [`parse`].
+pub fn parse_bot(text: &str, file: &Path, overrides: &[String]) -> Result<Pipeline> {
+    let mut pipeline: Pipeline = read(text, file, overrides)?;
     check(&pipeline).map_err(|error| error.during(file.display()))?;
     if let Some(prompt) = &pipeline.silver.model.system {
         pipeline.silver.model.system = Some(read_prompt(file, prompt)?);
@@ -166,12 +228,30 @@ fn check(pipeline: &Pipeline) -> Result<()> {
     if let Some((key, _)) = positive.iter().find(|(_, value)| *value == 0) {
         return fail(format!("{key} = 0 would do nothing; write 1 or more"));
     }
-    for table in tables(pipeline) {
-        if table.is_empty() || table.starts_with('/') || table.split('/').any(|part| part.starts_with('.')) {
-            return fail(format!(
-                "table `{table}`: write a folder relative to LAKEGRAM_DATA, like \"bronze/messages\""
-            ));
-        }
+    tables(pipeline).into_iter().try_for_each(check_table)
+}
+
+fn check_files(pipeline: &FilesPipeline) -> Result<()> {
+    let fail = |text: String| Err(Error::configuration(text));
+    if pipeline.version != 1 {
+        return fail(format!("version = {} is not known; this release reads version = 1", pipeline.version));
+    }
+    if pipeline.bronze.max_files == 0 {
+        return fail("bronze.max_files = 0 would do nothing; write 1 or more".to_owned());
+    }
+    let (source, table) = (pipeline.source.path.trim_matches('/'), pipeline.bronze.table.as_str());
+    let is_within = |inner: &str, outer: &str| inner == outer || inner.starts_with(&format!("{outer}/"));
+    if source.is_empty() || is_within(table, source) || is_within(source, table) {
+        return fail(format!("source.path `{source}` and bronze.table `{table}`: give each a folder of its own"));
+    }
+    check_table(table)
+}
+
+fn check_table(table: &str) -> Result<()> {
+    if table.is_empty() || table.starts_with('/') || table.split('/').any(|part| part.starts_with('.')) {
+        return Err(Error::configuration(format!(
+            "table `{table}`: write a folder relative to LAKEGRAM_DATA, like \"bronze/messages\""
+        )));
     }
     Ok(())
 }
@@ -180,32 +260,32 @@ fn tables(pipeline: &Pipeline) -> [&str; 3] {
     [&pipeline.bronze.table, &pipeline.silver.table, &pipeline.reply.table]
 }
 
-fn choose(pipelines: Vec<Pipeline>, names: &[String]) -> Result<Vec<Pipeline>> {
+fn choose<'a>(pipelines: &'a [PipelineFile], names: &[String]) -> Result<Vec<&'a Name>> {
     if names.is_empty() {
-        let chosen: Vec<_> = pipelines.into_iter().filter(|pipeline| !pipeline.example).collect();
+        let chosen: Vec<_> = pipelines.iter().filter(|pipeline| !pipeline.is_example()).map(PipelineFile::name).collect();
         if chosen.is_empty() {
             return Err(Error::configuration("every pipeline is marked example = true; name the one you mean"));
         }
         return Ok(chosen);
     }
-    let known: Vec<String> = pipelines.iter().map(|pipeline| pipeline.name.to_string()).collect();
+    let known: Vec<String> = pipelines.iter().map(|pipeline| pipeline.name().to_string()).collect();
     if let Some(missing) = names.iter().find(|name| !known.contains(name)) {
         return Err(Error::configuration(format!("there is no pipeline `{missing}`; there are: {}", known.join(", "))));
     }
-    Ok(pipelines.into_iter().filter(|pipeline| names.contains(&pipeline.name.to_string())).collect())
+    Ok(pipelines.iter().map(PipelineFile::name).filter(|name| names.contains(&name.to_string())).collect())
 }
 
-fn check_together(pipelines: &[Pipeline]) -> Result<()> {
+fn check_together(pipelines: &[PipelineFile]) -> Result<()> {
     let mut owners: BTreeMap<(&str, &str), &str> = BTreeMap::new();
     for pipeline in pipelines {
-        let names = std::iter::once(("the name", pipeline.name.as_str()));
-        let paths = pipeline.receive.paths.iter().map(|path| ("the webhook path", path.as_str()));
-        let tables = tables(pipeline).into_iter().map(|table| ("the table", table));
+        let name = pipeline.name().as_str();
+        let names = std::iter::once(("the name", name));
+        let paths = pipeline.paths().iter().map(|path| ("the webhook path", path.as_str()));
+        let tables = pipeline.tables().into_iter().map(|table| ("the table", table));
         for (what, value) in names.chain(paths).chain(tables) {
-            if let Some(owner) = owners.insert((what, value), pipeline.name.as_str()) {
+            if let Some(owner) = owners.insert((what, value), name) {
                 return Err(Error::configuration(format!(
-                    "pipelines `{owner}` and `{}` both have {what} `{value}`; give each its own",
-                    pipeline.name
+                    "pipelines `{owner}` and `{name}` both have {what} `{value}`; give each its own"
                 )));
             }
         }
@@ -220,7 +300,7 @@ mod tests {
     use super::*;
 
     fn parsed(text: &str) -> Result<Pipeline> {
-        parse(text, Path::new("nowhere/p.toml"), &[])
+        parse_bot(text, Path::new("nowhere/p.toml"), &[])
     }
 
     #[test]
@@ -242,7 +322,7 @@ mod tests {
     #[test]
     fn a_key_can_be_set_for_one_run() {
         let set = ["silver.concurrency=8".to_owned(), "silver.model.name=llama".to_owned()];
-        let pipeline = parse(BUILT_IN, Path::new("p.toml"), &set).unwrap();
+        let pipeline = parse_bot(BUILT_IN, Path::new("p.toml"), &set).unwrap();
         assert_eq!((pipeline.silver.concurrency, pipeline.silver.model.name.as_str()), (8, "llama"));
         let error = parse(BUILT_IN, Path::new("p.toml"), &["silver.concurrenzy=8".to_owned()]).unwrap_err();
         assert!(error.to_string().contains("did you mean `concurrency`?"), "{error}");

@@ -1,1 +1,351 @@
-//! The loader as a whole.
+//! The loader as a whole, on folders of files and in memory.
+
+use std::io::Write;
+use std::path::Path as FilePath;
+
+use arrow::array::{Array, AsArray};
+use arrow::datatypes::Int64Type;
+use arrow::json::LineDelimitedWriter;
+use bytes::Bytes;
+use flate2::write::GzEncoder;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::storage::Storage;
+use crate::table::LakeTable;
+use crate::telemetry::Telemetry;
+
+/// A loader on folders of its own.
+struct World {
+    folder: tempfile::TempDir,
+    clock: Clock,
+}
+
+impl World {
+    fn new() -> Self {
+        let world = Self { folder: tempfile::tempdir().unwrap(), clock: Clock::system() };
+        std::fs::create_dir_all(world.input()).unwrap();
+        world
+    }
+
+    fn input(&self) -> PathBuf {
+        self.folder.path().join("data/in")
+    }
+
+    fn put(&self, name: &str, content: impl AsRef<[u8]>) {
+        let path = self.input().join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, content).unwrap();
+    }
+
+    fn data(&self) -> Storage {
+        Storage::open(self.folder.path().join("data").to_str().unwrap()).unwrap()
+    }
+
+    async fn stage(&self, settings: &str) -> Result<FilesStage> {
+        let (source, bronze) = settings.split_once('|').unwrap_or(("", settings));
+        let text = format!(
+            "version = 1\nname = \"p\"\n[source]\npath = \"in\"\nsettle = \"0s\"\n{source}\n[bronze]\ntable = \"bronze/t\"\n{bronze}"
+        );
+        FilesStage::open(FilesOptions {
+            data: self.data(),
+            pipeline: toml::from_str(&text).unwrap(),
+            checkpoints: self.folder.path().join("checkpoints"),
+            clock: self.clock.clone(),
+            telemetry: Telemetry::new(),
+            progress: Arc::default(),
+        })
+        .await
+    }
+
+    async fn load(&self, settings: &str) -> Result<FilesSummary> {
+        self.stage(settings).await?.work_until_idle(&CancellationToken::new()).await
+    }
+
+    async fn table(&self) -> LakeTable {
+        LakeTable::open_existing(&self.data(), &Path::from("bronze/t"), &self.clock).await.unwrap().unwrap()
+    }
+
+    /// All rows as JSON, in the order of file and row.
+    async fn rows(&self) -> Vec<Value> {
+        let table = self.table().await;
+        let mut rows = Vec::new();
+        for file in table.files().await.unwrap() {
+            let mut lines = LineDelimitedWriter::new(Vec::new());
+            lines.write(&table.read_file(&file, None).await.unwrap()).unwrap();
+            lines.finish().unwrap();
+            let text = String::from_utf8(lines.into_inner()).unwrap();
+            rows.extend(text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()));
+        }
+        rows.sort_by_key(|row| (row["_source_file"].to_string(), row["_source_row"].as_i64()));
+        rows
+    }
+
+    async fn values(&self, column: &str) -> Vec<Value> {
+        self.rows().await.into_iter().map(|mut row| row[column].take()).collect()
+    }
+
+    fn forget(&self) {
+        std::fs::remove_dir_all(self.folder.path().join("checkpoints")).unwrap();
+    }
+}
+
+fn gzip(text: &str) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(text.as_bytes()).unwrap();
+    encoder.finish().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_record_of_every_file_is_one_row_once() {
+    let world = World::new();
+    world.put("a.jsonl", "{\"id\":1}\n{\"id\":2,\"user\":{\"name\":\"x\"}}\n");
+    world.put("deep/b.json", "[{\"id\":3},\n {\"id\":4}]");
+    world.put("c.json.gz", gzip("{\n \"id\": 5\n}"));
+    world.put("d.json.zst", zstd::encode_all("{\"id\":6}".as_bytes(), 1).unwrap());
+    world.put("_hidden.json", "{\"id\":7}");
+    world.put("half.json.tmp", "{\"id\":8}");
+    world.put("empty.json", "");
+    let loaded = world.load("").await.unwrap();
+    assert_eq!((loaded.files, loaded.rows, loaded.commits, loaded.unread.len()), (5, 6, 1, 0));
+    assert_eq!(world.values("id").await, [1, 2, 5, 6, 3, 4]);
+    let first = &world.rows().await[0];
+    assert_eq!((&first["_source_file"], &first["_source_row"]), (&json!("in/a.jsonl"), &json!(1)));
+    assert_eq!(world.load("").await.unwrap().files, 0, "and not again");
+    world.put("e.json", "{\"id\":9}");
+    assert_eq!(world.load("").await.unwrap().files, 1);
+    assert_eq!(world.rows().await.len(), 7);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_table_alone_says_what_is_loaded() {
+    let world = World::new();
+    world.put("a.json", "{\"id\":1}");
+    world.load("").await.unwrap();
+    let memo = world.folder.path().join("checkpoints/p/files.seen");
+    let old = std::fs::read(&memo).unwrap();
+    world.forget();
+    assert_eq!(world.load("").await.unwrap().files, 0, "without checkpoints");
+    world.put("b.json", "{\"id\":2}");
+    world.load("").await.unwrap();
+    std::fs::write(&memo, old).unwrap();
+    assert_eq!(world.load("").await.unwrap().files, 0, "with an old copy");
+    let other = World::new();
+    other.put("z.json", "{\"id\":1}");
+    other.load("").await.unwrap();
+    std::fs::copy(other.folder.path().join("checkpoints/p/files.seen"), &memo).unwrap();
+    world.put("z.json", "{\"id\":3}");
+    assert_eq!(world.load("").await.unwrap().files, 1, "with that of another table");
+    assert_eq!(world.values("id").await, [1, 2, 3]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn new_fields_become_columns_in_the_commit_that_brings_them() {
+    let world = World::new();
+    world.put("a.json", "{\"id\":1,\"user\":{\"name\":\"x\"}}");
+    world.load("").await.unwrap();
+    world.put("b.json", "{\"id\":\"two\",\"text\":\"t\",\"user\":{\"age\":7},\"none\":null}\n{\"id\":3}");
+    let loaded = world.load("").await.unwrap();
+    assert_eq!((loaded.rows, loaded.rescued_rows, loaded.commits), (2, 1, 1));
+    let rows = world.rows().await;
+    assert_eq!(rows[1]["text"], "t");
+    assert_eq!(rows[1]["user"], json!({"age": 7}));
+    assert_eq!(rows[1]["_rescued_data"], "{\"id\":\"two\"}");
+    assert!(rows[1].get("none").is_none(), "what was only ever null has no column yet");
+    let log = logged_schemas(&world.folder.path().join("checkpoints"), "p").unwrap();
+    assert_eq!(log.iter().map(|version| version.number).collect::<Vec<_>>(), [1, 2]);
+    assert!(log[1].ddl.contains("text STRING") || log[1].ddl.contains("text string"), "{}", log[1].ddl);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn other_modes_rescue_ignore_or_stop() {
+    for (mode, rescued) in [("rescue", json!("{\"new\":2}")), ("ignore", Value::Null)] {
+        let world = World::new();
+        let settings = format!("evolution = \"{mode}\"");
+        world.put("a.json", "{\"id\":1}");
+        world.load(&settings).await.unwrap();
+        world.put("b.json", "{\"id\":2,\"new\":2}");
+        world.load(&settings).await.unwrap();
+        assert_eq!(world.rows().await[1]["_rescued_data"], rescued, "{mode}");
+    }
+    let world = World::new();
+    world.put("a.json", "{\"id\":1}");
+    world.load("evolution = \"fail\"").await.unwrap();
+    world.put("b.json", "{\"id\":2,\"new\":2}");
+    let error = world.load("evolution = \"fail\"").await.unwrap_err();
+    assert!(error.to_string().contains("file in/b.json: new fields: new;"), "{error}");
+    assert_eq!(world.rows().await.len(), 1, "and nothing is loaded");
+    assert_eq!(world.load("").await.unwrap().rows, 1, "until somebody says what is to be done");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bad_input_stops_nothing_and_loses_nothing() {
+    let world = World::new();
+    world.put("truncated.json", "{\"id\":1}\n{\"id\":");
+    world.put("latin1.json", b"{\"id\":1,\"name\":\"\xe9\"}\n{\"id\":2}");
+    world.put("deep.json", "[".repeat(200_000));
+    world.put("twice.json", "{\"id\":1,\"id\":2}");
+    world.put("numbers.json", "{\"id\":9223372036854775808,\"ratio\":1e400}");
+    world.put("same.json", "{\"id\":1}");
+    world.put("same too.json", "{\"id\":1}");
+    world.put("names.json", "{\"a.b\":1,\"a b\":2,\"\u{1f600}\":3,\"ID\":4}");
+    world.put("long.json", format!("{{\"id\":1,\"text\":\"{}\"}}\n{{\"id\":2}}", "x".repeat(3 << 20)));
+    let mut cut = gzip(&"{\"id\":1}\n".repeat(10_000));
+    cut.truncate(cut.len() / 2);
+    world.put("cut.json.gz", &cut);
+    let loaded = world.load("max_record = \"1MiB\"|schema_hints = \"id bigint, ratio double\"").await.unwrap();
+    assert_eq!(loaded.unread.len(), 1, "{:?}", loaded.unread);
+    assert!(loaded.unread[0].contains("cut.json.gz"));
+    assert_eq!((loaded.files, loaded.rows), (9, 12));
+    assert_eq!(loaded.corrupt_rows, 4);
+    let rows = world.rows().await;
+    let of = |name: &str| rows.iter().find(|row| row["_source_file"] == format!("in/{name}")).unwrap();
+    assert_eq!(of("numbers.json")["_rescued_data"], "{\"id\":9223372036854775808,\"ratio\":1e400}");
+    assert_eq!(of("twice.json")["_rescued_data"], "{\"id\":2}");
+    assert_eq!((&of("names.json")["a.b"], &of("names.json")["a_b"], &of("names.json")["\u{1f600}"]), (&json!(1), &json!(2), &json!(3)));
+    assert_eq!(of("names.json")["_rescued_data"], "{\"ID\":4}");
+    assert!(of("long.json")["_corrupt_record"].as_str().unwrap().contains("\"_too_large_bytes\":3145"));
+    world.put("cut.json.gz", gzip("{\"id\":1}"));
+    assert_eq!(world.load("").await.unwrap().files, 1, "once it is whole");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_file_that_breaks_off_takes_no_other_along() {
+    let world = World::new();
+    let line = format!("{{\"id\":1,\"text\":\"{}\"}}\n", "x".repeat(1_000));
+    let mut cut = gzip(&line.repeat(12_000));
+    cut.truncate(cut.len() - 4);
+    world.put("b-cut.json.gz", &cut);
+    world.put("a.json", "{\"id\":7}");
+    world.put("c.json", "{\"id\":8}");
+    let loaded = world.load("").await.unwrap();
+    assert_eq!((loaded.files, loaded.rows, loaded.unread.len()), (2, 2, 1));
+    assert_eq!(world.values("id").await, [7, 8]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_parts_and_several_batches_bring_every_row_once() {
+    let world = World::new();
+    let line = |id: usize| format!("{{\"id\":{id},\"text\":\"{}\"}}\n", "x".repeat(400));
+    for file in 0..4 {
+        world.put(&format!("{file}.json"), (0..50_000).map(|row| line(file * 50_000 + row)).collect::<String>());
+    }
+    let loaded = world.load("max_files = 3").await.unwrap();
+    assert_eq!((loaded.rows, loaded.commits), (200_000, 2));
+    let table = world.table().await;
+    let mut ids = Vec::new();
+    for file in table.files().await.unwrap() {
+        let rows = table.read_file(&file, Some(&["id"])).await.unwrap();
+        ids.extend(rows.column(0).as_primitive::<Int64Type>().values().iter().copied());
+    }
+    ids.sort_unstable();
+    assert!(ids.iter().copied().eq(0..200_000));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_loaders_of_one_source_bring_every_record_once() {
+    let world = World::new();
+    for file in 0..60 {
+        world.put(&format!("{file:02}.json"), format!("{{\"id\":{file}}}"));
+    }
+    let stop = CancellationToken::new();
+    let (mut one, mut other) = (world.stage("max_files = 7").await.unwrap(), world.stage("max_files = 5").await.unwrap());
+    let (one, other) = tokio::join!(one.work_until_idle(&stop), other.work_until_idle(&stop));
+    assert_eq!(one.unwrap().rows + other.unwrap().rows, 60);
+    let ids: Vec<_> = world.values("id").await.iter().map(|id| id.as_i64().unwrap()).collect();
+    assert!(ids.iter().copied().eq(0..60), "{ids:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_changed_is_told_and_loaded_again_only_when_asked() {
+    let world = World::new();
+    world.put("a.json", "{\"id\":1}");
+    world.load("").await.unwrap();
+    world.put("a.json", "{\"id\":1}\n{\"id\":2}");
+    let loaded = world.load("").await.unwrap();
+    assert_eq!((loaded.files, loaded.changed), (0, 1));
+    assert_eq!(world.load("allow_overwrites = true|").await.unwrap().rows, 2);
+    assert_eq!(world.values("id").await.len(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_there_before_the_first_start_can_be_left_out_for_good() {
+    let world = World::new();
+    world.put("old.json", "{\"id\":1}");
+    let settings = "include_existing = false|schema_hints = \"id bigint\"";
+    assert_eq!(world.load(settings).await.unwrap().files, 0);
+    world.put("new.json", "{\"id\":2}");
+    assert_eq!(world.load(settings).await.unwrap().files, 1);
+    world.forget();
+    assert_eq!(world.load(settings).await.unwrap().files, 0);
+    assert_eq!(world.values("id").await, [2]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn strings_only_payload_and_timestamps_are_by_setting() {
+    let world = World::new();
+    world.put("a.json", "{\"n\":1.10,\"at\":\"2024-01-01T00:00:00Z\",\"o\":{\"b\":true}}");
+    world.load("types = \"text\"\npayload = true").await.unwrap();
+    let row = &world.rows().await[0];
+    assert_eq!((&row["n"], &row["o"]), (&json!("1.10"), &json!({"b": "true"})));
+    assert_eq!(row["payload"], "{\"n\":1.10,\"at\":\"2024-01-01T00:00:00Z\",\"o\":{\"b\":true}}");
+    let typed = World::new();
+    typed.put("a.json", "{\"at\":\"2024-01-01T00:00:00Z\"}");
+    typed.load("timestamps = true").await.unwrap();
+    let table = typed.table().await;
+    let schema = table.schema();
+    assert!(matches!(schema.field_with_name("at").unwrap().data_type(), arrow::datatypes::DataType::Timestamp(..)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_folder_elsewhere_and_objects_of_a_store_are_sources_too() {
+    let world = World::new();
+    let elsewhere = tempfile::tempdir().unwrap();
+    std::fs::write(elsewhere.path().join("a.json"), "{\"id\":1}").unwrap();
+    let mut stage = world.stage("").await.unwrap();
+    let mut pipeline = stage.pipeline.clone();
+    pipeline.source.path = elsewhere.path().to_str().unwrap().to_owned();
+    let options = |data: Storage, pipeline: &FilesPipeline, folder: &FilePath| FilesOptions {
+        data,
+        pipeline: pipeline.clone(),
+        checkpoints: folder.to_owned(),
+        clock: Clock::system(),
+        telemetry: Telemetry::new(),
+        progress: Arc::default(),
+    };
+    let stop = CancellationToken::new();
+    assert_eq!(stage.work_until_idle(&stop).await.unwrap().files, 0);
+    let mut own = FilesStage::open(options(world.data(), &pipeline, elsewhere.path())).await.unwrap();
+    assert_eq!(own.work_until_idle(&stop).await.unwrap().rows, 1);
+
+    let memory = Storage::memory();
+    memory.put_new(&Path::from("in/a.json"), Bytes::from("{\"id\":1}\n".repeat(5_000))).await.unwrap();
+    pipeline.source.path = "in".to_owned();
+    let mut remote = FilesStage::open(options(memory, &pipeline, elsewhere.path())).await.unwrap();
+    assert_eq!(remote.work_until_idle(&stop).await.unwrap().rows, 5_000);
+    assert_eq!(remote.work_until_idle(&stop).await.unwrap().files, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_of_telegram_messages_as_others_store_them_load_unchanged() {
+    let world = World::new();
+    let message = |id: i64| {
+        json!({
+            "update_id": 700 + id, "message_id": id, "conversation_type": "channel", "channel_id": -100_123,
+            "channel_title": "News", "author_signature": null, "text": "hello", "date": 1_760_000_000 + id,
+        })
+    };
+    world.put("telegram_1.json", json!([message(1), message(2)]).to_string());
+    world.put("telegram_2.json", json!([message(3)]).to_string());
+    world.put("notes.txt", "not ours");
+    let loaded = world.load("glob = \"telegram_*.json\"|").await.unwrap();
+    assert_eq!((loaded.files, loaded.rows, loaded.rescued_rows, loaded.corrupt_rows), (2, 3, 0, 0));
+    let rows = world.rows().await;
+    assert_eq!((&rows[2]["update_id"], &rows[2]["channel_title"]), (&json!(703), &json!("News")));
+    assert!(rows[0]["_ingested_at"].is_string() && rows[0]["_source_file"] == "in/telegram_1.json");
+    let table = world.table().await;
+    assert!(table.schema().column_with_name("author_signature").is_none(), "only ever null");
+    assert!(table.files().await.unwrap().iter().all(|file| file.num_records.is_some()));
+    assert_eq!(table.schema().fields().len(), 7 + 5);
+    assert!(table.read_file(&table.files().await.unwrap()[0], None).await.unwrap().column(0).null_count() == 0);
+}
