@@ -77,7 +77,8 @@ pub fn parse(text: &str, file: &Path, overrides: &[String]) -> Result<Pipeline> 
     };
     check(&pipeline).map_err(|error| error.during(file.display()))?;
     if let Some(prompt) = &pipeline.silver.model.system {
-        pipeline.silver.model.system = Some(read_prompt(file, prompt)?);
+        let prompt = read_prompt(file, prompt).map_err(|error| error.during(file.display()))?;
+        pipeline.silver.model.system = Some(prompt);
     }
     Ok(pipeline)
 }
