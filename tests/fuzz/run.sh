@@ -42,7 +42,8 @@ for target in "${targets[@]}"; do
         >"$logs/$target.log" 2>&1 || broken+=("$target")
     # The last line about coverage, the figures, and whatever broke a law.
     grep -E 'cov: ' "$logs/$target.log" | tail -n 1 || true
-    grep -E -A 1 '^stat::|panicked at|ERROR: libFuzzer|^error' "$logs/$target.log" | grep -v -e '^--$' || true
+    grep -E '^stat::|ERROR: libFuzzer|^error' "$logs/$target.log" || true
+    grep -A 1 'panicked at' "$logs/$target.log" || true
 done
 # Made by cargo-fuzz, and empty: inputs have the two folders above.
 rmdir tests/fuzz/artifacts/* tests/fuzz/artifacts tests/fuzz/corpus/* tests/fuzz/corpus 2>/dev/null || true

@@ -249,6 +249,18 @@ impl TestApp {
         }
     }
 
+    /// Prints where the rows of an update come from that has more than one in bronze or silver.
+    pub(crate) async fn name_doubles(&self) {
+        for (table, also) in [
+            ("bronze", "_source_file, _received_at, _ingested_at"),
+            ("silver", "attempt, status, bronze_version, received_at, processed_at"),
+        ] {
+            let twice = format!("select update_id from {table} group by update_id having count(*) > 1");
+            let sql = format!("select update_id, {also} from {table} where update_id in ({twice}) order by update_id");
+            println!("{table}: {}", self.stdout(&["query", &sql, "--format", "json"]).await);
+        }
+    }
+
     /// What the foreign readers find in the tables.
     pub(crate) async fn tables(&self) -> serde_json::Value {
         readers::read(&self.data()).await

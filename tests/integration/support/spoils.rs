@@ -1,5 +1,6 @@
 //! What makes a start fast and may be deleted, as a careless hand leaves it: gone, an old copy, or that of another
-//! table. That is all of `checkpoints/`, and in the log of each table the hint to its newest checkpoint.
+//! table. That is all of `checkpoints/`, in which nothing is kept so far and from which nothing may be believed, and in
+//! the log of each table the hint to its newest checkpoint.
 
 use std::path::{Path, PathBuf};
 
