@@ -1,6 +1,8 @@
 //! `lakegram query`: DataFusion over the tables.
 
-use super::{Verdict, output};
+use super::Verdict;
+#[cfg(feature = "sql")]
+use super::output;
 use crate::app::App;
 use crate::error::Result;
 

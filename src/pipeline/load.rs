@@ -139,7 +139,8 @@ pub fn parse_bot(text: &str, file: &Path, overrides: &[String]) -> Result<Pipeli
     let mut pipeline: Pipeline = read(text, file, overrides)?;
     check(&pipeline).map_err(|error| error.during(file.display()))?;
     if let Some(prompt) = &pipeline.silver.model.system {
-        pipeline.silver.model.system = Some(read_prompt(file, prompt)?);
+        let prompt = read_prompt(file, prompt).map_err(|error| error.during(file.display()))?;
+        pipeline.silver.model.system = Some(prompt);
     }
     Ok(pipeline)
 }

@@ -5,6 +5,7 @@ mod claim;
 mod intake;
 mod lane;
 mod server;
+mod slumber;
 #[cfg(test)]
 mod tests;
 mod webhook;

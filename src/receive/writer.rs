@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 
 use super::claim::Claim;
 use super::lane::{BATCH_LIMIT, Entry, Landing, LaneHealth, LaneOptions};
+use super::slumber::{LOOK_EVERY, Slumber};
 use crate::clock::Timestamp;
 use crate::error::{ErrorKind, Result};
 use crate::retry::Backoff;
@@ -29,6 +30,7 @@ pub(super) struct Writer {
     /// Left over by the last batch, which was full.
     held: Option<Entry>,
     last_key: Timestamp,
+    slumber: Slumber,
     /// Given up on, its waiters told so. Tried on while nothing newer shows whether landing works again: a receiver
     /// that is not ready gets no updates that could show it.
     unlanded: Option<Segment>,
@@ -68,8 +70,8 @@ impl Writer {
             updates: telemetry.counter("lakegram_receive_updates_total", "updates that were landed"),
             failures: telemetry.counter("lakegram_receive_landing_failures_total", "puts of segments that failed"),
         };
-        let last_key = claim.newest;
-        Self { options, queue, held: None, last_key, unlanded: None, health, metrics, patience, _claim: claim }
+        let (last_key, slumber) = (claim.newest, Slumber::new(&options.clock));
+        Self { options, queue, held: None, last_key, slumber, unlanded: None, health, metrics, patience, _claim: claim }
     }
 
     /// Lands what comes until every giver is gone.
@@ -95,6 +97,7 @@ impl Writer {
             return Ok(Some(entry));
         }
         while let Some(mut segment) = self.unlanded.take() {
+            self.slumber.look(&self.options.clock);
             match self.options.clock.timeout(self.patience / PROBES, self.queue.recv()).await {
                 // Its waiters were told long ago; the new batch shows whether landing works.
                 Some(entry) => return Ok(entry),
@@ -102,7 +105,12 @@ impl Writer {
                 None => self.unlanded = Some(segment),
             }
         }
-        Ok(self.queue.recv().await)
+        loop {
+            self.slumber.look(&self.options.clock);
+            if let Some(entry) = self.options.clock.timeout(LOOK_EVERY, self.queue.recv()).await {
+                return Ok(entry);
+            }
+        }
     }
 
     /// Takes along what has gathered meanwhile, up to the bounds of a segment.
@@ -129,6 +137,10 @@ impl Writer {
             bytes: batch.iter().map(|entry| entry.line.as_slice()).collect::<Vec<_>>().concat().into(),
             updates: batch.len() as u64,
         };
+        // Not before the key is taken: a sleep from here on leaves an old key, under which twins are recognised.
+        if self.slumber.look(&self.options.clock) {
+            return Ok(Landing::Failed);
+        }
         let mut backoff = Backoff::new(PAUSES.0, PAUSES.1);
         let elapsed = |writer: &Self| writer.options.clock.monotonic().saturating_sub(started);
         while !self.try_put(&mut segment).await? {

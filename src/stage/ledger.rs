@@ -220,7 +220,12 @@ impl<R: LedgerRow> Ledger<R> {
         self.unlearned.extend(commits);
         let files: Vec<DataFile> = self.unlearned.iter().flat_map(|commit| commit.added.iter().cloned()).collect();
         for file in &files {
-            self.learn_file(file).await?;
+            match self.learn_file(file).await {
+                // Whoever has slept for days is told of files that were merged and cleaned away since. If it is one
+                // that should be there, opening fails as well.
+                Err(error) if error.kind() == ErrorKind::Corrupt => return self.reopen().await.map(drop),
+                learned => learned?,
+            }
         }
         self.unlearned.clear();
         self.seen = self.table.txn(&self.app_id).unwrap_or(0);
@@ -268,8 +273,10 @@ mod tests {
     use arrow::array::{AsArray, Int64Array};
     use arrow::datatypes::{DataType, Field, Int64Type, Schema};
     use object_store::path::Path;
+    use tokio_util::sync::CancellationToken;
 
     use super::*;
+    use crate::table::maintain::{MaintainOptions, maintain};
 
     #[derive(Debug)]
     struct Row(i64);
@@ -340,6 +347,26 @@ mod tests {
         give_back().await;
         two.refresh().await.unwrap();
         assert_eq!(two.get(&1), Some(()), "a sender would send what another has sent");
+    }
+
+    #[tokio::test]
+    async fn files_that_were_merged_and_cleaned_away_since_are_learned_from_what_they_became() {
+        let (storage, clock) = (Storage::memory(), Clock::system());
+        let (mut one, mut two) = (open(&storage, &clock).await, open(&storage, &clock).await);
+        for id in [1, 2] {
+            one.record(vec![Row(id)], -1).await.unwrap();
+        }
+        // No checkpoint, so that the log still tells of every file.
+        let options = MaintainOptions { compact_at_files: 2, checkpoint_every: 100, ..MaintainOptions::default() };
+        let mut vacuumed = 0;
+        for _ in 0..2 {
+            clock.step(8 * 86_400_000_000);
+            let done = maintain(&storage, &Path::from("t"), &options, &clock, &CancellationToken::new()).await;
+            vacuumed += done.unwrap().unwrap().1.files_vacuumed;
+        }
+        assert_eq!(vacuumed, 2);
+        two.refresh().await.unwrap();
+        assert_eq!((two.get(&1), two.get(&2), two.get(&3)), (Some(()), Some(()), None));
     }
 
     #[tokio::test]

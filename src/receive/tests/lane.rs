@@ -54,6 +54,18 @@ async fn a_restart_takes_up_after_the_newest_key() {
 }
 
 #[tokio::test]
+async fn what_came_before_a_long_sleep_is_not_landed_after_it() {
+    let lane = LaneSetup { clock: Clock::fast(20), ..LaneSetup::default() }.open().await;
+    lane.land("{\"a\": 1}").await;
+    // As a stopped process finds it when it is woken: the body was in its queue all the time.
+    lane.clock.step(49 * HOUR_MICROS);
+    assert!(lane.writer.land_pulled(Bytes::from_static(b"{\"a\": 2}")).await.is_err());
+    lane.clock.sleep(Duration::from_secs(11)).await;
+    lane.land("{\"a\": 3}").await;
+    assert_eq!(segments(&lane.storage).await, ["{\"a\": 1}\n", "{\"a\": 3}\n"]);
+}
+
+#[tokio::test]
 async fn a_key_that_is_taken_is_passed_over() {
     let lane = LaneSetup::default().open().await;
     lane.clock.step(HOUR_MICROS);

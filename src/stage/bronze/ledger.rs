@@ -11,7 +11,7 @@ use super::lanes::{LaneId, Moments, SegmentKey};
 use super::rows::{self, Line};
 use super::window::Window;
 use crate::clock::Timestamp;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::id::BotId;
 use crate::table::{Append, Commit, CommitOutcome, DataFile, Fence, LakeTable};
 
@@ -130,7 +130,12 @@ impl Ledger {
                     self.known.take_positions(&self.place, &self.table);
                     return Ok(loaded);
                 }
-                CommitOutcome::Fenced { commits } => self.take_in(&commits).await?,
+                CommitOutcome::Fenced { commits } => match self.take_in(&commits).await {
+                    // Whoever has slept for days is told of files that were merged and cleaned away since. If it is
+                    // one that should be there, opening fails as well.
+                    Err(error) if error.kind() == ErrorKind::Corrupt => self.reopen().await?,
+                    taken => taken?,
+                },
                 CommitOutcome::Stale => self.reopen().await?,
             }
         }

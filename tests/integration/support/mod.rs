@@ -2,6 +2,7 @@
 #![allow(clippy::disallowed_methods)]
 
 pub(crate) mod readers;
+pub(crate) mod spoils;
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -28,6 +29,11 @@ impl Dice {
     pub(crate) fn below(&mut self, limit: u64) -> u64 {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) % limit
+    }
+
+    /// One of so many.
+    pub(crate) fn index(&mut self, count: usize) -> usize {
+        usize::try_from(self.below(count as u64)).unwrap()
     }
 }
 
@@ -107,7 +113,13 @@ impl TestApp {
 
     /// Runs a command to its end.
     pub(crate) async fn run(&self, arguments: &[&str]) -> Output {
+        self.run_with(arguments, &[]).await
+    }
+
+    /// As [`Self::run`], with variables of its own.
+    pub(crate) async fn run_with(&self, arguments: &[&str], variables: &[(&str, String)]) -> Output {
         let mut command = self.command(arguments);
+        command.envs(variables.iter().map(|(name, value)| (*name, value)));
         tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap()
     }
 
@@ -234,6 +246,18 @@ impl TestApp {
             let text = self.stdout(&["query", &sql, "--format", "json"]).await;
             let row: serde_json::Value = serde_json::from_str(text.trim()).unwrap();
             assert_eq!((row["number"].as_i64(), row["updates"].as_i64()), (Some(expected), Some(expected)), "{sql}");
+        }
+    }
+
+    /// Prints where the rows of an update come from that has more than one in bronze or silver.
+    pub(crate) async fn name_doubles(&self) {
+        for (table, also) in [
+            ("bronze", "_source_file, _received_at, _ingested_at"),
+            ("silver", "attempt, status, bronze_version, received_at, processed_at"),
+        ] {
+            let twice = format!("select update_id from {table} group by update_id having count(*) > 1");
+            let sql = format!("select update_id, {also} from {table} where update_id in ({twice}) order by update_id");
+            println!("{table}: {}", self.stdout(&["query", &sql, "--format", "json"]).await);
         }
     }
 
