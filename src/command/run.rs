@@ -61,13 +61,9 @@ async fn count(spinner: ProgressBar, app: App) {
     let began = app.clock.monotonic();
     loop {
         app.clock.sleep(Duration::from_millis(250)).await;
-        let [files, found, bytes, rows] = [
-            &app.loading.files,
-            &app.loading.found_files,
-            &app.loading.bytes,
-            &app.loading.rows,
-        ]
-        .map(|counter| counter.load(Ordering::Relaxed));
+        let [files, found, bytes, rows] =
+            [&app.loading.files, &app.loading.found_files, &app.loading.bytes, &app.loading.rows]
+                .map(|counter| counter.load(Ordering::Relaxed));
         if found > 0 {
             let millis = app.clock.monotonic().saturating_sub(began).as_millis().max(1);
             let rate = u64::try_from(u128::from(bytes) * 1_000 / millis).unwrap_or(u64::MAX);

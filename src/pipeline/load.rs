@@ -8,8 +8,8 @@ use toml::Table;
 
 use super::files::FilesPipeline;
 use super::{Pipeline, ReceiveSettings};
-use crate::id::Name;
 use crate::error::{Context, Error, ErrorKind, Result};
+use crate::id::Name;
 
 /// File name of the shipped pipeline.
 const BUILT_IN_FILE: &str = "telegram.toml";
@@ -263,7 +263,8 @@ fn tables(pipeline: &Pipeline) -> [&str; 3] {
 
 fn choose<'a>(pipelines: &'a [PipelineFile], names: &[String]) -> Result<Vec<&'a Name>> {
     if names.is_empty() {
-        let chosen: Vec<_> = pipelines.iter().filter(|pipeline| !pipeline.is_example()).map(PipelineFile::name).collect();
+        let chosen: Vec<_> =
+            pipelines.iter().filter(|pipeline| !pipeline.is_example()).map(PipelineFile::name).collect();
         if chosen.is_empty() {
             return Err(Error::configuration("every pipeline is marked example = true; name the one you mean"));
         }

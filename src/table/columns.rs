@@ -3,9 +3,10 @@
 //! Columns are only ever added, nullable and at the end. Everything else that differs is an error for a person.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use arrow::datatypes::{Field, Schema, SchemaRef};
+use arrow::datatypes::{DataType as ArrowType, Field, Schema, SchemaRef};
 use deltalake::kernel::engine::arrow_conversion::{TryFromArrow, TryIntoKernel};
 use deltalake::kernel::{DataType, StructField, StructType};
 use object_store::path::Path;
@@ -124,7 +125,7 @@ pub fn check_columns(table: &Path, have: &Schema, wanted: &Schema) -> Result<()>
     missing(table, have, wanted).map(drop)
 }
 
-/// The columns of `wanted` that the table lacks.
+/// The columns of `wanted` that the table lacks, and those whose structs lack fields, as they would have to be.
 ///
 /// # Errors
 /// A configuration error that names table, column and both types where they differ, or the two spellings of a name
@@ -144,18 +145,45 @@ pub(crate) fn missing(table: &Path, have: &Schema, wanted: &Schema) -> Result<Ve
                 field.name()
             )));
         }
-        let (found, meant) = (delta_type(table, namesake)?, delta_type(table, field)?);
-        if found != meant {
+        let Some(grown) = grown(namesake, field) else {
+            let (found, meant) = (delta_type(table, namesake)?, delta_type(table, field)?);
+            if found == meant {
+                continue;
+            }
             return Err(Error::configuration(format!(
                 "column {} of table {table} is {found} where {meant} was meant; change the schema file, or write to a new table",
                 field.name()
             )));
+        };
+        if grown != **namesake {
+            missing.push(grown);
         }
     }
     Ok(missing)
 }
 
-/// The same metadata with these columns at the end, nullable.
+/// The field with what a struct of `wanted` has more than it, at any depth; `None` where the types differ otherwise.
+fn grown(have: &Field, wanted: &Field) -> Option<Field> {
+    let data_type = match (have.data_type(), wanted.data_type()) {
+        (ArrowType::Struct(present), ArrowType::Struct(more)) => {
+            let mut fields: Vec<Field> = present.iter().map(|field| field.as_ref().clone()).collect();
+            for field in more {
+                match fields.iter_mut().find(|other| other.name().eq_ignore_ascii_case(field.name())) {
+                    Some(namesake) if namesake.name() == field.name() => *namesake = grown(namesake, field)?,
+                    Some(_) => return None,
+                    None => fields.push(field.as_ref().clone().with_nullable(true)),
+                }
+            }
+            ArrowType::Struct(fields.into())
+        }
+        (ArrowType::List(present), ArrowType::List(more)) => ArrowType::List(Arc::new(grown(present, more)?)),
+        (present, more) if present == more => present.clone(),
+        _ => return None,
+    };
+    Some(have.clone().with_data_type(data_type))
+}
+
+/// The same metadata with these columns, nullable: at the end, or in the place of those of the same name.
 ///
 /// # Errors
 /// A configuration error when a type has no place in a Delta table; corrupt when the schema cannot be read.
@@ -166,7 +194,11 @@ pub(crate) fn widened(table: &Path, metadata: &MetaData, added: &[Field]) -> Res
     let fields = schema.get_mut("fields").and_then(Value::as_array_mut);
     let fields = fields.ok_or_else(|| Error::corrupt(format!("{}: it has no fields", unreadable())))?;
     for field in added {
-        fields.push(serde_json::to_value(delta_field(table, field)?).context(ErrorKind::Configuration, unreadable())?);
+        let field = serde_json::to_value(delta_field(table, field)?).context(ErrorKind::Configuration, unreadable())?;
+        match fields.iter_mut().find(|other| other.get("name") == field.get("name")) {
+            Some(present) => present["type"] = field["type"].clone(),
+            None => fields.push(field),
+        }
     }
     Ok(MetaData { schema_string: schema.to_string(), ..metadata.clone() })
 }

@@ -2,12 +2,15 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, RecordBatch, new_null_array};
+use arrow::array::{Array, ArrayRef, AsArray, ListArray, RecordBatch, StructArray, new_null_array};
 use arrow::compute::{cast, concat_batches};
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
+use arrow::error::ArrowError;
 use bytes::Bytes;
 use object_store::path::Path;
-use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
+use parquet::arrow::arrow_reader::{
+    ArrowReaderBuilder, ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder,
+};
 use parquet::arrow::arrow_writer::ArrowWriterOptions;
 use parquet::arrow::{ArrowWriter, ProjectionMask};
 use parquet::basic::{Compression, ZstdLevel};
@@ -124,11 +127,7 @@ pub fn decode(bytes: Bytes, wanted: &SchemaRef) -> Result<RecordBatch> {
     let unreadable = "read a Parquet file";
     let builder = ParquetRecordBatchReaderBuilder::try_new(bytes).context(ErrorKind::Corrupt, unreadable)?;
     let rows = usize::try_from(builder.metadata().file_metadata().num_rows()).unwrap_or(0);
-    let names = wanted.fields().iter().map(|field| field.name().as_str());
-    let mask = ProjectionMask::columns(
-        builder.parquet_schema(),
-        names.filter(|name| builder.schema().column_with_name(name).is_some()),
-    );
+    let mask = mask(&builder, wanted.fields().iter().map(|field| field.name().as_str()));
     let reader = builder.with_projection(mask).with_batch_size(rows.clamp(1, ROW_GROUP_ROWS)).build();
     let reader = reader.context(ErrorKind::Corrupt, unreadable)?;
     let mut batches = Vec::new();
@@ -136,6 +135,12 @@ pub fn decode(bytes: Bytes, wanted: &SchemaRef) -> Result<RecordBatch> {
         batches.push(conform(&batch.context(ErrorKind::Corrupt, unreadable)?, wanted)?);
     }
     concat_batches(wanted, &batches).context(ErrorKind::Corrupt, unreadable)
+}
+
+/// The top-level columns of these names, as far as they are there. A dot in a name is a dot.
+pub(super) fn mask<'a, T>(builder: &ArrowReaderBuilder<T>, names: impl Iterator<Item = &'a str>) -> ProjectionMask {
+    let indices = names.filter_map(|name| builder.schema().index_of(name).ok());
+    ProjectionMask::roots(builder.parquet_schema(), indices)
 }
 
 /// The same rows with exactly the columns of `wanted`: cast where the type differs, null where one is missing.
@@ -148,7 +153,7 @@ pub fn conform(rows: &RecordBatch, wanted: &SchemaRef) -> Result<RecordBatch> {
         columns.push(match rows.column_by_name(field.name()) {
             None => new_null_array(field.data_type(), rows.num_rows()),
             Some(values) if values.data_type() == field.data_type() => Arc::clone(values),
-            Some(values) => cast(values, field.data_type()).context(
+            Some(values) => grow(values, field.data_type()).context(
                 ErrorKind::Corrupt,
                 format!("column {} is {} where {} was expected", field.name(), values.data_type(), field.data_type()),
             )?,
@@ -157,6 +162,34 @@ pub fn conform(rows: &RecordBatch, wanted: &SchemaRef) -> Result<RecordBatch> {
     let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
     RecordBatch::try_new_with_options(Arc::clone(wanted), columns, &options)
         .context(ErrorKind::Corrupt, "rows do not fit their schema")
+}
+
+/// The same values in another type; fields that a struct lacks are null, at any depth.
+fn grow(values: &ArrayRef, wanted: &DataType) -> std::result::Result<ArrayRef, ArrowError> {
+    match (values.data_type(), wanted) {
+        (DataType::Struct(_), DataType::Struct(fields)) => {
+            let present = values.as_struct();
+            let child = |field: &FieldRef| match present.column_by_name(field.name()) {
+                Some(child) => grow(child, field.data_type()),
+                None => Ok(new_null_array(field.data_type(), present.len())),
+            };
+            let children = fields.iter().map(child).collect::<std::result::Result<Vec<_>, _>>()?;
+            Ok(Arc::new(StructArray::try_new_with_length(
+                fields.clone(),
+                children,
+                present.nulls().cloned(),
+                present.len(),
+            )?))
+        }
+        (DataType::List(_), DataType::List(item)) => {
+            let present = values.as_list::<i32>();
+            let items = grow(present.values(), item.data_type())?;
+            let (offsets, nulls) = (present.offsets().clone(), present.nulls().cloned());
+            Ok(Arc::new(ListArray::try_new(Arc::clone(item), offsets, items, nulls)?))
+        }
+        (present, wanted) if present == wanted => Ok(Arc::clone(values)),
+        _ => cast(values, wanted),
+    }
 }
 
 /// The rows of a table's data file, with exactly the columns of `wanted`.

@@ -10,7 +10,6 @@ use futures::future::BoxFuture;
 use futures::{FutureExt, TryStreamExt};
 use object_store::ObjectStoreExt;
 use object_store::path::Path;
-use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ArrowReaderOptions;
 use parquet::arrow::async_reader::{AsyncFileReader, ParquetRecordBatchStream, ParquetRecordBatchStreamBuilder};
 use parquet::errors::ParquetError;
@@ -115,8 +114,7 @@ impl LakeTable {
         let size_bytes = u64::try_from(file.size_bytes).unwrap_or(0);
         let reader = StoreReader { storage: self.log.storage.clone(), location: location.clone(), size_bytes };
         let builder = ParquetRecordBatchStreamBuilder::new(reader).await.map_err(|error| told(error, &location))?;
-        let present = columns.iter().copied().filter(|name| builder.schema().column_with_name(name).is_some());
-        let mask = ProjectionMask::columns(builder.parquet_schema(), present);
+        let mask = files::mask(&builder, columns.iter().copied());
         // Bounds in another unit than ours say nothing here.
         let in_micros = |column: &str| match builder.schema().field_with_name(column) {
             Ok(field) => matches!(field.data_type(), DataType::Timestamp(TimeUnit::Microsecond, _)),

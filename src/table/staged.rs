@@ -112,7 +112,8 @@ impl LakeTable {
             }
             let shape = self.shape(columns.as_ref())?;
             if let Some(field) = shape.schema.fields().iter().find(|field| !field.is_nullable()) {
-                let text = format!("column {} of table {} may not be null; make it nullable", field.name(), self.log.table);
+                let text =
+                    format!("column {} of table {} may not be null; make it nullable", field.name(), self.log.table);
                 return Err(Error::configuration(text));
             }
             let landing = self.land(&provenance, |state, _| plan(state, fence, progress, &shape, &adds)).await?;
@@ -126,6 +127,9 @@ impl LakeTable {
                 }
             }
         }
-        Err(Error::unavailable(format!("the columns of table {} change faster than rows can be appended", self.log.table)))
+        Err(Error::unavailable(format!(
+            "the columns of table {} change faster than rows can be appended",
+            self.log.table
+        )))
     }
 }

@@ -52,7 +52,11 @@ enum Event {
     Piece(Piece),
     Read(Found),
     /// `has_begun` when pieces of it were handed on.
-    Unread { file: Found, error: Error, has_begun: bool },
+    Unread {
+        file: Found,
+        error: Error,
+        has_begun: bool,
+    },
 }
 
 /// What became of one part.
@@ -127,7 +131,11 @@ impl Loader {
             loop {
                 let layout = loader.shared.layout();
                 let mut parsed = part.parse(&layout)?;
-                if !loader.shared.grow(&layout.columns, parsed.seen.take()).map_err(|error| error.during(part.told()))? {
+                if !loader
+                    .shared
+                    .grow(&layout.columns, parsed.seen.take())
+                    .map_err(|error| error.during(part.told()))?
+                {
                     return part.rows(parsed, &layout, loader.clock.now());
                 }
             }

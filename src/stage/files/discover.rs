@@ -14,7 +14,8 @@ use crate::pipeline::files::SourceSettings;
 use crate::storage::Storage;
 
 /// Ends of names that uploads and editors give to what is not done yet.
-const UNFINISHED: [&str; 8] = [".tmp", ".temp", ".part", ".partial", ".crdownload", ".inprogress", "._copying_", ".crc"];
+const UNFINISHED: [&str; 8] =
+    [".tmp", ".temp", ".part", ".partial", ".crdownload", ".inprogress", "._copying_", ".crc"];
 
 /// Where the files are.
 #[derive(Clone, Debug)]
@@ -132,8 +133,8 @@ impl Filter {
             return Verdict::Unwanted;
         }
         let options = glob::MatchOptions { require_literal_separator: true, ..glob::MatchOptions::new() };
-        let is_old = file.modified < self.modified_after
-            || self.max_file_age.is_some_and(|age| now.since(file.modified) > age);
+        let is_old =
+            file.modified < self.modified_after || self.max_file_age.is_some_and(|age| now.since(file.modified) > age);
         if is_old || self.glob.as_ref().is_some_and(|glob| !glob.matches_with(below, options)) {
             return Verdict::Unwanted;
         }
@@ -207,7 +208,8 @@ mod tests {
     #[test]
     fn hidden_and_unfinished_files_are_left_alone() {
         let filter = Filter::new(&settings(""), true).unwrap();
-        for below in [".x.json", "_x.json", "_delta_log/0.json", "a/.git/x", "a.json.tmp", "a.json.PART", "a._COPYING_"] {
+        for below in [".x.json", "_x.json", "_delta_log/0.json", "a/.git/x", "a.json.tmp", "a.json.PART", "a._COPYING_"]
+        {
             assert_eq!(verdict(&filter, below, &Seen::default()), Verdict::Unwanted, "{below}");
         }
         assert_eq!(verdict(&filter, "a/b.json", &Seen::default()), Verdict::Load);

@@ -139,7 +139,9 @@ impl FilesStage {
                     backoff.reset();
                     self.pipeline.source.list_every
                 }
-                Err(error) if matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Unknown | ErrorKind::Refused) => {
+                Err(error)
+                    if matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Unknown | ErrorKind::Refused) =>
+                {
                     tracing::warn!(%error, "loading failed for the moment; trying again");
                     backoff.next_delay()
                 }
@@ -226,7 +228,10 @@ impl FilesStage {
                 Err(_) => Ok(Ended::Empty),
             };
             if ledger.columns() != columns {
-                self.log_schema(&ledger, &format!("new fields in {}", files.first().map_or("", |file| file.path.as_ref())));
+                self.log_schema(
+                    &ledger,
+                    &format!("new fields in {}", files.first().map_or("", |file| file.path.as_ref())),
+                );
             }
             let left = |file: &Found| !matches!(ledger.seen.get(&file.path), Some(stamp) if stamp == Stamp::UNKNOWN);
             if let Ok(Ended::Overtaken) = &ended {

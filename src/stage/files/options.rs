@@ -90,7 +90,8 @@ impl FilesMetrics {
             rescued: telemetry.counter("lakegram_files_rescued_rows_total", "rows with something that fits no column"),
             corrupt: telemetry.counter("lakegram_files_corrupt_rows_total", "rows that are no record"),
             unread: telemetry.counter("lakegram_files_unread_total", "tries to read a foreign file that failed"),
-            batch_seconds: telemetry.latency("lakegram_files_batch_seconds", "time from a batch's listing to its commit"),
+            batch_seconds: telemetry
+                .latency("lakegram_files_batch_seconds", "time from a batch's listing to its commit"),
         }
     }
 }

@@ -15,8 +15,7 @@ pub(super) const PAYLOAD: &str = "payload";
 /// The path of the file.
 pub(super) const SOURCE_FILE: &str = "_source_file";
 /// Columns of ours. No field of a record gets one of these names.
-pub(super) const RESERVED: [&str; 5] =
-    ["_rescued_data", "_corrupt_record", SOURCE_FILE, "_source_row", "_ingested_at"];
+pub(super) const RESERVED: [&str; 5] = ["_rescued_data", "_corrupt_record", SOURCE_FILE, "_source_row", "_ingested_at"];
 
 /// Records of one file, in a row.
 #[derive(Debug)]
@@ -71,7 +70,9 @@ impl Part {
     /// Configuration when JSON has no values for a column.
     pub(super) fn parse(&self, layout: &Layout) -> Result<Parsed> {
         let mut parser = Parser::new(&layout.columns, layout.unknown)?;
-        for (chunk, record) in self.pieces.iter().flat_map(|piece| piece.chunk.records.iter().map(|record| (&piece.chunk, record))) {
+        for (chunk, record) in
+            self.pieces.iter().flat_map(|piece| piece.chunk.records.iter().map(|record| (&piece.chunk, record)))
+        {
             parser.push(chunk.text(record), record.fault);
         }
         parser.finish()
@@ -82,7 +83,8 @@ impl Part {
     /// # Errors
     /// Corrupt when the columns do not fit each other.
     pub(super) fn rows(&self, parsed: Parsed, layout: &Layout, ingested_at: Timestamp) -> Result<Made> {
-        let records = || self.pieces.iter().flat_map(|piece| piece.chunk.records.iter().map(move |record| (piece, record)));
+        let records =
+            || self.pieces.iter().flat_map(|piece| piece.chunk.records.iter().map(move |record| (piece, record)));
         let count = parsed.corrupt.len();
         let mut columns = parsed.columns;
         if layout.has_payload {

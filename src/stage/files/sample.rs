@@ -15,7 +15,11 @@ const MOST_SHARES: usize = 8;
 ///
 /// # Errors
 /// When the thread that reads is gone.
-pub(super) async fn infer(reader: &Reader, files: &[Found], options: InferOptions) -> Result<(usize, Option<JsonType>)> {
+pub(super) async fn infer(
+    reader: &Reader,
+    files: &[Found],
+    options: InferOptions,
+) -> Result<(usize, Option<JsonType>)> {
     let (reader, files) = (reader.clone(), files.iter().take(SAMPLE_FILES).cloned().collect::<Vec<_>>());
     let inferring = tokio::task::spawn_blocking(move || {
         let (mut seen, mut left, mut sampled) = (None, SAMPLE_BYTES, 0);

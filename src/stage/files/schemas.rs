@@ -29,7 +29,8 @@ pub struct LoggedSchema {
 pub fn logged_schemas(checkpoints: &Path, pipeline: &str) -> Result<Vec<LoggedSchema>> {
     let mut logged = Vec::new();
     for (_, path) in files(checkpoints, pipeline)? {
-        let text = std::fs::read_to_string(&path).context(ErrorKind::Unavailable, format!("read {}", path.display()))?;
+        let text =
+            std::fs::read_to_string(&path).context(ErrorKind::Unavailable, format!("read {}", path.display()))?;
         match SchemaVersion::from_json(&text) {
             Ok(version) => logged.push(LoggedSchema {
                 ddl: super::types::to_ddl(&version.columns),
@@ -51,7 +52,8 @@ pub(super) fn write(checkpoints: &Path, pipeline: &str, columns: &Schema, reason
     let folder = folder(checkpoints, pipeline);
     let cannot = || format!("cannot write below {}", folder.display());
     let last = files(checkpoints, pipeline)?.pop();
-    let written = last.as_ref().and_then(|(_, path)| SchemaVersion::from_json(&std::fs::read_to_string(path).ok()?).ok());
+    let written =
+        last.as_ref().and_then(|(_, path)| SchemaVersion::from_json(&std::fs::read_to_string(path).ok()?).ok());
     if written.is_some_and(|version| super::types::to_ddl(&version.columns) == super::types::to_ddl(columns)) {
         return Ok(());
     }

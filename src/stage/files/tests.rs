@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::storage::Storage;
 use crate::table::LakeTable;
+use crate::table::maintain::{MaintainOptions, maintain};
 use crate::telemetry::Telemetry;
 
 /// A loader on folders of its own.
@@ -158,6 +159,24 @@ async fn new_fields_become_columns_in_the_commit_that_brings_them() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn compaction_keeps_what_came_before_a_column_grew_and_names_with_dots() {
+    let world = World::new();
+    world.put("a.json", "{\"id\":1,\"user\":{\"name\":\"x\"},\"list\":[{\"p\":1}],\"a.b\":1}");
+    world.load("").await.unwrap();
+    world.put("b.json", "{\"id\":2,\"user\":{\"age\":7},\"list\":[{\"q\":2}],\"a.b\":2}");
+    world.load("").await.unwrap();
+    let before = world.rows().await;
+    let options = MaintainOptions { compact_at_files: 2, checkpoint_every: 1, ..MaintainOptions::default() };
+    let stop = CancellationToken::new();
+    let done = maintain(&world.data(), &Path::from("bronze/t"), &options, &world.clock, &stop).await.unwrap();
+    assert_eq!(done.unwrap().1.files_compacted, 2);
+    assert_eq!(world.rows().await, before);
+    assert_eq!((&before[0]["user"], &before[1]["list"]), (&json!({"name": "x"}), &json!([{"q": 2}])));
+    assert_eq!((&before[0]["a.b"], &before[1]["a.b"]), (&json!(1), &json!(2)));
+    assert_eq!(world.load("").await.unwrap().files, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn other_modes_rescue_ignore_or_stop() {
     for (mode, rescued) in [("rescue", json!("{\"new\":2}")), ("ignore", Value::Null)] {
         let world = World::new();
@@ -202,7 +221,10 @@ async fn bad_input_stops_nothing_and_loses_nothing() {
     let of = |name: &str| rows.iter().find(|row| row["_source_file"] == format!("in/{name}")).unwrap();
     assert_eq!(of("numbers.json")["_rescued_data"], "{\"id\":9223372036854775808,\"ratio\":1e400}");
     assert_eq!(of("twice.json")["_rescued_data"], "{\"id\":2}");
-    assert_eq!((&of("names.json")["a.b"], &of("names.json")["a_b"], &of("names.json")["\u{1f600}"]), (&json!(1), &json!(2), &json!(3)));
+    assert_eq!(
+        (&of("names.json")["a.b"], &of("names.json")["a_b"], &of("names.json")["\u{1f600}"]),
+        (&json!(1), &json!(2), &json!(3))
+    );
     assert_eq!(of("names.json")["_rescued_data"], "{\"ID\":4}");
     assert!(of("long.json")["_corrupt_record"].as_str().unwrap().contains("\"_too_large_bytes\":3145"));
     world.put("cut.json.gz", gzip("{\"id\":1}"));
@@ -249,7 +271,8 @@ async fn two_loaders_of_one_source_bring_every_record_once() {
         world.put(&format!("{file:02}.json"), format!("{{\"id\":{file}}}"));
     }
     let stop = CancellationToken::new();
-    let (mut one, mut other) = (world.stage("max_files = 7").await.unwrap(), world.stage("max_files = 5").await.unwrap());
+    let (mut one, mut other) =
+        (world.stage("max_files = 7").await.unwrap(), world.stage("max_files = 5").await.unwrap());
     let (one, other) = tokio::join!(one.work_until_idle(&stop), other.work_until_idle(&stop));
     assert_eq!(one.unwrap().rows + other.unwrap().rows, 60);
     let ids: Vec<_> = world.values("id").await.iter().map(|id| id.as_i64().unwrap()).collect();

@@ -93,11 +93,9 @@ impl Column {
             DataType::Date32 => Values::Date(Vec::new()),
             DataType::Timestamp(TimeUnit::Microsecond, zone) => Values::Timestamp(Vec::new(), zone.is_some()),
             DataType::Utf8 => Values::Text(Text { ends: vec![0], bytes: Vec::new(), takes_json: false }),
-            DataType::List(item) => Values::List(Box::new(ListValues {
-                field: Arc::clone(item),
-                ends: vec![0],
-                items: Self::new(item)?,
-            })),
+            DataType::List(item) => {
+                Values::List(Box::new(ListValues { field: Arc::clone(item), ends: vec![0], items: Self::new(item)? }))
+            }
             DataType::Struct(fields) => Values::Struct(StructValues::new(fields)?),
             other => {
                 let text = format!("column `{}` is {other}, and JSON has no such values; make it text", field.name());

@@ -128,9 +128,7 @@ pub(super) fn push_string(column: &mut Column, string: &str) -> bool {
     let is_there = match &mut column.values {
         Values::Text(text) => text.push(string),
         Values::Date(values) => date(string).map(|value| values.push(value)).is_some(),
-        Values::Timestamp(values, is_moment) => {
-            timestamp(string, *is_moment).map(|value| values.push(value)).is_some()
-        }
+        Values::Timestamp(values, is_moment) => timestamp(string, *is_moment).map(|value| values.push(value)).is_some(),
         _ => false,
     };
     if is_there {

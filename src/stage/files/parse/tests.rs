@@ -84,7 +84,10 @@ fn what_fits_no_column_is_rescued_word_for_word_with_its_place() {
     assert_eq!(rescued(r#"{"user":[]}"#), json!({"user": []}));
     assert_eq!(rescued(r#"{"ID":1}"#), json!({"ID": 1}), "case counts");
     assert_eq!(rescued(r#"{"small":40000}"#), json!({"small": 40000}));
-    assert_eq!(one(r#"{"id":9223372036854775808,"ratio":1e400}"#)["_rescued_data"], r#"{"id":9223372036854775808,"ratio":1e400}"#);
+    assert_eq!(
+        one(r#"{"id":9223372036854775808,"ratio":1e400}"#)["_rescued_data"],
+        r#"{"id":9223372036854775808,"ratio":1e400}"#
+    );
     assert_eq!(rescued(r#"{"at":"yesterday"}"#), json!({"at": "yesterday"}));
 }
 
@@ -152,7 +155,8 @@ fn fields_without_a_column_tell_their_types_or_are_passed_over() {
 
 #[test]
 fn a_column_whose_type_flips_with_each_row_keeps_every_value() {
-    let records: Vec<String> = (0..100).map(|n| if n % 2 == 0 { format!(r#"{{"id":{n}}}"#) } else { format!(r#"{{"id":"{n}"}}"#) }).collect();
+    let records: Vec<String> =
+        (0..100).map(|n| if n % 2 == 0 { format!(r#"{{"id":{n}}}"#) } else { format!(r#"{{"id":"{n}"}}"#) }).collect();
     let parsed = parsed(&records.iter().map(String::as_str).collect::<Vec<_>>(), false);
     assert_eq!((parsed.columns[0].null_count(), parsed.rescued_rows), (50, 50));
 }
