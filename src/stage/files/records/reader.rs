@@ -222,13 +222,13 @@ impl<R: Read> Records<R> {
 /// Marks the records that are not UTF-8. One look at the whole chunk nearly always tells that there are none: a valid
 /// chunk has only valid records, as each begins and ends beside ASCII.
 fn mark_not_utf8(chunk: &mut Chunk) {
-    if simdutf8::basic::from_utf8(&chunk.bytes).is_ok() {
+    if std::str::from_utf8(&chunk.bytes).is_ok() {
         return;
     }
     let Chunk { bytes, records } = chunk;
     for record in records {
         let cut_short = matches!(record.fault, Some(Fault::TooLarge { .. }));
-        if !cut_short && simdutf8::basic::from_utf8(&bytes[record.start..record.end]).is_err() {
+        if !cut_short && std::str::from_utf8(&bytes[record.start..record.end]).is_err() {
             record.fault = Some(Fault::NotUtf8);
         }
     }
