@@ -17,7 +17,7 @@ use crate::support::{Bench, Result};
 type Run = for<'a> fn(&'a Bench) -> BoxFuture<'a, Result<Findings>>;
 
 /// Every kind of work, in the order of the table.
-const ROWS: [(&str, Run); 8] = [
+const ROWS: [(&str, Run); 9] = [
     ("acks", |bench| Box::pin(rows::acks::run(bench))),
     ("commits", |bench| Box::pin(rows::commits::run(bench))),
     ("replies", |bench| Box::pin(rows::replies::run(bench))),
@@ -25,6 +25,7 @@ const ROWS: [(&str, Run); 8] = [
     ("start", |bench| Box::pin(rows::start::run(bench))),
     ("memory", |bench| Box::pin(rows::memory::run(bench))),
     ("idle", |bench| Box::pin(rows::idle::run(bench))),
+    ("load", |bench| Box::pin(rows::load::run(bench))),
     ("build", |bench| Box::pin(rows::build::run(bench))),
 ];
 

@@ -63,6 +63,11 @@ pub struct TableRef {
     pub reader_watermark: Option<String>,
 }
 
+/// The table of a loader.
+fn loader_table(loader: &FilesPipeline) -> TableRef {
+    TableRef { name: "bronze", path: Path::from(loader.bronze.table.as_str()), reader_watermark: None }
+}
+
 impl App {
     /// Opens the storage and reads the pipelines named (all, when none is).
     ///
@@ -138,10 +143,7 @@ impl App {
     /// The tables of every pipeline and loader, by its name, each before the one that reads it.
     pub fn all_tables(&self) -> Vec<(&Name, Vec<TableRef>)> {
         let bots = self.pipelines.iter().map(|pipeline| (&pipeline.name, self.tables(pipeline).to_vec()));
-        let loaders = self.loaders.iter().map(|loader| {
-            let path = Path::from(loader.bronze.table.as_str());
-            (&loader.name, vec![TableRef { name: "bronze", path, reader_watermark: None }])
-        });
+        let loaders = self.loaders.iter().map(|loader| (&loader.name, vec![loader_table(loader)]));
         bots.chain(loaders).collect()
     }
 

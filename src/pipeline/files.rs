@@ -84,6 +84,8 @@ pub enum ColumnTypes {
     Infer,
     /// Text, at every depth.
     Text,
+    /// Only the columns of `schema_hints`, with nothing inferred.
+    Hints,
 }
 
 /// What happens to a field that has no column.

@@ -42,14 +42,29 @@ pub struct Encoded {
 /// of one message, and whoever reads the file pays for as many decompressors. Compaction compresses what comes together.
 const COMPRESSED_FROM_BYTES: usize = 32 * 1024;
 
+/// How hard rows are compressed that stay as they are, and those that come faster than they can be, which compaction
+/// meets again.
+pub(super) const ZSTD_THOROUGH: i32 = 3;
+pub(super) const ZSTD_QUICK: i32 = 1;
+/// A column of whole records: no bounds of theirs say anything, and no two are the same.
+const WHOLE_RECORDS: &str = "payload";
+
 /// Encodes rows as one Parquet file (zstd unless it is small, dictionaries, statistics); `stats_columns` get minimum,
 /// maximum and null count in the log.
 ///
 /// # Errors
 /// Configuration when a column has a type that Parquet cannot hold.
 pub fn encode(rows: &RecordBatch, stats_columns: &[String]) -> Result<Encoded> {
+    encode_at(rows, stats_columns, ZSTD_THOROUGH)
+}
+
+/// As [`encode`], compressed so hard.
+///
+/// # Errors
+/// As [`encode`].
+pub(super) fn encode_at(rows: &RecordBatch, stats_columns: &[String], zstd_level: i32) -> Result<Encoded> {
     let unfit = "encode rows as Parquet";
-    let level = ZstdLevel::try_new(3).context(ErrorKind::Configuration, unfit)?;
+    let level = ZstdLevel::try_new(zstd_level).context(ErrorKind::Configuration, unfit)?;
     let weight = |column: &ArrayRef| column.to_data().get_slice_memory_size().unwrap_or(usize::MAX);
     let bytes = rows.columns().iter().map(weight).fold(0, usize::saturating_add);
     let is_light = bytes < COMPRESSED_FROM_BYTES;
@@ -70,6 +85,8 @@ pub(super) fn writer_options(compression: Compression) -> ArrowWriterOptions {
         .set_dictionary_enabled(compression != Compression::UNCOMPRESSED)
         .set_statistics_enabled(EnabledStatistics::Chunk)
         .set_statistics_truncate_length(Some(FOOTER_STATISTICS_BYTES))
+        .set_column_statistics_enabled(WHOLE_RECORDS.into(), EnabledStatistics::None)
+        .set_column_dictionary_enabled(WHOLE_RECORDS.into(), false)
         .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
         .set_created_by(concat!("lakegram ", env!("CARGO_PKG_VERSION")).to_owned())
         .build();

@@ -38,14 +38,15 @@ pub struct StagedFile {
 }
 
 impl Stager {
-    /// Encodes rows as a data file and puts it. Blocks its thread while it encodes: call it where that is meant.
+    /// Encodes rows as a data file and puts it.
     ///
     /// # Errors
     /// Configuration when a column has a type that Parquet cannot hold; else as the store.
     pub async fn put(&self, rows: RecordBatch) -> Result<StagedFile> {
         let (schema, count) = (rows.schema(), rows.num_rows());
         let stats_columns = self.stats_columns.clone();
-        let encoding = tokio::task::spawn_blocking(move || parquet::encode(&rows, &stats_columns));
+        let encoding =
+            tokio::task::spawn_blocking(move || parquet::encode_at(&rows, &stats_columns, parquet::ZSTD_QUICK));
         let encoded = encoding.await.context(ErrorKind::Unavailable, "encode rows as Parquet")??;
         let name = format!("part-{}.parquet", random_id());
         let location = StorageKey::TableFile { table: self.table.clone(), file: name.clone() }.path();

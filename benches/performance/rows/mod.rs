@@ -4,6 +4,7 @@ pub(crate) mod acks;
 pub(crate) mod build;
 pub(crate) mod commits;
 pub(crate) mod idle;
+pub(crate) mod load;
 pub(crate) mod memory;
 pub(crate) mod replies;
 pub(crate) mod start;

@@ -8,6 +8,7 @@
 
 mod answers;
 mod chunk;
+mod files;
 mod keys;
 mod missing;
 mod naming;
@@ -88,6 +89,11 @@ impl App {
             let audit = scope.audit(tell).await;
             audits.push(audit.map_err(|error| error.during(format!("audit {}", pipeline.name)))?);
         }
+        for loader in &self.loaders {
+            let table = super::loader_table(loader);
+            let audit = files::check(self, loader, &table, tell).await;
+            audits.push(audit.map_err(|error| error.during(format!("audit {}", loader.name)))?);
+        }
         Ok(audits)
     }
 }
@@ -101,8 +107,7 @@ impl Scope<'_> {
         let shares: Vec<Share> = Share::all(&bronze, &silver, &replies).collect();
         let rounds = shares.len() as u64;
         let of = bronze.rows() + rounds * (bronze.rows() + silver.rows() + replies.rows());
-        let step = AuditStep { doing: String::new(), done: 0, of };
-        let progress = Progress { tell, step: Cell::new(step) };
+        let progress = Progress::new(tell, of);
         let mut checks = Checks::new();
 
         progress.begin(&format!("{}: looking at the files of the tables", self.pipeline.name));
@@ -203,7 +208,11 @@ impl Scope<'_> {
     }
 }
 
-impl Progress<'_> {
+impl<'a> Progress<'a> {
+    fn new(tell: &'a dyn Fn(&AuditStep), of: u64) -> Self {
+        Self { tell, step: Cell::new(AuditStep { doing: String::new(), done: 0, of }) }
+    }
+
     fn begin(&self, doing: &str) {
         self.change(|step| step.doing = doing.to_owned());
     }

@@ -18,7 +18,7 @@ use crate::error::{Context, Error, ErrorKind, Result};
 use crate::table::{StagedFile, Stager};
 
 /// Bytes of records in a part: as much as makes a data file worth its place, times a handful in memory.
-const PART_BYTES: usize = 32 << 20;
+const PART_BYTES: usize = 16 << 20;
 /// A file that is no longer is read to its end before any of it is handed on, so that one that breaks off does no harm.
 const HELD_BYTES: usize = 8 << 20;
 /// Pieces that wait for their part.
@@ -165,7 +165,7 @@ impl Loader {
         let mut records = self.reader.open(file)?;
         let (mut held, mut held_bytes) = (Vec::new(), 0);
         while let Some(chunk) = records.next_chunk().context(ErrorKind::Unavailable, unread())? {
-            held_bytes += chunk.bytes.len();
+            held_bytes += chunk.len();
             held.push(Piece { file: Arc::clone(&path), chunk });
             if *has_begun || held_bytes >= HELD_BYTES {
                 *has_begun = true;

@@ -19,6 +19,7 @@ pub(super) struct Rules {
     pub(super) infer: InferOptions,
     pub(super) evolution: FilesEvolution,
     pub(super) has_payload: bool,
+    infers: bool,
     hints: Vec<Hint>,
 }
 
@@ -35,7 +36,15 @@ impl Rules {
     pub(super) fn new(settings: &FilesTableSettings) -> Result<Self> {
         let hints = parse_hints(&settings.schema_hints).context(ErrorKind::Configuration, "bronze.schema_hints")?;
         let infer = InferOptions { typed: settings.types == ColumnTypes::Infer, timestamps: settings.timestamps };
-        Ok(Self { infer, evolution: settings.evolution, has_payload: settings.payload, hints })
+        let infers = settings.types != ColumnTypes::Hints;
+        if !infers && hints.is_empty() {
+            return Err(Error::configuration("bronze.types = \"hints\" wants columns in bronze.schema_hints"));
+        }
+        let evolution = match settings.evolution {
+            FilesEvolution::AddColumns if !infers => FilesEvolution::Rescue,
+            evolution => evolution,
+        };
+        Ok(Self { infer, evolution, has_payload: settings.payload, infers, hints })
     }
 
     fn reserved(&self) -> Vec<&'static str> {
@@ -47,7 +56,7 @@ impl Rules {
     /// # Errors
     /// Configuration when the hints do not fit them.
     pub(super) fn first_columns(&self, sample: Option<JsonType>) -> Result<SchemaRef> {
-        let sample = sample.and_then(settled).unwrap_or(JsonType::Struct(Vec::new()));
+        let sample = sample.filter(|_| self.infers).and_then(settled).unwrap_or(JsonType::Struct(Vec::new()));
         let inferred = schema_of(&sample, &self.reserved());
         let columns = apply(inferred, &self.hints, &self.reserved());
         Ok(Arc::new(columns.context(ErrorKind::Configuration, "bronze.schema_hints")?))

@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 use super::discover::{Found, Source};
 use super::records::{Compression, Format, Limits, Records};
 use crate::error::{Context, Error, ErrorKind, Result};
+use crate::pipeline::files::{FileFormat, SourceSettings};
 
 /// Pieces of an object that wait for their reader.
 const PIECES_AHEAD: usize = 4;
@@ -20,9 +21,9 @@ const PIECES_AHEAD: usize = 4;
 /// How the files of a source are read.
 #[derive(Clone, Debug)]
 pub(super) struct Reader {
-    pub(super) source: Arc<Source>,
-    pub(super) format: Format,
-    pub(super) limits: Limits,
+    source: Arc<Source>,
+    format: Format,
+    limits: Limits,
 }
 
 /// A file that is open.
@@ -40,6 +41,16 @@ pub(super) struct Pieces {
 }
 
 impl Reader {
+    pub(super) fn new(source: Arc<Source>, settings: &SourceSettings) -> Self {
+        let format = match settings.format {
+            FileFormat::Auto => Format::Auto,
+            FileFormat::Lines => Format::Lines,
+            FileFormat::Documents => Format::Documents,
+        };
+        let record_bytes = usize::try_from(settings.max_record.as_u64()).unwrap_or(usize::MAX);
+        Self { source, format, limits: Limits { record_bytes, ..Limits::default() } }
+    }
+
     /// Opens a file for its records. Blocks its thread; only for one that belongs to a runtime.
     ///
     /// # Errors

@@ -58,7 +58,7 @@ impl Place {
         format!("lakegram/{}/bronze", self.pipeline)
     }
 
-    fn from_id(&self) -> String {
+    fn start_id(&self) -> String {
         format!("lakegram/{}/source_from", self.pipeline)
     }
 }
@@ -110,7 +110,7 @@ impl Ledger {
 
     /// Where the files of before this moment are left out: that moment.
     pub(super) fn from(&self) -> Option<Timestamp> {
-        self.table.txn(&self.place.from_id()).map(Timestamp::from_micros)
+        self.table.txn(&self.place.start_id()).map(Timestamp::from_micros)
     }
 
     /// Leaves out, for good, the files that were last changed before this moment.
@@ -118,7 +118,7 @@ impl Ledger {
     /// # Errors
     /// As [`Ledger::commit`].
     pub(super) async fn begin_at(&mut self, moment: Timestamp) -> Result<Ended> {
-        let progress = [(self.place.from_id(), moment.as_micros())];
+        let progress = [(self.place.start_id(), moment.as_micros())];
         self.append(&Loaded::default(), &progress).await
     }
 

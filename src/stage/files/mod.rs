@@ -1,5 +1,6 @@
 //! The bronze stage for foreign files: an open Auto Loader. Every record of every file becomes one row, once.
 
+mod audit;
 mod batch;
 mod columns;
 mod content;
@@ -25,6 +26,7 @@ use std::time::Duration;
 use object_store::path::Path;
 use tokio_util::sync::CancellationToken;
 
+pub use self::audit::{FilesAudit, audit};
 use self::batch::{Loaded, Loader};
 use self::columns::{Rules, Shared};
 use self::content::Reader;
@@ -32,12 +34,11 @@ use self::discover::{Found, Source, Walk};
 use self::ledger::{Ended, Ledger, Place};
 use self::options::FilesMetrics;
 pub use self::options::{FilesOptions, FilesProgress, FilesSummary};
-use self::records::{Format, Limits};
 pub use self::schemas::{LoggedSchema, logged_schemas};
 use self::seen::Stamp;
 use crate::clock::Clock;
 use crate::error::{Context, Error, ErrorKind, Result};
-use crate::pipeline::files::{FileFormat, FilesPipeline};
+use crate::pipeline::files::FilesPipeline;
 use crate::retry::Backoff;
 
 /// A file that cannot be read is tried again after the first of these, and ever later up to the second.
@@ -261,13 +262,7 @@ impl FilesStage {
     }
 
     fn reader(&self) -> Reader {
-        let format = match self.pipeline.source.format {
-            FileFormat::Auto => Format::Auto,
-            FileFormat::Lines => Format::Lines,
-            FileFormat::Documents => Format::Documents,
-        };
-        let record_bytes = usize::try_from(self.pipeline.source.max_record.as_u64()).unwrap_or(usize::MAX);
-        Reader { source: Arc::clone(&self.source), format, limits: Limits { record_bytes, ..Limits::default() } }
+        Reader::new(Arc::clone(&self.source), &self.pipeline.source)
     }
 
     /// The ledger; the table is made with the columns of the first files where there is none.

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, Int64Array, RecordBatch, StringArray, StringBuilder, TimestampMicrosecondArray};
+use arrow::array::{Array, ArrayRef, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 
 use super::parse::{Parsed, Parser, Unknown};
-use super::records::{Chunk, Fault};
+use super::records::Chunk;
 use crate::clock::Timestamp;
 use crate::error::{Context, ErrorKind, Result};
 
@@ -50,7 +50,7 @@ pub(super) struct Layout {
 
 impl Part {
     pub(super) fn push(&mut self, piece: Piece) {
-        self.bytes += piece.chunk.bytes.len();
+        self.bytes += piece.chunk.len();
         self.pieces.push(piece);
     }
 
@@ -73,7 +73,10 @@ impl Part {
         for (chunk, record) in
             self.pieces.iter().flat_map(|piece| piece.chunk.records.iter().map(|record| (&piece.chunk, record)))
         {
-            parser.push(chunk.text(record), record.fault);
+            match (chunk.text(record), record.fault) {
+                (Some(text), None) => parser.push(text),
+                (_, fault) => parser.push_faulty(chunk.bytes(record), fault),
+            }
         }
         parser.finish()
     }
@@ -88,7 +91,9 @@ impl Part {
         let count = parsed.corrupt.len();
         let mut columns = parsed.columns;
         if layout.has_payload {
-            columns.push(payload(records().map(|(piece, record)| (piece.chunk.text(record), record.fault))));
+            // What is no record stands in `_corrupt_record`.
+            let text = records().map(|(piece, record)| piece.chunk.text(record).filter(|_| record.fault.is_none()));
+            columns.push(Arc::new(text.collect::<StringArray>()));
         }
         let files: StringArray = records().map(|(piece, _)| Some(piece.file.as_ref())).collect();
         let numbers: Int64Array = records().map(|(_, record)| Some(record.row)).collect();
@@ -127,13 +132,4 @@ pub(super) fn without_ours(table: &Schema, has_payload: bool) -> SchemaRef {
     let is_ours = |name: &str| RESERVED.contains(&name) || (has_payload && name == PAYLOAD);
     let fields: Vec<_> = table.fields().iter().filter(|field| !is_ours(field.name())).cloned().collect();
     Arc::new(Schema::new(fields))
-}
-
-/// Records that are text and no more than a record may be; what else there is stands in `_corrupt_record`.
-fn payload<'a>(records: impl Iterator<Item = (&'a [u8], Option<Fault>)>) -> ArrayRef {
-    let mut payload = StringBuilder::new();
-    for (bytes, fault) in records {
-        payload.append_option(std::str::from_utf8(bytes).ok().filter(|_| fault.is_none()));
-    }
-    Arc::new(payload.finish())
 }

@@ -45,7 +45,7 @@ fn take(reader: &Reader, file: &Found, share: usize, options: InferOptions, seen
         && let Ok(Some(chunk)) = records.next_chunk()
     {
         for record in chunk.records.iter().filter(|record| record.fault.is_none()) {
-            let text = std::str::from_utf8(chunk.text(record)).unwrap_or_default();
+            let text = chunk.text(record).unwrap_or_default();
             if let Ok(here @ JsonType::Struct(_)) = JsonType::read(text, options) {
                 *seen = Some(match seen.take() {
                     Some(before) => before.merge(here),
@@ -53,7 +53,7 @@ fn take(reader: &Reader, file: &Found, share: usize, options: InferOptions, seen
                 });
             }
         }
-        bytes += chunk.bytes.len();
+        bytes += chunk.len();
     }
     bytes
 }

@@ -13,7 +13,8 @@ use arrow::datatypes::{DataType, Field, FieldRef, Fields, TimeUnit};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::stage::files::types::json_name;
 
-/// Values of one column so far, and which of them are there.
+/// Values of one column so far, and which of them are there. A column may have fewer rows than the record or the struct it
+/// belongs to: those behind its last are null, and are made only once one comes that is not.
 #[derive(Debug)]
 pub(super) struct Column {
     pub(super) values: Values,
@@ -72,6 +73,8 @@ pub(super) struct StructValues {
 #[derive(Debug)]
 pub(super) struct Names {
     fields: Fields,
+    /// As the JSON has them.
+    names: Vec<Box<str>>,
     by_name: HashMap<Box<str>, usize>,
 }
 
@@ -111,18 +114,26 @@ impl Column {
 
     /// A row without a value.
     pub(super) fn push_null(&mut self) {
-        match &mut self.values {
-            Values::Boolean(values) => values.push(false),
-            Values::Integer(values, _) | Values::Timestamp(values, _) => values.push(0),
-            Values::Double(values) => values.push(0.0),
-            Values::Float(values) => values.push(0.0),
-            Values::Decimal(values, _, _) => values.push(0),
-            Values::Date(values) => values.push(0),
-            Values::Text(text) => text.end(),
-            Values::List(list) => list.end(),
-            Values::Struct(values) => values.children.iter_mut().for_each(Self::push_null),
+        self.pad(self.len() + 1);
+    }
+
+    /// As many rows without a value as it takes to have `rows` of them.
+    pub(super) fn pad(&mut self, rows: usize) {
+        if self.len() >= rows {
+            return;
         }
-        self.valid.push(false);
+        match &mut self.values {
+            Values::Boolean(values) => values.resize(rows, false),
+            Values::Integer(values, _) | Values::Timestamp(values, _) => values.resize(rows, 0),
+            Values::Double(values) => values.resize(rows, 0.0),
+            Values::Float(values) => values.resize(rows, 0.0),
+            Values::Decimal(values, _, _) => values.resize(rows, 0),
+            Values::Date(values) => values.resize(rows, 0),
+            Values::Text(text) => text.ends.resize(rows + 1, text.end()),
+            Values::List(list) => list.ends.resize(rows + 1, list.ends.last().copied().unwrap_or(0)),
+            Values::Struct(_) => {}
+        }
+        self.valid.resize(rows, false);
     }
 
     /// Takes back every row from `rows` on.
@@ -146,6 +157,7 @@ impl Column {
     /// # Errors
     /// Configuration when a nested field is not nullable and a value is missing.
     pub(super) fn finish(self) -> Result<ArrayRef> {
+        let rows = self.len();
         let nulls = self.valid.iter().any(|valid| !valid).then(|| NullBuffer::from(self.valid));
         Ok(match self.values {
             Values::Boolean(values) => Arc::new(BooleanArray::new(values.into(), nulls)),
@@ -169,8 +181,8 @@ impl Column {
                 Arc::new(list.context(ErrorKind::Configuration, UNFIT)?)
             }
             Values::Struct(values) => {
-                let children = values.children.into_iter().map(Self::finish).collect::<Result<Vec<_>>>()?;
-                let array = StructArray::try_new(values.names.fields, children, nulls);
+                let fields = values.names.fields.clone();
+                let array = StructArray::try_new(fields, values.finish(rows)?, nulls);
                 Arc::new(array.context(ErrorKind::Configuration, UNFIT)?)
             }
         })
@@ -215,13 +227,13 @@ impl Text {
             return false;
         }
         self.bytes.extend_from_slice(text.as_bytes());
-        self.end();
+        self.ends.push(self.end());
         true
     }
 
     #[allow(clippy::cast_possible_truncation, clippy::cast_possible_wrap)]
-    fn end(&mut self) {
-        self.ends.push(self.bytes.len() as i32);
+    fn end(&self) -> i32 {
+        self.bytes.len() as i32
     }
 
     fn truncate(&mut self, rows: usize) {
@@ -251,24 +263,39 @@ impl ListValues {
 impl StructValues {
     pub(super) fn new(fields: &Fields) -> Result<Self> {
         let children = fields.iter().map(|field| Column::new(field)).collect::<Result<Vec<_>>>()?;
-        let by_name = fields.iter().enumerate().map(|(index, field)| (json_name(field).into(), index)).collect();
-        Ok(Self { names: Names { fields: fields.clone(), by_name }, children })
+        let names: Vec<Box<str>> = fields.iter().map(|field| json_name(field).into()).collect();
+        let by_name = names.iter().cloned().zip(0..).collect();
+        Ok(Self { names: Names { fields: fields.clone(), names, by_name }, children })
     }
 
-    /// Null for the fields that have not come.
-    pub(super) fn fill(&mut self, rows: usize) {
-        self.children.iter_mut().filter(|child| child.len() < rows).for_each(Column::push_null);
+    /// The columns as arrays of so many rows.
+    pub(super) fn finish(self, rows: usize) -> Result<Vec<ArrayRef>> {
+        let finish = |mut column: Column| {
+            column.pad(rows);
+            column.finish()
+        };
+        self.children.into_iter().map(finish).collect()
     }
 }
 
+/// The column for the value of a field in row `row`; `None` when that row has one already.
+pub(super) fn column_at(children: &mut [Column], index: usize, row: usize) -> Option<&mut Column> {
+    let column = children.get_mut(index)?;
+    column.pad(row);
+    (column.len() == row).then_some(column)
+}
+
 impl Names {
-    /// The column for a JSON field.
-    pub(super) fn index(&self, name: &str) -> Option<usize> {
-        self.by_name.get(name).copied()
+    /// The column for a JSON field. Fields mostly come in the order of the columns: the one after the last is asked first.
+    pub(super) fn index(&self, name: &str, likely: usize) -> Option<usize> {
+        match self.names.get(likely) {
+            Some(next) if **next == *name => Some(likely),
+            _ => self.by_name.get(name).copied(),
+        }
     }
 
     /// The JSON field of a column.
     pub(super) fn name(&self, index: usize) -> &str {
-        self.fields.get(index).map_or("", |field| json_name(field))
+        self.names.get(index).map_or("", AsRef::as_ref)
     }
 }

@@ -113,19 +113,22 @@ impl Parser {
         })
     }
 
-    /// Appends one record as one row, whatever it is.
-    pub(super) fn push(&mut self, bytes: &[u8], fault: Option<Fault>) {
-        let text = match (std::str::from_utf8(bytes), fault) {
-            (Ok(text), None) => text,
-            (Ok(text), Some(fault)) => return self.push_corrupt(&told(text, fault)),
-            (Err(_), Some(fault @ Fault::TooLarge { .. })) => {
-                return self.push_corrupt(&told(&String::from_utf8_lossy(bytes), fault));
+    /// Appends what cannot be a record as one row.
+    pub(super) fn push_faulty(&mut self, bytes: &[u8], fault: Option<Fault>) {
+        let kept = match (std::str::from_utf8(bytes), fault) {
+            (_, Some(Fault::TooLarge { bytes: length })) => {
+                json!({ "_too_large_bytes": length, "_begins": String::from_utf8_lossy(bytes) }).to_string()
             }
+            (Ok(text), _) => text.to_owned(),
             (Err(_), _) => {
-                let kept = json!({ "_encoding": "base64", "_corrupt_record": BASE64_STANDARD.encode(bytes) });
-                return self.push_corrupt(&kept.to_string());
+                json!({ "_encoding": "base64", "_corrupt_record": BASE64_STANDARD.encode(bytes) }).to_string()
             }
         };
+        self.push_corrupt(&kept);
+    }
+
+    /// Appends one record as one row, whatever it is.
+    pub(super) fn push(&mut self, text: &str) {
         self.notes.clear();
         if !self.append(text) {
             return self.push_corrupt(text);
@@ -170,7 +173,6 @@ impl Parser {
     fn push_corrupt(&mut self, text: &str) {
         self.rows += 1;
         self.corrupt_rows += 1;
-        self.root.fill(self.rows);
         self.rescued.append_null();
         self.corrupt.append_value(text);
     }
@@ -180,7 +182,7 @@ impl Parser {
     /// # Errors
     /// Configuration when a column that may not be null has no value.
     pub(super) fn finish(mut self) -> Result<Parsed> {
-        let columns = self.root.children.into_iter().map(column::Column::finish).collect::<Result<_>>()?;
+        let columns = self.root.finish(self.rows)?;
         Ok(Parsed {
             columns,
             rescued: self.rescued.finish(),
@@ -189,13 +191,5 @@ impl Parser {
             corrupt_rows: self.corrupt_rows,
             seen: self.seen,
         })
-    }
-}
-
-/// What is kept of bytes that are no record.
-fn told(text: &str, fault: Fault) -> String {
-    match fault {
-        Fault::TooLarge { bytes } => json!({ "_too_large_bytes": bytes, "_begins": text }).to_string(),
-        Fault::NotUtf8 | Fault::Trailing => text.to_owned(),
     }
 }

@@ -10,7 +10,7 @@ use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::Notes;
-use super::column::{Column, StructValues, Values};
+use super::column::{Column, StructValues, Values, column_at};
 use super::rescue::{Place, Step};
 use crate::stage::files::types::timestamp_micros;
 
@@ -59,14 +59,15 @@ fn push_fields(
 ) {
     for (name, value) in fields.0 {
         let place = &Place { parent, step: Step::Field(&name) };
-        let index = values.names.index(&name);
-        match index.and_then(|index| values.children.get_mut(index)) {
-            Some(column) if column.len() == row => push(column, value.get(), notes, place),
-            Some(_) => notes.misfit(place, value.get()),
-            None => notes.unknown(place, value.get()),
+        let Some(index) = values.names.index(&name, usize::MAX) else {
+            notes.unknown(place, value.get());
+            continue;
+        };
+        match column_at(&mut values.children, index, row) {
+            Some(column) => push(column, value.get(), notes, place),
+            None => notes.misfit(place, value.get()),
         }
     }
-    values.fill(row + 1);
 }
 
 /// Appends a value, or null where it does not fit and is rescued.

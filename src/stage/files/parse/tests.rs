@@ -32,7 +32,7 @@ fn schema() -> SchemaRef {
 fn parsed(records: &[&str], is_careful: bool) -> Parsed {
     let mut parser = Parser::new(&schema(), Unknown::Rescue).unwrap();
     parser.is_careful = is_careful;
-    records.iter().for_each(|record| parser.push(record.as_bytes(), None));
+    records.iter().for_each(|record| parser.push(record));
     parser.finish().unwrap()
 }
 
@@ -130,9 +130,9 @@ fn deep_nesting_in_what_has_no_column_is_kept_as_it_is() {
 #[test]
 fn bytes_that_are_no_text_and_records_that_are_too_large_are_told() {
     let mut parser = Parser::new(&schema(), Unknown::Rescue).unwrap();
-    parser.push(b"{\"id\":\"\xff\"}", Some(Fault::NotUtf8));
-    parser.push(b"{\"id\":1,\"text\":\"\xc3", Some(Fault::TooLarge { bytes: 99 }));
-    parser.push(b"]]", Some(Fault::Trailing));
+    parser.push_faulty(b"{\"id\":\"\xff\"}", Some(Fault::NotUtf8));
+    parser.push_faulty(b"{\"id\":1,\"text\":\"\xc3", Some(Fault::TooLarge { bytes: 99 }));
+    parser.push_faulty(b"]]", Some(Fault::Trailing));
     let rows = rows(&parser.finish().unwrap());
     let first: Value = serde_json::from_str(rows[0]["_corrupt_record"].as_str().unwrap()).unwrap();
     let bytes = BASE64_STANDARD.decode(first["_corrupt_record"].as_str().unwrap()).unwrap();
@@ -145,11 +145,11 @@ fn bytes_that_are_no_text_and_records_that_are_too_large_are_told() {
 fn fields_without_a_column_tell_their_types_or_are_passed_over() {
     let options = InferOptions { typed: true, timestamps: false };
     let mut parser = Parser::new(&schema(), Unknown::Infer(options)).unwrap();
-    parser.push(br#"{"id":1}"#, None);
-    parser.push(br#"{"id":1,"user":{"new":1.5}}"#, None);
+    parser.push(r#"{"id":1}"#);
+    parser.push(r#"{"id":1,"user":{"new":1.5}}"#);
     assert!(matches!(parser.finish().unwrap().seen, Some(JsonType::Struct(fields)) if fields.len() == 2));
     let mut parser = Parser::new(&schema(), Unknown::Ignore).unwrap();
-    parser.push(br#"{"id":"x","new":1,"user":{"new":2,"age":1.5}}"#, None);
+    parser.push(r#"{"id":"x","new":1,"user":{"new":2,"age":1.5}}"#);
     assert_eq!(parser.finish().unwrap().rescued.value(0), r#"{"id":"x","/user/age":1.5}"#);
 }
 

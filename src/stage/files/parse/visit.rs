@@ -7,7 +7,7 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::column::{Column, Names, StructValues, Values};
+use super::column::{Column, Names, StructValues, Values, column_at};
 use super::rescue::{Place, Step};
 use super::{Notes, raw};
 
@@ -37,7 +37,11 @@ struct Cell<'a> {
 }
 
 /// Finds the column for a field without a copy of its name.
-struct KeyOf<'a>(&'a Names);
+struct KeyOf<'a> {
+    names: &'a Names,
+    /// The column that is most likely next.
+    likely: usize,
+}
 
 enum Key {
     Known(usize),
@@ -53,12 +57,16 @@ impl<'de> Visitor<'de> for Object<'_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<(), A::Error> {
         let Object { values, row, notes, place } = self;
-        while let Some(key) = fields.next_key_seed(KeyOf(&values.names))? {
+        let StructValues { names, children } = values;
+        let mut likely = 0;
+        while let Some(key) = fields.next_key_seed(KeyOf { names, likely })? {
             match key {
                 Key::Known(index) => {
-                    let column = values.children.get_mut(index).filter(|column| column.len() == row);
-                    let Some(column) = column else { return Err(A::Error::custom("a name that came twice")) };
-                    let place = &Place { parent: place, step: Step::Field(values.names.name(index)) };
+                    likely = index + 1;
+                    let Some(column) = column_at(children, index, row) else {
+                        return Err(A::Error::custom("a name that came twice"));
+                    };
+                    let place = &Place { parent: place, step: Step::Field(names.name(index)) };
                     fields.next_value_seed(Cell { column, notes, place })?;
                 }
                 Key::Unknown(_) if notes.ignores_unknown => drop(fields.next_value::<IgnoredAny>()?),
@@ -68,7 +76,6 @@ impl<'de> Visitor<'de> for Object<'_> {
                 }
             }
         }
-        values.fill(row + 1);
         Ok(())
     }
 }
@@ -89,7 +96,7 @@ impl Visitor<'_> for KeyOf<'_> {
     }
 
     fn visit_str<E>(self, name: &str) -> Result<Key, E> {
-        Ok(self.0.index(name).map_or_else(|| Key::Unknown(name.to_owned()), Key::Known))
+        Ok(self.names.index(name, self.likely).map_or_else(|| Key::Unknown(name.to_owned()), Key::Known))
     }
 }
 

@@ -71,19 +71,48 @@ pub(crate) struct Record {
     pub(crate) fault: Option<Fault>,
 }
 
+/// The records of a chunk and what lies between them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Body {
+    /// All of it is UTF-8, as nearly always. Whoever needs text need not look again.
+    Text(String),
+    /// Some record is not.
+    Bytes(Vec<u8>),
+}
+
 /// Records of a file, whole and in their order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Chunk {
     /// The records and what lies between them.
-    pub(crate) bytes: Vec<u8>,
+    pub(crate) body: Body,
     /// Where the records are; at least one.
     pub(crate) records: Vec<Record>,
 }
 
 impl Chunk {
+    /// How long it is.
+    pub(crate) fn len(&self) -> usize {
+        self.all().len()
+    }
+
     /// The bytes of one of its records.
-    pub(crate) fn text(&self, record: &Record) -> &[u8] {
-        &self.bytes[record.start..record.end]
+    pub(crate) fn bytes(&self, record: &Record) -> &[u8] {
+        &self.all()[record.start..record.end]
+    }
+
+    /// One of its records as text; `None` when it is not UTF-8.
+    pub(crate) fn text(&self, record: &Record) -> Option<&str> {
+        match &self.body {
+            Body::Text(text) => text.get(record.start..record.end),
+            Body::Bytes(bytes) => std::str::from_utf8(&bytes[record.start..record.end]).ok(),
+        }
+    }
+
+    fn all(&self) -> &[u8] {
+        match &self.body {
+            Body::Text(text) => text.as_bytes(),
+            Body::Bytes(bytes) => bytes,
+        }
     }
 }
 

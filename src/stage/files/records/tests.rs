@@ -35,7 +35,7 @@ fn drain(source: impl Read, format: Format, limits: Limits) -> (Vec<Seen>, Optio
 
 fn seen_of(chunk: &Chunk) -> Vec<Seen> {
     assert!(!chunk.records.is_empty());
-    let text = |record| String::from_utf8_lossy(chunk.text(record)).into_owned();
+    let text = |record| String::from_utf8_lossy(chunk.bytes(record)).into_owned();
     chunk.records.iter().map(|record| (record.row, text(record), record.fault)).collect()
 }
 
@@ -185,7 +185,7 @@ fn a_file_cut_off_anywhere_loses_no_byte() {
             let mut records = Records::new(bytes, Compression::None, format, small_limits(1024, 8)).unwrap();
             let mut kept = Vec::new();
             while let Some(chunk) = records.next_chunk().unwrap() {
-                kept.extend(chunk.records.iter().flat_map(|record| chunk.text(record).to_vec()));
+                kept.extend(chunk.records.iter().flat_map(|record| chunk.bytes(record).to_vec()));
             }
             assert_eq!(solid(&kept), solid(&bytes[BYTES_OF_MARK..]), "{format:?} {cut}");
         }
@@ -203,8 +203,8 @@ fn what_is_not_utf8_is_marked_and_kept() {
         let mut records = Records::new(bytes, Compression::None, format, Limits::default()).unwrap();
         let chunk = records.next_chunk().unwrap().unwrap();
         assert_eq!(chunk.records.iter().map(|r| r.fault).collect::<Vec<_>>(), [None, Some(Fault::NotUtf8), None]);
-        assert_eq!(chunk.text(&chunk.records[1]), b"{\"a\":\"\xff\xfe\"}");
-        assert_eq!(chunk.text(&chunk.records[2]), "{\"a\":\"ж\"}".as_bytes());
+        assert_eq!(chunk.bytes(&chunk.records[1]), b"{\"a\":\"\xff\xfe\"}");
+        assert_eq!(chunk.bytes(&chunk.records[2]), "{\"a\":\"ж\"}".as_bytes());
     }
     assert_eq!(read(b"{} \xff", Format::Documents)[1].2, Some(Fault::NotUtf8));
 }
@@ -243,7 +243,7 @@ fn drain_within(most_bytes: usize, source: impl Read, format: Format, limits: Li
     let mut records = Records::new(source, Compression::None, format, limits).unwrap();
     let mut seen = Vec::new();
     while let Some(chunk) = records.next_chunk().unwrap() {
-        let held = records.held_bytes() + chunk.bytes.capacity();
+        let held = records.held_bytes() + chunk.len();
         assert!(held <= most_bytes, "{held} bytes are held");
         seen.extend(seen_of(&chunk));
     }

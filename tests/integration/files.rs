@@ -1,0 +1,111 @@
+//! Foreign files into a table by the real binary: killed at random, two at a time, without its checkpoints.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use crate::support::{Dice, TestApp};
+
+const PIPELINE: &str = r#"version = 1
+name = "files"
+[source]
+path = "landing"
+settle = "0s"
+list_every = "50ms"
+[bronze]
+table = "bronze/files"
+max_files = 5
+"#;
+const KILLS: usize = 20;
+const FILES: usize = 200;
+const RECORDS: usize = 50;
+
+/// A world whose only pipeline is a loader.
+async fn world(pipeline: &str) -> TestApp {
+    let app = TestApp::new().await;
+    fs::create_dir_all(app.folder().join("pipelines")).unwrap();
+    fs::create_dir_all(app.data().join("landing")).unwrap();
+    fs::write(app.folder().join("pipelines/files.toml"), pipeline).unwrap();
+    app
+}
+
+/// Puts a file as a careful producer does: whole, or under another name until it is.
+fn land(data: &Path, number: usize) {
+    let records: String = (0..RECORDS).map(|row| format!("{{\"file\":{number},\"row\":{row}}}\n")).collect();
+    let staging = data.join(format!("landing/{number}.json.tmp"));
+    fs::write(&staging, records).unwrap();
+    fs::rename(staging, data.join(format!("landing/{number}.json"))).unwrap();
+}
+
+async fn counted(app: &TestApp) -> String {
+    let statement = "select count(*) as rows, count(distinct file * 1000 + row) as records from bronze";
+    app.stdout(&["query", statement, "--format", "csv"]).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_loaders_that_are_killed_at_random_bring_every_record_once() {
+    let app = world(PIPELINE).await;
+    let mut dice = Dice(0xf11e);
+    let mut both = [app.start(&["serve"]).await, app.start(&["serve"]).await].map(Some);
+    for kill in 0..KILLS {
+        for number in FILES * kill / KILLS..FILES * (kill + 1) / KILLS {
+            land(&app.data(), number);
+        }
+        // The moment of the kill is what is random here, not a wait for something to have happened.
+        tokio::time::sleep(Duration::from_millis(dice.below(150))).await;
+        let one = &mut both[kill % 2];
+        one.take().unwrap().kill();
+        if dice.below(3) == 0 {
+            let _none = fs::remove_dir_all(app.folder().join("checkpoints"));
+        }
+        *one = Some(app.start(&["serve"]).await);
+    }
+    for running in both.into_iter().flatten() {
+        running.terminate().await;
+    }
+    app.stdout(&["run"]).await;
+    let expected = FILES * RECORDS;
+    assert_eq!(counted(&app).await.trim(), format!("rows,records\n{expected},{expected}"));
+    let audit = app.audit().await;
+    assert_eq!(audit["checks"][0]["checked"], expected, "{audit:#}");
+    println!("kills {KILLS}, files {FILES}, records {expected}, each once");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_audit_names_a_file_whose_records_are_not_its_rows() {
+    let app = world(PIPELINE).await;
+    for number in 0..3 {
+        land(&app.data(), number);
+    }
+    app.stdout(&["run"]).await;
+    app.audit().await;
+    // Without what it was loaded as, nobody knows that it has changed: its rows are simply not its records.
+    fs::remove_dir_all(app.folder().join("checkpoints")).unwrap();
+    fs::write(app.data().join("landing/1.json"), "{\"file\":1,\"row\":0}\n").unwrap();
+    let output = app.run(&["audit"]).await;
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("1 records, 50 rows") && said.contains("landing/1.json"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_of_telegram_messages_load_with_inferred_columns_and_can_be_asked() {
+    let app = world(&PIPELINE.replace("settle", "glob = \"telegram_*.json\"\nsettle")).await;
+    let message = r#"{"update_id":%,"message_id":1,"conversation_type":"channel","channel_id":-100,"channel_title":"News",
+        "author_signature":"A","text":"hello","date":1760000000}"#;
+    let array = |ids: &[i64]| {
+        let messages: Vec<String> = ids.iter().map(|id| message.replace('%', &id.to_string())).collect();
+        format!("[{}]", messages.join(","))
+    };
+    fs::write(app.data().join("landing/telegram_1.json"), array(&[1, 2])).unwrap();
+    fs::write(app.data().join("landing/telegram_2.json"), array(&[3])).unwrap();
+    fs::write(app.data().join("landing/other.json"), "{}").unwrap();
+    let summary = app.stdout(&["run"]).await;
+    assert!(summary.contains("files") && summary.contains('3'), "{summary}");
+    let statement =
+        "select update_id, channel_title, _source_file from bronze where _ingested_at is not null order by 1";
+    let rows = app.stdout(&["query", statement, "--format", "csv"]).await;
+    assert_eq!(rows.lines().nth(3), Some("3,News,landing/telegram_2.json"), "{rows}");
+    let schema = app.stdout(&["schema"]).await;
+    assert!(schema.contains("inferred from 2 files") && schema.contains("channel_id bigint"), "{schema}");
+}
