@@ -160,5 +160,5 @@ const fn default_max_files() -> usize {
     10_000
 }
 const fn default_max_bytes() -> ByteSize {
-    ByteSize::mib(256)
+    ByteSize::gib(1)
 }

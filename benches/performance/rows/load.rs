@@ -143,7 +143,12 @@ fn peer(bench: &Bench, way: &str, landing: &Path, target: &Path) -> Result<Cost>
     let output = Command::new(&bench.python).arg(bench.peer("load.py")).arg(way).arg(landing).arg(target).output()?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);
-        return Err(format!("ended with {}: {}", output.status, said.lines().last().unwrap_or_default()).into());
+        return Err(format!(
+            "ended with {}: {}",
+            output.status,
+            said.lines().last().unwrap_or_default().chars().take(200).collect::<String>()
+        )
+        .into());
     }
     Ok(serde_json::from_slice(&output.stdout)?)
 }

@@ -18,11 +18,11 @@ use crate::error::{Context, Error, ErrorKind, Result};
 use crate::table::{StagedFile, Stager};
 
 /// Bytes of records in a part: as much as makes a data file worth its place, times a handful in memory.
-const PART_BYTES: usize = 16 << 20;
+const PART_BYTES: usize = 8 << 20;
 /// A file that is no longer is read to its end before any of it is handed on, so that one that breaks off does no harm.
-const HELD_BYTES: usize = 8 << 20;
+const HELD_BYTES: usize = 4 << 20;
 /// Pieces that wait for their part.
-const PIECES_AHEAD: usize = 4;
+const PIECES_AHEAD: usize = 2;
 
 /// What a batch is loaded with.
 #[derive(Clone, Debug)]

@@ -257,7 +257,8 @@ impl FilesStage {
             shared,
             stager: ledger.stager(),
             clock: self.clock.clone(),
-            parallel: std::thread::available_parallelism().map_or(2, usize::from),
+            // One waits for its disk while the others compute.
+            parallel: std::thread::available_parallelism().map_or(2, usize::from) + 1,
         }
     }
 

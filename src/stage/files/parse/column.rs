@@ -189,6 +189,7 @@ impl Column {
     }
 }
 
+const FEW: usize = 16;
 const UNFIT: &str = "values do not fit their columns";
 
 fn integers(values: Vec<i64>, width: Width, nulls: Option<NullBuffer>) -> ArrayRef {
@@ -290,6 +291,8 @@ impl Names {
     pub(super) fn index(&self, name: &str, likely: usize) -> Option<usize> {
         match self.names.get(likely) {
             Some(next) if **next == *name => Some(likely),
+            // To compare a few names is faster than to hash one.
+            _ if self.names.len() <= FEW => self.names.iter().position(|other| **other == *name),
             _ => self.by_name.get(name).copied(),
         }
     }
