@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # All checks and tests: format, lints, unit, integration and doc tests, and the foreign readers.
-# Needs Rust and Python 3; installs the rest itself, into ~/.cache/lakegram.
+# Needs Rust, a C compiler and Python 3; installs the rest itself, into ~/.cache/lakegram.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -9,6 +9,9 @@ export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$cache/target}"
 mkdir -p "$cache"
 
 step() { printf '\n==> %s\n' "$*"; }
+
+# jemalloc is built with it.
+command -v make >/dev/null || apt-get install --yes --quiet make >/dev/null
 
 step "Python readers (deltalake, Polars; PySpark where it can be had)"
 venv="$cache/venv-$(cat tests/readers/requirements*.txt | sha256sum | cut -c1-12)"

@@ -1,11 +1,15 @@
 //! The table as delta-rs and its kernel see it, over the same object store: for SQL and for checkpoints.
 
 use std::num::NonZero;
+use std::sync::Arc;
 
-use delta_kernel::Snapshot;
+use delta_kernel::{Engine, Snapshot};
 use delta_kernel_default_engine::DefaultEngineBuilder;
+use delta_kernel_default_engine::executor::tokio::TokioMultiThreadExecutor;
 use deltalake::{DeltaTable, DeltaTableBuilder};
+use object_store::ObjectStore;
 use object_store::path::Path;
+use tokio::runtime::{Handle, RuntimeFlavor};
 use url::Url;
 
 use crate::error::{Context, ErrorKind, Result};
@@ -35,12 +39,24 @@ pub(super) async fn make_checkpoint(storage: &Storage, path: &Path, version: i64
     let at = u64::try_from(version).context(ErrorKind::Corrupt, context.clone())?;
     let (store, url) = (storage.object_store(), url_of(path)?);
     // The kernel replays the log and encodes the checkpoint without giving others a turn.
+    let runtime = Handle::current();
     let making = tokio::task::spawn_blocking(move || {
-        let engine = DefaultEngineBuilder::new(store).with_buffer_size(READ_AHEAD).build();
-        Snapshot::builder_for(url).at_version(at).build(&engine)?.checkpoint(&engine, None)
+        let engine = engine(store, runtime);
+        Snapshot::builder_for(url).at_version(at).build(engine.as_ref())?.checkpoint(engine.as_ref(), None)
     });
     let made = making.await.context(ErrorKind::Unavailable, context.clone())?;
     made.map(drop).context(ErrorKind::Unavailable, context)
+}
+
+/// The kernel's engine. What it asks of the store ends with the runtime it is asked on, where that has threads to spare.
+fn engine(store: Arc<dyn ObjectStore>, runtime: Handle) -> Box<dyn Engine> {
+    let builder = DefaultEngineBuilder::new(store).with_buffer_size(READ_AHEAD);
+    match runtime.runtime_flavor() {
+        RuntimeFlavor::MultiThread => {
+            Box::new(builder.with_task_executor(Arc::new(TokioMultiThreadExecutor::new(runtime))).build())
+        }
+        _ => Box::new(builder.build()),
+    }
 }
 
 /// Both root the store by the path of this URL and nothing else, so a scheme without a host names a place in our store
