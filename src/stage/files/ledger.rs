@@ -224,8 +224,8 @@ async fn remember(place: &Place, table: &LakeTable) -> Result<Option<Seen>> {
             TailStep::Rows { batches, .. } => {
                 batches.iter().for_each(|rows| each_file(rows, |file| seen.insert(hash_of(file), Stamp::UNKNOWN)));
             }
-            TailStep::AtHead => break,
-            TailStep::Lost => return Ok(None),
+            // The head is there, so nothing before it may be missing.
+            TailStep::AtHead | TailStep::Lost => return Ok(None),
         }
     }
     Ok(Some(seen))

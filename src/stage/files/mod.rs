@@ -220,6 +220,13 @@ impl FilesStage {
         FilesProgress::add(&self.progress.found_bytes, files.iter().map(|file| file.size_bytes).sum());
         while !files.is_empty() && !stop.is_cancelled() {
             let mut ledger = self.open_ledger(&files).await?;
+            // The table may be there since they were found, and another process may have been faster.
+            let again = self.pipeline.source.allow_overwrites;
+            files.retain(|file| ledger.seen.lacks(&file.path, Stamp::of(file.size_bytes, file.modified), again));
+            if files.is_empty() {
+                self.ledger = Some(ledger);
+                break;
+            }
             let columns = ledger.columns();
             let shared = Shared::new(Arc::clone(&self.rules), Arc::clone(&columns));
             let loader = self.loader(&ledger, shared);
@@ -233,10 +240,6 @@ impl FilesStage {
                     &ledger,
                     &format!("new fields in {}", files.first().map_or("", |file| file.path.as_ref())),
                 );
-            }
-            let left = |file: &Found| !matches!(ledger.seen.get(&file.path), Some(stamp) if stamp == Stamp::UNKNOWN);
-            if let Ok(Ended::Overtaken) = &ended {
-                files.retain(left);
             }
             self.ledger = Some(ledger);
             let loaded = loaded?;

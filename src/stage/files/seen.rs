@@ -31,11 +31,17 @@ impl Stamp {
 }
 
 impl Seen {
-    /// Remembers a file. What is known of its content is not forgotten for something that is not.
+    /// Remembers a file as it was loaded.
     pub(super) fn insert(&mut self, hash: PathHash, stamp: Stamp) {
-        let known = self.0.entry(hash).or_default();
-        if stamp != Stamp::UNKNOWN {
-            *known = stamp.0;
+        self.0.insert(hash, stamp.0);
+    }
+
+    /// Whether a file is still to be loaded, or loaded again where that is asked for.
+    pub(super) fn lacks(&self, path: &Path, stamp: Stamp, allow_overwrites: bool) -> bool {
+        match self.get(path) {
+            None => true,
+            Some(Stamp::UNKNOWN) => false,
+            Some(known) => allow_overwrites && known != stamp,
         }
     }
 
@@ -70,9 +76,13 @@ mod tests {
         let (path, now) = (Path::from("a/b.json"), Timestamp::from_micros(7));
         let mut seen = Seen::default();
         assert_eq!(seen.get(&path), None);
-        seen.insert(hash_of("a/b.json"), Stamp::of(1, now));
+        let (was, is) = (Stamp::of(1, now), Stamp::of(2, now));
+        assert!(seen.lacks(&path, is, false));
+        seen.insert(hash_of("a/b.json"), was);
+        assert_eq!(seen.get(&path), Some(was));
+        assert!(!seen.lacks(&path, is, false) && seen.lacks(&path, is, true) && !seen.lacks(&path, was, true));
         seen.insert(hash_of("a/b.json"), Stamp::UNKNOWN);
-        assert_eq!(seen.get(&path), Some(Stamp::of(1, now)));
+        assert!(!seen.lacks(&path, is, true), "another process has loaded it, nobody knows as what");
         assert_ne!(Stamp::of(1, now), Stamp::of(2, now));
         assert_ne!(Stamp::of(1, now), Stamp::of(1, Timestamp::from_micros(8)));
     }

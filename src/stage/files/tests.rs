@@ -280,6 +280,17 @@ async fn two_loaders_of_one_source_bring_every_record_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_loader_that_found_files_before_there_was_a_table_loads_none_that_another_has_loaded() {
+    let world = World::new();
+    world.put("a.json", "{\"id\":1}");
+    let mut late = world.stage("").await.unwrap();
+    let found = late.next_files(&mut late.source.walk()).await.unwrap();
+    world.load("").await.unwrap();
+    late.load(found, &CancellationToken::new()).await.unwrap();
+    assert_eq!(world.values("id").await, [1]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_file_that_changed_is_told_and_loaded_again_only_when_asked() {
     let world = World::new();
     world.put("a.json", "{\"id\":1}");
