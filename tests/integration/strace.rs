@@ -52,8 +52,9 @@ async fn attach(pid: u32, log: &Path) -> Option<Child> {
 fn events(trace: &str) -> Vec<Event> {
     let (mut events, mut unfinished) = (Vec::new(), HashMap::new());
     for line in trace.lines() {
-        let mut words = line.splitn(3, ' ');
-        let (Some(thread), Some(_time), Some(call)) = (words.next(), words.next(), words.next()) else { continue };
+        // Short numbers of threads are padded.
+        let Some((thread, rest)) = line.split_once(' ') else { continue };
+        let Some((_time, call)) = rest.trim_start().split_once(' ') else { continue };
         let call = call.trim_start();
         // A call counts as sending when it begins and as done when it returns.
         let begun = !call.starts_with("<...");
