@@ -17,7 +17,7 @@ use crate::support::{Bench, Result};
 type Run = for<'a> fn(&'a Bench) -> BoxFuture<'a, Result<Findings>>;
 
 /// Every kind of work, in the order of the table.
-const ROWS: [(&str, Run); 9] = [
+const ROWS: [(&str, Run); 10] = [
     ("acks", |bench| Box::pin(rows::acks::run(bench))),
     ("commits", |bench| Box::pin(rows::commits::run(bench))),
     ("replies", |bench| Box::pin(rows::replies::run(bench))),
@@ -26,6 +26,7 @@ const ROWS: [(&str, Run); 9] = [
     ("memory", |bench| Box::pin(rows::memory::run(bench))),
     ("idle", |bench| Box::pin(rows::idle::run(bench))),
     ("load", |bench| Box::pin(rows::load::run(bench))),
+    ("files", |bench| Box::pin(rows::files::run(bench))),
     ("build", |bench| Box::pin(rows::build::run(bench))),
 ];
 

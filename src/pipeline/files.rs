@@ -58,6 +58,9 @@ pub struct SourceSettings {
     /// Files last changed before this are left out.
     #[serde(default, deserialize_with = "optional_moment")]
     pub modified_after: Option<Timestamp>,
+    /// Files last changed at this moment or later are left out.
+    #[serde(default, deserialize_with = "optional_moment")]
+    pub modified_before: Option<Timestamp>,
     /// Files last changed longer ago than this are left out.
     #[serde(default, deserialize_with = "optional_duration")]
     pub max_file_age: Option<Duration>,

@@ -5,6 +5,7 @@ mod checkpoint;
 mod columns;
 mod commit;
 pub mod delta;
+mod dictionary;
 mod head;
 pub mod log;
 pub mod maintain;

@@ -14,10 +14,11 @@ use parquet::arrow::arrow_reader::{
 use parquet::arrow::arrow_writer::ArrowWriterOptions;
 use parquet::arrow::{ArrowWriter, ProjectionMask};
 use parquet::basic::{Compression, ZstdLevel};
-use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterPropertiesBuilder};
+use parquet::schema::types::ColumnPath;
 use serde_json::{Map, Value, json};
 
-use super::{DataFile, stats};
+use super::{DataFile, dictionary, stats};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::storage::Storage;
 
@@ -69,7 +70,8 @@ pub(super) fn encode_at(rows: &RecordBatch, stats_columns: &[String], zstd_level
     let bytes = rows.columns().iter().map(weight).fold(0, usize::saturating_add);
     let is_light = bytes < COMPRESSED_FROM_BYTES;
     let compression = if is_light { Compression::UNCOMPRESSED } else { Compression::ZSTD(level) };
-    let options = writer_options(compression);
+    let without_dictionary = if is_light { Vec::new() } else { dictionary::columns_without(rows) };
+    let options = writer_options(compression, &without_dictionary);
     let mut bytes = Vec::new();
     let mut writer = ArrowWriter::try_new_with_options(&mut bytes, rows.schema(), options)
         .context(ErrorKind::Configuration, unfit)?;
@@ -78,8 +80,8 @@ pub(super) fn encode_at(rows: &RecordBatch, stats_columns: &[String], zstd_level
     Ok(Encoded { bytes: bytes.into(), stats: stats_of(rows, stats_columns).to_string() })
 }
 
-/// How every data file is written: what is compressed gets dictionaries as well.
-pub(super) fn writer_options(compression: Compression) -> ArrowWriterOptions {
+/// How every data file is written: what is compressed gets dictionaries as well, but for these columns.
+pub(super) fn writer_options(compression: Compression, without_dictionary: &[ColumnPath]) -> ArrowWriterOptions {
     let properties = WriterProperties::builder()
         .set_compression(compression)
         .set_dictionary_enabled(compression != Compression::UNCOMPRESSED)
@@ -88,8 +90,11 @@ pub(super) fn writer_options(compression: Compression) -> ArrowWriterOptions {
         .set_column_statistics_enabled(WHOLE_RECORDS.into(), EnabledStatistics::None)
         .set_column_dictionary_enabled(WHOLE_RECORDS.into(), false)
         .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
-        .set_created_by(concat!("lakegram ", env!("CARGO_PKG_VERSION")).to_owned())
-        .build();
+        .set_created_by(concat!("lakegram ", env!("CARGO_PKG_VERSION")).to_owned());
+    let disable = |properties: WriterPropertiesBuilder, column: &ColumnPath| {
+        properties.set_column_dictionary_enabled(column.clone(), false)
+    };
+    let properties = without_dictionary.iter().fold(properties, disable).build();
     ArrowWriterOptions::new().with_properties(properties).with_skip_arrow_metadata(true)
 }
 

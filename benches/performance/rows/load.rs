@@ -1,85 +1,77 @@
 //! Bulk load: a folder of Telegram updates into a Delta table, beside what loads JSON elsewhere.
 
-use std::fs::{self, File};
-use std::io::{BufWriter, Write};
 use std::path::Path;
 use std::process::Command;
-use std::time::Instant;
 
-use serde::Deserialize;
-
-use crate::support::process::usage;
+use crate::support::generate::{github_events, telegram_updates};
+use crate::support::loader::{Cost, from_nothing};
 use crate::support::report::{Findings, Row};
-use crate::support::service::lakegram;
 use crate::support::{Bench, Result};
 
-const FILES: usize = 16;
-/// The same columns as the transform of `load.py`, the whole record and the loader's own.
-const HINTED: &str = r#"types = "hints"
-evolution = "ignore"
-payload = true
-schema_hints = """update_id bigint,
+/// The same columns as `load.py` gives the others, the whole record and the loader's own.
+const UPDATE_COLUMNS: &str = "update_id bigint,
   message struct<message_id: bigint, date: bigint, text: string, caption: string,
     chat: struct<id: bigint, type: string, title: string>,
     `from`: struct<id: bigint, username: string, first_name: string, last_name: string, language_code: string>,
     reply_to_message: struct<message_id: bigint>>,
   callback_query struct<id: string, data: string,
-    `from`: struct<id: bigint, username: string, first_name: string, last_name: string, language_code: string>>"""
-"#;
-const INFERRED: &str = "payload = true\n";
+    `from`: struct<id: bigint, username: string, first_name: string, last_name: string, language_code: string>>";
+const EVENT_COLUMNS: &str = "id string, type string, actor struct<id: bigint, login: string, url: string>,
+  repo struct<id: bigint, name: string, url: string>, org struct<id: bigint, login: string>, public boolean,
+  created_at string";
 /// Peak memory at default settings, whatever the input.
 const MEMORY_MEGABYTES: f64 = 512.0;
 
-/// What a way to load cost.
-#[derive(Clone, Copy, Debug, Deserialize)]
-struct Cost {
-    seconds: f64,
-    cpu_seconds: f64,
-    peak_megabytes: f64,
+/// What is loaded.
+struct Input {
+    name: &'static str,
+    /// What `load.py` calls it.
+    shape: &'static str,
+    columns: &'static str,
+    /// Settings of the load that infers its columns. Where a field of the records has the name of the column for whole
+    /// records, only its columns are kept, as the others do.
+    inferred: &'static str,
+    generate: fn(&Path, usize) -> Result<usize>,
 }
 
+const INPUTS: [Input; 2] = [
+    Input {
+        name: "updates",
+        shape: "telegram",
+        columns: UPDATE_COLUMNS,
+        inferred: "payload = true\n",
+        generate: telegram_updates,
+    },
+    Input { name: "GitHub events", shape: "events", columns: EVENT_COLUMNS, inferred: "", generate: github_events },
+];
+
+/// A way to load that people use, and how much faster ours must be.
+struct Peer {
+    way: &'static str,
+    name: &'static str,
+    /// Whether it is given the columns and keeps the record, or infers them and does not.
+    keeps_record: bool,
+    least: f64,
+}
+
+const PEERS: [Peer; 5] = [
+    Peer {
+        way: "duckdb_transform",
+        name: "DuckDB, json_transform and payload, to one Parquet file",
+        keeps_record: true,
+        least: 2.0,
+    },
+    Peer { way: "spark", name: "Spark with Delta, from_json and payload", keeps_record: true, least: 2.0 },
+    Peer { way: "duckdb_plain", name: "DuckDB, read_json to one Parquet file", keeps_record: false, least: 1.0 },
+    Peer { way: "polars", name: "Polars, scan_ndjson to write_delta", keeps_record: false, least: 1.0 },
+    Peer { way: "pyarrow", name: "pyarrow and deltalake", keeps_record: false, least: 1.0 },
+];
+
 pub(crate) async fn run(bench: &Bench) -> Result<Findings> {
-    let folder = bench.folder()?;
-    let landing = folder.path().join("data/landing");
-    let bytes = bench.scaled(2_000_000_000, 200_000_000);
-    let rows = generate(&landing, bytes)?;
-    let hinted = ours(folder.path(), HINTED)?;
-    let inferred = ours(folder.path(), INFERRED)?;
-    let mut findings = Findings::default();
-    let ways = [
-        ("duckdb_transform", "DuckDB, json_transform and payload, to one Parquet file", hinted),
-        ("duckdb_plain", "DuckDB, read_json to one Parquet file", inferred),
-        ("polars", "Polars, scan_ndjson to write_delta", inferred),
-        ("pyarrow", "pyarrow and deltalake", inferred),
-    ];
-    #[allow(clippy::cast_precision_loss)]
-    let megabytes = bytes as f64 / 1e6;
-    for (way, name, ours) in ways {
-        let keeps_payload = way == "duckdb_transform";
-        let (bar, least) = if keeps_payload { ("at least 2 times as fast", 2.0) } else { ("faster", 1.0) };
-        // A peer that does not take the input, for memory or otherwise, takes no figure from the others.
-        let theirs = match peer(bench, way, &landing, &folder.path().join("theirs")) {
-            Ok(theirs) => theirs,
-            Err(error) => {
-                findings.note(format!("{name}: {error}"));
-                continue;
-            }
-        };
-        let ratio = theirs.seconds / ours.seconds;
-        findings.rows.push(Row {
-            work: format!(
-                "bulk load of {:.1} GB of updates, {}",
-                megabytes / 1e3,
-                if keeps_payload { "columns given" } else { "inferred" }
-            ),
-            ours: told(ours, megabytes),
-            beside: format!("{name}: {}", told(theirs, megabytes)),
-            bar: bar.to_owned(),
-            measured: format!("{ratio:.2} times"),
-            reached: Some(ratio >= least),
-        });
+    let (mut findings, mut peak) = (Findings::default(), 0.0_f64);
+    for input in INPUTS {
+        peak = peak.max(load(bench, &input, &mut findings)?);
     }
-    let peak = hinted.peak_megabytes.max(inferred.peak_megabytes);
     findings.rows.push(Row {
         work: "bulk load, memory".to_owned(),
         ours: format!("{peak:.0} MB at most"),
@@ -88,10 +80,47 @@ pub(crate) async fn run(bench: &Bench) -> Result<Findings> {
         measured: format!("{peak:.0} MB"),
         reached: Some(peak < MEMORY_MEGABYTES),
     });
-    findings.note(format!(
-        "{rows} updates in {FILES} files; ours is fsynced, committed to a Delta table, with the whole record"
-    ));
     Ok(findings)
+}
+
+/// Loads one input in every way; returns the most memory that ours has used.
+fn load(bench: &Bench, input: &Input, findings: &mut Findings) -> Result<f64> {
+    let folder = bench.folder()?;
+    let landing = folder.path().join("data/landing");
+    let bytes = bench.scaled(2_000_000_000, 200_000_000);
+    let rows = (input.generate)(&landing, bytes)?;
+    let columns = input.columns;
+    let given =
+        format!("types = \"hints\"\nevolution = \"ignore\"\npayload = true\nschema_hints = \"\"\"{columns}\"\"\"\n");
+    let given = from_nothing(folder.path(), &given)?;
+    let inferred = from_nothing(folder.path(), input.inferred)?;
+    #[allow(clippy::cast_precision_loss)]
+    let megabytes = bytes as f64 / 1e6;
+    for peer in PEERS {
+        let (ours, columns) = if peer.keeps_record { (given, "columns given") } else { (inferred, "inferred") };
+        // A peer that does not take the input, for memory or otherwise, takes no figure from the others.
+        let theirs = match peer_cost(bench, &peer, input, &landing, &folder.path().join("theirs")) {
+            Ok(theirs) => theirs,
+            Err(error) => {
+                findings.note(format!("{}, {}: {error}", input.name, peer.name));
+                continue;
+            }
+        };
+        let ratio = theirs.seconds / ours.seconds;
+        findings.rows.push(Row {
+            work: format!("bulk load of {:.1} GB of {}, {columns}", megabytes / 1e3, input.name),
+            ours: told(ours, megabytes),
+            beside: format!("{}: {}", peer.name, told(theirs, megabytes)),
+            bar: if peer.least > 1.0 { format!("at least {} times as fast", peer.least) } else { "faster".to_owned() },
+            measured: format!("{ratio:.2} times"),
+            reached: Some(ratio >= peer.least),
+        });
+    }
+    findings.note(format!(
+        "{rows} {}; ours is fsynced and committed to a Delta table, with the whole record where the columns are given",
+        input.name
+    ));
+    Ok(given.peak_megabytes.max(inferred.peak_megabytes))
 }
 
 fn told(cost: Cost, megabytes: f64) -> String {
@@ -104,43 +133,10 @@ fn told(cost: Cost, megabytes: f64) -> String {
     )
 }
 
-/// `lakegram run` on the folder, from nothing.
-fn ours(folder: &Path, bronze: &str) -> Result<Cost> {
-    for left in ["data/bronze", "checkpoints"] {
-        let _none = fs::remove_dir_all(folder.join(left));
-    }
-    fs::create_dir_all(folder.join("pipelines"))?;
-    let text = format!(
-        "version = 1\nname = \"load\"\n[source]\npath = \"landing\"\nsettle = \"0s\"\n[bronze]\ntable = \"bronze/load\"\n{bronze}"
-    );
-    fs::write(folder.join("pipelines/load.toml"), text)?;
-    let mut command = lakegram(folder, &["run", "load", "--deadline", "1h"]);
-    command.env("LAKEGRAM_PIPELINES", folder.join("pipelines")).env("LAKEGRAM_CHECKPOINTS", folder.join("checkpoints"));
-    let began = Instant::now();
-    let mut child = command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn()?;
-    let mut used = usage(child.id())?;
-    let status = loop {
-        if let Some(status) = child.try_wait()? {
-            break status;
-        }
-        // The last look before the end is as near as it gets; the peak only grows.
-        let now = usage(child.id())?;
-        if now.peak_resident_bytes > 0 {
-            used = now;
-        }
-        std::thread::sleep(std::time::Duration::from_millis(20));
-    };
-    let seconds = began.elapsed().as_secs_f64();
-    if !status.success() {
-        return Err(format!("lakegram run ended with {status}").into());
-    }
-    #[allow(clippy::cast_precision_loss)]
-    let peak_megabytes = used.peak_resident_bytes as f64 / 1e6;
-    Ok(Cost { seconds, cpu_seconds: used.cpu_seconds, peak_megabytes })
-}
-
-fn peer(bench: &Bench, way: &str, landing: &Path, target: &Path) -> Result<Cost> {
-    let output = Command::new(&bench.python).arg(bench.peer("load.py")).arg(way).arg(landing).arg(target).output()?;
+fn peer_cost(bench: &Bench, peer: &Peer, input: &Input, landing: &Path, target: &Path) -> Result<Cost> {
+    let mut command = Command::new(&bench.python);
+    command.arg(bench.peer("load.py")).args([peer.way, input.shape]).arg(landing).arg(target);
+    let output = command.output()?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);
         return Err(format!(
@@ -151,58 +147,4 @@ fn peer(bench: &Bench, way: &str, landing: &Path, target: &Path) -> Result<Cost>
         .into());
     }
     Ok(serde_json::from_slice(&output.stdout)?)
-}
-
-/// Updates of several kinds and scripts, in files of one size; returns how many.
-fn generate(landing: &Path, bytes: usize) -> Result<usize> {
-    fs::create_dir_all(landing)?;
-    let words: Vec<&str> =
-        "the quick brown fox how late is it wie geht es dir привет как дела спасибо meeting order".split(' ').collect();
-    let (mut number, mut state) = (0_usize, 0x9e37_79b9_7f4a_7c15_u64);
-    let mut dice = move |below: usize| {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        usize::try_from(state >> 33).unwrap_or(0) % below
-    };
-    for file in 0..FILES {
-        let mut writer = BufWriter::new(File::create(landing.join(format!("updates-{file:02}.jsonl")))?);
-        let mut written = 0;
-        while written < bytes / FILES {
-            let text: Vec<&str> = (0..3 + dice(38)).map(|_| words[dice(words.len())]).collect();
-            let user = 100_000_000 + dice(50_000);
-            let person = format!(
-                r#"{{"id":{user},"is_bot":false,"first_name":"Zoë","username":"user{user}","language_code":"en"}}"#
-            );
-            let chat = format!(r#"{{"id":{user},"first_name":"Zoë","username":"user{user}","type":"private"}}"#);
-            let more = match dice(20) {
-                0 => format!(
-                    r#","reply_to_message":{{"message_id":{number},"from":{person},"chat":{chat},"date":1760000000,"text":"before"}}"#
-                ),
-                1 | 2 => format!(
-                    r#","photo":[{{"file_id":"AgACAgIAAxkBAAI{number:08}","file_unique_id":"AQAD{number:08}","file_size":{},"width":320,"height":240}}]"#,
-                    dice(90_000)
-                ),
-                3 => r#","entities":[{"offset":0,"length":4,"type":"bold"}]"#.to_owned(),
-                _ => String::new(),
-            };
-            let message = format!(
-                r#"{{"message_id":{number},"from":{person},"chat":{chat},"date":{},"text":"{}"{more}}}"#,
-                1_760_000_000 + number / 10,
-                text.join(" ")
-            );
-            let line = match dice(20) {
-                0 => format!(
-                    r#"{{"update_id":{},"callback_query":{{"id":"{number}","from":{person},"message":{message},"chat_instance":"{user}","data":"CONNECT"}}}}"#,
-                    700_000_000 + number
-                ),
-                _ => format!(r#"{{"update_id":{},"message":{message}}}"#, 700_000_000 + number),
-            };
-            writeln!(writer, "{line}")?;
-            written += line.len() + 1;
-            number += 1;
-        }
-        writer.flush()?;
-    }
-    Ok(number)
 }

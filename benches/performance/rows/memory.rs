@@ -19,6 +19,10 @@ const FIRST_CHAT: i64 = 5_000_000;
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Posts under way at the same time; Telegram's own default is 40.
 const POSTS: usize = 40;
+/// Of 100,000 messages each.
+const WAVES: u32 = 10;
+/// As long as the allocator takes to give back what is idle, and one second more.
+const QUIET_SECONDS: u32 = 3;
 /// A million messages may not cost more than this for each 100,000, in MB: what is kept of a message must fit in ten
 /// bytes, and ten million messages in the memory of the smallest machine.
 const FLAT: f64 = 1.0;
@@ -79,43 +83,56 @@ async fn after_answers(bench: &Bench, findings: &mut Findings) -> Result<()> {
     Ok(())
 }
 
+/// In waves, each followed by a rest: while a batch catches up, memory says how large the batch is, and not what is
+/// kept of the messages before it.
 async fn over_many_messages(bench: &Bench, findings: &mut Findings) -> Result<()> {
-    let count = bench.scaled(1_000_000, 40_000);
-    let every = bench.scaled(Duration::from_secs(2), Duration::from_millis(250));
+    let wave = bench.scaled(100_000, 4_000);
     let folder = bench.folder()?;
     let service = Service::start(lakegram(folder.path(), &["serve", "--roles", "receive,bronze"]))?;
-    let load = Load { address: service.address, connections: 100, until: Until::Acked(count) };
-    let mut sending = tokio::spawn(async move { send(&load, &UpdateIds::new()).await });
-    let (began, mut samples) = (Instant::now(), Vec::new());
-    let report = loop {
-        tokio::select! {
-            report = &mut sending => break report??,
-            () = tokio::time::sleep(every) => {
-                samples.push((began.elapsed().as_secs_f64(), megabytes(service.usage()?.resident_bytes)));
-            }
-        }
-    };
-    let took = began.elapsed().as_secs_f64();
+    let load = Load { address: service.address, connections: 100, until: Until::Acked(wave) };
+    let (ids, mut at_rest, mut acked, mut sending) = (UpdateIds::new(), Vec::new(), 0, 0.0);
+    for number in 1..=WAVES {
+        let report = send(&load, &ids).await?;
+        acked += report.acked;
+        sending += report.acked as f64 / report.acks_a_second;
+        let resident = megabytes(resident_at_rest(&service).await?);
+        at_rest.push((f64::from(number), resident));
+    }
     let peak = megabytes(service.usage()?.peak_resident_bytes);
-    let later = samples.split_off(samples.len() / 2);
-    #[allow(clippy::cast_precision_loss)]
-    let seconds_per_100_000 = took * 1e5 / report.acked.max(1) as f64;
-    let growth = slope(&later) * seconds_per_100_000;
-    let last = later.last().map_or(0.0, |(_, megabytes)| *megabytes);
+    let told: Vec<String> = at_rest.iter().map(|(_, resident)| format!("{resident:.0}")).collect();
+    let later = at_rest.split_off(at_rest.len() / 2);
+    let growth = slope(&later) * 1e5 / wave as f64;
+    let last = later.last().map_or(0.0, |(_, resident)| *resident);
     findings.rows.push(Row {
-        work: format!("memory over {} messages, received and loaded", report.acked),
+        work: format!("memory over {acked} messages, received and loaded"),
         ours: format!("{last:.0} MB resident at the end"),
         beside: format!("peak {peak:.0} MB"),
         bar: format!("second half under {FLAT} MB per 100,000"),
         measured: format!("{growth:+.2} MB per 100,000"),
         reached: Some(growth < FLAT),
     });
-    let middle = later.first().map_or(0.0, |(_, megabytes)| *megabytes);
     findings.note(format!(
-        "a million messages at {:.0} a second: {middle:.0} MB resident half-way, {last:.0} MB at the end",
-        report.acks_a_second,
+        "{acked} messages at {:.0} a second; MB resident at rest after each {wave}: {}",
+        acked as f64 / sending,
+        told.join(", "),
     ));
     Ok(())
+}
+
+/// What is resident once it has loaded everything and used no more than a hundredth of a core for some seconds.
+async fn resident_at_rest(service: &Service) -> Result<u64> {
+    let began = Instant::now();
+    let (mut used, mut quiet) = (service.usage()?, 0);
+    while quiet < QUIET_SECONDS {
+        if began.elapsed() > PATIENCE {
+            return Err("it does not come to rest".into());
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let now = service.usage()?;
+        quiet = if now.cpu_seconds - used.cpu_seconds <= 0.01 { quiet + 1 } else { 0 };
+        used = now;
+    }
+    Ok(used.resident_bytes)
 }
 
 /// The slope of the line that fits these points best, by least squares.

@@ -3,6 +3,7 @@
 pub(crate) mod acks;
 pub(crate) mod build;
 pub(crate) mod commits;
+pub(crate) mod files;
 pub(crate) mod idle;
 pub(crate) mod load;
 pub(crate) mod memory;

@@ -2,8 +2,10 @@
 
 pub(crate) mod disk;
 pub(crate) mod figures;
+pub(crate) mod generate;
 pub(crate) mod history;
 pub(crate) mod load;
+pub(crate) mod loader;
 pub(crate) mod process;
 pub(crate) mod report;
 pub(crate) mod service;

@@ -33,6 +33,7 @@ pub(super) struct Source {
 pub(super) struct Filter {
     glob: Option<glob::Pattern>,
     modified_after: Timestamp,
+    modified_before: Timestamp,
     max_file_age: Option<Duration>,
     settle: Duration,
     allow_overwrites: bool,
@@ -119,6 +120,7 @@ impl Filter {
         Ok(Self {
             glob: pattern,
             modified_after: settings.modified_after.unwrap_or(Timestamp::from_micros(i64::MIN)),
+            modified_before: settings.modified_before.unwrap_or(Timestamp::from_micros(i64::MAX)),
             max_file_age: settings.max_file_age,
             // Objects of a cloud store are there whole or not at all.
             settle: if is_local { settings.settle } else { Duration::ZERO },
@@ -133,9 +135,9 @@ impl Filter {
             return Verdict::Unwanted;
         }
         let options = glob::MatchOptions { require_literal_separator: true, ..glob::MatchOptions::new() };
-        let is_old =
-            file.modified < self.modified_after || self.max_file_age.is_some_and(|age| now.since(file.modified) > age);
-        if is_old || self.glob.as_ref().is_some_and(|glob| !glob.matches_with(below, options)) {
+        let is_in_span = file.modified >= self.modified_after && file.modified < self.modified_before;
+        let is_old = self.max_file_age.is_some_and(|age| now.since(file.modified) > age);
+        if !is_in_span || is_old || self.glob.as_ref().is_some_and(|glob| !glob.matches_with(below, options)) {
             return Verdict::Unwanted;
         }
         let is_fresh = now.since(file.modified) < self.settle && file.modified <= now;

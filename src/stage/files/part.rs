@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
+use arrow::array::{Array, ArrayRef, Int64Array, RecordBatch, StringArray, StringBuilder, TimestampMicrosecondArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 
 use super::parse::{Parsed, Parser, Unknown};
@@ -73,9 +73,9 @@ impl Part {
         for (chunk, record) in
             self.pieces.iter().flat_map(|piece| piece.chunk.records.iter().map(|record| (&piece.chunk, record)))
         {
-            match (chunk.text(record), record.fault) {
-                (Some(text), None) => parser.push(text),
-                (_, fault) => parser.push_faulty(chunk.bytes(record), fault),
+            match chunk.text(record) {
+                Some(text) => parser.push(text),
+                None => parser.push_faulty(chunk.bytes(record), record.fault),
             }
         }
         parser.finish()
@@ -92,8 +92,9 @@ impl Part {
         let mut columns = parsed.columns;
         if layout.has_payload {
             // What is no record stands in `_corrupt_record`.
-            let text = records().map(|(piece, record)| piece.chunk.text(record).filter(|_| record.fault.is_none()));
-            columns.push(Arc::new(text.collect::<StringArray>()));
+            let mut payload = StringBuilder::with_capacity(count, self.bytes);
+            records().for_each(|(piece, record)| payload.append_option(piece.chunk.text(record)));
+            columns.push(Arc::new(payload.finish()));
         }
         let files: StringArray = records().map(|(piece, _)| Some(piece.file.as_ref())).collect();
         let numbers: Int64Array = records().map(|(_, record)| Some(record.row)).collect();

@@ -44,8 +44,7 @@ fn take(reader: &Reader, file: &Found, share: usize, options: InferOptions, seen
     while bytes < share
         && let Ok(Some(chunk)) = records.next_chunk()
     {
-        for record in chunk.records.iter().filter(|record| record.fault.is_none()) {
-            let text = chunk.text(record).unwrap_or_default();
+        for text in chunk.records.iter().filter_map(|record| chunk.text(record)) {
             if let Ok(here @ JsonType::Struct(_)) = JsonType::read(text, options) {
                 *seen = Some(match seen.take() {
                     Some(before) => before.merge(here),

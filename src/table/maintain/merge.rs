@@ -96,7 +96,7 @@ struct Column {
 impl Merge {
     fn new(schema: SchemaRef, stats_columns: &[String]) -> Result<Self> {
         let level = ZstdLevel::try_new(3).context(ErrorKind::Configuration, DOING)?;
-        let options = writer_options(Compression::ZSTD(level));
+        let options = writer_options(Compression::ZSTD(level), &[]);
         let writer = ArrowWriter::try_new_with_options(Vec::new(), SchemaRef::clone(&schema), options);
         let column = |name: &String| {
             let field = schema.field_with_name(name).ok()?;

@@ -74,7 +74,8 @@ impl Notes {
     /// A field that has no column. Null says no more than a field that is not there.
     fn unknown(&mut self, place: &Place<'_>, value: &str) {
         if !self.ignores_unknown && value != "null" {
-            self.has_unknown = true;
+            // What is empty has no type to tell: to infer from it would only take time.
+            self.has_unknown |= !matches!(value, "[]" | "{}");
             self.rescued.push(place.rescue(value));
         }
     }

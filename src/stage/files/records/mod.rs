@@ -52,8 +52,6 @@ pub(crate) enum Fault {
         /// How long it is.
         bytes: u64,
     },
-    /// Not UTF-8. Its text is its bytes; this goes before [`Fault::Trailing`].
-    NotUtf8,
     /// The rest of a file whose values can no longer be told apart: after a stray byte or a bracket too many.
     Trailing,
 }
@@ -71,20 +69,11 @@ pub(crate) struct Record {
     pub(crate) fault: Option<Fault>,
 }
 
-/// The records of a chunk and what lies between them.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Body {
-    /// All of it is UTF-8, as nearly always. Whoever needs text need not look again.
-    Text(String),
-    /// Some record is not.
-    Bytes(Vec<u8>),
-}
-
 /// Records of a file, whole and in their order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Chunk {
     /// The records and what lies between them.
-    pub(crate) body: Body,
+    pub(crate) all: Vec<u8>,
     /// Where the records are; at least one.
     pub(crate) records: Vec<Record>,
 }
@@ -92,27 +81,18 @@ pub(crate) struct Chunk {
 impl Chunk {
     /// How long it is.
     pub(crate) fn len(&self) -> usize {
-        self.all().len()
+        self.all.len()
     }
 
     /// The bytes of one of its records.
     pub(crate) fn bytes(&self, record: &Record) -> &[u8] {
-        &self.all()[record.start..record.end]
+        &self.all[record.start..record.end]
     }
 
-    /// One of its records as text; `None` when it is not UTF-8.
+    /// One of its records as text; `None` when it is not UTF-8 or cannot be a record for another reason. Each call looks
+    /// at all of its bytes.
     pub(crate) fn text(&self, record: &Record) -> Option<&str> {
-        match &self.body {
-            Body::Text(text) => text.get(record.start..record.end),
-            Body::Bytes(bytes) => std::str::from_utf8(&bytes[record.start..record.end]).ok(),
-        }
-    }
-
-    fn all(&self) -> &[u8] {
-        match &self.body {
-            Body::Text(text) => text.as_bytes(),
-            Body::Bytes(bytes) => bytes,
-        }
+        record.fault.is_none().then(|| simdutf8::basic::from_utf8(self.bytes(record)).ok()).flatten()
     }
 }
 

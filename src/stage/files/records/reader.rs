@@ -6,7 +6,7 @@ use std::mem;
 
 use super::source::{Compression, Source};
 use super::split::{Splitter, Step};
-use super::{Body, Chunk, Fault, Format, Limits, ReadError, Record};
+use super::{Chunk, Fault, Format, Limits, ReadError, Record};
 
 /// How much is read at once: as much as stays in the processor's cache until it is searched.
 const READ_BYTES: usize = 256 << 10;
@@ -154,7 +154,7 @@ impl<R: Read> Records<R> {
         self.move_back(done);
         // It may wait at the caller for long: it holds no more than it needs.
         bytes.shrink_to_fit();
-        chunk_of(bytes, mem::take(&mut self.records))
+        Chunk { all: bytes, records: mem::take(&mut self.records) }
     }
 
     /// Reads on. What the source still holds afterwards tells whether there is more.
@@ -215,20 +215,4 @@ impl<R: Read> Records<R> {
     fn preview_bytes(&self) -> usize {
         PREVIEW_BYTES.min(self.limits.record_bytes)
     }
-}
-
-/// A chunk with the records marked that are not UTF-8. One look at all of it nearly always tells that there are none: a
-/// valid chunk has only valid records, as each begins and ends beside ASCII.
-fn chunk_of(bytes: Vec<u8>, mut records: Vec<Record>) -> Chunk {
-    let bytes = match String::from_utf8(bytes) {
-        Ok(text) => return Chunk { body: Body::Text(text), records },
-        Err(error) => error.into_bytes(),
-    };
-    for record in &mut records {
-        let cut_short = matches!(record.fault, Some(Fault::TooLarge { .. }));
-        if !cut_short && std::str::from_utf8(&bytes[record.start..record.end]).is_err() {
-            record.fault = Some(Fault::NotUtf8);
-        }
-    }
-    Chunk { body: Body::Bytes(bytes), records }
 }

@@ -195,18 +195,18 @@ fn a_file_cut_off_anywhere_loses_no_byte() {
 const BYTES_OF_MARK: usize = 3;
 
 #[test]
-fn what_is_not_utf8_is_marked_and_kept() {
+fn what_is_not_utf8_is_no_text_and_is_kept() {
     for (format, bytes) in [
         (Format::Lines, &b"{\"a\":1}\n{\"a\":\"\xff\xfe\"}\n{\"a\":\"\xd0\xb6\"}"[..]),
         (Format::Auto, &b"[{\"a\":1},{\"a\":\"\xff\xfe\"},{\"a\":\"\xd0\xb6\"}]"[..]),
     ] {
         let mut records = Records::new(bytes, Compression::None, format, Limits::default()).unwrap();
         let chunk = records.next_chunk().unwrap().unwrap();
-        assert_eq!(chunk.records.iter().map(|r| r.fault).collect::<Vec<_>>(), [None, Some(Fault::NotUtf8), None]);
+        let texts: Vec<_> = chunk.records.iter().map(|record| chunk.text(record)).collect();
+        assert_eq!(texts, [Some("{\"a\":1}"), None, Some("{\"a\":\"ж\"}")]);
         assert_eq!(chunk.bytes(&chunk.records[1]), b"{\"a\":\"\xff\xfe\"}");
-        assert_eq!(chunk.bytes(&chunk.records[2]), "{\"a\":\"ж\"}".as_bytes());
     }
-    assert_eq!(read(b"{} \xff", Format::Documents)[1].2, Some(Fault::NotUtf8));
+    assert_eq!(read(b"{} \xff", Format::Documents)[1].2, Some(Fault::Trailing));
 }
 
 #[test]
