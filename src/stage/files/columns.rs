@@ -11,7 +11,7 @@ use crate::error::{Context, Error, ErrorKind, Result};
 use crate::pipeline::files::{ColumnTypes, FilesEvolution, FilesTableSettings};
 
 /// Where data stands in the place of names every record brings a column of its own. Beyond so many no column is added.
-const MAX_COLUMNS: usize = 2_000;
+pub(super) const MAX_COLUMNS: usize = 2_000;
 
 /// What the settings say about columns.
 #[derive(Clone, Debug)]
@@ -116,7 +116,7 @@ impl Shared {
 }
 
 /// What has a type. A field that was only ever null waits for its first value, which says what it is.
-fn settled(seen: JsonType) -> Option<JsonType> {
+pub(super) fn settled(seen: JsonType) -> Option<JsonType> {
     match seen {
         JsonType::Null => None,
         JsonType::List(items) => settled(*items).map(|items| JsonType::List(Box::new(items))),
@@ -129,7 +129,7 @@ fn settled(seen: JsonType) -> Option<JsonType> {
     }
 }
 
-fn leaves(fields: &Fields) -> usize {
+pub(super) fn leaves(fields: &Fields) -> usize {
     let below = |data_type: &DataType| match data_type {
         DataType::Struct(fields) => leaves(fields),
         DataType::List(item) => match item.data_type() {

@@ -7,6 +7,7 @@ mod content;
 mod discover;
 mod ledger;
 mod memo;
+pub(super) mod message;
 mod options;
 mod parse;
 mod part;
