@@ -53,7 +53,7 @@ impl App {
         let mut summary = BatchSummary::default();
         for loader in &self.loaders {
             progress(&format!("{}: loading files into bronze", loader.name));
-            let loading = async { FilesStage::open(self.files_options(loader)).await?.work_until_idle(stop).await };
+            let loading = async { FilesStage::open(self.files_options(loader)?).await?.work_until_idle(stop).await };
             let done = self.in_time(loading, stop).await.map_err(|error| error.during(&loader.name))?;
             summary.loaders.push((loader.name.to_string(), done));
         }

@@ -8,7 +8,8 @@ use super::parse::Unknown;
 use super::part::{Layout, PAYLOAD, RESERVED};
 use super::types::{Hint, InferOptions, JsonType, apply, new_names, parse_hints, schema_of, widen};
 use crate::error::{Context, Error, ErrorKind, Result};
-use crate::pipeline::files::{ColumnTypes, FilesEvolution, FilesTableSettings};
+use crate::pipeline::Evolution;
+use crate::pipeline::files::{ColumnTypes, FilesTableSettings};
 
 /// Where data stands in the place of names every record brings a column of its own. Beyond so many no column is added.
 pub(super) const MAX_COLUMNS: usize = 2_000;
@@ -17,7 +18,7 @@ pub(super) const MAX_COLUMNS: usize = 2_000;
 #[derive(Clone, Debug)]
 pub(super) struct Rules {
     pub(super) infer: InferOptions,
-    pub(super) evolution: FilesEvolution,
+    pub(super) evolution: Evolution,
     pub(super) has_payload: bool,
     infers: bool,
     hints: Vec<Hint>,
@@ -40,8 +41,8 @@ impl Rules {
         if !infers && hints.is_empty() {
             return Err(Error::configuration("bronze.types = \"hints\" wants columns in bronze.schema_hints"));
         }
-        let evolution = match settings.evolution {
-            FilesEvolution::AddColumns if !infers => FilesEvolution::Rescue,
+        let evolution = match settings.evolution() {
+            Evolution::AddColumns if !infers => Evolution::Rescue,
             evolution => evolution,
         };
         Ok(Self { infer, evolution, has_payload: settings.payload, infers, hints })
@@ -64,9 +65,9 @@ impl Rules {
 
     fn unknown(&self) -> Unknown {
         match self.evolution {
-            FilesEvolution::AddColumns | FilesEvolution::Fail => Unknown::Infer(self.infer),
-            FilesEvolution::Rescue => Unknown::Rescue,
-            FilesEvolution::Ignore => Unknown::Ignore,
+            Evolution::AddColumns | Evolution::Fail => Unknown::Infer(self.infer),
+            Evolution::Rescue => Unknown::Rescue,
+            Evolution::Ignore => Unknown::Ignore,
         }
     }
 }
@@ -94,7 +95,7 @@ impl Shared {
         let Some(seen) = seen.and_then(settled) else { return Ok(false) };
         let reserved = self.rules.reserved();
         let mut columns = self.columns.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.rules.evolution == FilesEvolution::Fail {
+        if self.rules.evolution == Evolution::Fail {
             let names = new_names(&columns, &seen, &reserved);
             return match names.is_empty() {
                 true => Ok(false),
