@@ -88,6 +88,17 @@ pub enum ColumnTypes {
     Hints,
 }
 
+/// How the column `payload` keeps a record.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PayloadType {
+    /// As it came.
+    #[default]
+    Text,
+    /// As Delta's variant. The table then asks for readers that know the type.
+    Variant,
+}
+
 /// The table of a plain loader.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -116,6 +127,9 @@ pub struct FilesTableSettings {
     /// Whether the whole record is kept as well, in a column `payload`.
     #[serde(default)]
     pub payload: bool,
+    /// How that column keeps it.
+    #[serde(default)]
+    pub payload_type: PayloadType,
     /// Files in a commit, at most.
     #[serde(default = "default_max_files")]
     pub max_files: usize,
@@ -125,6 +139,11 @@ pub struct FilesTableSettings {
 }
 
 impl FilesTableSettings {
+    /// How records are kept whole, where they are.
+    pub fn payload_column(&self) -> Option<PayloadType> {
+        self.payload.then_some(self.payload_type)
+    }
+
     /// What happens to a field that has no column.
     pub fn evolution(&self) -> Evolution {
         let usual = if self.schema.is_some() { Evolution::Rescue } else { Evolution::AddColumns };

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 use toml::Table;
 
-use super::files::{ColumnTypes, FilesPipeline, FilesTableSettings};
+use super::files::{ColumnTypes, FilesPipeline, FilesTableSettings, PayloadType};
 use super::{Pipeline, ReceiveSettings};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::id::Name;
@@ -255,11 +255,15 @@ fn check_updates(bronze: &FilesTableSettings) -> Result<()> {
         ("types", bronze.types != ColumnTypes::Infer),
         ("schema_hints", !bronze.schema_hints.is_empty()),
         ("timestamps", bronze.timestamps),
+        ("payload_type", bronze.payload_type != PayloadType::Text),
     ];
     if let (Some(file), Some((key, _))) = (&bronze.schema, without_use.iter().find(|(_, is_set)| *is_set)) {
         let text =
             format!("bronze.{key} says nothing where bronze.schema = \"{file}\" names the columns; leave it out");
         return Err(Error::configuration(text));
+    }
+    if bronze.payload_type != PayloadType::Text && !bronze.payload {
+        return Err(Error::configuration("bronze.payload_type is of the column that bronze.payload = true asks for"));
     }
     if bronze.schema.is_none() && bronze.bot_id.is_some() {
         let text = "bronze.bot_id is of Telegram updates; write bronze.schema = \"telegram_messages.json\" as well";
@@ -383,6 +387,8 @@ mod tests {
             (schema, "types = \"text\"", "bronze.types says nothing"),
             (schema, "schema_hints = \"a int\"", "bronze.schema_hints says nothing"),
             (schema, "timestamps = true", "bronze.timestamps says nothing"),
+            (schema, "payload_type = \"variant\"", "bronze.payload_type says nothing"),
+            ("", "payload_type = \"variant\"", "bronze.payload = true"),
             ("", "bot_id = 7", "bronze.schema = \"telegram_messages.json\" as well"),
         ] {
             let error = load(&format!("{with}{wrong}")).unwrap_err().to_string();

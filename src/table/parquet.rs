@@ -15,6 +15,7 @@ use parquet::arrow::arrow_writer::ArrowWriterOptions;
 use parquet::arrow::{ArrowWriter, ProjectionMask};
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use parquet::schema::types::ColumnPath;
 use serde_json::{Map, Value, json};
 
 use super::{DataFile, stats};
@@ -78,6 +79,11 @@ pub(super) fn encode_at(rows: &RecordBatch, stats_columns: &[String], zstd_level
     Ok(Encoded { bytes: bytes.into(), stats: stats_of(rows, stats_columns).to_string() })
 }
 
+/// A part of whole records that are variants. Their metadata, the names of fields, is often the same.
+fn of_variant(part: &str) -> ColumnPath {
+    ColumnPath::new(vec![WHOLE_RECORDS.to_owned(), part.to_owned()])
+}
+
 /// How every data file is written: what is compressed gets dictionaries as well.
 pub(super) fn writer_options(compression: Compression) -> ArrowWriterOptions {
     let properties = WriterProperties::builder()
@@ -87,6 +93,9 @@ pub(super) fn writer_options(compression: Compression) -> ArrowWriterOptions {
         .set_statistics_truncate_length(Some(FOOTER_STATISTICS_BYTES))
         .set_column_statistics_enabled(WHOLE_RECORDS.into(), EnabledStatistics::None)
         .set_column_dictionary_enabled(WHOLE_RECORDS.into(), false)
+        .set_column_statistics_enabled(of_variant("metadata"), EnabledStatistics::None)
+        .set_column_statistics_enabled(of_variant("value"), EnabledStatistics::None)
+        .set_column_dictionary_enabled(of_variant("value"), false)
         .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
         .set_created_by(concat!("lakegram ", env!("CARGO_PKG_VERSION")).to_owned())
         .build();

@@ -128,3 +128,17 @@ async fn files_of_updates_make_the_bronze_table_of_a_bot() {
     let schema = app.stdout(&["schema"]).await;
     assert!(schema.contains("as bronze.schema has them") && schema.contains("msg_mood bigint"), "{schema}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn records_that_are_kept_as_variants_can_be_asked_beside() {
+    let app = world(&PIPELINE.replace("[bronze]", "[bronze]\npayload = true\npayload_type = \"variant\"")).await;
+    for number in 1..3 {
+        land(&app.data(), number);
+    }
+    app.stdout(&["run"]).await;
+    app.stdout(&["maintain"]).await;
+    assert_eq!(counted(&app).await.trim(), format!("rows,records\n{},{}", 2 * RECORDS, 2 * RECORDS));
+    let whole = app.stdout(&["query", "select count(payload) as whole from bronze", "--format", "csv"]).await;
+    assert_eq!(whole.trim(), format!("whole\n{}", 2 * RECORDS));
+    app.audit().await;
+}

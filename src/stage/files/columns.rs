@@ -9,7 +9,7 @@ use super::part::{Layout, PAYLOAD, RESERVED};
 use super::types::{Hint, InferOptions, JsonType, apply, new_names, parse_hints, schema_of, widen};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::pipeline::Evolution;
-use crate::pipeline::files::{ColumnTypes, FilesTableSettings};
+use crate::pipeline::files::{ColumnTypes, FilesTableSettings, PayloadType};
 
 /// Where data stands in the place of names every record brings a column of its own. Beyond so many no column is added.
 pub(super) const MAX_COLUMNS: usize = 2_000;
@@ -19,7 +19,7 @@ pub(super) const MAX_COLUMNS: usize = 2_000;
 pub(super) struct Rules {
     pub(super) infer: InferOptions,
     pub(super) evolution: Evolution,
-    pub(super) has_payload: bool,
+    pub(super) payload: Option<PayloadType>,
     infers: bool,
     hints: Vec<Hint>,
 }
@@ -45,11 +45,11 @@ impl Rules {
             Evolution::AddColumns if !infers => Evolution::Rescue,
             evolution => evolution,
         };
-        Ok(Self { infer, evolution, has_payload: settings.payload, infers, hints })
+        Ok(Self { infer, evolution, payload: settings.payload_column(), infers, hints })
     }
 
     fn reserved(&self) -> Vec<&'static str> {
-        RESERVED.into_iter().chain(self.has_payload.then_some(PAYLOAD)).collect()
+        RESERVED.into_iter().chain(self.payload.map(|_| PAYLOAD)).collect()
     }
 
     /// The columns of records like these.
@@ -79,7 +79,7 @@ impl Shared {
 
     /// How the next part is made.
     pub(super) fn layout(&self) -> Layout {
-        Layout { columns: self.columns(), unknown: self.rules.unknown(), has_payload: self.rules.has_payload }
+        Layout { columns: self.columns(), unknown: self.rules.unknown(), payload: self.rules.payload }
     }
 
     pub(super) fn columns(&self) -> SchemaRef {

@@ -16,6 +16,7 @@ use super::telegram;
 use crate::clock::{Clock, Timestamp};
 use crate::error::Result;
 use crate::id::Name;
+use crate::pipeline::files::PayloadType;
 use crate::stage::updates;
 use crate::storage::Storage;
 use crate::table::{Commit, CommitOutcome, DataFile, Fence, LakeTable, Stager, TableSpec, Tail, TailStep};
@@ -28,7 +29,8 @@ pub(super) struct Place {
     pub(super) table: Path,
     /// What the source is called.
     pub(super) source: String,
-    pub(super) has_payload: bool,
+    /// How records are kept whole, where they are.
+    pub(super) payload: Option<PayloadType>,
     /// The columns of the table, where the records are Telegram updates.
     pub(super) updates: Option<SchemaRef>,
     pub(super) memo: PathBuf,
@@ -92,7 +94,7 @@ impl Ledger {
     /// As [`Ledger::open`].
     pub(super) async fn create(place: &Place, columns: &SchemaRef) -> Result<Self> {
         let stats_columns = vec!["_ingested_at".to_owned()];
-        let schema = with_ours(columns, place.has_payload);
+        let schema = with_ours(columns, place.payload);
         let spec = TableSpec { path: place.table.clone(), schema, stats_columns };
         Self::learn(place.clone(), LakeTable::open(&place.data, &spec, &place.clock).await?).await
     }
@@ -115,7 +117,7 @@ impl Ledger {
         if self.place.updates.is_some() {
             return self.table.schema();
         }
-        without_ours(&self.table.schema(), self.place.has_payload)
+        without_ours(&self.table.schema(), self.place.payload.is_some())
     }
 
     pub(super) fn stager(&self) -> Stager {

@@ -19,6 +19,7 @@ mod telegram;
 #[cfg(test)]
 mod tests;
 mod types;
+mod variant;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -90,7 +91,7 @@ impl FilesStage {
             pipeline: pipeline.name.clone(),
             table,
             source: source.name.clone(),
-            has_payload: pipeline.bronze.payload,
+            payload: pipeline.bronze.payload_column(),
             updates: schema,
             memo: memo::path_of(&checkpoints, pipeline.name.as_str()),
             clock: clock.clone(),

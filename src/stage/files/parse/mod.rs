@@ -14,6 +14,7 @@ use base64::prelude::BASE64_STANDARD;
 use serde_json::json;
 
 use self::column::StructValues;
+pub(super) use self::raw::fields_of;
 use self::rescue::{Place, Rescued};
 use super::records::Fault;
 use super::types::{InferOptions, JsonType};
