@@ -63,8 +63,9 @@ impl Updates {
         piece.chunk.records.iter().map(move |record| {
             let source_file = Arc::clone(&piece.file);
             let origin = Origin { bot_id, received_at: None, source_file, source_row: record.row };
-            let bytes = piece.chunk.bytes(record);
-            Row::new(origin, update_of(record, bytes), || String::from_utf8_lossy(bytes))
+            let (bytes, text) = (piece.chunk.bytes(record), piece.chunk.text(record));
+            // What is an update is text.
+            Row::new(origin, update_of(record, bytes), || Cow::Borrowed(text.unwrap_or_default()))
         })
     }
 
