@@ -163,7 +163,12 @@ impl Ledger {
         let mut extra = fields::of(&self.table.schema(), self.place.evolution, lines).await?;
         if matches!(extra, Some(Fields::New { .. })) {
             // Somebody may have made the column meanwhile. What others have committed comes with the fence.
-            self.table.refresh().await?;
+            if let Err(error) = self.table.refresh().await {
+                if self.table.is_stale() {
+                    self.reopen().await?;
+                }
+                return Err(error);
+            }
             extra = fields::of(&self.table.schema(), self.place.evolution, lines).await?;
         }
         let extra = match extra {

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::pipeline::Evolution;
+use crate::table::maintain::{MaintainOptions, maintain};
 
 /// A world whose loader does this with new fields.
 fn world(evolution: Evolution) -> World {
@@ -148,6 +149,37 @@ async fn a_column_that_somebody_has_made_is_no_new_field_to_a_loader_that_stands
     world.stage().await;
     assert_eq!(stage.work_until_idle(&never()).await.unwrap().rows, 1);
     assert_eq!(documents(&world).await[0]["msg_dice"], json!(6));
+}
+
+#[tokio::test]
+async fn a_loader_that_has_stood_still_until_the_log_was_cleaned_opens_the_table_again() {
+    let mut world = world(Evolution::Fail);
+    let mut stage = world.stage().await;
+    // Newer than all that is known, so that the table need not be asked whether it has it.
+    world.put("a", -MINUTE, &message(1, r#""mood":6"#)).await;
+    assert!(stage.work_until_idle(&never()).await.is_err());
+    world.settings.evolution = Evolution::AddColumns;
+    world.load().await;
+    let short = Duration::from_secs(600);
+    let options = MaintainOptions {
+        checkpoint_every: 1,
+        log_retention: short,
+        allow_short_retention: true,
+        ..MaintainOptions::default()
+    };
+    for _ in 0..2 {
+        world.pass(HOUR);
+        world.put("a", 0, &message(world.clock.now().as_micros(), r#""mood":7"#)).await;
+        world.load().await;
+        maintain(&world.storage, &Path::from(TABLE), &options, &world.clock, &never()).await.unwrap();
+    }
+    let first = StorageKey::Commit { table: Path::from(TABLE), version: 1 }.path();
+    assert!(world.storage.get(&first).await.unwrap().is_none(), "the log was not cleaned");
+    let before = documents(&world).await.len();
+    let error = stage.work_until_idle(&never()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    stage.work_until_idle(&never()).await.unwrap();
+    assert_eq!(documents(&world).await.len(), before);
 }
 
 #[tokio::test]
