@@ -5,7 +5,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::App;
 use super::serve::DRAIN;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::pipeline::Pipeline;
 use crate::stage::bronze::{BronzeStage, BronzeSummary};
 use crate::stage::files::{FilesStage, FilesSummary};
@@ -53,7 +53,7 @@ impl App {
         let mut summary = BatchSummary::default();
         for loader in &self.loaders {
             progress(&format!("{}: loading files into bronze", loader.name));
-            let loading = async { FilesStage::open(self.files_options(loader)).await?.work_until_idle(stop).await };
+            let loading = async { FilesStage::open(self.files_options(loader)?).await?.work_until_idle(stop).await };
             let done = self.in_time(loading, stop).await.map_err(|error| error.during(&loader.name))?;
             summary.loaders.push((loader.name.to_string(), done));
         }
@@ -86,13 +86,17 @@ impl App {
     ) -> Result<PipelineSummary> {
         progress(&format!("{}: loading raw JSON into bronze", pipeline.name));
         let mut bronze = BronzeStage::open(self.bronze_options(pipeline, watch::Sender::new(-1))?).await?;
-        let bronze = bronze.work_until_idle(stop).await?;
+        let bronze = match bronze.work_until_idle(stop).await {
+            // What a person has to look at before it is loaded must not keep what is loaded from its answers.
+            Err(error) if error.kind() == ErrorKind::Configuration => Err(error),
+            loaded => Ok(loaded?),
+        };
         progress(&format!("{}: asking the model", pipeline.name));
         let mut silver = SilverStage::open(self.silver_options(pipeline, watch::Sender::new(-1))?).await?;
         let silver = silver.work_until_idle(stop).await?;
         progress(&format!("{}: replying", pipeline.name));
         let mut reply = ReplyStage::open(self.reply_options(pipeline)?).await?;
         let reply = reply.work_until_idle(stop).await?;
-        Ok(PipelineSummary { pipeline: pipeline.name.to_string(), bronze, silver, reply })
+        Ok(PipelineSummary { pipeline: pipeline.name.to_string(), bronze: bronze?, silver, reply })
     }
 }

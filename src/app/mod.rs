@@ -148,15 +148,20 @@ impl App {
     }
 
     /// What a loader of foreign files is made of.
-    pub(super) fn files_options(&self, loader: &FilesPipeline) -> FilesOptions {
-        FilesOptions {
+    ///
+    /// # Errors
+    /// A configuration error when its schema cannot be read.
+    pub(super) fn files_options(&self, loader: &FilesPipeline) -> Result<FilesOptions> {
+        let schema = loader.bronze.schema.as_ref().map(|file| crate::schema::load(&self.settings.schemas, file));
+        Ok(FilesOptions {
             data: self.storage.clone(),
             pipeline: loader.clone(),
+            schema: schema.transpose()?,
             checkpoints: self.settings.checkpoints.clone(),
             clock: self.clock.clone(),
             telemetry: self.telemetry.clone(),
             progress: Arc::clone(&self.loading),
-        }
+        })
     }
 
     /// The lane that this process writes for a pipeline.

@@ -100,7 +100,7 @@ impl App {
             pace.follow(self.start_stages(pipeline, roles, hints, &mut tasks).await?);
         }
         for loader in self.loaders.iter().filter(|_| roles.contains(&Role::Bronze)) {
-            let stage = FilesStage::open(self.files_options(loader)).await;
+            let stage = FilesStage::open(self.files_options(loader)?).await;
             let stage = stage.map_err(|error| error.during(&loader.name))?;
             tasks.spawn("files", stage.run(stop.clone()));
         }

@@ -6,7 +6,7 @@ use bytesize::ByteSize;
 use chrono::DateTime;
 use serde::Deserialize;
 
-use super::duration;
+use super::{Evolution, duration};
 use crate::clock::Timestamp;
 use crate::id::Name;
 
@@ -91,19 +91,15 @@ pub enum ColumnTypes {
     Hints,
 }
 
-/// What happens to a field that has no column.
+/// How the column `payload` keeps a record.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum FilesEvolution {
-    /// It becomes a column, in the commit that brings its first value.
+pub enum PayloadType {
+    /// As it came.
     #[default]
-    AddColumns,
-    /// It is kept in `_rescued_data`.
-    Rescue,
-    /// The loader stops and names it.
-    Fail,
-    /// It is passed over.
-    Ignore,
+    Text,
+    /// As Delta's variant. The table then asks for readers that know the type.
+    Variant,
 }
 
 /// The table of a plain loader.
@@ -112,6 +108,12 @@ pub enum FilesEvolution {
 pub struct FilesTableSettings {
     /// Folder of the table, relative to `LAKEGRAM_DATA`.
     pub table: String,
+    /// File of the schema where the records are Telegram updates; inferred where it is not set.
+    #[serde(default)]
+    pub schema: Option<String>,
+    /// The bot that has received those updates.
+    #[serde(default)]
+    pub bot_id: Option<i64>,
     /// Which types columns get.
     #[serde(default)]
     pub types: ColumnTypes,
@@ -121,18 +123,35 @@ pub struct FilesTableSettings {
     /// Columns in Spark DDL, on top of what is inferred.
     #[serde(default)]
     pub schema_hints: String,
-    /// What happens to a field that has no column.
+    /// What happens to a field that has no column: it is added where columns are inferred, else rescued, unless this
+    /// says otherwise.
     #[serde(default)]
-    pub evolution: FilesEvolution,
+    pub evolution: Option<Evolution>,
     /// Whether the whole record is kept as well, in a column `payload`.
     #[serde(default)]
     pub payload: bool,
+    /// How that column keeps it.
+    #[serde(default)]
+    pub payload_type: PayloadType,
     /// Files in a commit, at most.
     #[serde(default = "default_max_files")]
     pub max_files: usize,
     /// Bytes in a commit; a file is never split, so one more file may exceed it.
     #[serde(default = "default_max_bytes")]
     pub max_bytes: ByteSize,
+}
+
+impl FilesTableSettings {
+    /// How records are kept whole, where they are.
+    pub fn payload_column(&self) -> Option<PayloadType> {
+        self.payload.then_some(self.payload_type)
+    }
+
+    /// What happens to a field that has no column.
+    pub fn evolution(&self) -> Evolution {
+        let usual = if self.schema.is_some() { Evolution::Rescue } else { Evolution::AddColumns };
+        self.evolution.unwrap_or(usual)
+    }
 }
 
 fn optional_duration<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 use toml::Table;
 
-use super::files::FilesPipeline;
+use super::files::{ColumnTypes, FilesPipeline, FilesTableSettings, PayloadType};
 use super::{Pipeline, ReceiveSettings};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::id::Name;
@@ -240,12 +240,36 @@ fn check_files(pipeline: &FilesPipeline) -> Result<()> {
     if pipeline.bronze.max_files == 0 {
         return fail("bronze.max_files = 0 would do nothing; write 1 or more".to_owned());
     }
+    check_updates(&pipeline.bronze)?;
     let (source, table) = (pipeline.source.path.trim_matches('/'), pipeline.bronze.table.as_str());
     let is_within = |inner: &str, outer: &str| inner == outer || inner.starts_with(&format!("{outer}/"));
     if source.is_empty() || is_within(table, source) || is_within(source, table) {
         return fail(format!("source.path `{source}` and bronze.table `{table}`: give each a folder of its own"));
     }
     check_table(table)
+}
+
+/// With a schema there is nothing to infer, and only updates have a bot.
+fn check_updates(bronze: &FilesTableSettings) -> Result<()> {
+    let without_use = [
+        ("types", bronze.types != ColumnTypes::Infer),
+        ("schema_hints", !bronze.schema_hints.is_empty()),
+        ("timestamps", bronze.timestamps),
+        ("payload_type", bronze.payload_type != PayloadType::Text),
+    ];
+    if let (Some(file), Some((key, _))) = (&bronze.schema, without_use.iter().find(|(_, is_set)| *is_set)) {
+        let text =
+            format!("bronze.{key} says nothing where bronze.schema = \"{file}\" names the columns; leave it out");
+        return Err(Error::configuration(text));
+    }
+    if bronze.payload_type != PayloadType::Text && !bronze.payload {
+        return Err(Error::configuration("bronze.payload_type is of the column that bronze.payload = true asks for"));
+    }
+    if bronze.schema.is_none() && bronze.bot_id.is_some() {
+        let text = "bronze.bot_id is of Telegram updates; write bronze.schema = \"telegram_messages.json\" as well";
+        return Err(Error::configuration(text));
+    }
+    Ok(())
 }
 
 fn check_table(table: &str) -> Result<()> {
@@ -300,6 +324,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::pipeline::Evolution;
 
     fn parsed(text: &str) -> Result<Pipeline> {
         parse_bot(text, Path::new("nowhere/p.toml"), &[])
@@ -344,6 +369,30 @@ mod tests {
         ] {
             let error = parsed(&BUILT_IN.replace(from, to)).unwrap_err().to_string();
             assert!(error.contains(expected), "{to}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_loader_of_updates_has_nothing_to_infer() {
+        let load = |bronze: &str| {
+            let text = format!("version = 1\nname = \"p\"\n[source]\npath = \"in\"\n[bronze]\ntable = \"b\"\n{bronze}");
+            parse(&text, Path::new("p.toml"), &[])
+        };
+        let schema = "schema = \"telegram_messages.json\"\n";
+        let PipelineFile::Files(pipeline) = load(&format!("{schema}bot_id = 7")).unwrap() else { panic!() };
+        assert_eq!((pipeline.bronze.bot_id, pipeline.bronze.evolution()), (Some(7), Evolution::Rescue));
+        let PipelineFile::Files(pipeline) = load("").unwrap() else { panic!() };
+        assert_eq!(pipeline.bronze.evolution(), Evolution::AddColumns);
+        for (with, wrong, expected) in [
+            (schema, "types = \"text\"", "bronze.types says nothing"),
+            (schema, "schema_hints = \"a int\"", "bronze.schema_hints says nothing"),
+            (schema, "timestamps = true", "bronze.timestamps says nothing"),
+            (schema, "payload_type = \"variant\"", "bronze.payload_type says nothing"),
+            ("", "payload_type = \"variant\"", "bronze.payload = true"),
+            ("", "bot_id = 7", "bronze.schema = \"telegram_messages.json\" as well"),
+        ] {
+            let error = load(&format!("{with}{wrong}")).unwrap_err().to_string();
+            assert!(error.contains(expected), "{wrong}: {error}");
         }
     }
 

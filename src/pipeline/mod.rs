@@ -68,13 +68,19 @@ pub struct ReceiveSettings {
     pub max_in_flight: ByteSize,
 }
 
-/// What bronze does with what fits no column.
+/// What happens to a field that has no column. Of updates, which `payload` has whole, this is a field of a message.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Evolution {
-    /// It is kept in `_rescued_data`.
+    /// It is kept in `_rescued_data`, unless `payload` has it.
     #[default]
     Rescue,
+    /// It becomes a column, in the commit that brings its first value; of a message, `msg_<field>`.
+    AddColumns,
+    /// The loader names it and goes no further.
+    Fail,
+    /// It is passed over. What was meant for a column and does not fit it is rescued all the same.
+    Ignore,
 }
 
 /// The bronze stage.
@@ -86,7 +92,7 @@ pub struct BronzeSettings {
     /// File of the table's schema.
     #[serde(default = "default_bronze_schema")]
     pub schema: String,
-    /// What happens to what fits no column.
+    /// What happens to a field of a message that has no column.
     #[serde(default)]
     pub evolution: Evolution,
     /// Raw files in a commit, at most.

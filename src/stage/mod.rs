@@ -7,4 +7,5 @@ pub mod files;
 mod ledger;
 pub mod reply;
 pub mod silver;
+mod updates;
 mod watermark;

@@ -18,18 +18,36 @@ use crate::id::random_id;
 use crate::schema;
 
 /// What a reader of reader version 3 must know; timestamps without zone are only a type to us.
-const READER_FEATURES: [&str; 1] = ["timestampNtz"];
+const READER_FEATURES: [&str; 2] = ["timestampNtz", VARIANT];
 /// What a writer of writer version 7 must know. None of these asks anything of a commit that only adds files.
-const WRITER_FEATURES: [&str; 4] = ["appendOnly", "invariants", "changeDataFeed", "timestampNtz"];
+const WRITER_FEATURES: [&str; 5] = ["appendOnly", "invariants", "changeDataFeed", "timestampNtz", VARIANT];
+/// The feature of tables with a column of variants.
+const VARIANT: &str = "variantType";
 /// Column metadata with which a writer has to compute or check values.
 const RULES: [&str; 4] = ["delta.invariants", "delta.generationExpression", "delta.identity.start", "CURRENT_DEFAULT"];
 
 /// The table property that names the columns with statistics.
 const STATS_PROPERTY: &str = "delta.dataSkippingStatsColumns";
 
-/// The protocol of the tables we make: the one that every reader of Delta understands.
-pub(crate) fn new_protocol() -> Protocol {
-    Protocol { min_reader_version: 1, min_writer_version: 2, ..Protocol::default() }
+/// The protocol of a table that we make: the one that every reader of Delta understands, unless it has variants.
+pub(crate) fn new_protocol(columns: &Schema) -> Protocol {
+    if !columns.fields().iter().any(|field| is_variant(field)) {
+        return Protocol { min_reader_version: 1, min_writer_version: 2, ..Protocol::default() };
+    }
+    let named = |features: &[&str]| Some(features.iter().map(|&feature| feature.to_owned()).collect());
+    Protocol {
+        min_reader_version: 3,
+        min_writer_version: 7,
+        reader_features: named(&[VARIANT]),
+        writer_features: named(&["appendOnly", VARIANT]),
+    }
+}
+
+/// Whether a column is of variants: nothing else that we write is binary.
+fn is_variant(field: &Field) -> bool {
+    let ArrowType::Struct(parts) = field.data_type() else { return false };
+    let is_part = |part: &Arc<Field>| matches!(part.name().as_str(), "metadata" | "value") && !part.is_nullable();
+    parts.len() == 2 && parts.iter().all(|part| is_part(part) && *part.data_type() == ArrowType::Binary)
 }
 
 /// The metadata of a new table at `table` with these columns.
@@ -189,6 +207,10 @@ fn grown(have: &Field, wanted: &Field) -> Option<Field> {
 /// A configuration error when a type has no place in a Delta table; corrupt when the schema cannot be read.
 pub(crate) fn widened(table: &Path, metadata: &MetaData, added: &[Field]) -> Result<MetaData> {
     let unreadable = || format!("widen the schema of table {table}");
+    if let Some(field) = added.iter().find(|field| is_variant(field)) {
+        let text = format!("column {} of table {table} would be its first of variants; name a new table", field.name());
+        return Err(Error::configuration(text));
+    }
     // As plain JSON, so that what we do not know of the present columns stays as it is.
     let mut schema: Value = serde_json::from_str(&metadata.schema_string).context(ErrorKind::Corrupt, unreadable())?;
     let fields = schema.get_mut("fields").and_then(Value::as_array_mut);
@@ -229,11 +251,17 @@ fn delta_field(table: &Path, field: &Field) -> Result<StructField> {
     if delta_type(table, field)?.to_string().contains("timestamp_ntz") {
         return Err(Error::configuration(format!("{}; give its timestamps the zone UTC", unfit(table, field))));
     }
+    if is_variant(field) {
+        return Ok(StructField::nullable(field.name(), DataType::unshredded_variant()));
+    }
     let nullable = field.clone().with_nullable(true);
     StructField::try_from_arrow(&nullable).context(ErrorKind::Configuration, unfit(table, field))
 }
 
 fn delta_type(table: &Path, field: &Field) -> Result<DataType> {
+    if is_variant(field) {
+        return Ok(DataType::unshredded_variant());
+    }
     field.data_type().try_into_kernel().context(ErrorKind::Configuration, unfit(table, field))
 }
 

@@ -118,7 +118,7 @@ async fn create(storage: &Storage, spec: &TableSpec, clock: &Clock) -> Result<()
     };
     let actions = [
         Action::CommitInfo(information),
-        Action::Protocol(columns::new_protocol()),
+        Action::Protocol(columns::new_protocol(&spec.schema)),
         Action::MetaData(columns::new_metadata(&spec.path, &spec.schema, &spec.stats_columns, now)?),
     ];
     let path = TableLog::new(storage, &spec.path).commit_path(0);

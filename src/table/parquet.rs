@@ -80,6 +80,11 @@ pub(super) fn encode_at(rows: &RecordBatch, stats_columns: &[String], zstd_level
     Ok(Encoded { bytes: bytes.into(), stats: stats_of(rows, stats_columns).to_string() })
 }
 
+/// A part of whole records that are variants. Their metadata, the names of fields, is often the same.
+fn of_variant(part: &str) -> ColumnPath {
+    ColumnPath::new(vec![WHOLE_RECORDS.to_owned(), part.to_owned()])
+}
+
 /// How every data file is written: what is compressed gets dictionaries as well, but for these columns.
 pub(super) fn writer_options(compression: Compression, without_dictionary: &[ColumnPath]) -> ArrowWriterOptions {
     let properties = WriterProperties::builder()
@@ -89,6 +94,9 @@ pub(super) fn writer_options(compression: Compression, without_dictionary: &[Col
         .set_statistics_truncate_length(Some(FOOTER_STATISTICS_BYTES))
         .set_column_statistics_enabled(WHOLE_RECORDS.into(), EnabledStatistics::None)
         .set_column_dictionary_enabled(WHOLE_RECORDS.into(), false)
+        .set_column_statistics_enabled(of_variant("metadata"), EnabledStatistics::None)
+        .set_column_statistics_enabled(of_variant("value"), EnabledStatistics::None)
+        .set_column_dictionary_enabled(of_variant("value"), false)
         .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
         .set_created_by(concat!("lakegram ", env!("CARGO_PKG_VERSION")).to_owned());
     let disable = |properties: WriterPropertiesBuilder, column: &ColumnPath| {

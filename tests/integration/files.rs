@@ -109,3 +109,36 @@ async fn files_of_telegram_messages_load_with_inferred_columns_and_can_be_asked(
     let schema = app.stdout(&["schema"]).await;
     assert!(schema.contains("inferred from 2 files") && schema.contains("channel_id bigint"), "{schema}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_of_updates_make_the_bronze_table_of_a_bot() {
+    let settings = "[bronze]\nschema = \"telegram_messages.json\"\nbot_id = 7\nevolution = \"add_columns\"";
+    let app = world(&PIPELINE.replace("[bronze]", settings)).await;
+    let update = |id: i64| format!("{{\"update_id\":{id},\"message\":{{\"text\":\"m{id}\",\"mood\":{id}}}}}");
+    fs::write(app.data().join("landing/1.json"), format!("{}\n{}\nodd\n", update(1), update(2))).unwrap();
+    fs::write(app.data().join("landing/2.json"), format!("[{}]", update(3))).unwrap();
+    app.stdout(&["run"]).await;
+    let statement = "select bot_id, update_id, text, msg_mood, _source_file, _source_row, _corrupt_record from bronze
+                     where payload is not null or _corrupt_record is not null order by _source_file, _source_row";
+    let rows = app.stdout(&["query", statement, "--format", "csv"]).await;
+    let expected =
+        "7,1,m1,1,landing/1.json,1,\n7,2,m2,2,landing/1.json,2,\n7,,,,landing/1.json,3,odd\n7,3,m3,3,landing/2.json,1,";
+    assert_eq!(rows.trim().split_once('\n').unwrap().1, expected);
+    app.audit().await;
+    let schema = app.stdout(&["schema"]).await;
+    assert!(schema.contains("as bronze.schema has them") && schema.contains("msg_mood bigint"), "{schema}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn records_that_are_kept_as_variants_can_be_asked_beside() {
+    let app = world(&PIPELINE.replace("[bronze]", "[bronze]\npayload = true\npayload_type = \"variant\"")).await;
+    for number in 1..3 {
+        land(&app.data(), number);
+    }
+    app.stdout(&["run"]).await;
+    app.stdout(&["maintain"]).await;
+    assert_eq!(counted(&app).await.trim(), format!("rows,records\n{},{}", 2 * RECORDS, 2 * RECORDS));
+    let whole = app.stdout(&["query", "select count(payload) as whole from bronze", "--format", "csv"]).await;
+    assert_eq!(whole.trim(), format!("whole\n{}", 2 * RECORDS));
+    app.audit().await;
+}

@@ -1,5 +1,7 @@
 //! Messages through the real binary, from the webhook to the reply.
 
+use std::time::Duration;
+
 use serde_json::json;
 
 use crate::support::{SECRET, TestApp, rows};
@@ -172,4 +174,37 @@ async fn a_long_answer_comes_in_parts_and_in_order() {
     running.terminate().await;
     app.audit().await;
     app.count_by_sql(1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_field_becomes_a_column_under_way_or_stops_the_loader_and_nothing_else() {
+    let message = |text: &str| json!({"message_id": 1, "chat": {"id": 7, "type": "private"}, "text": text});
+    let with_field = |update_id: i64, text: &str| {
+        let mut message = message(text);
+        message["mood"] = json!({"level": 3});
+        json!({"update_id": update_id, "message": message})
+    };
+    let app = TestApp::new().await.set("bronze.evolution=fail");
+    let running = app.serve().await;
+    app.telegram.push_update(json!({"update_id": 1, "message": message("known")}));
+    app.wait_for_sent(1).await;
+    app.telegram.push_update(with_field(2, "new"));
+    let landed = app.telegram.wait_for(|ledger| ledger.acked().any(|id| id == 2), Duration::from_secs(20)).await;
+    assert!(landed, "the receiver goes on");
+    assert_eq!(running.terminate().await, Some(0), "it stands still and is no reason to end");
+    let output = app.run(&["run"]).await;
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("new fields of a message in raw/telegram/") && said.contains("line 1: mood;"), "{said}");
+
+    let app = app.set("bronze.evolution=add_columns");
+    let running = app.serve().await;
+    app.telegram.push_update(with_field(3, "newer"));
+    app.wait_for_sent(3).await;
+    assert_eq!(running.terminate().await, Some(0));
+    let statement = "select update_id, msg_mood['level'] as level from bronze order by 1";
+    let rows = app.stdout(&["query", statement, "--format", "csv"]).await;
+    assert_eq!(rows.trim(), "update_id,level\n1,\n2,3\n3,3");
+    app.audit().await;
+    app.count_by_sql(3).await;
 }

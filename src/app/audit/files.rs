@@ -21,7 +21,7 @@ pub(super) async fn check(
     progress.begin(&format!("{}: looking at the files of the table", loader.name));
     source.check_files(&mut files, || progress.add(0)).await?;
     progress.begin(&format!("{}: holding files against rows", loader.name));
-    let found = audit(app.files_options(loader), &|_| progress.add(0)).await?;
+    let found = audit(app.files_options(loader)?, &|_| progress.add(0)).await?;
     let mut records = Check::new("records", "each record of each file is one row, and no row is of no record");
     records.checked = found.rows;
     records.waiting = found.waiting;

@@ -10,7 +10,7 @@ use crate::storage::Storage;
 /// Segments read at the same time.
 const READ_AHEAD: usize = 16;
 /// Lines of a larger segment are taken apart beside the other work of the process.
-const INLINE_BYTES: usize = 64 * 1_024;
+pub(super) const INLINE_BYTES: usize = 64 * 1_024;
 
 /// A segment that was read.
 #[derive(Clone, Debug)]

@@ -12,6 +12,7 @@ use super::window::Window;
 use crate::clock::{Clock, Timestamp};
 use crate::error::Result;
 use crate::id::{BotId, Name};
+use crate::pipeline::Evolution;
 use crate::storage::{Storage, StorageKey};
 use crate::table::{DataFile, LakeTable, TableSpec};
 
@@ -26,6 +27,7 @@ pub(super) struct Place {
     pub(super) spec: TableSpec,
     /// How long a redelivery is recognised.
     pub(super) span: Duration,
+    pub(super) evolution: Evolution,
     pub(super) clock: Clock,
 }
 

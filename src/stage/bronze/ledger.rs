@@ -3,9 +3,11 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
+use arrow::array::RecordBatch;
 use futures::TryStreamExt;
 
 use super::batch::Segment;
+use super::fields;
 use super::known::{Known, Late, LateLane, Place, received};
 use super::lanes::{LaneId, Moments, SegmentKey};
 use super::rows::{self, Line};
@@ -13,6 +15,8 @@ use super::window::Window;
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::BotId;
+use crate::stage::files::message::Fields;
+use crate::stage::updates;
 use crate::table::{Append, Commit, CommitOutcome, DataFile, Fence, LakeTable};
 
 /// How far below a position a look-back goes, and how often there is one.
@@ -43,6 +47,7 @@ pub(super) struct Ledger {
     committed_at: Duration,
     /// Raised when everything was learnt anew: what was concluded before then may be wrong.
     epoch: u64,
+    stands_still: bool,
 }
 
 /// What a commit would add.
@@ -61,7 +66,7 @@ impl Ledger {
     pub(super) async fn open(place: Place) -> Result<Self> {
         let (table, known) = open(&place).await?;
         let committed_at = place.clock.monotonic();
-        Ok(Self { place, table, known, pending: BTreeMap::new(), committed_at, epoch: 0 })
+        Ok(Self { place, table, known, pending: BTreeMap::new(), committed_at, epoch: 0, stands_still: false })
     }
 
     pub(super) fn place(&self) -> &Place {
@@ -76,6 +81,11 @@ impl Ledger {
     /// Another value means that everything was learnt anew.
     pub(super) fn epoch(&self) -> u64 {
         self.epoch
+    }
+
+    /// Whether the last commit was refused for a field that is to stop the loader.
+    pub(super) fn stands_still(&self) -> bool {
+        self.stands_still
     }
 
     /// Finds lanes that are new since the last look.
@@ -103,9 +113,10 @@ impl Ledger {
     /// alone is committed if `with_progress` says so.
     ///
     /// # Errors
-    /// When the store fails or the table no longer fits. Rows may be in the table all the same: a listing finds the
+    /// When the store fails or the table no longer fits; Configuration when a new field is to stop the loader. Rows may be in the table all the same: a listing finds the
     /// segments again, and the fence tells.
     pub(super) async fn commit(&mut self, segments: &[Segment], with_progress: bool) -> Result<Loaded> {
+        self.stands_still = false;
         loop {
             let Plan { lines, mut loaded } = self.plan(segments).await?;
             let progresses = with_progress && !self.pending.is_empty();
@@ -115,11 +126,17 @@ impl Ledger {
             }
             let rows = match lines.is_empty() {
                 true => None,
-                false => Some(rows::to_batch(&self.table.schema(), &lines, self.place.clock.now())?),
+                false => Some(self.rows(&lines).await?),
             };
             let progress = self.pending.iter().map(|(id, value)| (id.clone(), *value)).collect();
             let append = Append { rows, fence: self.fence(), progress };
-            match self.table.append(append).await? {
+            let made_for = self.table.schema();
+            let appended = match self.table.append(append).await {
+                // Somebody has changed the columns since: a new one of ours may be there, of another type.
+                Err(error) if error.kind() == ErrorKind::Configuration && self.table.schema() != made_for => continue,
+                appended => appended?,
+            };
+            match appended {
                 CommitOutcome::Committed { version } | CommitOutcome::AlreadyCommitted { version } => {
                     loaded.version = (!lines.is_empty()).then_some(version);
                     self.remember(segments, &lines);
@@ -139,6 +156,30 @@ impl Ledger {
                 CommitOutcome::Stale => self.reopen().await?,
             }
         }
+    }
+
+    /// Lines as rows, with the columns that they bring.
+    async fn rows(&mut self, lines: &[&Line]) -> Result<RecordBatch> {
+        let mut extra = fields::of(&self.table.schema(), self.place.evolution, lines).await?;
+        if matches!(extra, Some(Fields::New { .. })) {
+            // Somebody may have made the column meanwhile. What others have committed comes with the fence.
+            if let Err(error) = self.table.refresh().await {
+                if self.table.is_stale() {
+                    self.reopen().await?;
+                }
+                return Err(error);
+            }
+            extra = fields::of(&self.table.schema(), self.place.evolution, lines).await?;
+        }
+        let extra = match extra {
+            None => None,
+            Some(Fields::Columns(extra)) => Some(extra),
+            Some(Fields::New { row, names }) => {
+                self.stands_still = true;
+                return Err(fields::refused(lines, row, &names));
+            }
+        };
+        rows::to_batch(&self.table.schema(), lines, self.place.clock.now(), extra.as_ref())
     }
 
     fn fence(&self) -> Fence {
@@ -327,7 +368,7 @@ impl Ledger {
 
 async fn open(place: &Place) -> Result<(LakeTable, Known)> {
     let (table, files) = LakeTable::open_with_files(&place.storage, &place.spec, &place.clock).await?;
-    rows::check(place.spec.path.as_ref(), &table.schema())?;
+    updates::check(place.spec.path.as_ref(), &table.schema())?;
     let known =
         Known::learn(place, &table, files).await.map_err(|error| Error::during(error, "learn what is ingested"))?;
     Ok((table, known))

@@ -1,6 +1,7 @@
 //! The bronze stage: an open Auto Loader for the lanes of our receivers. Every raw line becomes one row, once.
 
 mod batch;
+mod fields;
 mod known;
 mod lanes;
 mod ledger;
@@ -102,7 +103,8 @@ impl BronzeStage {
             .map_err(|error| Error::configuration(format!("bronze.table `{}`", settings.table)).caused_by(error))?;
         let spec = TableSpec { path, schema, stats_columns: STATS_COLUMNS.map(str::to_owned).to_vec() };
         let span = settings.redelivery_window;
-        let ledger = Ledger::open(Place { storage, pipeline, spec, span, clock: clock.clone() }).await?;
+        let place = Place { storage, pipeline, spec, span, evolution: settings.evolution, clock: clock.clone() };
+        let ledger = Ledger::open(place).await?;
         Ok(Self {
             metrics: BronzeMetrics::new(&telemetry),
             summary: BronzeSummary::default(),
@@ -170,6 +172,11 @@ impl BronzeStage {
                     self.doubt();
                     backoff.next_delay()
                 }
+                Err(error) if self.ledger.stands_still() => {
+                    tracing::error!(%error, "the loader stands still; what is received waits in raw/, nothing is lost");
+                    self.doubt();
+                    backoff.next_delay()
+                }
                 Err(error) => return Err(error),
             };
             let is_idle = self.has_listed && backoff.tries() == 0;
@@ -199,7 +206,7 @@ impl BronzeStage {
         }
         if self.clock.monotonic() >= self.no_look_back_before {
             has_worked |= match self.look_back(stop).await {
-                Err(error) if passes(&error) => {
+                Err(error) if passes(&error) || self.ledger.stands_still() => {
                     tracing::warn!(%error, "the look-back failed for the moment; it begins anew later");
                     self.no_look_back_before = self.clock.monotonic() + LOOK_BACK_PAUSE;
                     self.ledger.drop_late();

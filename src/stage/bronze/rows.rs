@@ -2,79 +2,26 @@
 
 use std::sync::Arc;
 
-use arrow::array::{
-    Array, ArrayRef, AsArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray, new_null_array,
-};
-use arrow::datatypes::{DataType, Int64Type, Schema, SchemaRef, TimeUnit, TimestampMicrosecondType};
+use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::datatypes::{Int64Type, SchemaRef, TimestampMicrosecondType};
 use object_store::path::Path;
 
 use super::lanes::SegmentKey;
 use crate::clock::Timestamp;
-use crate::error::{Context, Error, ErrorKind, Result};
-use crate::id::{BotId, Name, trace_id};
-use crate::telegram::{Update, UpdateColumns};
+use crate::error::{Error, Result};
+use crate::id::{BotId, Name};
+use crate::stage::updates::{self, Extra, Origin, Row};
+use crate::telegram::Update;
+use crate::telegram::update::message_of;
 
 /// What is read of the table to know what is ingested.
 pub(super) const KNOWN_COLUMNS: [&str; 4] = ["bot_id", "update_id", "_source_file", "_received_at"];
-/// Columns without which rows would double at the next start, or what fits no column would be lost.
-const REQUIRED_COLUMNS: [&str; 6] =
-    ["bot_id", "update_id", "_source_file", "_received_at", "payload", "_corrupt_record"];
-
-/// Where the values of a column come from.
-#[derive(Clone, Copy)]
-enum Source {
-    Integer(fn(&Line) -> Option<i64>),
-    Text(fn(&Line) -> Option<&str>),
-    Moment(fn(&Line) -> Option<Timestamp>),
-    IngestedAt,
-}
-
-/// The columns of the table that we fill.
-const COLUMNS: [(&str, Source); 30] = [
-    ("bot_id", Source::Integer(|line| Some(line.bot_id.0))),
-    ("update_id", Source::Integer(Line::update_id)),
-    ("update_type", Source::Text(|line| line.update()?.update_type.as_deref())),
-    ("message_id", Source::Integer(|line| line.update()?.message_id)),
-    ("chat_id", Source::Integer(|line| line.update()?.chat_id)),
-    ("chat_type", Source::Text(|line| line.update()?.chat_type.as_deref())),
-    ("chat_title", Source::Text(|line| line.update()?.chat_title.as_deref())),
-    ("user_id", Source::Integer(|line| line.update()?.user_id)),
-    ("username", Source::Text(|line| line.update()?.username.as_deref())),
-    ("first_name", Source::Text(|line| line.update()?.first_name.as_deref())),
-    ("last_name", Source::Text(|line| line.update()?.last_name.as_deref())),
-    ("language_code", Source::Text(|line| line.update()?.language_code.as_deref())),
-    ("author_signature", Source::Text(|line| line.update()?.author_signature.as_deref())),
-    ("message_thread_id", Source::Integer(|line| line.update()?.message_thread_id)),
-    ("reply_to_message_id", Source::Integer(|line| line.update()?.reply_to_message_id)),
-    ("text", Source::Text(|line| line.update()?.text.as_deref())),
-    ("date", Source::Integer(|line| line.update()?.date)),
-    ("sent_at", Source::Moment(|line| line.update()?.sent_at)),
-    ("callback_query_id", Source::Text(|line| line.update()?.callback_query_id.as_deref())),
-    ("callback_data", Source::Text(|line| line.update()?.callback_data.as_deref())),
-    ("media_type", Source::Text(|line| line.update()?.media_type.as_deref())),
-    ("file_id", Source::Text(|line| line.update()?.file_id.as_deref())),
-    ("payload", Source::Text(|line| line.payload.as_deref())),
-    ("_rescued_data", Source::Text(|line| line.update()?.rescued.as_deref())),
-    ("_corrupt_record", Source::Text(Line::corrupt_record)),
-    ("_source_file", Source::Text(|line| Some(&line.source_file))),
-    ("_source_row", Source::Integer(|line| Some(line.source_row))),
-    ("_received_at", Source::Moment(|line| Some(line.received_at))),
-    ("_ingested_at", Source::IngestedAt),
-    ("_trace_id", Source::Text(|line| line.trace_id.as_deref())),
-];
-
 /// A line of a segment.
 #[derive(Clone, Debug)]
 pub(super) struct Line {
     pub(super) bot_id: BotId,
     pub(super) received_at: Timestamp,
-    source_file: Arc<str>,
-    /// From 1.
-    source_row: i64,
-    /// The line as it came; `None` when it is corrupt.
-    payload: Option<String>,
-    trace_id: Option<String>,
-    update: Update,
+    row: Row,
 }
 
 /// What a row of the table says about what is ingested.
@@ -89,61 +36,29 @@ pub(super) struct KnownRow {
 impl Line {
     fn new(key: &SegmentKey, source_file: Arc<str>, source_row: i64, line: &[u8]) -> Self {
         let (bot_id, received_at) = (key.lane.bot_id, key.micros);
-        let update = Update::parse(line);
-        let (payload, trace_id) = match &update {
-            Update::Known(columns) => {
-                (Some(String::from_utf8_lossy(line).into_owned()), Some(trace_id(bot_id, columns.update_id)))
-            }
-            Update::Corrupt { .. } => (None, None),
-        };
-        Self { bot_id, received_at, source_file, source_row, payload, trace_id, update }
+        let origin = Origin { bot_id: Some(bot_id), received_at: Some(received_at), source_file, source_row };
+        let row = Row::new(origin, Update::parse(line), || String::from_utf8_lossy(line).into_owned());
+        Self { bot_id, received_at, row }
     }
 
     /// The id of its update; `None` when it is corrupt.
     pub(super) fn update_id(&self) -> Option<i64> {
-        self.update().map(|columns| columns.update_id)
+        self.row.update_id()
     }
 
     /// The path of its segment.
     pub(super) fn source_file(&self) -> &str {
-        &self.source_file
+        &self.row.origin.source_file
     }
 
-    fn update(&self) -> Option<&UpdateColumns> {
-        match &self.update {
-            Update::Known(columns) => Some(columns),
-            Update::Corrupt { .. } => None,
-        }
+    /// Its number in its segment.
+    pub(super) fn source_row(&self) -> i64 {
+        self.row.origin.source_row
     }
 
-    fn corrupt_record(&self) -> Option<&str> {
-        match &self.update {
-            Update::Corrupt { text } => Some(text),
-            Update::Known(_) => None,
-        }
-    }
-}
-
-impl Source {
-    fn data_type(self) -> DataType {
-        match self {
-            Self::Integer(_) => DataType::Int64,
-            Self::Text(_) => DataType::Utf8,
-            Self::Moment(_) | Self::IngestedAt => DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
-        }
-    }
-
-    fn array(self, lines: &[&Line], ingested_at: Timestamp) -> ArrayRef {
-        let moments = |value: &dyn Fn(&Line) -> Option<Timestamp>| -> ArrayRef {
-            let micros = lines.iter().map(|line| value(line).map(Timestamp::as_micros));
-            Arc::new(micros.collect::<TimestampMicrosecondArray>().with_timezone("UTC"))
-        };
-        match self {
-            Self::Integer(value) => Arc::new(lines.iter().map(|line| value(line)).collect::<Int64Array>()),
-            Self::Text(value) => Arc::new(lines.iter().map(|line| value(line)).collect::<StringArray>()),
-            Self::Moment(value) => moments(&value),
-            Self::IngestedAt => moments(&|_| Some(ingested_at)),
-        }
+    /// The message or post that its update is.
+    pub(super) fn message(&self) -> Option<&str> {
+        message_of(self.row.payload()?)
     }
 }
 
@@ -156,39 +71,17 @@ pub(super) fn lines(key: &SegmentKey, path: &Path, bytes: &[u8]) -> Vec<Line> {
     numbered.map(|(row, line)| Line::new(key, Arc::clone(&source_file), row, line)).collect()
 }
 
-/// Checks that the columns of the table are those that we fill, as far as it has them.
+/// Lines as rows of a table with `schema`, and the columns of `extra` besides.
 ///
 /// # Errors
-/// A configuration error that names the column that is missing or has another type.
-pub(super) fn check(table: &str, schema: &Schema) -> Result<()> {
-    if let Some(name) = REQUIRED_COLUMNS.iter().find(|name| schema.field_with_name(name).is_err()) {
-        return Err(Error::configuration(format!("the schema of {table} lacks column `{name}`; add it")));
-    }
-    for (name, source) in COLUMNS {
-        let Ok(field) = schema.field_with_name(name) else { continue };
-        let (found, wanted) = (field.data_type(), source.data_type());
-        if *found != wanted {
-            let text = format!("column `{name}` of {table} is {found} and must be {wanted}; name another table");
-            return Err(Error::configuration(text));
-        }
-    }
-    Ok(())
-}
-
-/// Lines as rows of a table with `schema`; columns that are not ours are null.
-///
-/// # Errors
-/// A configuration error when a column has another type or may not be null.
-pub(super) fn to_batch(schema: &SchemaRef, lines: &[&Line], ingested_at: Timestamp) -> Result<RecordBatch> {
-    let columns = schema.fields().iter().map(|field| {
-        let ours = COLUMNS.iter().find(|(name, _)| name == field.name());
-        ours.map_or_else(
-            || new_null_array(field.data_type(), lines.len()),
-            |(_, source)| source.array(lines, ingested_at),
-        )
-    });
-    RecordBatch::try_new(Arc::clone(schema), columns.collect())
-        .context(ErrorKind::Configuration, "a column of the bronze table has another type or may not be null")
+/// As [`updates::to_batch`].
+pub(super) fn to_batch(
+    schema: &SchemaRef,
+    lines: &[&Line],
+    ingested_at: Timestamp,
+    extra: Option<&Extra>,
+) -> Result<RecordBatch> {
+    updates::to_batch(schema, &lines.iter().map(|line| &line.row).collect::<Vec<_>>(), ingested_at, extra)
 }
 
 /// A segment as rows of the shipped schema, for whoever holds it to its laws.
@@ -202,7 +95,7 @@ pub fn batch_of(segment: &[u8]) -> Result<RecordBatch> {
     let key = SegmentKey { lane, micros: Timestamp::from_micros(1_760_000_000_123_456) };
     let lines = lines(&key, &path, segment);
     let schema = crate::schema::built_in(crate::schema::MESSAGES).ok_or_else(|| Error::corrupt("no shipped schema"))?;
-    to_batch(&schema, &lines.iter().collect::<Vec<_>>(), Timestamp::from_micros(5))
+    to_batch(&schema, &lines.iter().collect::<Vec<_>>(), Timestamp::from_micros(5), None)
 }
 
 /// What a file of the table says about what is ingested.
@@ -223,15 +116,18 @@ pub(super) fn known_rows(pipeline: &Name, batch: &RecordBatch) -> Result<Vec<Kno
         segment: SegmentKey::parse(pipeline, &Path::from(files.value(row))),
         received_at: Timestamp::from_micros(times.value(row)),
     };
-    Ok((0..batch.num_rows()).map(row).collect())
+    // A row without a bot or a moment is of no lane.
+    Ok((0..batch.num_rows()).filter(|row| bot_ids.is_valid(*row) && times.is_valid(*row)).map(row).collect())
 }
 
 #[cfg(test)]
 mod tests {
-    use arrow::datatypes::Field;
+    use arrow::datatypes::{DataType, Field, Schema};
 
     use super::*;
+    use crate::id::trace_id;
     use crate::schema;
+    use crate::stage::updates::check;
 
     fn key() -> (SegmentKey, Path, Name) {
         let (pipeline, path) = (Name::new("p").unwrap(), "raw/p/7/a/2025-10-09/08/00001760000000123456.json");
@@ -241,7 +137,7 @@ mod tests {
     fn batch(schema: &SchemaRef, bytes: &[u8]) -> RecordBatch {
         let (key, path, _) = key();
         let lines = lines(&key, &path, bytes);
-        to_batch(schema, &lines.iter().collect::<Vec<_>>(), Timestamp::from_micros(5)).unwrap()
+        to_batch(schema, &lines.iter().collect::<Vec<_>>(), Timestamp::from_micros(5), None).unwrap()
     }
 
     fn text<'a>(batch: &'a RecordBatch, name: &str) -> Vec<Option<&'a str>> {
@@ -253,7 +149,7 @@ mod tests {
         let schema = schema::built_in(schema::MESSAGES).unwrap();
         check("t", &schema).unwrap();
         let names: Vec<_> = schema.fields().iter().map(|field| field.name().as_str()).collect();
-        assert_eq!(names, COLUMNS.map(|(name, _)| name));
+        assert_eq!(names, updates::names());
     }
 
     #[test]

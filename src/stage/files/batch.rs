@@ -13,6 +13,7 @@ use super::columns::Shared;
 use super::content::Reader;
 use super::discover::Found;
 use super::part::{Part, Piece};
+use super::telegram::Updates;
 use crate::clock::Clock;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::table::{StagedFile, Stager};
@@ -29,6 +30,8 @@ const PIECES_AHEAD: usize = 2;
 pub(super) struct Loader {
     pub(super) reader: Reader,
     pub(super) shared: Shared,
+    /// Where the records are Telegram updates.
+    pub(super) updates: Option<Updates>,
     pub(super) stager: Stager,
     pub(super) clock: Clock,
     /// Parts that are made at the same time.
@@ -128,6 +131,9 @@ impl Loader {
     async fn make_part(&self, part: Part) -> Result<MadePart> {
         let loader = self.clone();
         let making = tokio::task::spawn_blocking(move || {
+            if let Some(updates) = &loader.updates {
+                return updates.make(&part, loader.clock.now());
+            }
             loop {
                 let layout = loader.shared.layout();
                 let mut parsed = part.parse(&layout)?;

@@ -8,17 +8,18 @@ use super::parse::Unknown;
 use super::part::{Layout, PAYLOAD, RESERVED};
 use super::types::{Hint, InferOptions, JsonType, apply, new_names, parse_hints, schema_of, widen};
 use crate::error::{Context, Error, ErrorKind, Result};
-use crate::pipeline::files::{ColumnTypes, FilesEvolution, FilesTableSettings};
+use crate::pipeline::Evolution;
+use crate::pipeline::files::{ColumnTypes, FilesTableSettings, PayloadType};
 
 /// Where data stands in the place of names every record brings a column of its own. Beyond so many no column is added.
-const MAX_COLUMNS: usize = 2_000;
+pub(super) const MAX_COLUMNS: usize = 2_000;
 
 /// What the settings say about columns.
 #[derive(Clone, Debug)]
 pub(super) struct Rules {
     pub(super) infer: InferOptions,
-    pub(super) evolution: FilesEvolution,
-    pub(super) has_payload: bool,
+    pub(super) evolution: Evolution,
+    pub(super) payload: Option<PayloadType>,
     infers: bool,
     hints: Vec<Hint>,
 }
@@ -40,15 +41,15 @@ impl Rules {
         if !infers && hints.is_empty() {
             return Err(Error::configuration("bronze.types = \"hints\" wants columns in bronze.schema_hints"));
         }
-        let evolution = match settings.evolution {
-            FilesEvolution::AddColumns if !infers => FilesEvolution::Rescue,
+        let evolution = match settings.evolution() {
+            Evolution::AddColumns if !infers => Evolution::Rescue,
             evolution => evolution,
         };
-        Ok(Self { infer, evolution, has_payload: settings.payload, infers, hints })
+        Ok(Self { infer, evolution, payload: settings.payload_column(), infers, hints })
     }
 
     fn reserved(&self) -> Vec<&'static str> {
-        RESERVED.into_iter().chain(self.has_payload.then_some(PAYLOAD)).collect()
+        RESERVED.into_iter().chain(self.payload.map(|_| PAYLOAD)).collect()
     }
 
     /// The columns of records like these.
@@ -64,9 +65,9 @@ impl Rules {
 
     fn unknown(&self) -> Unknown {
         match self.evolution {
-            FilesEvolution::AddColumns | FilesEvolution::Fail => Unknown::Infer(self.infer),
-            FilesEvolution::Rescue => Unknown::Rescue,
-            FilesEvolution::Ignore => Unknown::Ignore,
+            Evolution::AddColumns | Evolution::Fail => Unknown::Infer(self.infer),
+            Evolution::Rescue => Unknown::Rescue,
+            Evolution::Ignore => Unknown::Ignore,
         }
     }
 }
@@ -78,7 +79,7 @@ impl Shared {
 
     /// How the next part is made.
     pub(super) fn layout(&self) -> Layout {
-        Layout { columns: self.columns(), unknown: self.rules.unknown(), has_payload: self.rules.has_payload }
+        Layout { columns: self.columns(), unknown: self.rules.unknown(), payload: self.rules.payload }
     }
 
     pub(super) fn columns(&self) -> SchemaRef {
@@ -94,7 +95,7 @@ impl Shared {
         let Some(seen) = seen.and_then(settled) else { return Ok(false) };
         let reserved = self.rules.reserved();
         let mut columns = self.columns.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.rules.evolution == FilesEvolution::Fail {
+        if self.rules.evolution == Evolution::Fail {
             let names = new_names(&columns, &seen, &reserved);
             return match names.is_empty() {
                 true => Ok(false),
@@ -116,7 +117,7 @@ impl Shared {
 }
 
 /// What has a type. A field that was only ever null waits for its first value, which says what it is.
-fn settled(seen: JsonType) -> Option<JsonType> {
+pub(super) fn settled(seen: JsonType) -> Option<JsonType> {
     match seen {
         JsonType::Null => None,
         JsonType::List(items) => settled(*items).map(|items| JsonType::List(Box::new(items))),
@@ -129,7 +130,7 @@ fn settled(seen: JsonType) -> Option<JsonType> {
     }
 }
 
-fn leaves(fields: &Fields) -> usize {
+pub(super) fn leaves(fields: &Fields) -> usize {
     let below = |data_type: &DataType| match data_type {
         DataType::Struct(fields) => leaves(fields),
         DataType::List(item) => match item.data_type() {

@@ -12,9 +12,12 @@ use super::batch::Loaded;
 use super::memo::{self, Origin};
 use super::part::{SOURCE_FILE, with_ours, without_ours};
 use super::seen::{Seen, Stamp, hash_of};
+use super::telegram;
 use crate::clock::{Clock, Timestamp};
 use crate::error::Result;
 use crate::id::Name;
+use crate::pipeline::files::PayloadType;
+use crate::stage::updates;
 use crate::storage::Storage;
 use crate::table::{Commit, CommitOutcome, DataFile, Fence, LakeTable, Stager, TableSpec, Tail, TailStep};
 
@@ -26,7 +29,10 @@ pub(super) struct Place {
     pub(super) table: Path,
     /// What the source is called.
     pub(super) source: String,
-    pub(super) has_payload: bool,
+    /// How records are kept whole, where they are.
+    pub(super) payload: Option<PayloadType>,
+    /// The columns of the table, where the records are Telegram updates.
+    pub(super) updates: Option<SchemaRef>,
     pub(super) memo: PathBuf,
     pub(super) clock: Clock,
 }
@@ -64,11 +70,18 @@ impl Place {
 }
 
 impl Ledger {
-    /// Opens the ledger; `None` where there is no table yet.
+    /// Opens the ledger; `None` where there is no table yet and nobody knows its columns.
     ///
     /// # Errors
     /// When the table cannot be opened or the store fails.
     pub(super) async fn open(place: &Place) -> Result<Option<Self>> {
+        if let Some(schema) = &place.updates {
+            let stats_columns = telegram::STATS_COLUMNS.map(str::to_owned).to_vec();
+            let spec = TableSpec { path: place.table.clone(), schema: SchemaRef::clone(schema), stats_columns };
+            let table = LakeTable::open(&place.data, &spec, &place.clock).await?;
+            updates::check(place.table.as_ref(), &table.schema())?;
+            return Self::learn(place.clone(), table).await.map(Some);
+        }
         let Some(table) = LakeTable::open_existing(&place.data, &place.table, &place.clock).await? else {
             return Ok(None);
         };
@@ -81,7 +94,7 @@ impl Ledger {
     /// As [`Ledger::open`].
     pub(super) async fn create(place: &Place, columns: &SchemaRef) -> Result<Self> {
         let stats_columns = vec!["_ingested_at".to_owned()];
-        let schema = with_ours(columns, place.has_payload);
+        let schema = with_ours(columns, place.payload);
         let spec = TableSpec { path: place.table.clone(), schema, stats_columns };
         Self::learn(place.clone(), LakeTable::open(&place.data, &spec, &place.clock).await?).await
     }
@@ -99,9 +112,12 @@ impl Ledger {
         Ok(Self { place, table, seen, fence, remembered })
     }
 
-    /// The columns of the records.
+    /// The columns of the records; of updates, those of the table.
     pub(super) fn columns(&self) -> SchemaRef {
-        without_ours(&self.table.schema(), self.place.has_payload)
+        if self.place.updates.is_some() {
+            return self.table.schema();
+        }
+        without_ours(&self.table.schema(), self.place.payload.is_some())
     }
 
     pub(super) fn stager(&self) -> Stager {

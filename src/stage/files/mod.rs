@@ -7,6 +7,7 @@ mod content;
 mod discover;
 mod ledger;
 mod memo;
+pub(super) mod message;
 mod options;
 mod parse;
 mod part;
@@ -14,9 +15,11 @@ mod records;
 mod sample;
 mod schemas;
 mod seen;
+mod telegram;
 #[cfg(test)]
 mod tests;
 mod types;
+mod variant;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -36,6 +39,7 @@ use self::options::FilesMetrics;
 pub use self::options::{FilesOptions, FilesProgress, FilesSummary};
 pub use self::schemas::{LoggedSchema, logged_schemas};
 use self::seen::Stamp;
+use self::telegram::Updates;
 use crate::clock::Clock;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::pipeline::files::FilesPipeline;
@@ -79,7 +83,7 @@ impl FilesStage {
     /// # Errors
     /// When the settings make no sense, the table cannot be opened or the store fails.
     pub async fn open(options: FilesOptions) -> Result<Self> {
-        let FilesOptions { data, pipeline, checkpoints, clock, telemetry, progress } = options;
+        let FilesOptions { data, pipeline, schema, checkpoints, clock, telemetry, progress } = options;
         let table = Path::parse(&pipeline.bronze.table);
         let table = table.context(ErrorKind::Configuration, format!("bronze.table `{}`", pipeline.bronze.table))?;
         let mut source = Source::new(&data, &pipeline.source)?;
@@ -87,7 +91,8 @@ impl FilesStage {
             pipeline: pipeline.name.clone(),
             table,
             source: source.name.clone(),
-            has_payload: pipeline.bronze.payload,
+            payload: pipeline.bronze.payload_column(),
+            updates: schema,
             memo: memo::path_of(&checkpoints, pipeline.name.as_str()),
             clock: clock.clone(),
             data,
@@ -97,7 +102,7 @@ impl FilesStage {
         if let Some(from) = ledger.as_ref().and_then(Ledger::from) {
             source.only_after(from);
         }
-        Ok(Self {
+        let stage = Self {
             source: Arc::new(source),
             metrics: FilesMetrics::new(&telemetry),
             summary: FilesSummary::default(),
@@ -110,7 +115,11 @@ impl FilesStage {
             checkpoints,
             progress,
             ledger,
-        })
+        };
+        if let (Some(_), Some(ledger)) = (&stage.place.updates, &stage.ledger) {
+            stage.log_schema(ledger, "as bronze.schema has them");
+        }
+        Ok(stage)
     }
 
     /// Loads everything that a listing finds now, until `stop`; returns what this call has loaded. A file that cannot
@@ -258,6 +267,7 @@ impl FilesStage {
         Loader {
             reader: self.reader(),
             shared,
+            updates: self.place.updates.is_some().then(|| Updates::new(&self.pipeline.bronze, ledger.columns())),
             stager: ledger.stager(),
             clock: self.clock.clone(),
             // One waits for its disk while the others compute.

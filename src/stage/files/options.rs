@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use arrow::datatypes::SchemaRef;
 use prometheus::{Histogram, IntCounter};
 
 use crate::clock::Clock;
@@ -18,6 +19,8 @@ pub struct FilesOptions {
     pub data: Storage,
     /// The pipeline.
     pub pipeline: FilesPipeline,
+    /// The columns of the table, where its records are Telegram updates.
+    pub schema: Option<SchemaRef>,
     /// `LAKEGRAM_CHECKPOINTS`.
     pub checkpoints: PathBuf,
     /// Time.

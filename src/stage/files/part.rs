@@ -7,8 +7,10 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 
 use super::parse::{Parsed, Parser, Unknown};
 use super::records::Chunk;
+use super::variant;
 use crate::clock::Timestamp;
 use crate::error::{Context, ErrorKind, Result};
+use crate::pipeline::files::PayloadType;
 
 /// The record as it came.
 pub(super) const PAYLOAD: &str = "payload";
@@ -45,7 +47,8 @@ pub(super) struct Layout {
     /// Of the records, without ours.
     pub(super) columns: SchemaRef,
     pub(super) unknown: Unknown,
-    pub(super) has_payload: bool,
+    /// How records are kept whole, where they are.
+    pub(super) payload: Option<PayloadType>,
 }
 
 impl Part {
@@ -89,34 +92,48 @@ impl Part {
         let records =
             || self.pieces.iter().flat_map(|piece| piece.chunk.records.iter().map(move |record| (piece, record)));
         let count = parsed.corrupt.len();
-        let mut columns = parsed.columns;
-        if layout.has_payload {
-            // What is no record stands in `_corrupt_record`.
-            let mut payload = StringBuilder::with_capacity(count, self.bytes);
-            records().for_each(|(piece, record)| payload.append_option(piece.chunk.text(record)));
-            columns.push(Arc::new(payload.finish()));
+        let (mut columns, mut rescued, mut rescued_rows) = (parsed.columns, parsed.rescued, parsed.rescued_rows);
+        // What is no record stands in `_corrupt_record`.
+        let texts = || records().map(|(piece, record)| piece.chunk.text(record));
+        match layout.payload {
+            None => {}
+            Some(PayloadType::Text) => {
+                let mut payload = StringBuilder::with_capacity(count, self.bytes);
+                texts().for_each(|text| payload.append_option(text));
+                columns.push(Arc::new(payload.finish()));
+            }
+            Some(PayloadType::Variant) => {
+                let known = texts().enumerate().map(|(row, text)| text.filter(|_| parsed.corrupt.is_null(row)));
+                let (variants, kept) = variant::column_of(known)?;
+                columns.push(Arc::new(variants));
+                rescued = variant::with_texts(&rescued, &kept);
+                rescued_rows = (count - rescued.null_count()) as u64;
+            }
         }
         let files: StringArray = records().map(|(piece, _)| Some(piece.file.as_ref())).collect();
         let numbers: Int64Array = records().map(|(_, record)| Some(record.row)).collect();
         let moments = TimestampMicrosecondArray::from(vec![ingested_at.as_micros(); count]).with_timezone("UTC");
         columns.extend([
-            Arc::new(parsed.rescued) as ArrayRef,
+            Arc::new(rescued) as ArrayRef,
             Arc::new(parsed.corrupt),
             Arc::new(files),
             Arc::new(numbers),
             Arc::new(moments),
         ]);
-        let rows = RecordBatch::try_new(with_ours(&layout.columns, layout.has_payload), columns);
+        let rows = RecordBatch::try_new(with_ours(&layout.columns, layout.payload), columns);
         let rows = rows.context(ErrorKind::Corrupt, "columns of a part do not fit each other")?;
-        Ok(Made { rows, rescued_rows: parsed.rescued_rows, corrupt_rows: parsed.corrupt_rows })
+        Ok(Made { rows, rescued_rows, corrupt_rows: parsed.corrupt_rows })
     }
 }
 
 /// The columns of the table: those of the records, then ours.
-pub(super) fn with_ours(columns: &Schema, has_payload: bool) -> SchemaRef {
+pub(super) fn with_ours(columns: &Schema, payload: Option<PayloadType>) -> SchemaRef {
     let text = |name: &str| Arc::new(Field::new(name, DataType::Utf8, true));
     let mut fields: Vec<_> = columns.fields().iter().cloned().collect();
-    fields.extend(has_payload.then(|| text(PAYLOAD)));
+    fields.extend(payload.map(|payload| match payload {
+        PayloadType::Text => text(PAYLOAD),
+        PayloadType::Variant => Arc::new(Field::new(PAYLOAD, variant::data_type(), true)),
+    }));
     let moment = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
     fields.extend([
         text("_rescued_data"),

@@ -17,13 +17,13 @@ use crate::table::maintain::{MaintainOptions, maintain};
 use crate::telemetry::Telemetry;
 
 /// A loader on folders of its own.
-struct World {
+pub(super) struct World {
     folder: tempfile::TempDir,
     clock: Clock,
 }
 
 impl World {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let world = Self { folder: tempfile::tempdir().unwrap(), clock: Clock::system() };
         std::fs::create_dir_all(world.input()).unwrap();
         world
@@ -33,13 +33,13 @@ impl World {
         self.folder.path().join("data/in")
     }
 
-    fn put(&self, name: &str, content: impl AsRef<[u8]>) {
+    pub(super) fn put(&self, name: &str, content: impl AsRef<[u8]>) {
         let path = self.input().join(name);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(path, content).unwrap();
     }
 
-    fn data(&self) -> Storage {
+    pub(super) fn data(&self) -> Storage {
         Storage::open(self.folder.path().join("data").to_str().unwrap()).unwrap()
     }
 
@@ -50,6 +50,7 @@ impl World {
         );
         FilesStage::open(FilesOptions {
             data: self.data(),
+            schema: text.contains("schema =").then(|| crate::schema::built_in(crate::schema::MESSAGES).unwrap()),
             pipeline: toml::from_str(&text).unwrap(),
             checkpoints: self.folder.path().join("checkpoints"),
             clock: self.clock.clone(),
@@ -59,16 +60,16 @@ impl World {
         .await
     }
 
-    async fn load(&self, settings: &str) -> Result<FilesSummary> {
+    pub(super) async fn load(&self, settings: &str) -> Result<FilesSummary> {
         self.stage(settings).await?.work_until_idle(&CancellationToken::new()).await
     }
 
-    async fn table(&self) -> LakeTable {
+    pub(super) async fn table(&self) -> LakeTable {
         LakeTable::open_existing(&self.data(), &Path::from("bronze/t"), &self.clock).await.unwrap().unwrap()
     }
 
     /// All rows as JSON, in the order of file and row.
-    async fn rows(&self) -> Vec<Value> {
+    pub(super) async fn rows(&self) -> Vec<Value> {
         let table = self.table().await;
         let mut rows = Vec::new();
         for file in table.files().await.unwrap() {
@@ -82,7 +83,7 @@ impl World {
         rows
     }
 
-    async fn values(&self, column: &str) -> Vec<Value> {
+    pub(super) async fn values(&self, column: &str) -> Vec<Value> {
         self.rows().await.into_iter().map(|mut row| row[column].take()).collect()
     }
 
@@ -342,6 +343,7 @@ async fn a_folder_elsewhere_and_objects_of_a_store_are_sources_too() {
     let options = |data: Storage, pipeline: &FilesPipeline, folder: &FilePath| FilesOptions {
         data,
         pipeline: pipeline.clone(),
+        schema: None,
         checkpoints: folder.to_owned(),
         clock: Clock::system(),
         telemetry: Telemetry::new(),

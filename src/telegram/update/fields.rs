@@ -3,13 +3,22 @@
 //! A value that does not fit its column is rescued verbatim this way, whatever it is: a number beyond every float, an
 //! unpaired surrogate, a thousand brackets. Nothing below the level that is asked for is ever built.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
+/// Room for the fields of most messages.
+const USUAL_FIELDS: usize = 12;
+
 /// The fields of a JSON object in their order.
-pub(super) struct Fields<'a>(Vec<(String, &'a RawValue)>);
+pub(super) struct Fields<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
+
+/// A JSON string, copied only where it has escapes.
+#[derive(serde::Deserialize)]
+#[serde(transparent)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
 impl<'a> Fields<'a> {
     /// The fields of `json`; `None` when it is no JSON object.
@@ -24,8 +33,8 @@ impl<'a> Fields<'a> {
     }
 
     /// The names of all fields.
-    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
-        self.0.iter().map(|(name, _)| name.as_str())
+    pub(super) fn names(&self) -> impl Iterator<Item = &Cow<'a, str>> {
+        self.0.iter().map(|(name, _)| name)
     }
 }
 
@@ -45,9 +54,9 @@ impl<'de> Visitor<'de> for FieldsVisitor {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut fields = Vec::new();
-        while let Some(field) = map.next_entry()? {
-            fields.push(field);
+        let mut fields = Vec::with_capacity(USUAL_FIELDS);
+        while let Some((Text(name), value)) = map.next_entry()? {
+            fields.push((name, value));
         }
         Ok(Fields(fields))
     }
@@ -59,8 +68,8 @@ pub(super) fn integer(value: &RawValue) -> Option<i64> {
 }
 
 /// The text that `value` is.
-pub(super) fn string(value: &RawValue) -> Option<String> {
-    serde_json::from_str(value.get()).ok()
+pub(super) fn string(value: &RawValue) -> Option<Cow<'_, str>> {
+    serde_json::from_str(value.get()).ok().map(|Text(text)| text)
 }
 
 /// The fields of the object that `value` is.

@@ -8,6 +8,7 @@ mod layout;
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use base64::Engine;
@@ -27,89 +28,118 @@ const BASE64_PREFIX: &str = "data:;base64,";
 /// The first and last second that a timestamp column can hold for every reader: the years 1 to 9999.
 const TIMESTAMP_SECONDS: std::ops::RangeInclusive<i64> = -62_135_596_800..=253_402_300_799;
 
-/// A line of a segment, looked at.
+/// A line of a segment, looked at. Its texts are copies, or `Cow`s of the line.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Update {
+pub enum Update<T = String> {
     /// A JSON object with an integer `update_id`.
-    Known(Box<UpdateColumns>),
+    Known(Box<UpdateColumns<T>>),
     /// Anything else; `text` is what `_corrupt_record` holds.
     Corrupt {
         /// The line, or the text our receiver wrapped; `data:;base64,…` when it is no UTF-8.
-        text: String,
+        text: T,
     },
 }
 
 /// The columns of an update; see the bronze table.
 #[derive(Clone, Debug, Default, PartialEq)]
 #[allow(missing_docs)]
-pub struct UpdateColumns {
+pub struct UpdateColumns<T = String> {
     pub update_id: i64,
-    pub update_type: Option<String>,
+    pub update_type: Option<T>,
     pub message_id: Option<i64>,
     pub chat_id: Option<i64>,
-    pub chat_type: Option<String>,
-    pub chat_title: Option<String>,
+    pub chat_type: Option<T>,
+    pub chat_title: Option<T>,
     pub user_id: Option<i64>,
-    pub username: Option<String>,
-    pub first_name: Option<String>,
-    pub last_name: Option<String>,
-    pub language_code: Option<String>,
-    pub author_signature: Option<String>,
+    pub username: Option<T>,
+    pub first_name: Option<T>,
+    pub last_name: Option<T>,
+    pub language_code: Option<T>,
+    pub author_signature: Option<T>,
     pub message_thread_id: Option<i64>,
     pub reply_to_message_id: Option<i64>,
-    pub text: Option<String>,
+    pub text: Option<T>,
     pub date: Option<i64>,
     pub sent_at: Option<Timestamp>,
-    pub callback_query_id: Option<String>,
-    pub callback_data: Option<String>,
-    pub media_type: Option<String>,
-    pub file_id: Option<String>,
+    pub callback_query_id: Option<T>,
+    pub callback_data: Option<T>,
+    pub media_type: Option<T>,
+    pub file_id: Option<T>,
     /// JSON object of what was meant for a column and did not fit it.
-    pub rescued: Option<String>,
+    pub rescued: Option<T>,
 }
 
 impl Update {
     /// Looks at one line of a segment (without its line break). Any bytes give an answer.
     pub fn parse(line: &[u8]) -> Self {
-        let Ok(json) = std::str::from_utf8(line) else {
-            return Self::Corrupt { text: format!("{BASE64_PREFIX}{}", STANDARD.encode(line)) };
-        };
-        let Some(update) = Fields::parse(json) else {
-            return Self::Corrupt { text: json.to_owned() };
-        };
-        match update.get("update_id").and_then(integer) {
-            Some(update_id) => Self::Known(Box::new(columns(update_id, &update))),
-            None => Self::Corrupt { text: unwrap_corrupt(&update).unwrap_or_else(|| json.to_owned()) },
-        }
+        parse(line)
     }
 }
 
+impl<'a> Update<Cow<'a, str>> {
+    /// As [`Update::parse`], without copies of what the line has as it is.
+    pub fn borrowed(line: &'a [u8]) -> Self {
+        parse(line)
+    }
+}
+
+/// How texts of a line are kept.
+trait Kept<'a>: From<Cow<'a, str>> + Default {}
+
+impl<'a, T: From<Cow<'a, str>> + Default> Kept<'a> for T {}
+
+/// The message or post that the update on a line is, as the text it came in; `None` for every other kind.
+pub fn message_of(line: &str) -> Option<&str> {
+    let update = Fields::parse(line)?;
+    let kind = kind_of(&update)?;
+    let body = update.get(&kind).filter(|_| layout::of(&kind).is_message)?;
+    object(body).map(|_| body.get())
+}
+
+fn parse<'a, T: Kept<'a>>(line: &'a [u8]) -> Update<T> {
+    let Ok(json) = std::str::from_utf8(line) else {
+        return Update::Corrupt { text: Cow::from(base64_of(line)).into() };
+    };
+    let Some(update) = Fields::parse(json) else {
+        return Update::Corrupt { text: Cow::from(json).into() };
+    };
+    match update.get("update_id").and_then(integer) {
+        Some(update_id) => Update::Known(Box::new(columns(update_id, &update))),
+        None => Update::Corrupt { text: unwrap_corrupt(&update).unwrap_or(json.into()).into() },
+    }
+}
+
+fn base64_of(bytes: &[u8]) -> String {
+    format!("{BASE64_PREFIX}{}", STANDARD.encode(bytes))
+}
+
 /// The text inside the wrapper that our receiver puts around a body that is no JSON object.
-fn unwrap_corrupt(wrapper: &Fields<'_>) -> Option<String> {
+fn unwrap_corrupt<'a>(wrapper: &Fields<'a>) -> Option<Cow<'a, str>> {
     let text = wrapper.get("_corrupt_record").and_then(string)?;
     match wrapper.get("_encoding").and_then(string).as_deref() {
         None => Some(text),
-        Some("base64") => Some(format!("{BASE64_PREFIX}{text}")),
+        Some("base64") => Some(format!("{BASE64_PREFIX}{text}").into()),
         Some(_) => None,
     }
 }
 
-fn columns(update_id: i64, update: &Fields<'_>) -> UpdateColumns {
+fn columns<'a, T: Kept<'a>>(update_id: i64, update: &Fields<'a>) -> UpdateColumns<T> {
     let mut columns = UpdateColumns { update_id, ..UpdateColumns::default() };
     let Some(kind) = kind_of(update) else { return columns };
-    columns.update_type = Some(kind.to_owned());
     let mut reader = Reader { rescued: BTreeMap::new() };
-    if let Some(body) = reader.take(kind, update.get(kind), object) {
-        reader.place(layout::of(kind), &body, &mut columns);
+    if let Some(body) = reader.take(&kind, update.get(&kind), object) {
+        reader.place(layout::of(&kind), &body, &mut columns);
     }
-    columns.rescued = reader.rescued();
+    columns.update_type = Some(kind.into());
+    columns.rescued = reader.rescued().map(|rescued| Cow::from(rescued).into());
     columns
 }
 
 /// The one field besides `update_id`: one that we know, else the first.
-fn kind_of<'u>(update: &'u Fields<'_>) -> Option<&'u str> {
+fn kind_of<'a>(update: &Fields<'a>) -> Option<Cow<'a, str>> {
     let known = UPDATE_KINDS.iter().copied().find(|kind| update.get(kind).is_some());
-    known.or_else(|| update.names().find(|name| *name != "update_id" && update.get(name).is_some()))
+    let newer = || update.names().find(|name| *name != "update_id" && update.get(name).is_some());
+    known.map(Cow::Borrowed).or_else(|| newer().cloned())
 }
 
 /// Reads values into columns and keeps those that do not fit, by column.
@@ -118,6 +148,11 @@ struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
+    /// The text that `value` is, which is meant for `column`.
+    fn text<T: Kept<'a>>(&mut self, column: &str, value: Option<&'a RawValue>) -> Option<T> {
+        self.take(column, value, string).map(T::from)
+    }
+
     /// What `read` makes of `value`, which is meant for `column`.
     fn take<T>(
         &mut self,
@@ -143,7 +178,7 @@ impl<'a> Reader<'a> {
         Some(value)
     }
 
-    fn place(&mut self, layout: &Layout, body: &Fields<'a>, columns: &mut UpdateColumns) {
+    fn place<T: Kept<'a>>(&mut self, layout: &Layout, body: &Fields<'a>, columns: &mut UpdateColumns<T>) {
         match layout.chat {
             ChatPlace::Nowhere => {}
             ChatPlace::Object(path) => self.place_chat(path, body, columns),
@@ -167,35 +202,35 @@ impl<'a> Reader<'a> {
             self.place_content(body, columns);
         }
         if layout.is_callback {
-            columns.callback_query_id = self.take("callback_query_id", body.get("id"), string);
-            columns.callback_data = self.take("callback_data", body.get("data"), string);
+            columns.callback_query_id = self.text("callback_query_id", body.get("id"));
+            columns.callback_data = self.text("callback_data", body.get("data"));
         }
     }
 
-    fn place_chat(&mut self, path: Path, body: &Fields<'a>, columns: &mut UpdateColumns) {
+    fn place_chat<T: Kept<'a>>(&mut self, path: Path, body: &Fields<'a>, columns: &mut UpdateColumns<T>) {
         let value = self.follow("chat_id", body, path);
         let Some(chat) = self.take("chat_id", value, object) else { return };
         columns.chat_id = self.take("chat_id", chat.get("id"), integer);
-        columns.chat_type = self.take("chat_type", chat.get("type"), string);
-        columns.chat_title = self.take("chat_title", chat.get("title"), string);
+        columns.chat_type = self.text("chat_type", chat.get("type"));
+        columns.chat_title = self.text("chat_title", chat.get("title"));
     }
 
-    fn place_user(&mut self, paths: &[Path], body: &Fields<'a>, columns: &mut UpdateColumns) {
+    fn place_user<T: Kept<'a>>(&mut self, paths: &[Path], body: &Fields<'a>, columns: &mut UpdateColumns<T>) {
         let value = paths.iter().find_map(|path| self.follow("user_id", body, path));
         let Some(user) = self.take("user_id", value, object) else { return };
         columns.user_id = self.take("user_id", user.get("id"), integer);
-        columns.username = self.take("username", user.get("username"), string);
-        columns.first_name = self.take("first_name", user.get("first_name"), string);
-        columns.last_name = self.take("last_name", user.get("last_name"), string);
-        columns.language_code = self.take("language_code", user.get("language_code"), string);
+        columns.username = self.text("username", user.get("username"));
+        columns.first_name = self.text("first_name", user.get("first_name"));
+        columns.last_name = self.text("last_name", user.get("last_name"));
+        columns.language_code = self.text("language_code", user.get("language_code"));
     }
 
-    fn place_message(&mut self, message: &Fields<'a>, columns: &mut UpdateColumns) {
+    fn place_message<T: Kept<'a>>(&mut self, message: &Fields<'a>, columns: &mut UpdateColumns<T>) {
         columns.message_id = self.take("message_id", message.get("message_id"), integer);
         columns.message_thread_id = self.take("message_thread_id", message.get("message_thread_id"), integer);
     }
 
-    fn place_date(&mut self, path: Path, body: &Fields<'a>, columns: &mut UpdateColumns) {
+    fn place_date<T: Kept<'a>>(&mut self, path: Path, body: &Fields<'a>, columns: &mut UpdateColumns<T>) {
         let value = self.follow("date", body, path);
         columns.date = self.take("date", value, integer);
         if columns.date.is_some() {
@@ -204,18 +239,18 @@ impl<'a> Reader<'a> {
     }
 
     /// What only a message has.
-    fn place_content(&mut self, message: &Fields<'a>, columns: &mut UpdateColumns) {
-        columns.author_signature = self.take("author_signature", message.get("author_signature"), string);
-        columns.text = self.take("text", message.get("text").or_else(|| message.get("caption")), string);
+    fn place_content<T: Kept<'a>>(&mut self, message: &Fields<'a>, columns: &mut UpdateColumns<T>) {
+        columns.author_signature = self.text("author_signature", message.get("author_signature"));
+        columns.text = self.text("text", message.get("text").or_else(|| message.get("caption")));
         if let Some(replied) = self.take("reply_to_message_id", message.get("reply_to_message"), object) {
             columns.reply_to_message_id = self.take("reply_to_message_id", replied.get("message_id"), integer);
         }
         let media = MEDIA.iter().find_map(|name| Some((*name, message.get(name)?)));
         if let Some((name, value)) = media {
-            columns.media_type = Some(name.to_owned());
+            columns.media_type = Some(Cow::Borrowed(name).into());
             // A photo comes in several sizes, the largest last.
             if let Some(file) = self.take("file_id", Some(value), last_object) {
-                columns.file_id = self.take("file_id", file.get("file_id"), string);
+                columns.file_id = self.text("file_id", file.get("file_id"));
             }
         }
     }

@@ -2,6 +2,7 @@
 
 mod discovery;
 mod durable;
+mod evolution;
 mod model;
 mod redelivery;
 mod serving;

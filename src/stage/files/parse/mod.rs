@@ -14,6 +14,7 @@ use base64::prelude::BASE64_STANDARD;
 use serde_json::json;
 
 use self::column::StructValues;
+pub(super) use self::raw::fields_of;
 use self::rescue::{Place, Rescued};
 use super::records::Fault;
 use super::types::{InferOptions, JsonType};
@@ -66,6 +67,8 @@ pub(super) struct Parsed {
 #[derive(Debug, Default)]
 struct Notes {
     ignores_unknown: bool,
+    /// Fields of a record that someone else takes.
+    passed_over: &'static [&'static str],
     has_unknown: bool,
     rescued: Vec<Rescued>,
 }
@@ -73,7 +76,7 @@ struct Notes {
 impl Notes {
     /// A field that has no column. Null says no more than a field that is not there.
     fn unknown(&mut self, place: &Place<'_>, value: &str) {
-        if !self.ignores_unknown && value != "null" {
+        if !self.ignores_unknown && value != "null" && !place.is_field_of_record(self.passed_over) {
             // What is empty has no type to tell: to infer from it would only take time.
             self.has_unknown |= !matches!(value, "[]" | "{}");
             self.rescued.push(place.rescue(value));
@@ -91,6 +94,11 @@ impl Notes {
         self.has_unknown = false;
         self.rescued.clear();
     }
+}
+
+/// What is kept of a record of so many bytes.
+pub(super) fn too_large(length: u64, beginning: &[u8]) -> String {
+    json!({ "_too_large_bytes": length, "_begins": String::from_utf8_lossy(beginning) }).to_string()
 }
 
 impl Parser {
@@ -114,12 +122,16 @@ impl Parser {
         })
     }
 
+    /// Leaves these fields of a record alone, where they have no column.
+    pub(super) fn passing_over(mut self, fields: &'static [&'static str]) -> Self {
+        self.notes.passed_over = fields;
+        self
+    }
+
     /// Appends what cannot be a record as one row.
     pub(super) fn push_faulty(&mut self, bytes: &[u8], fault: Option<Fault>) {
         let kept = match (std::str::from_utf8(bytes), fault) {
-            (_, Some(Fault::TooLarge { bytes: length })) => {
-                json!({ "_too_large_bytes": length, "_begins": String::from_utf8_lossy(bytes) }).to_string()
-            }
+            (_, Some(Fault::TooLarge { bytes: length })) => too_large(length, bytes),
             (Ok(text), _) => text.to_owned(),
             (Err(_), _) => {
                 json!({ "_encoding": "base64", "_corrupt_record": BASE64_STANDARD.encode(bytes) }).to_string()

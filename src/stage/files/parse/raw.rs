@@ -40,6 +40,11 @@ impl<'de> serde::Deserialize<'de> for Fields<'de> {
     }
 }
 
+/// The fields of a JSON object in their order, with values unread; `None` when it is none.
+pub(in crate::stage::files) fn fields_of(json: &str) -> Option<Vec<(Cow<'_, str>, &RawValue)>> {
+    serde_json::from_str::<Fields<'_>>(json).ok().map(|Fields(fields)| fields)
+}
+
 /// Appends a record to the columns of `root`, which have `row` rows. Where a name came twice the first value counts.
 ///
 /// # Errors

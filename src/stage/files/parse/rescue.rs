@@ -51,6 +51,11 @@ impl Place<'_> {
         }
     }
 
+    /// Whether it is a field of the record itself, one of these.
+    pub(super) fn is_field_of_record(&self, names: &[&str]) -> bool {
+        self.parent.is_none() && matches!(self.step, Step::Field(name) if names.contains(&name))
+    }
+
     /// The value that lies here, as something without a column.
     pub(super) fn rescue(&self, value: &str) -> Rescued {
         Rescued { key: self.key(), value: value.to_owned() }
