@@ -1,7 +1,8 @@
 //! What records look like, from the first of them.
 
-use super::content::Reader;
+use super::content::{Content, Reader};
 use super::discover::Found;
+use super::records::Records;
 use super::types::{InferOptions, JsonType};
 use crate::error::{Context, ErrorKind, Result};
 
@@ -25,12 +26,13 @@ pub(super) async fn infer(
         let (mut seen, mut left, mut sampled) = (None, SAMPLE_BYTES, 0);
         // A large file must not hide the others.
         let share = SAMPLE_BYTES / files.len().clamp(1, MOST_SHARES);
-        for file in &files {
+        for (_, records) in reader.open_each(files) {
+            sampled += 1;
+            let bytes = records.map_or(0, |records| take(records, share.min(left), options, &mut seen));
+            left -= left.min(bytes);
             if left == 0 {
                 break;
             }
-            sampled += 1;
-            left -= left.min(take(&reader, file, share.min(left), options, &mut seen));
         }
         (sampled, seen)
     });
@@ -38,8 +40,7 @@ pub(super) async fn infer(
 }
 
 /// Takes the first records of a file in; returns how many bytes they were.
-fn take(reader: &Reader, file: &Found, share: usize, options: InferOptions, seen: &mut Option<JsonType>) -> usize {
-    let Ok(mut records) = reader.open(file) else { return 0 };
+fn take(mut records: Records<Content>, share: usize, options: InferOptions, seen: &mut Option<JsonType>) -> usize {
     let mut bytes = 0;
     while bytes < share
         && let Ok(Some(chunk)) = records.next_chunk()
