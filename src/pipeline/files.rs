@@ -52,6 +52,9 @@ pub struct SourceSettings {
     /// How records lie in a file.
     #[serde(default)]
     pub format: FileFormat,
+    /// Which folders called `name=value` below the path become columns, in this order; all that are there when not set.
+    #[serde(default)]
+    pub partition_columns: Option<Vec<String>>,
     /// Whether files that are there at the very first start are loaded.
     #[serde(default = "default_true")]
     pub include_existing: bool,

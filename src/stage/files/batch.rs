@@ -168,12 +168,12 @@ impl Loader {
         events: &mpsc::Sender<Event>,
         has_begun: &mut bool,
     ) -> Result<()> {
-        let path: Arc<str> = file.path.as_ref().into();
+        let (path, partition): (Arc<str>, _) = (file.path.as_ref().into(), self.reader.partition(file));
         let unread = || format!("read {path}");
         let (mut held, mut held_bytes) = (Vec::new(), 0);
         while let Some(chunk) = records.next_chunk().context(ErrorKind::Unavailable, unread())? {
             held_bytes += chunk.len();
-            held.push(Piece { file: Arc::clone(&path), chunk });
+            held.push(Piece { file: Arc::clone(&path), partition: Arc::clone(&partition), chunk });
             if *has_begun || held_bytes >= HELD_BYTES {
                 *has_begun = true;
                 hand_on(&mut held, events)?;

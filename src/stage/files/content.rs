@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::discover::{Found, Source};
+use super::partition::{PartitionValue, Partitioning};
 use super::records::{Compression, Format, Limits, Records};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::pipeline::files::{FileFormat, SourceSettings};
@@ -31,6 +32,7 @@ pub(super) struct Reader {
     source: Arc<Source>,
     format: Format,
     limits: Limits,
+    partitioning: Partitioning,
 }
 
 /// A file that is open.
@@ -67,7 +69,16 @@ impl Reader {
             FileFormat::Documents => Format::Documents,
         };
         let record_bytes = usize::try_from(settings.max_record.as_u64()).unwrap_or(usize::MAX);
-        Self { source, format, limits: Limits { record_bytes, ..Limits::default() } }
+        let limits = Limits { record_bytes, ..Limits::default() };
+        Self { source, format, limits, partitioning: Partitioning::new(settings.partition_columns.as_deref()) }
+    }
+
+    /// What the folders of a file say of its records.
+    pub(super) fn partition(&self, file: &Found) -> Arc<[PartitionValue]> {
+        match file.path.as_ref().contains('=') {
+            true => self.partitioning.of(&self.source.below(&file.path)),
+            false => Arc::default(),
+        }
     }
 
     /// Opens files for their records, in their order. Blocks its thread; only for one that belongs to a runtime.

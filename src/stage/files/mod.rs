@@ -10,6 +10,7 @@ mod memo;
 mod options;
 mod parse;
 mod part;
+mod partition;
 mod records;
 mod sample;
 mod schemas;

@@ -2,6 +2,7 @@
 
 use super::content::{Content, Reader};
 use super::discover::Found;
+use super::partition::with_partitions;
 use super::records::Records;
 use super::types::{InferOptions, JsonType};
 use crate::error::{Context, ErrorKind, Result};
@@ -23,18 +24,22 @@ pub(super) async fn infer(
 ) -> Result<(usize, Option<JsonType>)> {
     let (reader, files) = (reader.clone(), files.iter().take(SAMPLE_FILES).cloned().collect::<Vec<_>>());
     let inferring = tokio::task::spawn_blocking(move || {
-        let (mut seen, mut left, mut sampled) = (None, SAMPLE_BYTES, 0);
+        let (mut seen, mut partitions, mut left, mut sampled) = (None, Vec::new(), SAMPLE_BYTES, 0);
         // A large file must not hide the others.
         let share = SAMPLE_BYTES / files.len().clamp(1, MOST_SHARES);
-        for (_, records) in reader.open_each(files) {
+        for (file, records) in reader.open_each(files) {
             sampled += 1;
             let bytes = records.map_or(0, |records| take(records, share.min(left), options, &mut seen));
             left -= left.min(bytes);
+            if bytes > 0 {
+                partitions.push(reader.partition(&file));
+            }
             if left == 0 {
                 break;
             }
         }
-        (sampled, seen)
+        let values = partitions.iter().flat_map(|partition| partition.iter());
+        (sampled, with_partitions(seen, values, options))
     });
     inferring.await.context(ErrorKind::Unavailable, "infer columns")
 }

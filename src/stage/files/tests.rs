@@ -332,6 +332,71 @@ async fn strings_only_payload_and_timestamps_are_by_setting() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn folders_that_name_a_value_become_columns() {
+    let world = World::new();
+    world.put("date=2026-01-02/hour=7/a.json", "{\"id\":1}\n{\"id\":2,\"hour\":9}\nbroken");
+    world.put("date=soon/b.json", "{\"id\":3}");
+    world.put("plain.json", "{\"id\":4}");
+    world.load("schema_hints = \"date date\"").await.unwrap();
+    let rows = world.rows().await;
+    let columns: Vec<_> =
+        world.table().await.schema().fields().iter().take(3).map(|field| field.name().clone()).collect();
+    assert_eq!(columns, ["id", "hour", "date"]);
+    let of = |row: usize| (rows[row]["date"].clone(), rows[row]["hour"].clone());
+    assert_eq!(of(0), (json!("2026-01-02"), json!(7)));
+    assert_eq!(of(1), (json!("2026-01-02"), json!(9)), "a field of the record itself wins");
+    assert_eq!((of(2), &rows[2]["_corrupt_record"]), ((json!("2026-01-02"), json!(7)), &json!("broken")));
+    assert_eq!((of(3), &rows[3]["_rescued_data"]), ((Value::Null, Value::Null), &json!("{\"date\":\"soon\"}")));
+    assert_eq!((of(4), &rows[4]["_rescued_data"]), ((Value::Null, Value::Null), &Value::Null));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_folder_that_names_another_value_is_a_new_field_like_any() {
+    for (mode, column, rescued) in [
+        ("add_columns", json!("eu"), Value::Null),
+        ("rescue", Value::Null, json!("{\"region\":\"eu\"}")),
+        ("ignore", Value::Null, Value::Null),
+    ] {
+        let (world, settings) = (World::new(), format!("evolution = \"{mode}\""));
+        world.put("a.json", "{\"id\":1}");
+        world.load(&settings).await.unwrap();
+        world.put("region=eu/b.json", "{\"id\":2}");
+        world.load(&settings).await.unwrap();
+        let row = &world.rows().await[1];
+        assert_eq!(
+            (row.get("region").unwrap_or(&Value::Null), row.get("_rescued_data").unwrap_or(&Value::Null)),
+            (&column, &rescued),
+            "{mode}"
+        );
+    }
+    let world = World::new();
+    world.put("a.json", "{\"id\":1}");
+    world.load("evolution = \"fail\"").await.unwrap();
+    world.put("region=eu/b.json", "{\"id\":2}");
+    let error = world.load("evolution = \"fail\"").await.unwrap_err();
+    assert!(error.to_string().contains("new fields: region;"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_the_folders_that_are_asked_for_become_columns_with_the_types_that_are() {
+    let path = "month=01/day=5/region=a%2Fb/a.json";
+    let loaded = async |settings: &str| {
+        let world = World::new();
+        world.put(path, "{\"id\":1}");
+        world.load(settings).await.unwrap();
+        let mut row = world.rows().await.remove(0);
+        row.as_object_mut().unwrap().retain(|name, value| !name.starts_with('_') && !value.is_null());
+        row
+    };
+    assert_eq!(loaded("").await, json!({"id": 1, "month": "01", "day": 5, "region": "a/b"}));
+    assert_eq!(loaded("partition_columns = []|").await, json!({"id": 1}));
+    assert_eq!(loaded("partition_columns = [\"day\"]|").await, json!({"id": 1, "day": 5}));
+    assert_eq!(loaded("types = \"text\"").await, json!({"id": "1", "month": "01", "day": "5", "region": "a/b"}));
+    let hinted = loaded("types = \"hints\"\nschema_hints = \"month int, day string\"").await;
+    assert_eq!(hinted, json!({"month": 1, "day": "5"}));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_folder_elsewhere_and_objects_of_a_store_are_sources_too() {
     let world = World::new();
     let elsewhere = tempfile::tempdir().unwrap();
