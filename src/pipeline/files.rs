@@ -67,6 +67,9 @@ pub struct SourceSettings {
     /// A local file that changed less than this ago may still be growing, and waits.
     #[serde(default = "default_settle", deserialize_with = "duration")]
     pub settle: Duration,
+    /// Whether a local folder is watched as well, so that new files need not wait for the next listing.
+    #[serde(default = "default_true")]
+    pub watch: bool,
     /// How often the folder is listed.
     #[serde(default = "default_list_every", deserialize_with = "duration")]
     pub list_every: Duration,

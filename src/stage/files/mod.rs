@@ -18,6 +18,7 @@ mod seen;
 #[cfg(test)]
 mod tests;
 mod types;
+mod watch;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -37,6 +38,7 @@ use self::options::FilesMetrics;
 pub use self::options::{FilesOptions, FilesProgress, FilesSummary};
 pub use self::schemas::{LoggedSchema, logged_schemas};
 use self::seen::Stamp;
+use self::watch::{Watch, Watched, next_walk_in};
 use crate::clock::Clock;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::pipeline::files::FilesPipeline;
@@ -124,7 +126,7 @@ impl FilesStage {
         self.unread.clear();
         let walked = self.walk(stop).await;
         self.write_memo().await;
-        walked.map(|()| self.summary.clone())
+        walked.map(|_settles_in| self.summary.clone())
     }
 
     /// Loads files as they come, until `stop`.
@@ -135,11 +137,17 @@ impl FilesStage {
     pub async fn run(mut self, stop: CancellationToken) -> Result<()> {
         let clock = self.clock.clone();
         let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(30));
+        let mut watch = Watch::new(self.watched());
         while !stop.is_cancelled() {
-            let wait = match self.walk(&stop).await {
-                Ok(()) => {
+            watch.begin().await;
+            self.summary = FilesSummary::default();
+            let began = clock.monotonic();
+            let settles_in = self.walk(&stop).await;
+            let walked = clock.monotonic().saturating_sub(began);
+            let wait = match settles_in {
+                Ok(settles_in) => {
                     backoff.reset();
-                    self.pipeline.source.list_every
+                    next_walk_in(self.pipeline.source.list_every, settles_in, walked)
                 }
                 Err(error)
                     if matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Unknown | ErrorKind::Refused) =>
@@ -155,14 +163,25 @@ impl FilesStage {
             tokio::select! {
                 () = stop.cancelled() => {}
                 () = clock.sleep(wait) => {}
+                // What fails for the moment is not tried faster because there is more to do.
+                () = watch.hinted(&clock, walked), if backoff.tries() == 0 => {}
             }
         }
         self.write_memo().await;
         Ok(())
     }
 
-    /// Walks the listing once and loads what is new, batch by batch.
-    async fn walk(&mut self, stop: &CancellationToken) -> Result<()> {
+    /// What is watched of a source on this machine.
+    fn watched(&self) -> Option<Watched> {
+        let root = self.source.local_folder().filter(|_| self.pipeline.source.watch)?;
+        let table = self.place.data.local_root().map(|data| data.join(self.place.table.as_ref()));
+        let own = table.into_iter().chain([self.checkpoints.clone()]).collect();
+        Some(Watched { root, filter: self.source.filter.clone(), own })
+    }
+
+    /// Walks the listing once and loads what is new, batch by batch. Returns when the first of the files that may still
+    /// be growing will have settled.
+    async fn walk(&mut self, stop: &CancellationToken) -> Result<Option<Duration>> {
         self.begin_source().await?;
         let mut walk = self.source.walk();
         while !stop.is_cancelled() {
@@ -177,7 +196,7 @@ impl FilesStage {
         self.summary.listed += walk.tally.listed;
         self.summary.changed = walk.tally.changed;
         self.summary.fresh = walk.tally.fresh;
-        Ok(())
+        Ok(walk.tally.settles_in)
     }
 
     /// Where files that are there at the very first start are not wanted, writes down when that was.

@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::path::Path as FilePath;
+use std::sync::atomic::Ordering;
 
 use arrow::array::{Array, AsArray};
 use arrow::datatypes::Int64Type;
@@ -45,8 +46,9 @@ impl World {
 
     async fn stage(&self, settings: &str) -> Result<FilesStage> {
         let (source, bronze) = settings.split_once('|').unwrap_or(("", settings));
+        let settle = if source.contains("settle") { "" } else { "settle = \"0s\"" };
         let text = format!(
-            "version = 1\nname = \"p\"\n[source]\npath = \"in\"\nsettle = \"0s\"\n{source}\n[bronze]\ntable = \"bronze/t\"\n{bronze}"
+            "version = 1\nname = \"p\"\n[source]\npath = \"in\"\n{settle}\n{source}\n[bronze]\ntable = \"bronze/t\"\n{bronze}"
         );
         FilesStage::open(FilesOptions {
             data: self.data(),
@@ -61,6 +63,24 @@ impl World {
 
     async fn load(&self, settings: &str) -> Result<FilesSummary> {
         self.stage(settings).await?.work_until_idle(&CancellationToken::new()).await
+    }
+
+    /// Runs a loader until it has loaded so many rows, then calls `then` and waits for one row more.
+    async fn run(&self, settings: &str, rows: u64, then: impl FnOnce()) {
+        let (stage, stop) = (self.stage(settings).await.unwrap(), CancellationToken::new());
+        let progress = Arc::clone(&stage.progress);
+        let until = async |rows| {
+            while progress.rows.load(Ordering::Relaxed) < rows {
+                self.clock.sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let running = tokio::spawn(stage.run(stop.clone()));
+        let within = Duration::from_secs(60);
+        self.clock.timeout(within, until(rows)).await.unwrap();
+        then();
+        self.clock.timeout(within, until(rows + 1)).await.unwrap();
+        stop.cancel();
+        running.await.unwrap().unwrap();
     }
 
     async fn table(&self) -> LakeTable {
@@ -394,6 +414,27 @@ async fn only_the_folders_that_are_asked_for_become_columns_with_the_types_that_
     assert_eq!(loaded("types = \"text\"").await, json!({"id": "1", "month": "01", "day": "5", "region": "a/b"}));
     let hinted = loaded("types = \"hints\"\nschema_hints = \"month int, day string\"").await;
     assert_eq!(hinted, json!({"month": 1, "day": "5"}));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_appears_is_loaded_without_waiting_for_the_next_listing() {
+    let world = World::new();
+    world.put("a.json", "{\"id\":1}");
+    world.run("list_every = \"1h\"|", 1, || world.put("new/b.json", "{\"id\":2}")).await;
+    assert_eq!(world.values("id").await, [1, 2]);
+    let settle = "list_every = \"1h\"\nsettle = \"300ms\"|";
+    world.run(settle, 0, || world.put("new/c.json", "{\"id\":3}")).await;
+    assert_eq!(world.values("id").await, [1, 2, 3], "once it has settled");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_watch_the_listing_finds_what_is_new() {
+    let world = World::new();
+    std::fs::remove_dir(world.input()).unwrap();
+    world.run("list_every = \"20ms\"\nwatch = false|", 0, || world.put("a.json", "{\"id\":1}")).await;
+    std::fs::remove_dir_all(world.input()).unwrap();
+    world.run("list_every = \"20ms\"|", 0, || world.put("b.json", "{\"id\":2}")).await;
+    assert_eq!(world.values("id").await, [1, 2]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
