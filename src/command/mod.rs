@@ -6,6 +6,7 @@ mod demo;
 mod maintain;
 mod output;
 mod poll;
+mod progress;
 mod query;
 mod run;
 mod schema;

@@ -70,6 +70,9 @@ pub(super) struct Walk {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Tally {
     pub(super) listed: u64,
+    /// Loaded before, as they are or as they were.
+    pub(super) known: u64,
+    pub(super) known_bytes: u64,
     pub(super) changed: u64,
     pub(super) fresh: u64,
     /// When the first of those will have settled.
@@ -193,7 +196,12 @@ impl Walk {
             self.tally.listed += 1;
             let modified = Timestamp::from_micros(object.last_modified.timestamp_micros());
             let file = Found { path: object.location, size_bytes: object.size, modified };
-            match source.filter.judge(&source.below(&file.path), &file, seen, now) {
+            let verdict = source.filter.judge(&source.below(&file.path), &file, seen, now);
+            if matches!(verdict, Verdict::Known | Verdict::Changed) {
+                self.tally.known += 1;
+                self.tally.known_bytes += file.size_bytes;
+            }
+            match verdict {
                 Verdict::Load => {
                     bytes += file.size_bytes;
                     batch.push(file);

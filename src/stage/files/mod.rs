@@ -1,5 +1,6 @@
 //! The bronze stage for foreign files: an open Auto Loader. Every record of every file becomes one row, once.
 
+mod ahead;
 mod audit;
 mod batch;
 mod columns;
@@ -23,6 +24,7 @@ mod watch;
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use object_store::path::Path;
@@ -124,7 +126,14 @@ impl FilesStage {
     pub async fn work_until_idle(&mut self, stop: &CancellationToken) -> Result<FilesSummary> {
         self.summary = FilesSummary::default();
         self.unread.clear();
-        let walked = self.walk(stop).await;
+        let walked = match self.begin_source().await {
+            Ok(()) => {
+                let counts = self.progress.counts_ahead.load(Ordering::Relaxed);
+                let _ahead = counts.then(|| ahead::count(&self.source, self.clock.now(), &self.progress));
+                self.walk(stop).await
+            }
+            Err(error) => Err(error),
+        };
         self.write_memo().await;
         walked.map(|_settles_in| self.summary.clone())
     }
@@ -184,7 +193,11 @@ impl FilesStage {
     async fn walk(&mut self, stop: &CancellationToken) -> Result<Option<Duration>> {
         self.begin_source().await?;
         let mut walk = self.source.walk();
-        while !stop.is_cancelled() {
+        loop {
+            self.summary.is_cut_short = stop.is_cancelled();
+            if self.summary.is_cut_short {
+                break;
+            }
             let files = self.next_files(&mut walk).await?;
             if files.is_empty() {
                 break;
@@ -222,7 +235,10 @@ impl FilesStage {
         let bounds = (self.pipeline.bronze.max_files, self.pipeline.bronze.max_bytes.as_u64());
         loop {
             let seen = self.ledger.as_ref().map_or(&nothing, |ledger| &ledger.seen);
+            let before = walk.tally;
             let mut files = walk.next_batch(&self.source, seen, self.clock.now(), bounds).await?;
+            FilesProgress::add(&self.progress.known_files, walk.tally.known - before.known);
+            FilesProgress::add(&self.progress.known_bytes, walk.tally.known_bytes - before.known_bytes);
             if files.is_empty() {
                 return Ok(files);
             }

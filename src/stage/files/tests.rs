@@ -438,6 +438,51 @@ async fn without_a_watch_the_listing_finds_what_is_new() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_loader_that_is_stopped_goes_on_where_it_was() {
+    let world = World::new();
+    (0..30).for_each(|file| world.put(&format!("{file}.json"), format!("{{\"id\":{file}}}")));
+    let (mut stage, stop) = (world.stage("max_files = 1").await.unwrap(), CancellationToken::new());
+    let progress = Arc::clone(&stage.progress);
+    let stopping = async {
+        while progress.files.load(Ordering::Relaxed) == 0 {
+            tokio::task::yield_now().await;
+        }
+        stop.cancel();
+    };
+    let (first, ()) = tokio::join!(stage.work_until_idle(&stop), stopping);
+    let first = first.unwrap();
+    assert!(first.is_cut_short && first.files < 30, "{first:?}");
+    let again = world.load("").await.unwrap();
+    assert_eq!((first.files + again.files, again.is_cut_short), (30, false));
+    let mut ids: Vec<_> = world.values("id").await.iter().map(|id| id.as_i64().unwrap()).collect();
+    ids.sort_unstable();
+    assert!(ids.iter().copied().eq(0..30), "{ids:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_left_is_counted_ahead_when_somebody_wants_to_know() {
+    let world = World::new();
+    world.put("a.json", "{\"id\":1}");
+    world.load("").await.unwrap();
+    world.put("b.json", "{\"id\":22}");
+    world.put("c.json.tmp", "{\"id\":3}");
+    let mut stage = world.stage("").await.unwrap();
+    let progress = Arc::clone(&stage.progress);
+    let _ahead = ahead::count(&stage.source, world.clock.now(), &progress);
+    stage.work_until_idle(&CancellationToken::new()).await.unwrap();
+    let counted = async {
+        while !progress.is_counted.load(Ordering::Relaxed) {
+            tokio::task::yield_now().await;
+        }
+    };
+    world.clock.timeout(Duration::from_secs(60), counted).await.unwrap();
+    let get = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+    assert_eq!((get(&progress.listed_files), get(&progress.listed_bytes)), (2, 17));
+    assert_eq!((get(&progress.known_files), get(&progress.known_bytes)), (1, 8));
+    assert_eq!((get(&progress.found_files), get(&progress.files)), (1, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_folder_elsewhere_and_objects_of_a_store_are_sources_too() {
     let world = World::new();
     let elsewhere = tempfile::tempdir().unwrap();
