@@ -16,6 +16,7 @@ mod records;
 mod sample;
 mod schemas;
 mod seen;
+mod survey;
 #[cfg(test)]
 mod tests;
 mod types;
@@ -40,6 +41,7 @@ use self::options::FilesMetrics;
 pub use self::options::{FilesOptions, FilesProgress, FilesSummary};
 pub use self::schemas::{LoggedSchema, logged_schemas};
 use self::seen::Stamp;
+pub use self::survey::{FilesSurvey, check, survey};
 use self::watch::{Watch, Watched, next_walk_in};
 use crate::clock::Clock;
 use crate::error::{Context, Error, ErrorKind, Result};

@@ -14,6 +14,7 @@ use tokio::sync::Notify;
 
 use super::discover::Filter;
 use crate::clock::Clock;
+use crate::error::{Context, Error, ErrorKind, Result};
 
 /// What comes within this after the first hint is found by the same walk.
 const DEBOUNCE: Duration = Duration::from_millis(75);
@@ -80,6 +81,20 @@ impl Watch {
         clock.sleep(walked.clamp(DEBOUNCE, LONGEST_PAUSE)).await;
         // What came meanwhile is found by the walk that begins now.
         let _taken = self.news.hint.notified().now_or_never();
+    }
+}
+
+/// Whether a folder can be watched.
+///
+/// # Errors
+/// Configuration, with the mend, when it cannot.
+pub(super) async fn check(watched: Watched) -> Result<String> {
+    let watcher = tokio::task::spawn_blocking(move || watch(&watched, Arc::default())).await;
+    match watcher.context(ErrorKind::Unavailable, "watch the source")? {
+        Ok(_watcher) => Ok("new files are seen as they come".to_owned()),
+        Err(error) => {
+            Err(Error::configuration(format!("the source cannot be watched; {}", mend(&error))).caused_by(error))
+        }
     }
 }
 
