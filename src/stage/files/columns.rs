@@ -62,13 +62,28 @@ impl Rules {
         Ok(Arc::new(columns.context(ErrorKind::Configuration, "bronze.schema_hints")?))
     }
 
+    /// The columns of a table, and behind them those that hints name and it lacks. What is there stays as it is.
+    ///
+    /// # Errors
+    /// As [`Rules::first_columns`].
+    pub(super) fn with_hints(&self, columns: &SchemaRef) -> Result<SchemaRef> {
+        let hinted = self.hinted(columns)?;
+        let added = hinted.fields().iter().skip(columns.fields().len());
+        let fields: Fields = columns.fields().iter().chain(added).cloned().collect();
+        Ok(Arc::new(Schema::new_with_metadata(fields, columns.metadata().clone())))
+    }
+
+    fn hinted(&self, columns: &SchemaRef) -> Result<Schema> {
+        let hinted = apply(columns.as_ref().clone(), &self.hints, &self.reserved());
+        hinted.context(ErrorKind::Configuration, "bronze.schema_hints")
+    }
+
     /// The first column that is not what the hints say, and both types.
     ///
     /// # Errors
     /// As [`Rules::first_columns`].
     pub(super) fn unlike(&self, columns: &SchemaRef) -> Result<Option<String>> {
-        let hinted = apply(columns.as_ref().clone(), &self.hints, &self.reserved());
-        let hinted = hinted.context(ErrorKind::Configuration, "bronze.schema_hints")?;
+        let hinted = self.hinted(columns)?;
         let told = |field: &FieldRef| to_ddl(&Schema::new(vec![Arc::clone(field)]));
         let mut pairs = columns.fields().iter().zip(hinted.fields());
         let unlike = pairs.find(|(is, meant)| is.data_type() != meant.data_type() && told(is) != told(meant));

@@ -266,7 +266,7 @@ impl FilesStage {
                 break;
             }
             let columns = ledger.columns();
-            let shared = Shared::new(Arc::clone(&self.rules), Arc::clone(&columns));
+            let shared = Shared::new(Arc::clone(&self.rules), self.rules.with_hints(&columns)?);
             let loader = self.loader(&ledger, shared);
             let loaded = loader.load(files.clone()).await;
             let ended = match &loaded {

@@ -214,7 +214,10 @@ async fn other_modes_rescue_ignore_or_stop() {
     let error = world.load("evolution = \"fail\"").await.unwrap_err();
     assert!(error.to_string().contains("file in/b.json: new fields: new;"), "{error}");
     assert_eq!(world.rows().await.len(), 1, "and nothing is loaded");
-    assert_eq!(world.load("").await.unwrap().rows, 1, "until somebody says what is to be done");
+    let hinted = "evolution = \"fail\"\nschema_hints = \"id string, new double\"";
+    assert_eq!(world.load(hinted).await.unwrap().rows, 1, "until somebody says what is to be done");
+    let row = &world.rows().await[1];
+    assert_eq!((&row["id"], &row["new"]), (&json!(2), &json!(2.0)), "what is there keeps its type");
 }
 
 #[tokio::test(flavor = "multi_thread")]
