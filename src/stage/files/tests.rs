@@ -37,7 +37,10 @@ impl World {
     fn put(&self, name: &str, content: impl AsRef<[u8]>) {
         let path = self.input().join(name);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(path, content).unwrap();
+        // Whole or under another name, as a careful producer does it.
+        let unfinished = path.with_file_name(".unfinished");
+        std::fs::write(&unfinished, content).unwrap();
+        std::fs::rename(unfinished, path).unwrap();
     }
 
     fn data(&self) -> Storage {
