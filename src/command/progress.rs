@@ -31,7 +31,8 @@ impl Progress {
             bar.enable_steady_tick(Duration::from_millis(120));
             bar
         });
-        app.loading.counts_ahead.store(true, Ordering::Relaxed);
+        // A second listing is worth it only where somebody waits for the end.
+        app.loading.counts_ahead.store(bar.is_some(), Ordering::Relaxed);
         let telling = tokio::spawn(tell(app.clone(), bar.clone()));
         Self { bar, _telling: AbortOnDropHandle::new(telling) }
     }
