@@ -35,10 +35,13 @@ pub struct BatchSummary {
 }
 
 impl BatchSummary {
-    /// Rows that still wait for an outside system, and files that could not be read.
+    /// Rows that still wait for an outside system, files that could not be read, and loaders that were stopped.
     pub fn waiting(&self) -> u64 {
         let rows = self.pipelines.iter().map(|summary| summary.silver.waiting + summary.reply.waiting);
-        let files = self.loaders.iter().map(|(_, summary)| summary.unread.len() as u64 + summary.fresh);
+        let files = self
+            .loaders
+            .iter()
+            .map(|(_, summary)| summary.unread.len() as u64 + summary.fresh + u64::from(summary.is_cut_short));
         rows.sum::<u64>() + files.sum::<u64>()
     }
 }

@@ -30,7 +30,7 @@ use crate::telemetry::Telemetry;
 pub use self::audit::{AuditStep, AuditedTable, Check, Finding, Listed, PipelineAudit};
 pub use self::batch::{BatchSummary, PipelineSummary};
 pub use self::serve::{Listeners, Role};
-pub use self::survey::{PipelineSurvey, TableSurvey};
+pub use self::survey::{LoaderSurvey, PipelineSurvey, Survey, TableSurvey};
 pub use self::upkeep::TableUpkeep;
 
 /// Everything a command works with.

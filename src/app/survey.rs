@@ -6,9 +6,11 @@ use arrow::array::{Array, AsArray, RecordBatch};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{App, TableRef};
+use super::{App, TableRef, loader_table};
 use crate::error::{Context, ErrorKind, Result};
 use crate::pipeline::Pipeline;
+use crate::pipeline::files::FilesPipeline;
+use crate::stage::files::{self, FilesSurvey};
 use crate::table::LakeTable;
 
 /// The state of a pipeline.
@@ -24,6 +26,27 @@ pub struct PipelineSurvey {
     pub waiting_for_silver: i64,
 }
 
+/// The state of a loader of foreign files.
+#[derive(Clone, Debug, Serialize)]
+pub struct LoaderSurvey {
+    /// Its name.
+    pub pipeline: String,
+    /// Its table.
+    pub tables: Vec<TableSurvey>,
+    /// How far it is.
+    pub files: FilesSurvey,
+}
+
+/// The state of a pipeline of either kind.
+#[derive(Clone, Debug, Serialize)]
+#[serde(untagged)]
+pub enum Survey {
+    /// One of a bot.
+    Bot(PipelineSurvey),
+    /// One that loads foreign files.
+    Loader(LoaderSurvey),
+}
+
 /// The state of a table.
 #[derive(Clone, Debug, Serialize)]
 pub struct TableSurvey {
@@ -37,6 +60,8 @@ pub struct TableSurvey {
     pub files: usize,
     /// Bytes in them.
     pub bytes: i64,
+    /// When the newest of them was written, microseconds since 1970.
+    pub written_micros: Option<i64>,
     /// Rows.
     pub rows: i64,
     /// Up to which version its reader has handled everything.
@@ -50,12 +75,34 @@ impl App {
     ///
     /// # Errors
     /// When the store fails or a table is not understood.
-    pub async fn survey(&self) -> Result<Vec<PipelineSurvey>> {
+    pub async fn survey(&self) -> Result<Vec<Survey>> {
         let mut surveys = Vec::new();
         for pipeline in &self.pipelines {
-            surveys.push(self.survey_pipeline(pipeline).await?);
+            surveys.push(Survey::Bot(self.survey_pipeline(pipeline).await?));
+        }
+        for loader in &self.loaders {
+            let survey = self.survey_loader(loader).await.map_err(|error| error.during(&loader.name))?;
+            surveys.push(Survey::Loader(survey));
         }
         Ok(surveys)
+    }
+
+    /// Looks at each thing a loader needs; gives the verdicts, with the mend where there is one.
+    pub async fn check_loader(&self, loader: &FilesPipeline) -> Vec<(&'static str, Result<String>)> {
+        match self.files_options(loader) {
+            Ok(options) => files::check(&options).await,
+            Err(error) => vec![("settings", Err(error))],
+        }
+    }
+
+    async fn survey_loader(&self, loader: &FilesPipeline) -> Result<LoaderSurvey> {
+        let table = loader_table(loader);
+        let opened = LakeTable::open_existing(&self.storage, &table.path, &self.clock).await?;
+        Ok(LoaderSurvey {
+            pipeline: loader.name.to_string(),
+            tables: vec![survey_table(&table, opened.as_ref()).await?],
+            files: files::survey(self.files_options(loader)?).await?,
+        })
     }
 
     /// The version of a table and its newest rows as JSON, newest first; `None` when it is not there yet.
@@ -123,6 +170,7 @@ async fn survey_table(table: &TableRef, opened: Option<&LakeTable>) -> Result<Ta
         version: opened.map(LakeTable::version),
         files: 0,
         bytes: 0,
+        written_micros: None,
         rows: 0,
         reader_watermark: None,
         by_status: BTreeMap::new(),
@@ -132,6 +180,7 @@ async fn survey_table(table: &TableRef, opened: Option<&LakeTable>) -> Result<Ta
     for file in opened.files().await? {
         survey.files += 1;
         survey.bytes += file.size_bytes;
+        survey.written_micros = survey.written_micros.max(Some(file.modification_millis.saturating_mul(1_000)));
         survey.rows += file.num_records.unwrap_or(0);
         if has_status {
             count_statuses(opened, &file, &mut survey.by_status).await?;

@@ -34,6 +34,10 @@ pub(super) async fn check(app: App) -> Result<Verdict> {
         add("bot", check_bot(&app, pipeline).await);
         add("model", check_model(&app, pipeline).await);
     }
+    for loader in &app.loaders {
+        let verdicts = app.check_loader(loader).await.into_iter();
+        findings.extend(verdicts.map(|(what, outcome)| Finding { what: format!("{}: {what}", loader.name), outcome }));
+    }
     let found = findings.iter().any(|finding| finding.outcome.is_err());
     let rows = findings.into_iter().map(|finding| match finding.outcome {
         Ok(detail) => vec![finding.what, "ok".to_owned(), detail],

@@ -6,6 +6,7 @@ mod demo;
 mod maintain;
 mod output;
 mod poll;
+mod progress;
 mod query;
 mod run;
 mod schema;
@@ -64,9 +65,9 @@ enum Verb {
     Poll(poll::Options),
     /// The bot's webhook: set, show or delete it.
     Webhook(webhook::Options),
-    /// Looks at configuration, stores, tables, bot and model, and says what to mend.
+    /// Looks at configuration, stores, sources, tables, bot and model, and says what to mend.
     Check(check::Options),
-    /// Positions, lag, backlog, unknown replies, failures and table sizes.
+    /// Positions, lag, backlog, unknown replies, failures, table sizes, and files that are loaded and that wait.
     Status(status::Options),
     /// Proves the promises on the data at hand, row by row, and names the rows that break one.
     Audit(audit::Options),

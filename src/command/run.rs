@@ -1,12 +1,10 @@
 //! `lakegram run`.
 
-use std::io::IsTerminal;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 use tokio_util::sync::CancellationToken;
 
+use super::progress::Progress;
 use super::{Pipelines, Verdict, output};
 use crate::app::{App, BatchSummary};
 use crate::error::Result;
@@ -29,61 +27,24 @@ pub(super) async fn run(app: App, options: Options, stop: CancellationToken) -> 
             deadline.cancel();
         })
     };
-    let spinner = spinner();
-    let counting = spinner.clone().map(|spinner| tokio::spawn(count(spinner, app.clone())));
-    let progress = |text: &str| match &spinner {
-        Some(spinner) => spinner.set_message(text.to_owned()),
-        None => tracing::info!("{text}"),
-    };
-    let summary = app.run(progress, &deadline).await;
+    let progress = Progress::begin(&app);
+    let summary = app.run(|text| progress.doing(text), &deadline).await;
     timer.abort();
-    if let Some(counting) = counting {
-        counting.abort();
-    }
-    if let Some(spinner) = spinner {
-        spinner.finish_and_clear();
-    }
+    drop(progress);
     let summary = summary?;
     if !summary.loaders.is_empty() {
         output::print(&shown_loaders(&summary))?;
         for reason in summary.loaders.iter().flat_map(|(_, loader)| &loader.unread) {
             tracing::warn!("not loaded: {reason}");
         }
+        for (name, _) in summary.loaders.iter().filter(|(_, loader)| loader.is_cut_short) {
+            tracing::warn!("{name}: stopped before the end; run it again and it goes on from here");
+        }
     }
     if !summary.pipelines.is_empty() {
         output::print(&shown(&summary))?;
     }
     Ok(if summary.waiting() > 0 { Verdict::Waiting } else { Verdict::Done })
-}
-
-/// Says beside the spinner how far the loaders are.
-async fn count(spinner: ProgressBar, app: App) {
-    let began = app.clock.monotonic();
-    loop {
-        app.clock.sleep(Duration::from_millis(250)).await;
-        let [files, found, bytes, rows] =
-            [&app.loading.files, &app.loading.found_files, &app.loading.bytes, &app.loading.rows]
-                .map(|counter| counter.load(Ordering::Relaxed));
-        if found > 0 {
-            let millis = app.clock.monotonic().saturating_sub(began).as_millis().max(1);
-            let rate = u64::try_from(u128::from(bytes) * 1_000 / millis).unwrap_or(u64::MAX);
-            spinner.set_prefix(format!(
-                "{files} of {found} files, {}, {rows} rows, {}/s ",
-                HumanBytes(bytes),
-                HumanBytes(rate)
-            ));
-        }
-    }
-}
-
-fn spinner() -> Option<ProgressBar> {
-    std::io::stderr().is_terminal().then(|| {
-        let style = ProgressStyle::with_template("{spinner} {elapsed} {prefix}{msg}")
-            .unwrap_or_else(|_| ProgressStyle::default_spinner());
-        let spinner = ProgressBar::new_spinner().with_style(style);
-        spinner.enable_steady_tick(Duration::from_millis(120));
-        spinner
-    })
 }
 
 fn shown_loaders(summary: &BatchSummary) -> String {

@@ -5,9 +5,10 @@ use std::time::Duration;
 use bytesize::ByteSize;
 
 use super::{Pipelines, Verdict, output};
-use crate::app::{App, PipelineSurvey};
+use crate::app::{App, LoaderSurvey, PipelineSurvey, Survey, TableSurvey};
 use crate::clock::Timestamp;
 use crate::error::{Context, ErrorKind, Result};
+use crate::stage::files::FilesSurvey;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Options {
@@ -26,13 +27,16 @@ pub(super) async fn status(app: App, options: Options) -> Result<Verdict> {
         return output::print(&text);
     }
     for survey in &surveys {
-        output::print(&shown(survey, app.clock.now()))?;
+        output::print(&match survey {
+            Survey::Bot(survey) => shown(survey, app.clock.now()),
+            Survey::Loader(survey) => shown_loader(survey, app.clock.now()),
+        })?;
     }
     Ok(Verdict::Done)
 }
 
-fn shown(survey: &PipelineSurvey, now: Timestamp) -> String {
-    let rows = survey.tables.iter().map(|table| {
+fn shown_tables(tables: &[TableSurvey]) -> String {
+    let rows = tables.iter().map(|table| {
         let version = table.version.map_or("not there yet".to_owned(), |version| version.to_string());
         let behind = match (table.version, table.reader_watermark) {
             (Some(version), Some(watermark)) => (version - watermark).max(0).to_string(),
@@ -50,15 +54,35 @@ fn shown(survey: &PipelineSurvey, now: Timestamp) -> String {
         ]
     });
     let header = ["table", "version", "rows", "files", "size", "versions its reader is behind", "status"];
-    let mut text = format!("{}\n{}\n", survey.pipeline, output::table(&header, rows));
+    output::table(&header, rows)
+}
+
+fn shown_loader(survey: &LoaderSurvey, now: Timestamp) -> String {
+    let LoaderSurvey { pipeline, tables, files } = survey;
+    let mut text = format!("{pipeline}\n{}\n", shown_tables(tables));
+    if let Some(written) = tables.iter().filter_map(|table| table.written_micros).max() {
+        let written = Timestamp::from_micros(written);
+        text.push_str(&format!("last written at {written}, {} ago\n", age(written, now)));
+    }
+    let FilesSurvey { listed_files, loaded_files, waiting_files, waiting_bytes, growing_files, changed_files } = files;
+    let waiting_bytes = ByteSize::b(*waiting_bytes);
+    text.push_str(&format!(
+        "files: {loaded_files} loaded, {listed_files} listed, {waiting_files} ({waiting_bytes}) wait to be loaded, \
+         {growing_files} may still be growing, {changed_files} changed since they were loaded\n"
+    ));
+    text
+}
+
+fn age(moment: Timestamp, now: Timestamp) -> humantime::FormattedDuration {
+    humantime::format_duration(Duration::from_secs(now.since(moment).as_secs()))
+}
+
+fn shown(survey: &PipelineSurvey, now: Timestamp) -> String {
+    let mut text = format!("{}\n{}\n", survey.pipeline, shown_tables(&survey.tables));
     text.push_str(&format!("bronze rows that wait for silver: {}\n", survey.waiting_for_silver));
     for (lane, micros) in &survey.positions {
         let position = Timestamp::from_micros(*micros);
-        let age = Duration::from_secs(now.since(position).as_secs());
-        text.push_str(&format!(
-            "lane {lane}: ingested for good to {position}, {} ago\n",
-            humantime::format_duration(age)
-        ));
+        text.push_str(&format!("lane {lane}: ingested for good to {position}, {} ago\n", age(position, now)));
     }
     text
 }

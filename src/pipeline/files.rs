@@ -52,6 +52,9 @@ pub struct SourceSettings {
     /// How records lie in a file.
     #[serde(default)]
     pub format: FileFormat,
+    /// Which folders called `name=value` below the path become columns, in this order; all that are there when not set.
+    #[serde(default)]
+    pub partition_columns: Option<Vec<String>>,
     /// Whether files that are there at the very first start are loaded.
     #[serde(default = "default_true")]
     pub include_existing: bool,
@@ -67,6 +70,9 @@ pub struct SourceSettings {
     /// A local file that changed less than this ago may still be growing, and waits.
     #[serde(default = "default_settle", deserialize_with = "duration")]
     pub settle: Duration,
+    /// Whether a local folder is watched as well, so that new files need not wait for the next listing.
+    #[serde(default = "default_true")]
+    pub watch: bool,
     /// How often the folder is listed.
     #[serde(default = "default_list_every", deserialize_with = "duration")]
     pub list_every: Duration,

@@ -89,6 +89,40 @@ async fn the_audit_names_a_file_whose_records_are_not_its_rows() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn check_and_status_say_what_a_loader_needs_and_how_far_it_is() {
+    let app = world(&PIPELINE.replace("settle", "glob = \"*.json\"\nsettle")).await;
+    let check = async |verdict: i32, said: &[&str]| {
+        let output = app.run(&["check"]).await;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert_eq!(output.status.code(), Some(verdict), "{text}");
+        said.iter().for_each(|said| assert!(text.contains(said), "{said} in {text}"));
+    };
+    check(0, &["no file is there yet", "new files are seen as they come", "is not there yet"]).await;
+    (0..2).for_each(|number| land(&app.data(), number));
+    let files = async || app.wait_for_status(|_| true).await["files"].clone();
+    assert_eq!((&files().await["waiting_files"], &files().await["loaded_files"]), (&2.into(), &0.into()));
+    app.stdout(&["run"]).await;
+    land(&app.data(), 2);
+    fs::write(app.data().join("landing/1.json"), "{}").unwrap();
+    let status = app.wait_for_status(|_| true).await;
+    let told = |name: &str| status["files"][name].as_u64().unwrap();
+    let counts = ["listed_files", "loaded_files", "waiting_files", "waiting_bytes", "growing_files", "changed_files"];
+    let bytes = fs::metadata(app.data().join("landing/2.json")).unwrap().len();
+    assert_eq!(counts.map(told), [3, 2, 1, bytes, 0, 1]);
+    assert_eq!(crate::support::rows(&status, 0), 2 * RECORDS as i64);
+    assert!(status["tables"][0]["written_micros"].as_i64().unwrap() > 0, "{status:#}");
+    let shown = app.stdout(&["status"]).await;
+    assert!(shown.contains("2 loaded, 3 listed, 1 (") && shown.contains("last written at"), "{shown}");
+    check(0, &["is a file to load", "fits; it has 2 columns"]).await;
+    let pipeline = app.folder().join("pipelines/files.toml");
+    fs::write(&pipeline, PIPELINE.replace("settle", "glob = \"*.csv\"\nsettle") + "schema_hints = \"row string\"\n")
+        .unwrap();
+    check(1, &["none of 3 files", "`row string` is meant, and the column is `row bigint`"]).await;
+    fs::write(&pipeline, PIPELINE.replace("\"landing\"", "\"nowhere\"") + "schema_hints = \"row strng\"\n").unwrap();
+    check(1, &["there is no folder", "schema hints"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn files_of_telegram_messages_load_with_inferred_columns_and_can_be_asked() {
     let app = world(&PIPELINE.replace("settle", "glob = \"telegram_*.json\"\nsettle")).await;
     let message = r#"{"update_id":%,"message_id":1,"conversation_type":"channel","channel_id":-100,"channel_title":"News",

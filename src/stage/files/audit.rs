@@ -8,11 +8,12 @@ use arrow::datatypes::Int64Type;
 use futures::TryStreamExt;
 use object_store::path::Path;
 
-use super::content::Reader;
+use super::content::{Content, Reader};
 use super::discover::{Found, Source};
 use super::memo;
 use super::options::FilesOptions;
 use super::part::SOURCE_FILE;
+use super::records::Records;
 use super::seen::{PathHash, Seen, Stamp, hash_of};
 use crate::error::{Context, ErrorKind, Result};
 use crate::table::LakeTable;
@@ -85,7 +86,8 @@ pub async fn audit(options: FilesOptions, tell: &dyn Fn(u64)) -> Result<FilesAud
         }
         let reader = reader.clone();
         let counting = tokio::task::spawn_blocking(move || {
-            files.into_iter().map(|file| (count(&reader, &file), file)).collect::<Vec<_>>()
+            let counted = |(file, records): (Found, Result<_>)| (records.and_then(|open| count(&file, open)), file);
+            reader.open_each(files).map(counted).collect::<Vec<_>>()
         });
         for (counted, file) in counting.await.context(ErrorKind::Unavailable, "count records")? {
             let rows = of_rows.remove(&hash_of(file.path.as_ref()));
@@ -148,8 +150,7 @@ fn take(batch: &RecordBatch, tallies: &mut HashMap<PathHash, Tally>) {
 }
 
 /// The records of a file.
-fn count(reader: &Reader, file: &Found) -> Result<Tally> {
-    let mut records = reader.open(file)?;
+fn count(file: &Found, mut records: Records<Content>) -> Result<Tally> {
     let mut tally = Tally::default();
     while let Some(chunk) = records.next_chunk().context(ErrorKind::Unavailable, format!("read {}", file.path))? {
         chunk.records.iter().for_each(|record| tally.add(record.row));

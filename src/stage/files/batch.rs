@@ -10,9 +10,10 @@ use futures::stream::FuturesUnordered;
 use tokio::sync::mpsc;
 
 use super::columns::Shared;
-use super::content::Reader;
+use super::content::{Content, Reader};
 use super::discover::Found;
 use super::part::{Part, Piece};
+use super::records::Records;
 use super::telegram::Updates;
 use crate::clock::Clock;
 use crate::error::{Context, Error, ErrorKind, Result};
@@ -153,9 +154,10 @@ impl Loader {
 
     /// Reads files one after another and hands their records on, until nobody wants them.
     fn read(&self, files: Vec<Found>, events: &mpsc::Sender<Event>) {
-        for file in files {
+        for (file, records) in self.reader.open_each(files) {
             let mut has_begun = false;
-            let event = match self.read_file(&file, events, &mut has_begun) {
+            let read = records.and_then(|records| self.read_file(&file, records, events, &mut has_begun));
+            let event = match read {
                 Ok(()) => Event::Read(file),
                 Err(error) => Event::Unread { file, error, has_begun },
             };
@@ -165,14 +167,19 @@ impl Loader {
         }
     }
 
-    fn read_file(&self, file: &Found, events: &mpsc::Sender<Event>, has_begun: &mut bool) -> Result<()> {
-        let path: Arc<str> = file.path.as_ref().into();
+    fn read_file(
+        &self,
+        file: &Found,
+        mut records: Records<Content>,
+        events: &mpsc::Sender<Event>,
+        has_begun: &mut bool,
+    ) -> Result<()> {
+        let (path, partition): (Arc<str>, _) = (file.path.as_ref().into(), self.reader.partition(file));
         let unread = || format!("read {path}");
-        let mut records = self.reader.open(file)?;
         let (mut held, mut held_bytes) = (Vec::new(), 0);
         while let Some(chunk) = records.next_chunk().context(ErrorKind::Unavailable, unread())? {
             held_bytes += chunk.len();
-            held.push(Piece { file: Arc::clone(&path), chunk });
+            held.push(Piece { file: Arc::clone(&path), partition: Arc::clone(&partition), chunk });
             if *has_begun || held_bytes >= HELD_BYTES {
                 *has_begun = true;
                 hand_on(&mut held, events)?;

@@ -2,11 +2,11 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use arrow::datatypes::{DataType, Fields, SchemaRef};
+use arrow::datatypes::{DataType, FieldRef, Fields, Schema, SchemaRef};
 
 use super::parse::Unknown;
 use super::part::{Layout, PAYLOAD, RESERVED};
-use super::types::{Hint, InferOptions, JsonType, apply, new_names, parse_hints, schema_of, widen};
+use super::types::{Hint, InferOptions, JsonType, apply, new_names, parse_hints, schema_of, to_ddl, widen};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::pipeline::Evolution;
 use crate::pipeline::files::{ColumnTypes, FilesTableSettings, PayloadType};
@@ -61,6 +61,34 @@ impl Rules {
         let inferred = schema_of(&sample, &self.reserved());
         let columns = apply(inferred, &self.hints, &self.reserved());
         Ok(Arc::new(columns.context(ErrorKind::Configuration, "bronze.schema_hints")?))
+    }
+
+    /// The columns of a table, and behind them those that hints name and it lacks. What is there stays as it is.
+    ///
+    /// # Errors
+    /// As [`Rules::first_columns`].
+    pub(super) fn with_hints(&self, columns: &SchemaRef) -> Result<SchemaRef> {
+        let hinted = self.hinted(columns)?;
+        let added = hinted.fields().iter().skip(columns.fields().len());
+        let fields: Fields = columns.fields().iter().chain(added).cloned().collect();
+        Ok(Arc::new(Schema::new_with_metadata(fields, columns.metadata().clone())))
+    }
+
+    fn hinted(&self, columns: &SchemaRef) -> Result<Schema> {
+        let hinted = apply(columns.as_ref().clone(), &self.hints, &self.reserved());
+        hinted.context(ErrorKind::Configuration, "bronze.schema_hints")
+    }
+
+    /// The first column that is not what the hints say, and both types.
+    ///
+    /// # Errors
+    /// As [`Rules::first_columns`].
+    pub(super) fn unlike(&self, columns: &SchemaRef) -> Result<Option<String>> {
+        let hinted = self.hinted(columns)?;
+        let told = |field: &FieldRef| to_ddl(&Schema::new(vec![Arc::clone(field)]));
+        let mut pairs = columns.fields().iter().zip(hinted.fields());
+        let unlike = pairs.find(|(is, meant)| is.data_type() != meant.data_type() && told(is) != told(meant));
+        Ok(unlike.map(|(is, meant)| format!("`{}` is meant, and the column is `{}`", told(meant), told(is))))
     }
 
     fn unknown(&self) -> Unknown {
@@ -144,8 +172,6 @@ pub(super) fn leaves(fields: &Fields) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use arrow::datatypes::Schema;
-
     use super::*;
 
     fn rules(more: &str) -> Arc<Rules> {
@@ -180,6 +206,15 @@ mod tests {
         assert_eq!(columns.field(0).data_type(), &DataType::Utf8);
         let settings = toml::from_str("table = \"t\"\nschema_hints = \"a strng\"").unwrap();
         assert!(Rules::new(&settings).unwrap_err().to_string().starts_with("bronze.schema_hints"));
+    }
+
+    #[test]
+    fn a_hint_that_comes_too_late_is_named() {
+        let rules = rules("schema_hints = \"a string, z timestamp, user.name string\"");
+        let columns = |text: &str| Arc::new(schema_of(&read(text).unwrap(), &[]));
+        assert_eq!(rules.unlike(&columns(r#"{"b":1,"a":"x","user":{"name":"x","age":1}}"#)).unwrap(), None);
+        let told = rules.unlike(&columns(r#"{"b":1,"a":1}"#)).unwrap().unwrap();
+        assert_eq!(told, "`a string` is meant, and the column is `a bigint`");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Finding files: a walk through the listing of the source, and what of it is to be loaded.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use futures::TryStreamExt;
@@ -70,8 +71,13 @@ pub(super) struct Walk {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Tally {
     pub(super) listed: u64,
+    /// Loaded before, as they are or as they were.
+    pub(super) known: u64,
+    pub(super) known_bytes: u64,
     pub(super) changed: u64,
     pub(super) fresh: u64,
+    /// When the first of those will have settled.
+    pub(super) settles_in: Option<Duration>,
 }
 
 impl Source {
@@ -98,6 +104,11 @@ impl Source {
         self.filter.modified_after = self.filter.modified_after.max(moment);
     }
 
+    /// The folder, where it is one of this machine.
+    pub(super) fn local_folder(&self) -> Option<PathBuf> {
+        Some(self.storage.local_root()?.join(self.folder.as_ref()))
+    }
+
     /// Begins a walk.
     pub(super) fn walk(&self) -> Walk {
         let store = self.storage.object_store();
@@ -114,7 +125,7 @@ impl Source {
 }
 
 impl Filter {
-    fn new(settings: &SourceSettings, is_local: bool) -> Result<Self> {
+    pub(super) fn new(settings: &SourceSettings, is_local: bool) -> Result<Self> {
         let pattern = settings.glob.as_deref().map(glob::Pattern::new).transpose();
         let pattern = pattern.context(ErrorKind::Configuration, "source.glob; write it like \"2026-*/**/*.json\"")?;
         Ok(Self {
@@ -128,19 +139,31 @@ impl Filter {
         })
     }
 
-    fn judge(&self, below: &str, file: &Found, seen: &Seen, now: Timestamp) -> Verdict {
+    /// Whether a file is hidden or not done yet, by its path below the source.
+    pub(super) fn leaves_alone(below: &str) -> bool {
         let is_hidden = below.split('/').any(|part| part.starts_with(['.', '_']));
         let lower = below.to_ascii_lowercase();
-        if is_hidden || below.is_empty() || UNFINISHED.iter().any(|end| lower.ends_with(end)) {
-            return Verdict::Unwanted;
-        }
+        is_hidden || below.is_empty() || UNFINISHED.iter().any(|end| lower.ends_with(end))
+    }
+
+    /// Whether a file is called like those that are wanted.
+    pub(super) fn is_named(&self, below: &str) -> bool {
         let options = glob::MatchOptions { require_literal_separator: true, ..glob::MatchOptions::new() };
+        self.glob.as_ref().is_none_or(|glob| glob.matches_with(below, options))
+    }
+
+    /// How long a file may still be growing, if it does not change again.
+    fn settles_in(&self, file: &Found, now: Timestamp) -> Duration {
+        self.settle.saturating_sub(now.since(file.modified))
+    }
+
+    fn judge(&self, below: &str, file: &Found, seen: &Seen, now: Timestamp) -> Verdict {
         let is_in_span = file.modified >= self.modified_after && file.modified < self.modified_before;
         let is_old = self.max_file_age.is_some_and(|age| now.since(file.modified) > age);
-        if !is_in_span || is_old || self.glob.as_ref().is_some_and(|glob| !glob.matches_with(below, options)) {
+        if Self::leaves_alone(below) || !is_in_span || is_old || !self.is_named(below) {
             return Verdict::Unwanted;
         }
-        let is_fresh = now.since(file.modified) < self.settle && file.modified <= now;
+        let is_fresh = !self.settles_in(file, now).is_zero() && file.modified <= now;
         match seen.get(&file.path) {
             Some(stamp) if stamp == Stamp::UNKNOWN || stamp == Stamp::of(file.size_bytes, file.modified) => {
                 Verdict::Known
@@ -175,7 +198,12 @@ impl Walk {
             self.tally.listed += 1;
             let modified = Timestamp::from_micros(object.last_modified.timestamp_micros());
             let file = Found { path: object.location, size_bytes: object.size, modified };
-            match source.filter.judge(&source.below(&file.path), &file, seen, now) {
+            let verdict = source.filter.judge(&source.below(&file.path), &file, seen, now);
+            if matches!(verdict, Verdict::Known | Verdict::Changed) {
+                self.tally.known += 1;
+                self.tally.known_bytes += file.size_bytes;
+            }
+            match verdict {
                 Verdict::Load => {
                     bytes += file.size_bytes;
                     batch.push(file);
@@ -184,7 +212,12 @@ impl Walk {
                     self.tally.changed += 1;
                     tracing::debug!(path = %file.path, "changed since it was loaded; source.allow_overwrites loads it again");
                 }
-                Verdict::Fresh => self.tally.fresh += 1,
+                Verdict::Fresh => {
+                    let settles_in = source.filter.settles_in(&file, now);
+                    self.tally.fresh += 1;
+                    self.tally.settles_in =
+                        Some(self.tally.settles_in.map_or(settles_in, |first| first.min(settles_in)));
+                }
                 Verdict::Known | Verdict::Unwanted => {}
             }
         }

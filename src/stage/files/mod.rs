@@ -1,5 +1,6 @@
 //! The bronze stage for foreign files: an open Auto Loader. Every record of every file becomes one row, once.
 
+mod ahead;
 mod audit;
 mod batch;
 mod columns;
@@ -11,19 +12,23 @@ pub(super) mod message;
 mod options;
 mod parse;
 mod part;
+mod partition;
 mod records;
 mod sample;
 mod schemas;
 mod seen;
+mod survey;
 mod telegram;
 #[cfg(test)]
 mod tests;
 mod types;
 mod variant;
+mod watch;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use object_store::path::Path;
@@ -39,7 +44,9 @@ use self::options::FilesMetrics;
 pub use self::options::{FilesOptions, FilesProgress, FilesSummary};
 pub use self::schemas::{LoggedSchema, logged_schemas};
 use self::seen::Stamp;
+pub use self::survey::{FilesSurvey, check, survey};
 use self::telegram::Updates;
+use self::watch::{Watch, Watched, next_walk_in};
 use crate::clock::Clock;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::pipeline::files::FilesPipeline;
@@ -130,9 +137,16 @@ impl FilesStage {
     pub async fn work_until_idle(&mut self, stop: &CancellationToken) -> Result<FilesSummary> {
         self.summary = FilesSummary::default();
         self.unread.clear();
-        let walked = self.walk(stop).await;
+        let walked = match self.begin_source().await {
+            Ok(()) => {
+                let counts = self.progress.counts_ahead.load(Ordering::Relaxed);
+                let _ahead = counts.then(|| ahead::count(&self.source, self.clock.now(), &self.progress));
+                self.walk(stop).await
+            }
+            Err(error) => Err(error),
+        };
         self.write_memo().await;
-        walked.map(|()| self.summary.clone())
+        walked.map(|_settles_in| self.summary.clone())
     }
 
     /// Loads files as they come, until `stop`.
@@ -143,11 +157,17 @@ impl FilesStage {
     pub async fn run(mut self, stop: CancellationToken) -> Result<()> {
         let clock = self.clock.clone();
         let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(30));
+        let mut watch = Watch::new(self.watched());
         while !stop.is_cancelled() {
-            let wait = match self.walk(&stop).await {
-                Ok(()) => {
+            watch.begin().await;
+            self.summary = FilesSummary::default();
+            let began = clock.monotonic();
+            let settles_in = self.walk(&stop).await;
+            let walked = clock.monotonic().saturating_sub(began);
+            let wait = match settles_in {
+                Ok(settles_in) => {
                     backoff.reset();
-                    self.pipeline.source.list_every
+                    next_walk_in(self.pipeline.source.list_every, settles_in, walked)
                 }
                 Err(error)
                     if matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Unknown | ErrorKind::Refused) =>
@@ -163,17 +183,32 @@ impl FilesStage {
             tokio::select! {
                 () = stop.cancelled() => {}
                 () = clock.sleep(wait) => {}
+                // What fails for the moment is not tried faster because there is more to do.
+                () = watch.hinted(&clock, walked), if backoff.tries() == 0 => {}
             }
         }
         self.write_memo().await;
         Ok(())
     }
 
-    /// Walks the listing once and loads what is new, batch by batch.
-    async fn walk(&mut self, stop: &CancellationToken) -> Result<()> {
+    /// What is watched of a source on this machine.
+    fn watched(&self) -> Option<Watched> {
+        let root = self.source.local_folder().filter(|_| self.pipeline.source.watch)?;
+        let table = self.place.data.local_root().map(|data| data.join(self.place.table.as_ref()));
+        let own = table.into_iter().chain([self.checkpoints.clone()]).collect();
+        Some(Watched { root, filter: self.source.filter.clone(), own })
+    }
+
+    /// Walks the listing once and loads what is new, batch by batch. Returns when the first of the files that may still
+    /// be growing will have settled.
+    async fn walk(&mut self, stop: &CancellationToken) -> Result<Option<Duration>> {
         self.begin_source().await?;
         let mut walk = self.source.walk();
-        while !stop.is_cancelled() {
+        loop {
+            self.summary.is_cut_short = stop.is_cancelled();
+            if self.summary.is_cut_short {
+                break;
+            }
             let files = self.next_files(&mut walk).await?;
             if files.is_empty() {
                 break;
@@ -185,7 +220,7 @@ impl FilesStage {
         self.summary.listed += walk.tally.listed;
         self.summary.changed = walk.tally.changed;
         self.summary.fresh = walk.tally.fresh;
-        Ok(())
+        Ok(walk.tally.settles_in)
     }
 
     /// Where files that are there at the very first start are not wanted, writes down when that was.
@@ -211,7 +246,10 @@ impl FilesStage {
         let bounds = (self.pipeline.bronze.max_files, self.pipeline.bronze.max_bytes.as_u64());
         loop {
             let seen = self.ledger.as_ref().map_or(&nothing, |ledger| &ledger.seen);
+            let before = walk.tally;
             let mut files = walk.next_batch(&self.source, seen, self.clock.now(), bounds).await?;
+            FilesProgress::add(&self.progress.known_files, walk.tally.known - before.known);
+            FilesProgress::add(&self.progress.known_bytes, walk.tally.known_bytes - before.known_bytes);
             if files.is_empty() {
                 return Ok(files);
             }
@@ -237,7 +275,7 @@ impl FilesStage {
                 break;
             }
             let columns = ledger.columns();
-            let shared = Shared::new(Arc::clone(&self.rules), Arc::clone(&columns));
+            let shared = Shared::new(Arc::clone(&self.rules), self.rules.with_hints(&columns)?);
             let loader = self.loader(&ledger, shared);
             let loaded = loader.load(files.clone()).await;
             let ended = match &loaded {

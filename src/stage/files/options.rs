@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use arrow::datatypes::SchemaRef;
 use prometheus::{Histogram, IntCounter};
@@ -44,6 +44,18 @@ pub struct FilesProgress {
     pub found_files: AtomicU64,
     /// Bytes of them.
     pub found_bytes: AtomicU64,
+    /// Whether a listing ahead of the loader is wanted. It costs a second listing.
+    pub counts_ahead: AtomicBool,
+    /// Whether that listing has come to its end.
+    pub is_counted: AtomicBool,
+    /// Files that it came by, loaded or not.
+    pub listed_files: AtomicU64,
+    /// Bytes of them.
+    pub listed_bytes: AtomicU64,
+    /// Files that the loader came by and that had been loaded before.
+    pub known_files: AtomicU64,
+    /// Bytes of them.
+    pub known_bytes: AtomicU64,
 }
 
 impl FilesProgress {
@@ -73,6 +85,8 @@ pub struct FilesSummary {
     pub fresh: u64,
     /// Files that could not be read, with the reason.
     pub unread: Vec<String>,
+    /// Whether it was stopped before the end; the next one goes on from there.
+    pub is_cut_short: bool,
 }
 
 #[derive(Debug)]

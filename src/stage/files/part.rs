@@ -6,6 +6,7 @@ use arrow::array::{Array, ArrayRef, Int64Array, RecordBatch, StringArray, String
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 
 use super::parse::{Parsed, Parser, Unknown};
+use super::partition::{PartitionValue, with_partitions};
 use super::records::Chunk;
 use super::variant;
 use crate::clock::Timestamp;
@@ -23,6 +24,7 @@ pub(super) const RESERVED: [&str; 5] = ["_rescued_data", "_corrupt_record", SOUR
 #[derive(Debug)]
 pub(super) struct Piece {
     pub(super) file: Arc<str>,
+    pub(super) partition: Arc<[PartitionValue]>,
     pub(super) chunk: Chunk,
 }
 
@@ -73,15 +75,21 @@ impl Part {
     /// Configuration when JSON has no values for a column.
     pub(super) fn parse(&self, layout: &Layout) -> Result<Parsed> {
         let mut parser = Parser::new(&layout.columns, layout.unknown)?;
-        for (chunk, record) in
-            self.pieces.iter().flat_map(|piece| piece.chunk.records.iter().map(|record| (&piece.chunk, record)))
-        {
-            match chunk.text(record) {
-                Some(text) => parser.push(text),
-                None => parser.push_faulty(chunk.bytes(record), record.fault),
+        for Piece { partition, chunk, .. } in &self.pieces {
+            parser.enter(partition);
+            for record in &chunk.records {
+                match chunk.text(record) {
+                    Some(text) => parser.push(text),
+                    None => parser.push_faulty(chunk.bytes(record), record.fault),
+                }
             }
         }
-        parser.finish()
+        let mut parsed = parser.finish()?;
+        if let Unknown::Infer(options) = layout.unknown {
+            let values = self.pieces.iter().flat_map(|piece| piece.partition.iter());
+            parsed.seen = with_partitions(parsed.seen, values, options);
+        }
+        Ok(parsed)
     }
 
     /// The rows of the table: the records' columns and ours.

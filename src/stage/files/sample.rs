@@ -1,7 +1,9 @@
 //! What records look like, from the first of them.
 
-use super::content::Reader;
+use super::content::{Content, Reader};
 use super::discover::Found;
+use super::partition::with_partitions;
+use super::records::Records;
 use super::types::{InferOptions, JsonType};
 use crate::error::{Context, ErrorKind, Result};
 
@@ -22,24 +24,28 @@ pub(super) async fn infer(
 ) -> Result<(usize, Option<JsonType>)> {
     let (reader, files) = (reader.clone(), files.iter().take(SAMPLE_FILES).cloned().collect::<Vec<_>>());
     let inferring = tokio::task::spawn_blocking(move || {
-        let (mut seen, mut left, mut sampled) = (None, SAMPLE_BYTES, 0);
+        let (mut seen, mut partitions, mut left, mut sampled) = (None, Vec::new(), SAMPLE_BYTES, 0);
         // A large file must not hide the others.
         let share = SAMPLE_BYTES / files.len().clamp(1, MOST_SHARES);
-        for file in &files {
+        for (file, records) in reader.open_each(files) {
+            sampled += 1;
+            let bytes = records.map_or(0, |records| take(records, share.min(left), options, &mut seen));
+            left -= left.min(bytes);
+            if bytes > 0 {
+                partitions.push(reader.partition(&file));
+            }
             if left == 0 {
                 break;
             }
-            sampled += 1;
-            left -= left.min(take(&reader, file, share.min(left), options, &mut seen));
         }
-        (sampled, seen)
+        let values = partitions.iter().flat_map(|partition| partition.iter());
+        (sampled, with_partitions(seen, values, options))
     });
     inferring.await.context(ErrorKind::Unavailable, "infer columns")
 }
 
 /// Takes the first records of a file in; returns how many bytes they were.
-fn take(reader: &Reader, file: &Found, share: usize, options: InferOptions, seen: &mut Option<JsonType>) -> usize {
-    let Ok(mut records) = reader.open(file) else { return 0 };
+fn take(mut records: Records<Content>, share: usize, options: InferOptions, seen: &mut Option<JsonType>) -> usize {
     let mut bytes = 0;
     while bytes < share
         && let Ok(Some(chunk)) = records.next_chunk()

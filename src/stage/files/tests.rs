@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::path::Path as FilePath;
+use std::sync::atomic::Ordering;
 
 use arrow::array::{Array, AsArray};
 use arrow::datatypes::Int64Type;
@@ -36,7 +37,10 @@ impl World {
     pub(super) fn put(&self, name: &str, content: impl AsRef<[u8]>) {
         let path = self.input().join(name);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(path, content).unwrap();
+        // Whole or under another name, as a careful producer does it.
+        let unfinished = path.with_file_name(".unfinished");
+        std::fs::write(&unfinished, content).unwrap();
+        std::fs::rename(unfinished, path).unwrap();
     }
 
     pub(super) fn data(&self) -> Storage {
@@ -45,8 +49,9 @@ impl World {
 
     async fn stage(&self, settings: &str) -> Result<FilesStage> {
         let (source, bronze) = settings.split_once('|').unwrap_or(("", settings));
+        let settle = if source.contains("settle") { "" } else { "settle = \"0s\"" };
         let text = format!(
-            "version = 1\nname = \"p\"\n[source]\npath = \"in\"\nsettle = \"0s\"\n{source}\n[bronze]\ntable = \"bronze/t\"\n{bronze}"
+            "version = 1\nname = \"p\"\n[source]\npath = \"in\"\n{settle}\n{source}\n[bronze]\ntable = \"bronze/t\"\n{bronze}"
         );
         FilesStage::open(FilesOptions {
             data: self.data(),
@@ -62,6 +67,24 @@ impl World {
 
     pub(super) async fn load(&self, settings: &str) -> Result<FilesSummary> {
         self.stage(settings).await?.work_until_idle(&CancellationToken::new()).await
+    }
+
+    /// Runs a loader until it has loaded so many rows, then calls `then` and waits for one row more.
+    async fn run(&self, settings: &str, rows: u64, then: impl FnOnce()) {
+        let (stage, stop) = (self.stage(settings).await.unwrap(), CancellationToken::new());
+        let progress = Arc::clone(&stage.progress);
+        let until = async |rows| {
+            while progress.rows.load(Ordering::Relaxed) < rows {
+                self.clock.sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let running = tokio::spawn(stage.run(stop.clone()));
+        let within = Duration::from_secs(60);
+        self.clock.timeout(within, until(rows)).await.unwrap();
+        then();
+        self.clock.timeout(within, until(rows + 1)).await.unwrap();
+        stop.cancel();
+        running.await.unwrap().unwrap();
     }
 
     pub(super) async fn table(&self) -> LakeTable {
@@ -195,7 +218,10 @@ async fn other_modes_rescue_ignore_or_stop() {
     let error = world.load("evolution = \"fail\"").await.unwrap_err();
     assert!(error.to_string().contains("file in/b.json: new fields: new;"), "{error}");
     assert_eq!(world.rows().await.len(), 1, "and nothing is loaded");
-    assert_eq!(world.load("").await.unwrap().rows, 1, "until somebody says what is to be done");
+    let hinted = "evolution = \"fail\"\nschema_hints = \"id string, new double\"";
+    assert_eq!(world.load(hinted).await.unwrap().rows, 1, "until somebody says what is to be done");
+    let row = &world.rows().await[1];
+    assert_eq!((&row["id"], &row["new"]), (&json!(2), &json!(2.0)), "what is there keeps its type");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -330,6 +356,137 @@ async fn strings_only_payload_and_timestamps_are_by_setting() {
     let table = typed.table().await;
     let schema = table.schema();
     assert!(matches!(schema.field_with_name("at").unwrap().data_type(), arrow::datatypes::DataType::Timestamp(..)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn folders_that_name_a_value_become_columns() {
+    let world = World::new();
+    world.put("date=2026-01-02/hour=7/a.json", "{\"id\":1}\n{\"id\":2,\"hour\":9}\nbroken");
+    world.put("date=soon/b.json", "{\"id\":3}");
+    world.put("plain.json", "{\"id\":4}");
+    world.load("schema_hints = \"date date\"").await.unwrap();
+    let rows = world.rows().await;
+    let columns: Vec<_> =
+        world.table().await.schema().fields().iter().take(3).map(|field| field.name().clone()).collect();
+    assert_eq!(columns, ["id", "hour", "date"]);
+    let of = |row: usize| (rows[row]["date"].clone(), rows[row]["hour"].clone());
+    assert_eq!(of(0), (json!("2026-01-02"), json!(7)));
+    assert_eq!(of(1), (json!("2026-01-02"), json!(9)), "a field of the record itself wins");
+    assert_eq!((of(2), &rows[2]["_corrupt_record"]), ((json!("2026-01-02"), json!(7)), &json!("broken")));
+    assert_eq!((of(3), &rows[3]["_rescued_data"]), ((Value::Null, Value::Null), &json!("{\"date\":\"soon\"}")));
+    assert_eq!((of(4), &rows[4]["_rescued_data"]), ((Value::Null, Value::Null), &Value::Null));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_folder_that_names_another_value_is_a_new_field_like_any() {
+    for (mode, column, rescued) in [
+        ("add_columns", json!("eu"), Value::Null),
+        ("rescue", Value::Null, json!("{\"region\":\"eu\"}")),
+        ("ignore", Value::Null, Value::Null),
+    ] {
+        let (world, settings) = (World::new(), format!("evolution = \"{mode}\""));
+        world.put("a.json", "{\"id\":1}");
+        world.load(&settings).await.unwrap();
+        world.put("region=eu/b.json", "{\"id\":2}");
+        world.load(&settings).await.unwrap();
+        let row = &world.rows().await[1];
+        assert_eq!(
+            (row.get("region").unwrap_or(&Value::Null), row.get("_rescued_data").unwrap_or(&Value::Null)),
+            (&column, &rescued),
+            "{mode}"
+        );
+    }
+    let world = World::new();
+    world.put("a.json", "{\"id\":1}");
+    world.load("evolution = \"fail\"").await.unwrap();
+    world.put("region=eu/b.json", "{\"id\":2}");
+    let error = world.load("evolution = \"fail\"").await.unwrap_err();
+    assert!(error.to_string().contains("new fields: region;"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_the_folders_that_are_asked_for_become_columns_with_the_types_that_are() {
+    let path = "month=01/day=5/region=a%2Fb/a.json";
+    let loaded = async |settings: &str| {
+        let world = World::new();
+        world.put(path, "{\"id\":1}");
+        world.load(settings).await.unwrap();
+        let mut row = world.rows().await.remove(0);
+        row.as_object_mut().unwrap().retain(|name, value| !name.starts_with('_') && !value.is_null());
+        row
+    };
+    assert_eq!(loaded("").await, json!({"id": 1, "month": "01", "day": 5, "region": "a/b"}));
+    assert_eq!(loaded("partition_columns = []|").await, json!({"id": 1}));
+    assert_eq!(loaded("partition_columns = [\"day\"]|").await, json!({"id": 1, "day": 5}));
+    assert_eq!(loaded("types = \"text\"").await, json!({"id": "1", "month": "01", "day": "5", "region": "a/b"}));
+    let hinted = loaded("types = \"hints\"\nschema_hints = \"month int, day string\"").await;
+    assert_eq!(hinted, json!({"month": 1, "day": "5"}));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_appears_is_loaded_without_waiting_for_the_next_listing() {
+    let world = World::new();
+    world.put("a.json", "{\"id\":1}");
+    world.run("list_every = \"1h\"|", 1, || world.put("new/b.json", "{\"id\":2}")).await;
+    assert_eq!(world.values("id").await, [1, 2]);
+    let settle = "list_every = \"1h\"\nsettle = \"300ms\"|";
+    world.run(settle, 0, || world.put("new/c.json", "{\"id\":3}")).await;
+    assert_eq!(world.values("id").await, [1, 2, 3], "once it has settled");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_watch_the_listing_finds_what_is_new() {
+    let world = World::new();
+    std::fs::remove_dir(world.input()).unwrap();
+    world.run("list_every = \"20ms\"\nwatch = false|", 0, || world.put("a.json", "{\"id\":1}")).await;
+    std::fs::remove_dir_all(world.input()).unwrap();
+    world.run("list_every = \"20ms\"|", 0, || world.put("b.json", "{\"id\":2}")).await;
+    assert_eq!(world.values("id").await, [1, 2]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_loader_that_is_stopped_goes_on_where_it_was() {
+    let world = World::new();
+    (0..30).for_each(|file| world.put(&format!("{file}.json"), format!("{{\"id\":{file}}}")));
+    let (mut stage, stop) = (world.stage("max_files = 1").await.unwrap(), CancellationToken::new());
+    let progress = Arc::clone(&stage.progress);
+    let stopping = async {
+        while progress.files.load(Ordering::Relaxed) == 0 {
+            tokio::task::yield_now().await;
+        }
+        stop.cancel();
+    };
+    let (first, ()) = tokio::join!(stage.work_until_idle(&stop), stopping);
+    let first = first.unwrap();
+    assert!(first.is_cut_short && first.files < 30, "{first:?}");
+    let again = world.load("").await.unwrap();
+    assert_eq!((first.files + again.files, again.is_cut_short), (30, false));
+    let mut ids: Vec<_> = world.values("id").await.iter().map(|id| id.as_i64().unwrap()).collect();
+    ids.sort_unstable();
+    assert!(ids.iter().copied().eq(0..30), "{ids:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_left_is_counted_ahead_when_somebody_wants_to_know() {
+    let world = World::new();
+    world.put("a.json", "{\"id\":1}");
+    world.load("").await.unwrap();
+    world.put("b.json", "{\"id\":22}");
+    world.put("c.json.tmp", "{\"id\":3}");
+    let mut stage = world.stage("").await.unwrap();
+    let progress = Arc::clone(&stage.progress);
+    let _ahead = ahead::count(&stage.source, world.clock.now(), &progress);
+    stage.work_until_idle(&CancellationToken::new()).await.unwrap();
+    let counted = async {
+        while !progress.is_counted.load(Ordering::Relaxed) {
+            tokio::task::yield_now().await;
+        }
+    };
+    world.clock.timeout(Duration::from_secs(60), counted).await.unwrap();
+    let get = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+    assert_eq!((get(&progress.listed_files), get(&progress.listed_bytes)), (2, 17));
+    assert_eq!((get(&progress.known_files), get(&progress.known_bytes)), (1, 8));
+    assert_eq!((get(&progress.found_files), get(&progress.files)), (1, 1));
 }
 
 #[tokio::test(flavor = "multi_thread")]

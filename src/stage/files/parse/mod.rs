@@ -1,11 +1,14 @@
 //! Records into Arrow columns: values where they fit, and beside them what does not, so that nothing is lost.
 
 mod column;
+mod folders;
 mod raw;
 mod rescue;
 #[cfg(test)]
 mod tests;
 mod visit;
+
+use std::sync::Arc;
 
 use arrow::array::{ArrayRef, StringArray, StringBuilder};
 use arrow::datatypes::SchemaRef;
@@ -16,6 +19,7 @@ use serde_json::json;
 use self::column::StructValues;
 pub(super) use self::raw::fields_of;
 use self::rescue::{Place, Rescued};
+use super::partition::PartitionValue;
 use super::records::Fault;
 use super::types::{InferOptions, JsonType};
 use crate::error::Result;
@@ -36,6 +40,7 @@ pub(super) enum Unknown {
 pub(super) struct Parser {
     root: StructValues,
     rows: usize,
+    partition: Arc<[PartitionValue]>,
     unknown: Unknown,
     notes: Notes,
     rescued: StringBuilder,
@@ -110,6 +115,7 @@ impl Parser {
         Ok(Self {
             root: StructValues::new(schema.fields())?,
             rows: 0,
+            partition: Arc::default(),
             unknown,
             notes: Notes { ignores_unknown: unknown == Unknown::Ignore, ..Notes::default() },
             rescued: StringBuilder::new(),
@@ -126,6 +132,11 @@ impl Parser {
     pub(super) fn passing_over(mut self, fields: &'static [&'static str]) -> Self {
         self.notes.passed_over = fields;
         self
+    }
+
+    /// Gives the records that follow these partition columns.
+    pub(super) fn enter(&mut self, partition: &Arc<[PartitionValue]>) {
+        self.partition = Arc::clone(partition);
     }
 
     /// Appends what cannot be a record as one row.
@@ -146,13 +157,8 @@ impl Parser {
         if !self.append(text) {
             return self.push_corrupt(text);
         }
-        self.rows += 1;
         self.corrupt.append_null();
-        if self.notes.rescued.is_empty() {
-            return self.rescued.append_null();
-        }
-        self.rescued.append_value(rescue::to_json(&self.notes.rescued));
-        self.rescued_rows += 1;
+        self.end_row();
         if let (true, Unknown::Infer(options)) = (self.notes.has_unknown, self.unknown)
             && let Ok(here) = JsonType::read(text, options)
         {
@@ -161,6 +167,16 @@ impl Parser {
                 None => here,
             });
         }
+    }
+
+    fn end_row(&mut self) {
+        folders::append(&mut self.root, self.rows, &self.partition, &mut self.notes);
+        self.rows += 1;
+        if self.notes.rescued.is_empty() {
+            return self.rescued.append_null();
+        }
+        self.rescued.append_value(rescue::to_json(&self.notes.rescued));
+        self.rescued_rows += 1;
     }
 
     fn append(&mut self, text: &str) -> bool {
@@ -184,10 +200,10 @@ impl Parser {
     }
 
     fn push_corrupt(&mut self, text: &str) {
-        self.rows += 1;
+        self.notes.clear();
         self.corrupt_rows += 1;
-        self.rescued.append_null();
         self.corrupt.append_value(text);
+        self.end_row();
     }
 
     /// The columns.

@@ -1,0 +1,144 @@
+//! What a loader needs and how far it is, as far as a listing and the table tell.
+
+use std::sync::Arc;
+
+use object_store::path::Path;
+use serde::Serialize;
+
+use super::FilesStage;
+use super::columns::Rules;
+use super::discover::Source;
+use super::options::FilesOptions;
+use super::part::{RESERVED, without_ours};
+use super::seen::Seen;
+use super::watch::{self, Watched};
+use crate::error::{Context, Error, ErrorKind, Result};
+use crate::pipeline::files::FilesPipeline;
+use crate::table::LakeTable;
+
+/// Files listed between two looks at the clock.
+const FILES_AT_ONCE: usize = 1_000;
+
+/// How far a loader is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct FilesSurvey {
+    /// Files listed, wanted or not.
+    pub listed_files: u64,
+    /// Files that are loaded, whether they are still there or not.
+    pub loaded_files: u64,
+    /// Files that the next run loads, those that cannot be read among them.
+    pub waiting_files: u64,
+    /// Bytes of them.
+    pub waiting_bytes: u64,
+    /// Files that may still be growing, and are loaded later.
+    pub growing_files: u64,
+    /// Files that have changed since they were loaded, and are not loaded again.
+    pub changed_files: u64,
+}
+
+/// Surveys a loader: one listing, and what the table says is loaded.
+///
+/// # Errors
+/// When the store fails or the table is not understood.
+pub async fn survey(options: FilesOptions) -> Result<FilesSurvey> {
+    let mut stage = FilesStage::open(options).await?;
+    let now = stage.clock.now();
+    if !stage.pipeline.source.include_existing && stage.ledger.as_ref().is_none_or(|ledger| ledger.from().is_none()) {
+        // Its first start is still to come, and leaves out what is there.
+        Arc::make_mut(&mut stage.source).only_after(now);
+    }
+    let nothing = Seen::default();
+    let seen = stage.ledger.as_ref().map_or(&nothing, |ledger| &ledger.seen);
+    let mut found = FilesSurvey { loaded_files: seen.len() as u64, ..FilesSurvey::default() };
+    let mut walk = stage.source.walk();
+    loop {
+        let files = walk.next_batch(&stage.source, seen, now, (FILES_AT_ONCE, u64::MAX)).await?;
+        if files.is_empty() {
+            break;
+        }
+        found.waiting_files += files.len() as u64;
+        found.waiting_bytes += files.iter().map(|file| file.size_bytes).sum::<u64>();
+    }
+    (found.listed_files, found.growing_files, found.changed_files) =
+        (walk.tally.listed, walk.tally.fresh, walk.tally.changed);
+    Ok(found)
+}
+
+/// Looks at each thing a loader needs; gives the verdicts, with the mend where there is one.
+pub async fn check(options: &FilesOptions) -> Vec<(&'static str, Result<String>)> {
+    let rules = Rules::new(&options.pipeline.bronze);
+    let mut verdicts = vec![("source", check_source(options).await)];
+    if let Some(watched) = watched(options) {
+        verdicts.push(("watch", watch::check(watched).await));
+    }
+    verdicts.push(match rules {
+        Ok(rules) => ("table", check_table(options, &rules).await),
+        Err(error) => ("schema hints", Err(error)),
+    });
+    verdicts
+}
+
+async fn check_source(options: &FilesOptions) -> Result<String> {
+    let settings = &options.pipeline.source;
+    let source = Source::new(&options.data, settings)?;
+    if let Some(folder) = source.local_folder()
+        && !folder.is_dir()
+    {
+        let folder = folder.display();
+        return Err(Error::configuration(format!(
+            "source.path: there is no folder {folder}; make it, or mend the path"
+        )));
+    }
+    let mut walk = source.walk();
+    let first = walk.next_batch(&source, &Seen::default(), options.clock.now(), (1, u64::MAX)).await?;
+    match (first.first(), walk.tally.listed, &settings.glob) {
+        (Some(file), ..) => Ok(format!("can be listed; {} is a file to load", file.path)),
+        (None, 0, _) => Ok("can be listed; no file is there yet".to_owned()),
+        (None, listed, Some(glob)) if walk.tally.fresh == 0 => Err(Error::configuration(format!(
+            "none of {listed} files is one to load; is source.glob = {glob:?} meant for paths below the folder? Hidden, \
+             unfinished and old ones are left out too"
+        ))),
+        (None, listed, _) => {
+            Ok(format!("can be listed; of {listed} files all are hidden, unfinished, old or still growing"))
+        }
+    }
+}
+
+fn watched(options: &FilesOptions) -> Option<Watched> {
+    let source = Source::new(&options.data, &options.pipeline.source).ok()?;
+    let root = source.local_folder().filter(|root| options.pipeline.source.watch && root.is_dir())?;
+    Some(Watched { root, filter: source.filter, own: Vec::new() })
+}
+
+async fn check_table(options: &FilesOptions, rules: &Rules) -> Result<String> {
+    let FilesOptions { data, pipeline, clock, .. } = options;
+    let path = Path::parse(&pipeline.bronze.table).context(ErrorKind::Configuration, "bronze.table")?;
+    let Some(table) = LakeTable::open_existing(data, &path, clock).await? else {
+        rules.first_columns(None)?;
+        return Ok(format!("{path} is not there yet; the first files make it"));
+    };
+    is_loaders(pipeline, &table)?;
+    let columns = without_ours(&table.schema(), pipeline.bronze.payload);
+    if let Some(told) = rules.unlike(&columns)? {
+        return Err(Error::configuration(format!(
+            "bronze.schema_hints: {told} in table {path}, and types stay; take the hint out, or load into another table"
+        )));
+    }
+    Ok(format!(
+        "{path} is at version {} and fits; it has {} columns of records",
+        table.version(),
+        columns.fields().len()
+    ))
+}
+
+/// Whether a table was made by a loader.
+fn is_loaders(pipeline: &FilesPipeline, table: &LakeTable) -> Result<()> {
+    let schema = table.schema();
+    match RESERVED.into_iter().find(|name| schema.column_with_name(name).is_none()) {
+        None => Ok(()),
+        Some(name) => Err(Error::configuration(format!(
+            "table {} has no column {name}: no loader has made it; name another in bronze.table",
+            pipeline.bronze.table
+        ))),
+    }
+}
