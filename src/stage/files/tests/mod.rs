@@ -1,5 +1,7 @@
 //! The loader as a whole, on folders of files and in memory.
 
+mod options;
+
 use std::io::Write;
 use std::path::Path as FilePath;
 use std::sync::atomic::Ordering;
