@@ -2,6 +2,7 @@
 
 mod audit;
 mod check;
+mod clean;
 mod demo;
 mod maintain;
 mod output;
@@ -76,6 +77,8 @@ enum Verb {
     Schema(schema::Options),
     /// Compaction, checkpoints, log clean-up and vacuum; serve does this by itself.
     Maintain(maintain::Options),
+    /// Deletes or moves what is loaded from the sources of loaders, as clean_source says; with a dry run.
+    Clean(clean::Options),
     /// Prints a completion script for a shell.
     Completions {
         /// The shell.
@@ -150,6 +153,7 @@ async fn dispatch(cli: Cli, environment: Environment) -> Result<Verdict> {
         }
         Verb::Schema(options) => schema::schema(&open(&options.pipelines)?),
         Verb::Maintain(options) => maintain::maintain(open(&options.pipelines)?, options, stop_on_signal(stop)).await,
+        Verb::Clean(options) => clean::clean(open(&options.pipelines)?, options, stop_on_signal(stop)).await,
         Verb::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "lakegram", &mut script);

@@ -28,6 +28,7 @@ pub(super) async fn check(
     for (file, what) in found.broken {
         records.broken(Finding { file: Some(file), ..Finding::new(what) });
     }
+    records.cleaned = found.cleaned;
     records.unproven(found.gone, "files are gone from the source, or not wanted any more");
     records.unproven(found.changed, "files have changed since they were loaded");
     for (_, why) in found.unread {

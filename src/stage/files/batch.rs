@@ -13,7 +13,7 @@ use super::columns::Shared;
 use super::content::Reader;
 use super::discover::Found;
 use super::part::{Part, Piece};
-use crate::clock::Clock;
+use crate::clock::Timestamp;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::table::{StagedFile, Stager};
 
@@ -30,7 +30,8 @@ pub(super) struct Loader {
     pub(super) reader: Reader,
     pub(super) shared: Shared,
     pub(super) stager: Stager,
-    pub(super) clock: Clock,
+    /// What its rows say. It lies before the first look into a file: whatever changes one later is newer.
+    pub(super) ingested_at: Timestamp,
     /// Parts that are made at the same time.
     pub(super) parallel: usize,
 }
@@ -136,7 +137,7 @@ impl Loader {
                     .grow(&layout.columns, parsed.seen.take())
                     .map_err(|error| error.during(part.told()))?
                 {
-                    return part.rows(parsed, &layout, loader.clock.now());
+                    return part.rows(parsed, &layout, loader.ingested_at);
                 }
             }
         });

@@ -2,6 +2,7 @@
 
 mod audit;
 mod batch;
+mod clean;
 mod columns;
 mod content;
 mod discover;
@@ -28,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::audit::{FilesAudit, audit};
 use self::batch::{Loaded, Loader};
+pub use self::clean::clean;
 use self::columns::{Rules, Shared};
 use self::content::Reader;
 use self::discover::{Found, Source, Walk};
@@ -259,7 +261,7 @@ impl FilesStage {
             reader: self.reader(),
             shared,
             stager: ledger.stager(),
-            clock: self.clock.clone(),
+            ingested_at: self.clock.now(),
             // One waits for its disk while the others compute.
             parallel: std::thread::available_parallelism().map_or(2, usize::from) + 1,
         }

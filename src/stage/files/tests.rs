@@ -17,58 +17,62 @@ use crate::table::maintain::{MaintainOptions, maintain};
 use crate::telemetry::Telemetry;
 
 /// A loader on folders of its own.
-struct World {
-    folder: tempfile::TempDir,
-    clock: Clock,
+pub(super) struct World {
+    pub(super) folder: tempfile::TempDir,
+    pub(super) clock: Clock,
 }
 
 impl World {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let world = Self { folder: tempfile::tempdir().unwrap(), clock: Clock::system() };
         std::fs::create_dir_all(world.input()).unwrap();
         world
     }
 
-    fn input(&self) -> PathBuf {
+    pub(super) fn input(&self) -> PathBuf {
         self.folder.path().join("data/in")
     }
 
-    fn put(&self, name: &str, content: impl AsRef<[u8]>) {
+    pub(super) fn put(&self, name: &str, content: impl AsRef<[u8]>) {
         let path = self.input().join(name);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(path, content).unwrap();
     }
 
-    fn data(&self) -> Storage {
+    pub(super) fn data(&self) -> Storage {
         Storage::open(self.folder.path().join("data").to_str().unwrap()).unwrap()
     }
 
-    async fn stage(&self, settings: &str) -> Result<FilesStage> {
+    /// Settings of the source, and behind a `|` those of the table.
+    pub(super) fn options(&self, settings: &str) -> FilesOptions {
         let (source, bronze) = settings.split_once('|').unwrap_or(("", settings));
         let text = format!(
             "version = 1\nname = \"p\"\n[source]\npath = \"in\"\nsettle = \"0s\"\n{source}\n[bronze]\ntable = \"bronze/t\"\n{bronze}"
         );
-        FilesStage::open(FilesOptions {
+        FilesOptions {
             data: self.data(),
             pipeline: toml::from_str(&text).unwrap(),
             checkpoints: self.folder.path().join("checkpoints"),
             clock: self.clock.clone(),
             telemetry: Telemetry::new(),
             progress: Arc::default(),
-        })
-        .await
+        }
     }
 
-    async fn load(&self, settings: &str) -> Result<FilesSummary> {
+    async fn stage(&self, settings: &str) -> Result<FilesStage> {
+        FilesStage::open(self.options(settings)).await
+    }
+
+    pub(super) async fn load(&self, settings: &str) -> Result<FilesSummary> {
         self.stage(settings).await?.work_until_idle(&CancellationToken::new()).await
     }
 
-    async fn table(&self) -> LakeTable {
+    pub(super) async fn table(&self) -> LakeTable {
         LakeTable::open_existing(&self.data(), &Path::from("bronze/t"), &self.clock).await.unwrap().unwrap()
     }
 
     /// All rows as JSON, in the order of file and row.
-    async fn rows(&self) -> Vec<Value> {
+    pub(super) async fn rows(&self) -> Vec<Value> {
         let table = self.table().await;
         let mut rows = Vec::new();
         for file in table.files().await.unwrap() {
@@ -86,7 +90,7 @@ impl World {
         self.rows().await.into_iter().map(|mut row| row[column].take()).collect()
     }
 
-    fn forget(&self) {
+    pub(super) fn forget(&self) {
         std::fs::remove_dir_all(self.folder.path().join("checkpoints")).unwrap();
     }
 }
