@@ -30,6 +30,7 @@ pub(super) async fn check(
     }
     records.cleaned = found.cleaned;
     records.unproven(found.gone, "files are gone from the source, or not wanted any more");
+    records.unproven(found.strangers, "files in clean_source.to have no rows: of another loader, or the rows are lost");
     records.unproven(found.changed, "files have changed since they were loaded");
     for (_, why) in found.unread {
         records.unproven(1, format!("a file cannot be read: {why}"));

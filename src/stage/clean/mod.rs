@@ -182,6 +182,7 @@ impl Cleaner {
             match archive.take(&file.path).await {
                 Ok(PutNew::Created) => {}
                 Ok(PutNew::Taken) => return Ok(Outcome::Taken),
+                Err(error) if error.kind() == ErrorKind::Fatal => return Err(error),
                 // Another process was faster.
                 Err(_) if self.storage.head(&file.path).await?.is_none() => return Ok(Outcome::Gone),
                 Err(error) => return Err(error),

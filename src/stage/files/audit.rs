@@ -39,6 +39,8 @@ pub struct FilesAudit {
     pub gone: u64,
     /// Files with rows that are gone as `clean_source` says: nothing is left to hold those rows against.
     pub cleaned: u64,
+    /// Files that no row is of, where loaded ones are moved to: another loader's, or their rows are lost.
+    pub strangers: u64,
     /// Files that have changed since they were loaded.
     pub changed: u64,
     /// Files that cannot be read now.
@@ -73,6 +75,8 @@ struct Rows {
     tally: Tally,
     /// When the newest of them were made.
     ingested_at: Timestamp,
+    /// Whether they were held against a file.
+    is_held: bool,
 }
 
 /// A folder whose files are held against rows: the source, or where its files were moved to.
@@ -114,9 +118,12 @@ pub async fn audit(options: FilesOptions, tell: &dyn Fn(u64)) -> Result<FilesAud
         holding.hold(&side.archive(&data, &pipeline.source, to)?, tell).await?;
     }
     let Holding { rows, mut found, .. } = holding;
-    let is_cleaned = |rows: &&Rows| cleaned_before.is_some_and(|before| rows.ingested_at < before);
-    found.cleaned = rows.values().filter(is_cleaned).count() as u64;
-    found.gone = rows.len() as u64 - found.cleaned;
+    for rows in rows.values().filter(|rows| !rows.is_held) {
+        match cleaned_before {
+            Some(before) if rows.ingested_at < before => found.cleaned += 1,
+            _ => found.gone += 1,
+        }
+    }
     Ok(found)
 }
 
@@ -141,7 +148,7 @@ impl Side {
 }
 
 impl Holding {
-    /// Holds files against rows, and takes the rows that are accounted for.
+    /// Holds files against rows.
     async fn hold(&mut self, side: &Side, tell: &dyn Fn(u64)) -> Result<()> {
         let (mut walk, nothing) = (side.source.walk(), Seen::default());
         loop {
@@ -151,20 +158,31 @@ impl Holding {
                 return Ok(());
             }
             if side.is_archive {
-                // It may hold what other tables were made of.
-                files.retain(|file| self.rows.contains_key(&hash_of(side.name(&file.path).as_ref())));
+                files.retain(|file| self.is_of_rows(&side.name(&file.path)));
             }
             let reader = side.reader.clone();
             let counting = tokio::task::spawn_blocking(move || {
                 files.into_iter().map(|file| (count(&reader, &file), file)).collect::<Vec<_>>()
             });
             for (counted, file) in counting.await.context(ErrorKind::Unavailable, "count records")? {
-                let rows = self.rows.remove(&hash_of(side.name(&file.path).as_ref())).map(|rows| rows.tally);
+                let rows = self.rows.get_mut(&hash_of(side.name(&file.path).as_ref()));
+                let rows = rows.map(|rows| {
+                    rows.is_held = true;
+                    rows.tally
+                });
                 let memo = self.memo.as_ref().filter(|_| !side.is_archive);
                 judge(&file, counted, rows, memo, &mut self.found);
             }
             tell(self.found.files);
         }
+    }
+
+    /// Whether rows are still to be held against a file that was moved. One without any is counted: the archive may hold
+    /// what other tables were made of.
+    fn is_of_rows(&mut self, name: &Path) -> bool {
+        let rows = self.rows.get(&hash_of(name.as_ref()));
+        self.found.strangers += u64::from(rows.is_none());
+        rows.is_some_and(|rows| !rows.is_held)
     }
 }
 

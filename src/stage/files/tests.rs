@@ -86,7 +86,7 @@ impl World {
         rows
     }
 
-    async fn values(&self, column: &str) -> Vec<Value> {
+    pub(super) async fn values(&self, column: &str) -> Vec<Value> {
         self.rows().await.into_iter().map(|mut row| row[column].take()).collect()
     }
 

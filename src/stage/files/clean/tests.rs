@@ -142,6 +142,26 @@ async fn a_file_that_has_changed_since_it_was_loaded_stays() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn where_nobody_knows_as_what_a_file_was_loaded_it_must_be_well_older_than_its_rows() {
+    let world = loaded().await;
+    world.forget();
+    let ingested_at = world.values("_ingested_at").await[0].as_str().unwrap().to_owned();
+    let ingested_at: SystemTime = chrono::DateTime::parse_from_rfc3339(&ingested_at).unwrap().into();
+    for (name, modified) in [
+        ("0.json", ingested_at + Duration::from_secs(60)),
+        ("1.json", ingested_at - Duration::from_millis(500)),
+        ("2.json", ingested_at - Duration::from_millis(1_500)),
+    ] {
+        let file = fs::File::options().write(true).open(world.input().join(name)).unwrap();
+        file.set_modified(modified).unwrap();
+    }
+    later(&world, 31);
+    let done = cleaned(&world, DELETE).await;
+    assert_eq!((done.files, done.changed), (4, 2));
+    assert_eq!(names(&world, "in"), ["0.json", "1.json"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_file_that_was_put_in_the_place_of_another_stays_though_it_looks_older() {
     let world = World::new();
     let put_old = |name: &str, text: &str| {
@@ -204,6 +224,10 @@ async fn a_move_keeps_the_path_and_the_audit_finds_the_records_where_they_are() 
     fs::remove_file(archived(&world, "1.json")).unwrap();
     let found = audited(&world, MOVE).await;
     assert_eq!((found.files, found.cleaned, found.broken.len()), (4, 1, 1), "{found:?}");
+    fs::hard_link(archived(&world, "2.json"), world.input().join("2.json")).unwrap();
+    fs::write(archived(&world, "stranger.json"), "{\"id\":9}").unwrap();
+    let found = audited(&world, MOVE).await;
+    assert_eq!((found.files, found.strangers), (4, 1), "one in both places counts once, one without rows is told");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -225,6 +249,20 @@ async fn a_move_that_died_half_way_is_continued_and_never_over_another_file() {
         assert_eq!(fs::read_to_string(archived(&world, "1.json")).unwrap(), "of another");
         assert_eq!(names(&world, "archive").len(), 6);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_second_name_that_a_move_gives_a_file_is_no_change_of_it() {
+    let world = World::new();
+    world.put("a.json", "{\"id\":1}");
+    let file = fs::File::options().write(true).open(world.input().join("a.json")).unwrap();
+    file.set_modified(SystemTime::UNIX_EPOCH + 1_000 * DAY).unwrap();
+    world.load("").await.unwrap();
+    world.forget();
+    fs::hard_link(world.input().join("a.json"), archived(&world, "a.json")).unwrap();
+    later(&world, 31);
+    assert_eq!(cleaned(&world, DELETE).await.changed, 1, "somebody has touched it");
+    assert_eq!(cleaned(&world, MOVE).await.files, 1, "and that was us");
 }
 
 #[tokio::test(flavor = "multi_thread")]
