@@ -117,7 +117,7 @@ impl SourceCleaning {
 
     fn log(&self) {
         let Cleaned { files, bytes, changed, taken, failed, .. } = &self.cleaned;
-        if !self.cleaned.is_nothing() {
+        if self.cleaned.has_news() {
             let (pipeline, action) = (&self.pipeline, self.action);
             tracing::info!(
                 pipeline,

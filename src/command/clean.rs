@@ -64,7 +64,7 @@ fn nothing_to_do(kept: &[(&str, &str)]) -> Error {
 
 /// One line for each pipeline of which there is something to tell.
 pub(super) fn lines(cleanings: &[SourceCleaning]) -> String {
-    let told = cleanings.iter().filter(|cleaning| !cleaning.cleaned.is_nothing());
+    let told = cleanings.iter().filter(|cleaning| cleaning.cleaned.has_news());
     let lines = told.map(|SourceCleaning { pipeline, action, after, cleaned }| {
         let done = if *action == CleanAction::Move { "moved" } else { "deleted" };
         let size = ByteSize::b(cleaned.bytes);
@@ -120,7 +120,7 @@ mod tests {
             after: "30days".to_owned(),
             cleaned,
         };
-        assert_eq!(lines(&[cleaning(Cleaned::default())]), "");
+        assert_eq!(lines(&[cleaning(Cleaned::default()), cleaning(Cleaned { changed: 1, ..Cleaned::default() })]), "");
         let some = Cleaned { files: 2, bytes: 10, changed: 1, ..Cleaned::default() };
         let text = lines(&[cleaning(some)]);
         assert_eq!(

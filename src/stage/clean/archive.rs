@@ -145,3 +145,31 @@ fn parts(url: &Url) -> Vec<&str> {
 fn is_within(inner: &Url, outer: &Url) -> bool {
     origin(inner) == origin(outer) && parts(inner).starts_with(&parts(outer))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn open(source: &str, to: &str) -> Result<Archive> {
+        let (data, folder) = (Storage::memory(), Path::default());
+        Archive::open(Sites { data: &data, source, folder: &folder, others: &["bronze/t"] }, to)
+    }
+
+    #[test]
+    fn a_folder_of_the_same_bucket_is_reached_from_its_root() {
+        let archive = open("s3://bucket/in/here/", "s3://bucket/in-archive").unwrap();
+        assert_eq!(archive.storage.url().as_str(), "s3://bucket/");
+        let path = Path::from("deep/a b.json");
+        assert_eq!(archive.below(&archive.from, &path), Path::from("in/here/deep/a b.json"));
+        assert_eq!(archive.below(&archive.to, &path), Path::from("in-archive/deep/a b.json"));
+    }
+
+    #[test]
+    fn another_bucket_and_a_folder_that_is_not_apart_are_refused() {
+        let said = |to: &str| open("s3://bucket/in", to).unwrap_err().to_string();
+        assert!(said("s3://other/archive").contains("same bucket or machine"));
+        assert!(said("s3://bucket/in/done").contains("a folder of its own"));
+        assert!(said("s3://bucket").contains("a folder of its own"));
+        assert!(said("/srv/archive").contains("same bucket or machine"));
+    }
+}

@@ -48,6 +48,11 @@ impl Cleaned {
     pub fn is_nothing(&self) -> bool {
         *self == Self::default()
     }
+
+    /// Whether there is more to tell than of files that changed, which their loader tells of as well.
+    pub fn has_news(&self) -> bool {
+        self.files + self.taken + self.failed > 0
+    }
 }
 
 /// Takes loaded files out of a source.
@@ -150,12 +155,14 @@ impl Cleaner {
                 tracing::debug!(path = %file.path, "may have changed since it was loaded; it stays");
             }
             Ok(Outcome::Taken) => {
+                // The first of a kind says what is the matter; of a million only the number is of use.
+                if cleaned.taken == 0 && !self.is_dry {
+                    tracing::warn!(path = %file.path, "another file has its place where it would be moved to; it stays");
+                }
                 cleaned.taken += 1;
-                tracing::warn!(path = %file.path, "another file has its place where it would be moved to; it stays");
             }
             Err(error) if error.kind() == ErrorKind::Fatal => return Err(error),
             Err(error) => {
-                // The first says what is the matter; of a million only the number is of use.
                 if cleaned.failed == 0 {
                     tracing::warn!(%error, "a loaded file could not be cleaned from its source; trying again later");
                 }

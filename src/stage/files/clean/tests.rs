@@ -266,6 +266,18 @@ async fn the_second_name_that_a_move_gives_a_file_is_no_change_of_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_moved_now_is_counted_and_moved_by_the_next_pass() {
+    let world = loaded().await;
+    later(&world, 31);
+    let blocker = world.folder.path().join("data/archive");
+    fs::write(&blocker, "no folder").unwrap();
+    assert_eq!(cleaned(&world, MOVE).await, Cleaned { failed: 6, ..Cleaned::default() });
+    assert_eq!(names(&world, "in").len(), 6);
+    fs::remove_file(blocker).unwrap();
+    assert_eq!(cleaned(&world, MOVE).await.files, 6);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn two_processes_that_clean_at_once_do_no_harm() {
     for settings in [DELETE, MOVE] {
         let world = loaded().await;
