@@ -111,8 +111,9 @@ fn shown(audit: &PipelineAudit) -> String {
         }
         if check.cleaned > 0 {
             let (name, count) = (check.check, check.cleaned);
+            let what = if name == "records" { "files" } else { "rows" };
             text.push_str(&format!(
-                "cleaned, {name} ({count}): the source is gone as clean_source says, the rows stay\n"
+                "cleaned, {name} ({count} {what}): the source is gone as clean_source says, the rows stay\n"
             ));
         }
     }

@@ -25,10 +25,10 @@ const EXAMPLES: &str = "\
 Examples:
   lakegram clean files --dry-run       how many loaded files would go, and the first of them
   lakegram clean files                 deletes or moves them, as clean_source of the pipeline says
-  lakegram clean files --dry-run --set source.clean_source.action=delete --set source.clean_source.after=7d
+  lakegram clean files --dry-run --set source.clean_source.action=delete
 
-Only what the table proves to be loaded goes, longer than `after` ago and unchanged since. serve and run do the same
-by themselves.";
+Only what the table proves to be loaded goes, longer than `after` ago and unchanged since.
+serve and run do the same by themselves.";
 
 pub(super) async fn clean(app: App, options: Options, stop: CancellationToken) -> Result<Verdict> {
     let kept = app.kept_sources();
@@ -69,7 +69,7 @@ pub(super) fn lines(cleanings: &[SourceCleaning]) -> String {
         let done = if *action == CleanAction::Move { "moved" } else { "deleted" };
         let size = ByteSize::b(cleaned.bytes);
         let mut line =
-            format!("{pipeline}: {} files ({size}) {done} from the source, loaded {after} ago", cleaned.files);
+            format!("{pipeline}: {} files ({size}) {done} from the source, loaded over {after} ago", cleaned.files);
         let stays =
             [(cleaned.changed, "may have changed"), (cleaned.taken, "have no place to go"), (cleaned.failed, "failed")];
         for (count, why) in stays.iter().filter(|(count, _)| *count > 0) {
@@ -125,7 +125,7 @@ mod tests {
         let text = lines(&[cleaning(some)]);
         assert_eq!(
             text,
-            "files: 2 files (10 B) deleted from the source, loaded 30days ago; 1 stay, they may have changed\n"
+            "files: 2 files (10 B) deleted from the source, loaded over 30days ago; 1 stay, they may have changed\n"
         );
         let error = nothing_to_do(&[("files", "source.clean_source")]).to_string();
         assert!(error.contains("into [source]") && error.contains("action = \"delete\""), "{error}");

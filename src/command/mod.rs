@@ -77,7 +77,7 @@ enum Verb {
     Schema(schema::Options),
     /// Compaction, checkpoints, log clean-up and vacuum; serve does this by itself.
     Maintain(maintain::Options),
-    /// Deletes or moves what is loaded from the sources of loaders, as clean_source says; with a dry run.
+    /// Deletes or moves source files that are loaded, as clean_source says; with a dry run.
     Clean(clean::Options),
     /// Prints a completion script for a shell.
     Completions {
