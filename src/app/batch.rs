@@ -3,8 +3,8 @@
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::App;
 use super::serve::DRAIN;
+use super::{App, SourceCleaning};
 use crate::error::{Error, ErrorKind, Result};
 use crate::pipeline::Pipeline;
 use crate::stage::bronze::{BronzeStage, BronzeSummary};
@@ -32,6 +32,8 @@ pub struct BatchSummary {
     pub pipelines: Vec<PipelineSummary>,
     /// For each loader of foreign files, by its name.
     pub loaders: Vec<(String, FilesSummary)>,
+    /// For each source that is to be cleaned.
+    pub cleanings: Vec<SourceCleaning>,
 }
 
 impl BatchSummary {
@@ -63,6 +65,10 @@ impl App {
         for pipeline in &self.pipelines {
             let done = self.in_time(self.run_pipeline(pipeline, &progress, stop), stop).await;
             summary.pipelines.push(done.map_err(|error| error.during(&pipeline.name))?);
+        }
+        if !stop.is_cancelled() && self.cleans() {
+            progress("cleaning sources");
+            summary.cleanings = self.in_time(self.clean(false, stop), stop).await?;
         }
         Ok(summary)
     }

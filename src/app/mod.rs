@@ -3,6 +3,7 @@
 mod apart;
 mod audit;
 mod batch;
+mod clean;
 mod pace;
 mod parts;
 mod poll;
@@ -29,6 +30,7 @@ use crate::telemetry::Telemetry;
 
 pub use self::audit::{AuditStep, AuditedTable, Check, Finding, Listed, PipelineAudit};
 pub use self::batch::{BatchSummary, PipelineSummary};
+pub use self::clean::SourceCleaning;
 pub use self::serve::{Listeners, Role};
 pub use self::survey::{LoaderSurvey, PipelineSurvey, Survey, TableSurvey};
 pub use self::upkeep::TableUpkeep;

@@ -41,6 +41,9 @@ impl App {
         }
         self.start_console(console, Arc::new(move || lanes.iter().try_for_each(|ready| ready())), &mut tasks, &stop)?;
         tasks.spawn("maintain", self.clone().maintain_apart(pace, stop.clone()));
+        if self.cleans() {
+            tasks.spawn("clean", self.clone().clean_apart(stop.clone()));
+        }
         tasks.wait(&self.clock, DRAIN).await
     }
 }

@@ -113,6 +113,9 @@ impl App {
         if roles.contains(&Role::Bronze) {
             tasks.spawn("maintain", self.clone().maintain_apart(pace, stop.clone()));
         }
+        if roles.contains(&Role::Bronze) && self.cleans() {
+            tasks.spawn("clean", self.clone().clean_apart(stop.clone()));
+        }
         let (app, stopping) = (self.clone(), stop.clone());
         tasks.spawn("sweep", async move { app.sweep(stopping).await });
         tracing::info!("listening on http://{address}");

@@ -109,6 +109,13 @@ fn shown(audit: &PipelineAudit) -> String {
         for (why, count) in &check.unproven_because {
             text.push_str(&format!("cannot be proven, {} ({count}): {why}\n", check.check));
         }
+        if check.cleaned > 0 {
+            let (name, count) = (check.check, check.cleaned);
+            let what = if name == "records" { "files" } else { "rows" };
+            text.push_str(&format!(
+                "cleaned, {name} ({count} {what}): the source is gone as clean_source says, the rows stay\n"
+            ));
+        }
     }
     list(&mut text, "unknown reply", audit.unknown.count, &audit.unknown.rows);
     for check in &audit.checks {

@@ -2,6 +2,7 @@
 
 mod audit;
 mod check;
+mod clean;
 mod demo;
 mod maintain;
 mod output;
@@ -77,6 +78,8 @@ enum Verb {
     Schema(schema::Options),
     /// Compaction, checkpoints, log clean-up and vacuum; serve does this by itself.
     Maintain(maintain::Options),
+    /// Deletes or moves source files that are loaded, as clean_source says; with a dry run.
+    Clean(clean::Options),
     /// Prints a completion script for a shell.
     Completions {
         /// The shell.
@@ -151,6 +154,7 @@ async fn dispatch(cli: Cli, environment: Environment) -> Result<Verdict> {
         }
         Verb::Schema(options) => schema::schema(&open(&options.pipelines)?),
         Verb::Maintain(options) => maintain::maintain(open(&options.pipelines)?, options, stop_on_signal(stop)).await,
+        Verb::Clean(options) => clean::clean(open(&options.pipelines)?, options, stop_on_signal(stop)).await,
         Verb::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "lakegram", &mut script);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::progress::Progress;
-use super::{Pipelines, Verdict, output};
+use super::{Pipelines, Verdict, clean, output};
 use crate::app::{App, BatchSummary};
 use crate::error::Result;
 
@@ -43,6 +43,10 @@ pub(super) async fn run(app: App, options: Options, stop: CancellationToken) -> 
     }
     if !summary.pipelines.is_empty() {
         output::print(&shown(&summary))?;
+    }
+    let cleaned = clean::lines(&summary.cleanings);
+    if !cleaned.is_empty() {
+        output::print(&cleaned)?;
     }
     Ok(if summary.waiting() > 0 { Verdict::Waiting } else { Verdict::Done })
 }

@@ -6,6 +6,7 @@ use bytesize::ByteSize;
 use chrono::DateTime;
 use serde::Deserialize;
 
+use super::clean::CleanSource;
 use super::{Evolution, duration};
 use crate::clock::Timestamp;
 use crate::id::Name;
@@ -82,6 +83,9 @@ pub struct SourceSettings {
     /// The longest record that is loaded whole; of a longer one the table has its length and beginning.
     #[serde(default = "default_max_record")]
     pub max_record: ByteSize,
+    /// What becomes of files that are loaded.
+    #[serde(default)]
+    pub clean_source: CleanSource,
 }
 
 /// Which types columns get.

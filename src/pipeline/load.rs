@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 use toml::Table;
 
+use super::clean::is_within;
 use super::files::{ColumnTypes, FilesPipeline, FilesTableSettings, PayloadType};
 use super::{Pipeline, ReceiveSettings};
 use crate::error::{Context, Error, ErrorKind, Result};
@@ -229,7 +230,8 @@ fn check(pipeline: &Pipeline) -> Result<()> {
     if let Some((key, _)) = positive.iter().find(|(_, value)| *value == 0) {
         return fail(format!("{key} = 0 would do nothing; write 1 or more"));
     }
-    tables(pipeline).into_iter().try_for_each(check_table)
+    tables(pipeline).into_iter().try_for_each(check_table)?;
+    pipeline.bronze.check_clean_source(&tables(pipeline))
 }
 
 fn check_files(pipeline: &FilesPipeline) -> Result<()> {
@@ -242,10 +244,16 @@ fn check_files(pipeline: &FilesPipeline) -> Result<()> {
     }
     check_updates(&pipeline.bronze)?;
     let (source, table) = (pipeline.source.path.trim_matches('/'), pipeline.bronze.table.as_str());
-    let is_within = |inner: &str, outer: &str| inner == outer || inner.starts_with(&format!("{outer}/"));
     if source.is_empty() || is_within(table, source) || is_within(source, table) {
         return fail(format!("source.path `{source}` and bronze.table `{table}`: give each a folder of its own"));
     }
+    let clean = &pipeline.source.clean_source;
+    if clean.is_on() && is_within(source, "raw") {
+        return fail(format!(
+            "source.clean_source: `{source}` holds what receivers land; bronze.clean_source of the bot's pipeline cleans it"
+        ));
+    }
+    clean.check("source.clean_source", &pipeline.source.path, &[table])?;
     check_table(table)
 }
 
@@ -342,7 +350,7 @@ mod tests {
     fn an_unknown_key_is_refused_with_its_line_and_the_nearest_known_one() {
         let text = BUILT_IN.replace("concurrency = 32", "concurency = 32");
         let error = parsed(&text).unwrap_err().to_string();
-        assert!(error.contains("line 21: unknown field `concurency`"), "{error}");
+        assert!(error.contains("line 22: unknown field `concurency`"), "{error}");
         assert!(error.ends_with("did you mean `concurrency`?"), "{error}");
     }
 

@@ -1,5 +1,6 @@
 //! The pipeline file as checked data: bot, receive, bronze, silver, routes, reply.
 
+pub mod clean;
 pub mod files;
 pub mod load;
 
@@ -8,6 +9,7 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use serde::{Deserialize, Deserializer};
 
+use self::clean::CleanSource;
 use crate::id::Name;
 
 /// One `pipelines/*.toml`.
@@ -107,6 +109,9 @@ pub struct BronzeSettings {
     /// How long a redelivery of an update is recognised.
     #[serde(default = "default_redelivery_window", deserialize_with = "duration")]
     pub redelivery_window: Duration,
+    /// What becomes of segments that are ingested for good.
+    #[serde(default)]
+    pub clean_source: CleanSource,
 }
 
 /// The silver stage.

@@ -2,6 +2,7 @@
 
 pub mod bronze;
 mod chats;
+pub mod clean;
 mod feed;
 pub mod files;
 mod ledger;

@@ -28,6 +28,7 @@ pub(super) fn open(url: &Url) -> Result<(Arc<dyn ObjectStore>, Path)> {
 /// As [`open`].
 #[cfg(feature = "cloud")]
 pub(super) fn open_with(url: &Url, amazon: object_store::aws::AmazonS3Builder) -> Result<(Arc<dyn ObjectStore>, Path)> {
+    use object_store::aws::{AmazonS3ConfigKey, S3CopyIfNotExists};
     use object_store::azure::MicrosoftAzureBuilder;
     use object_store::gcp::GoogleCloudStorageBuilder;
     use object_store::{ObjectStoreScheme, RetryConfig};
@@ -40,6 +41,11 @@ pub(super) fn open_with(url: &Url, amazon: object_store::aws::AmazonS3Builder) -
     let text = url.as_str();
     let store: Arc<dyn ObjectStore> = match scheme {
         ObjectStoreScheme::AmazonS3 => {
+            // Amazon's own way to a copy that replaces nothing; who has another store says so in the environment.
+            let amazon = match amazon.get_config_value(&AmazonS3ConfigKey::CopyIfNotExists) {
+                Some(_) => amazon,
+                None => amazon.with_copy_if_not_exists(S3CopyIfNotExists::Multipart),
+            };
             let builder = amazon.with_url(text).with_retry(retry);
             Arc::new(builder.build().context(ErrorKind::Configuration, wrong)?)
         }

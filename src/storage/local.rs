@@ -4,7 +4,7 @@
 
 use std::fmt;
 use std::fs::File;
-use std::io::{self, ErrorKind as IoKind};
+use std::io::{self, ErrorKind as IoKind, Read};
 use std::ops::Range;
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
@@ -31,6 +31,8 @@ use crate::id::random_id;
 const STAGING_PREFIX: &str = ".lakegram-staging-";
 /// Deletes of one stream that run side by side, as in object_store's own local store.
 const DELETES_AHEAD: usize = 10;
+/// Bytes of a file that are copied at a time.
+const COPIED_BYTES: usize = 1 << 20;
 const STORE: &str = "durable local store";
 
 /// A folder as an object store whose puts survive a power cut.
@@ -134,6 +136,25 @@ impl DurableLocal {
         Ok(PutResult { e_tag: None, version: None })
     }
 
+    /// Gives an object a second name, which must not be there yet. Where the system allows no such name, on another
+    /// disk or of a file of somebody else, it is a copy.
+    async fn link(&self, from: &Path, to: &Path) -> Result<()> {
+        let (from, to, folders) = (self.file(from)?, self.file(to)?, Arc::clone(&self.folders));
+        blocking(move || {
+            let (disk, folder) = (folders.disk(), folder_of(&to));
+            folders.ensure(folder)?;
+            let handle = File::open(folder).map_err(|error| told(folder, error))?;
+            match disk.link(&from, &to) {
+                Err(error) if matches!(error.kind(), IoKind::CrossesDevices | IoKind::PermissionDenied) => {
+                    return copy_file(&folders, &from, &to);
+                }
+                linked => linked.map_err(|error| told(&to, error))?,
+            }
+            disk.sync_folder(&handle, folder).map_err(|error| persist_failed(&to, error))
+        })
+        .await
+    }
+
     /// Takes an object's name away. That is not persisted: whoever deletes can live with what comes back.
     async fn unlink(&self, path: &Path) -> Result<()> {
         let (file, folders) = (self.file(path)?, Arc::clone(&self.folders));
@@ -152,6 +173,25 @@ fn write_staged(disk: &dyn Disk, staging: &FilePath, payload: &PutPayload) -> Re
     let file = disk.create(staging).map_err(|error| told(staging, error))?;
     for chunk in payload {
         disk.write(&file, staging, chunk).map_err(|error| told(staging, error))?;
+    }
+    persist_file(disk, &file, staging)
+}
+
+/// Copies a file, durably, to a name that must not be there yet.
+pub(super) fn copy_file(folders: &Folders, from: &FilePath, to: &FilePath) -> Result<()> {
+    let (disk, staging) = (folders.disk(), stage(folders, to)?);
+    let outcome = write_copy(disk, from, &staging).and_then(|()| publish_staged(disk, &staging, to, Publish::Create));
+    finish_staged(disk, &staging, to, outcome)
+}
+
+fn write_copy(disk: &dyn Disk, from: &FilePath, staging: &FilePath) -> Result<()> {
+    let mut source = File::open(from).map_err(|error| told(from, error))?;
+    let file = disk.create(staging).map_err(|error| told(staging, error))?;
+    let mut buffer = vec![0; COPIED_BYTES];
+    loop {
+        let count = source.read(&mut buffer).map_err(|error| told(from, error))?;
+        let Some(read) = buffer.get(..count).filter(|read| !read.is_empty()) else { break };
+        disk.write(&file, staging, read).map_err(|error| told(staging, error))?;
     }
     persist_file(disk, &file, staging)
 }
@@ -288,12 +328,11 @@ impl ObjectStore for DurableLocal {
     }
 
     async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
+        if options.mode == CopyMode::Create {
+            return self.link(from, to).await;
+        }
         let bytes = self.reader.get_opts(from, GetOptions::default()).await?.bytes().await?;
-        let publish = match options.mode {
-            CopyMode::Overwrite => Publish::Overwrite,
-            CopyMode::Create => Publish::Create,
-        };
-        self.publish(to, bytes.into(), publish).await.map(drop)
+        self.publish(to, bytes.into(), Publish::Overwrite).await.map(drop)
     }
 
     async fn rename_opts(&self, from: &Path, to: &Path, options: RenameOptions) -> Result<()> {

@@ -1,6 +1,7 @@
 //! Where everything durable lives: one object store below `LAKEGRAM_DATA`, whatever its scheme.
 
 mod cloud;
+mod copy;
 mod disk;
 mod folders;
 mod key;

@@ -305,6 +305,6 @@ pub(super) fn told(error: object_store::Error, doing: &str, path: &Path) -> Erro
     Error::from(error).during(format!("{doing} {path}"))
 }
 
-fn is_persist_failure(error: &object_store::Error) -> bool {
+pub(super) fn is_persist_failure(error: &object_store::Error) -> bool {
     matches!(error, object_store::Error::Generic { source, .. } if source.is::<PersistFailed>())
 }

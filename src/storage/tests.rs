@@ -10,7 +10,8 @@ use object_store::{CopyMode, CopyOptions, ObjectStoreExt, PutMode, RenameOptions
 use proptest::prelude::*;
 
 use super::disk::OperatingSystem;
-use super::local::{finish_staged, not_persisted, told};
+use super::folders::Folders;
+use super::local::{copy_file, finish_staged, not_persisted, told};
 use super::simulated::{CutAt, Lies, Moment, SimulatedDisk};
 use super::{PutNew, Storage, open};
 use crate::clock::Clock;
@@ -224,6 +225,20 @@ async fn a_put_below_a_file_fails_and_leaves_nothing() {
     let put = storage.put_new(&Path::from("file/object"), Bytes::from_static(b"x")).await;
     assert_ne!(put.unwrap_err().kind(), ErrorKind::Fatal);
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+}
+
+#[tokio::test]
+async fn a_file_that_no_second_name_can_be_given_is_copied_and_never_over_another() {
+    let folder = tempfile::tempdir().unwrap();
+    let folders = Folders::new(folder.path().to_owned(), Arc::new(OperatingSystem));
+    let (from, to) = (folder.path().join("from"), folder.path().join("deep/to"));
+    std::fs::write(&from, vec![b'x'; (2 << 20) + 1]).unwrap();
+    copy_file(&folders, &from, &to).unwrap();
+    assert_eq!(std::fs::read(&to).unwrap(), std::fs::read(&from).unwrap());
+    std::fs::write(&from, b"other").unwrap();
+    assert!(matches!(copy_file(&folders, &from, &to), Err(object_store::Error::AlreadyExists { .. })));
+    assert_eq!(std::fs::read(&to).unwrap().len(), (2 << 20) + 1);
+    assert_eq!(std::fs::read_dir(folder.path().join("deep")).unwrap().count(), 1, "nothing is left behind");
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@
 //! reading one version must not cost a snapshot.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use bytes::Bytes;
 use object_store::path::Path;
@@ -11,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::{Commit, DataFile};
+use crate::clock::Timestamp;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::storage::StorageKey;
 
@@ -284,6 +286,20 @@ impl DataFile {
         }
         let file = Path::from_url_path(&self.path).map_err(|error| outside().caused_by(error))?;
         Ok(StorageKey::TableFile { table: table.clone(), file: file.to_string() }.path())
+    }
+
+    /// From when to when the moments of a column are; all of time where the statistics do not say.
+    pub fn span(&self, column: &str) -> (Timestamp, Timestamp) {
+        let bound = |values: &Value| {
+            let text = values.get(column)?.as_str()?;
+            Some(Timestamp::from_micros(chrono::DateTime::parse_from_rfc3339(text).ok()?.timestamp_micros()))
+        };
+        // Statistics hold whole milliseconds, and not every writer rounds a maximum up.
+        let newest = bound(&self.max_values).map(|newest| newest.plus(Duration::from_millis(1)));
+        (
+            bound(&self.min_values).unwrap_or(Timestamp::from_micros(i64::MIN)),
+            newest.unwrap_or(Timestamp::from_micros(i64::MAX)),
+        )
     }
 }
 

@@ -123,6 +123,52 @@ async fn check_and_status_say_what_a_loader_needs_and_how_far_it_is() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn loaded_files_are_cleaned_when_it_is_asked_for_and_never_loaded_again() {
+    let app = world(PIPELINE).await;
+    let left = || fs::read_dir(app.data().join("landing")).unwrap().count();
+    for number in 0..30 {
+        land(&app.data(), number);
+    }
+    app.stdout(&["run"]).await;
+    let refused = app.run(&["clean"]).await;
+    assert_eq!(refused.status.code(), Some(2));
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(said.contains("source.clean_source of pipeline `files` is not set"), "{said}");
+    let set = ["--set", "source.clean_source.action=delete", "--set", "source.clean_source.after=0s"];
+    let dry = app.stdout(&[&["clean", "files", "--dry-run"][..], &set].concat()).await;
+    assert!(dry.contains("landing/0.json") && dry.contains("and 10 more"), "{dry}");
+    assert_eq!(left(), 30);
+    land(&app.data(), 30);
+    let said = app.stdout(&[&["run"][..], &set].concat()).await;
+    assert!(said.contains("files: 31 files") && said.contains("deleted from the source"), "{said}");
+    assert_eq!(left(), 0);
+    let audit: serde_json::Value =
+        serde_json::from_str(&app.stdout(&[&["audit", "--json"][..], &set].concat()).await).unwrap();
+    let records = &audit[0]["checks"][0];
+    assert_eq!((&records["cleaned"], &records["unproven"]), (&31.into(), &0.into()), "{audit:#}");
+
+    // Back again, and served with a place to go to: nothing is loaded twice, and everything goes there.
+    (0..31).for_each(|number| land(&app.data(), number));
+    let moving = "settle = \"0s\"\nclean_source = { action = \"move\", after = \"0s\", to = \"archive\" }";
+    fs::write(app.folder().join("pipelines/files.toml"), PIPELINE.replace("settle = \"0s\"", moving)).unwrap();
+    land(&app.data(), 31);
+    app.stdout(&["run", "--set", "source.clean_source.after=1h"]).await;
+    assert!(app.data().join("landing/31.json").exists(), "it is loaded, and younger than an hour");
+    let serving = app.start(&["serve"]).await;
+    let deadline = std::time::Instant::now() + crate::support::PATIENCE;
+    while app.data().join("landing/31.json").exists() {
+        assert!(std::time::Instant::now() < deadline, "it was never moved");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    serving.terminate().await;
+    assert!(app.data().join("archive/31.json").exists());
+    assert_eq!(left(), 31, "what came back is not what was loaded, by its time: it stays");
+    let expected = 32 * RECORDS;
+    assert_eq!(counted(&app).await.trim(), format!("rows,records\n{expected},{expected}"));
+    app.audit().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn files_of_telegram_messages_load_with_inferred_columns_and_can_be_asked() {
     let app = world(&PIPELINE.replace("settle", "glob = \"telegram_*.json\"\nsettle")).await;
     let message = r#"{"update_id":%,"message_id":1,"conversation_type":"channel","channel_id":-100,"channel_title":"News",

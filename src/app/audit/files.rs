@@ -28,7 +28,9 @@ pub(super) async fn check(
     for (file, what) in found.broken {
         records.broken(Finding { file: Some(file), ..Finding::new(what) });
     }
+    records.cleaned = found.cleaned;
     records.unproven(found.gone, "files are gone from the source, or not wanted any more");
+    records.unproven(found.strangers, "files in clean_source.to have no rows: of another loader, or the rows are lost");
     records.unproven(found.changed, "files have changed since they were loaded");
     for (_, why) in found.unread {
         records.unproven(1, format!("a file cannot be read: {why}"));

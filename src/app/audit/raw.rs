@@ -14,6 +14,7 @@ use super::{Progress, Scope};
 use crate::clock::Timestamp;
 use crate::error::Result;
 use crate::id::{BotId, Name};
+use crate::pipeline::clean::LOOK_BACK;
 use crate::storage::StorageKey;
 
 const COLUMNS: [&str; 7] =
@@ -35,6 +36,8 @@ struct Raw<'a> {
     positions: HashMap<u32, Timestamp>,
     /// Rows whose segment is gone: how many, and the newest of them.
     gone: (u64, Option<Timestamp>),
+    /// Rows whose segment is gone as `clean_source` says.
+    cleaned: u64,
     /// Rows that name no segment of this pipeline.
     foreign: u64,
 }
@@ -53,7 +56,7 @@ pub(super) async fn check(
     // Listed after bronze was read: whatever lands later only waits.
     let mut walk = Walk::new(&scope.app.storage, scope.pipeline(), scope.since, &mut lanes).await?;
     let positions = positions(bronze, scope.pipeline(), &mut lanes);
-    let mut raw = Raw { scope, lanes, positions, gone: (0, None), foreign: 0 };
+    let mut raw = Raw { scope, lanes, positions, gone: (0, None), cleaned: 0, foreign: 0 };
     let mut pool = Pool::default();
     let last = cuts(&bronze.files, ROWS);
     let mut from = scope.since.unwrap_or(ALWAYS.0);
@@ -109,6 +112,9 @@ impl Raw<'_> {
         for (place, update_id) in twice {
             checks.unique.broken(self.finding("a line has two rows", place, update_id));
         }
+        let all = gone.len();
+        gone.retain(|(place, _)| !self.is_cleaned(*place));
+        self.cleaned += (all - gone.len()) as u64;
         let newest = gone.iter().map(|(place, _)| place.micros).max();
         self.gone = (self.gone.0 + gone.len() as u64, newest.max(self.gone.1));
         Ok(())
@@ -194,7 +200,16 @@ impl Raw<'_> {
         check.broken(self.finding(what, place, line.update_id));
     }
 
+    /// Whether a segment that is gone is one that cleaning takes.
+    fn is_cleaned(&self, place: Place) -> bool {
+        let settings = &self.scope.pipeline.bronze.clean_source;
+        let position = self.positions.get(&place.lane).copied().unwrap_or_default();
+        let limit = self.scope.now.minus(settings.after).min(position.minus(LOOK_BACK));
+        settings.is_on() && place.micros < limit
+    }
+
     fn tell_unproven(&self, check: &mut Check) {
+        check.cleaned += self.cleaned;
         if let (count, Some(newest)) = self.gone {
             check.unproven(count, format!("the segments of rows are gone, cleaned up to {newest}"));
         }

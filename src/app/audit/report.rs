@@ -60,6 +60,9 @@ pub struct Check {
     pub unproven: u64,
     /// Why not, with how many each.
     pub unproven_because: BTreeMap<String, u64>,
+    /// What rows came from that is gone as `clean_source` says, so that nothing is left to hold them against: files of
+    /// a loader, rows of lanes.
+    pub cleaned: u64,
     /// Those that break it, at most a thousand.
     pub rows: Vec<Finding>,
 }
@@ -123,6 +126,7 @@ impl Check {
             broken: 0,
             unproven: 0,
             unproven_because: BTreeMap::new(),
+            cleaned: 0,
             rows: Vec::new(),
         }
     }

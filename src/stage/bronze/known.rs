@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use futures::stream::{self, BoxStream};
 use futures::{FutureExt, StreamExt, TryStreamExt};
-use serde_json::Value;
 
 use super::lanes::{self, Lane, LaneId, Lanes, Moments, SegmentKey};
 use super::rows::{self, KnownRow};
@@ -226,15 +225,5 @@ impl LateLane {
 
 /// From when to when the rows of a file were received; all of time where its statistics do not say.
 pub(super) fn received(file: &DataFile) -> (Timestamp, Timestamp) {
-    let bound = |values: &Value| {
-        let text = values.get("_received_at")?.as_str()?;
-        Some(Timestamp::from_micros(chrono::DateTime::parse_from_rfc3339(text).ok()?.timestamp_micros()))
-    };
-    let millisecond = Duration::from_millis(1);
-    // Statistics hold whole milliseconds, and not every writer rounds a maximum up.
-    let newest = bound(&file.max_values).map(|newest| newest.plus(millisecond));
-    (
-        bound(&file.min_values).unwrap_or(Timestamp::from_micros(i64::MIN)),
-        newest.unwrap_or(Timestamp::from_micros(i64::MAX)),
-    )
+    file.span("_received_at")
 }

@@ -15,12 +15,12 @@ use super::window::Window;
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::BotId;
+use crate::pipeline::clean::LOOK_BACK;
 use crate::stage::files::message::Fields;
 use crate::stage::updates;
 use crate::table::{Append, Commit, CommitOutcome, DataFile, Fence, LakeTable};
 
-/// How far below a position a look-back goes, and how often there is one.
-const LOOK_BACK: Duration = Duration::from_secs(48 * 3_600);
+/// How often there is a look-back.
 const DAY: Duration = Duration::from_secs(86_400);
 
 /// What a commit of segments came to.

@@ -1,6 +1,7 @@
 //! The bronze stage: an open Auto Loader for the lanes of our receivers. Every raw line becomes one row, once.
 
 mod batch;
+mod clean;
 mod fields;
 mod known;
 mod lanes;
@@ -23,6 +24,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use self::batch::{Bounds, Segment};
+pub use self::clean::{CleanOptions, clean};
 use self::known::Place;
 use self::lanes::{Found, Lane, SegmentKey};
 use self::ledger::{Ledger, Loaded};

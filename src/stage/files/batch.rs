@@ -15,7 +15,7 @@ use super::discover::Found;
 use super::part::{Part, Piece};
 use super::records::Records;
 use super::telegram::Updates;
-use crate::clock::Clock;
+use crate::clock::Timestamp;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::table::{StagedFile, Stager};
 
@@ -34,7 +34,8 @@ pub(super) struct Loader {
     /// Where the records are Telegram updates.
     pub(super) updates: Option<Updates>,
     pub(super) stager: Stager,
-    pub(super) clock: Clock,
+    /// What its rows say. It lies before the first look into a file: whatever changes one later is newer.
+    pub(super) ingested_at: Timestamp,
     /// Parts that are made at the same time.
     pub(super) parallel: usize,
 }
@@ -133,7 +134,7 @@ impl Loader {
         let loader = self.clone();
         let making = tokio::task::spawn_blocking(move || {
             if let Some(updates) = &loader.updates {
-                return updates.make(&part, loader.clock.now());
+                return updates.make(&part, loader.ingested_at);
             }
             loop {
                 let layout = loader.shared.layout();
@@ -143,7 +144,7 @@ impl Loader {
                     .grow(&layout.columns, parsed.seen.take())
                     .map_err(|error| error.during(part.told()))?
                 {
-                    return part.rows(parsed, &layout, loader.clock.now());
+                    return part.rows(parsed, &layout, loader.ingested_at);
                 }
             }
         });

@@ -44,8 +44,8 @@ pub(super) struct Ledger {
     table: LakeTable,
     pub(super) seen: Seen,
     fence: i64,
-    /// The files of the memo that was written last.
-    remembered: usize,
+    /// Whether the memo has all that is known.
+    is_remembered: bool,
 }
 
 /// How a commit of a batch ended.
@@ -101,15 +101,12 @@ impl Ledger {
 
     async fn learn(place: Place, table: LakeTable) -> Result<Self> {
         let fence = table.txn(&place.fence_id()).unwrap_or(0);
-        let (seen, remembered) = match remember(&place, &table).await? {
-            Some(seen) => {
-                let count = seen.len();
-                (seen, count)
-            }
-            None => (read_all(&table).await?, 0),
+        let (seen, is_remembered) = match remember(&place, &table).await? {
+            Some(seen) => (seen, true),
+            None => (read_all(&table).await?, false),
         };
         tracing::info!(table = %place.table, files = seen.len(), "knows the files that are loaded");
-        Ok(Self { place, table, seen, fence, remembered })
+        Ok(Self { place, table, seen, fence, is_remembered })
     }
 
     /// The columns of the records; of updates, those of the table.
@@ -175,6 +172,7 @@ impl Ledger {
     }
 
     fn remember_files(&mut self, loaded: &Loaded) {
+        self.is_remembered &= loaded.files.is_empty();
         for file in &loaded.files {
             self.seen.insert(hash_of(file.path.as_ref()), Stamp::of(file.size_bytes, file.modified));
         }
@@ -192,6 +190,7 @@ impl Ledger {
             });
         }
         drop(reads);
+        self.is_remembered &= theirs.is_empty();
         theirs.iter().for_each(|file| self.seen.insert(hash_of(file), Stamp::UNKNOWN));
         self.fence = self.table.txn(&self.place.fence_id()).unwrap_or(0);
         Ok(theirs)
@@ -205,17 +204,17 @@ impl Ledger {
         Ok(())
     }
 
-    /// Writes down which files are loaded, for the next start, when there are others than the last time.
+    /// Writes down which files are loaded, for the next start, when the last time knew less.
     ///
     /// # Errors
     /// Unavailable when the folder cannot be written; nothing is lost by it.
     pub(super) async fn write_memo(&mut self) -> Result<()> {
-        if self.seen.len() == self.remembered {
+        if self.is_remembered || self.seen.len() == 0 {
             return Ok(());
         }
         let Some(origin) = origin(&self.place, &self.table, self.table.version()).await? else { return Ok(()) };
         tokio::task::block_in_place(|| memo::write(&self.place.memo, &origin, &self.seen))?;
-        self.remembered = self.seen.len();
+        self.is_remembered = true;
         Ok(())
     }
 }

@@ -56,6 +56,13 @@ pub(super) fn write(path: &Path, origin: &Origin, seen: &Seen) -> Result<()> {
 
 /// Reads a memo; `None` where there is none that is whole.
 pub(super) fn read(path: &Path) -> Option<(Origin, Seen)> {
+    let mut seen = Seen::default();
+    let origin = read_each(path, |hash, stamp| seen.insert(hash, stamp))?;
+    Some((origin, seen))
+}
+
+/// As [`read`], entry by entry, for those who want a few of many.
+pub(super) fn read_each(path: &Path, mut take: impl FnMut(PathHash, Stamp)) -> Option<Origin> {
     let bytes = std::fs::read(path).ok()?;
     let (content, hash) = bytes.split_at_checked(bytes.len().checked_sub(HASH_BYTES)?)?;
     if Sha256::digest(content).as_slice() != hash {
@@ -65,12 +72,11 @@ pub(super) fn read(path: &Path) -> Option<(Origin, Seen)> {
     let end = content.iter().position(|byte| *byte == b'\n')?;
     let (head, entries) = content.split_at_checked(end)?;
     let origin = serde_json::from_slice(head).ok()?;
-    let mut seen = Seen::default();
     for entry in entries.get(1..)?.chunks_exact(ENTRY_BYTES) {
         let (hash, stamp) = entry.split_at_checked(size_of::<PathHash>())?;
-        seen.insert(hash.try_into().ok()?, Stamp(u32::from_le_bytes(stamp.try_into().ok()?)));
+        take(hash.try_into().ok()?, Stamp(u32::from_le_bytes(stamp.try_into().ok()?)));
     }
-    Some((origin, seen))
+    Some(origin)
 }
 
 #[cfg(test)]

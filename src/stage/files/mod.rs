@@ -3,6 +3,7 @@
 mod ahead;
 mod audit;
 mod batch;
+mod clean;
 mod columns;
 mod content;
 mod discover;
@@ -36,6 +37,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::audit::{FilesAudit, audit};
 use self::batch::{Loaded, Loader};
+pub use self::clean::clean;
 use self::columns::{Rules, Shared};
 use self::content::Reader;
 use self::discover::{Found, Source, Walk};
@@ -307,7 +309,7 @@ impl FilesStage {
             shared,
             updates: self.place.updates.is_some().then(|| Updates::new(&self.pipeline.bronze, ledger.columns())),
             stager: ledger.stager(),
-            clock: self.clock.clone(),
+            ingested_at: self.clock.now(),
             // One waits for its disk while the others compute.
             parallel: std::thread::available_parallelism().map_or(2, usize::from) + 1,
         }

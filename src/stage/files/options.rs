@@ -13,7 +13,7 @@ use crate::storage::Storage;
 use crate::telemetry::Telemetry;
 
 /// What the stage works with.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct FilesOptions {
     /// The store below `LAKEGRAM_DATA`.
     pub data: Storage,

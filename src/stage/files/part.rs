@@ -17,6 +17,8 @@ use crate::pipeline::files::PayloadType;
 pub(super) const PAYLOAD: &str = "payload";
 /// The path of the file.
 pub(super) const SOURCE_FILE: &str = "_source_file";
+/// When the batch of its row was begun.
+pub(super) const INGESTED_AT: &str = "_ingested_at";
 /// Columns of ours. No field of a record gets one of these names.
 pub(super) const RESERVED: [&str; 5] = ["_rescued_data", "_corrupt_record", SOURCE_FILE, "_source_row", "_ingested_at"];
 

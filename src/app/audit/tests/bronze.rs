@@ -97,6 +97,25 @@ async fn rows_whose_segment_was_cleaned_are_not_passed_as_proven() {
 }
 
 #[tokio::test]
+async fn rows_whose_segment_was_cleaned_as_asked_are_counted_and_a_lost_line_is_still_found() {
+    let mut world = World::new();
+    world.app.pipelines[0].bronze.clean_source = toml::from_str("action = \"delete\"\nafter = \"5d\"").unwrap();
+    let old = world.put("a", 9 * DAY, &(update(1) + &update(2))).await;
+    let young = world.put("a", 2 * DAY, &update(3)).await;
+    world.put("a", HOUR, &update(4)).await;
+    world.load().await;
+    for path in [old, young] {
+        world.app.storage.delete(&Path::from(path)).await.unwrap();
+    }
+    let audit = world.audit().await;
+    assert!(!audit.is_broken());
+    let raw = check(&audit, "raw lines");
+    assert_eq!((raw.checked, raw.cleaned, raw.unproven), (1, 2, 1), "what is young was not cleaned");
+    world.put("a", 3 * HOUR, &update(5)).await;
+    assert_eq!(broken(&world.audit().await, "raw lines").len(), 1);
+}
+
+#[tokio::test]
 async fn a_row_that_says_other_than_its_line_is_named() {
     let world = World::new();
     let path = world.clean().await;

@@ -1,5 +1,6 @@
 //! The loader against a store that fails, dies and dates its objects by the test's clock.
 
+mod clean;
 mod discovery;
 mod durable;
 mod evolution;

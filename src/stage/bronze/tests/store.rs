@@ -182,6 +182,7 @@ impl ObjectStore for Scripted {
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
         let fault = self.script.before("get", location).await?;
         let got = self.inner.get_opts(location, options).await;
+        let got = got.map(|got| GetResult { meta: self.script.dated(got.meta.clone()), ..got });
         self.script.after(fault, got).await
     }
 

@@ -21,8 +21,8 @@ use crate::telemetry::Telemetry;
 
 /// A loader on folders of its own.
 pub(super) struct World {
-    folder: tempfile::TempDir,
-    clock: Clock,
+    pub(super) folder: tempfile::TempDir,
+    pub(super) clock: Clock,
 }
 
 impl World {
@@ -32,7 +32,7 @@ impl World {
         world
     }
 
-    fn input(&self) -> PathBuf {
+    pub(super) fn input(&self) -> PathBuf {
         self.folder.path().join("data/in")
     }
 
@@ -49,13 +49,14 @@ impl World {
         Storage::open(self.folder.path().join("data").to_str().unwrap()).unwrap()
     }
 
-    async fn stage(&self, settings: &str) -> Result<FilesStage> {
+    /// Settings of the source, and behind a `|` those of the table.
+    pub(super) fn options(&self, settings: &str) -> FilesOptions {
         let (source, bronze) = settings.split_once('|').unwrap_or(("", settings));
         let settle = if source.contains("settle") { "" } else { "settle = \"0s\"" };
         let text = format!(
             "version = 1\nname = \"p\"\n[source]\npath = \"in\"\n{settle}\n{source}\n[bronze]\ntable = \"bronze/t\"\n{bronze}"
         );
-        FilesStage::open(FilesOptions {
+        FilesOptions {
             data: self.data(),
             schema: text.contains("schema =").then(|| crate::schema::built_in(crate::schema::MESSAGES).unwrap()),
             pipeline: toml::from_str(&text).unwrap(),
@@ -63,8 +64,11 @@ impl World {
             clock: self.clock.clone(),
             telemetry: Telemetry::new(),
             progress: Arc::default(),
-        })
-        .await
+        }
+    }
+
+    async fn stage(&self, settings: &str) -> Result<FilesStage> {
+        FilesStage::open(self.options(settings)).await
     }
 
     pub(super) async fn load(&self, settings: &str) -> Result<FilesSummary> {
@@ -112,7 +116,7 @@ impl World {
         self.rows().await.into_iter().map(|mut row| row[column].take()).collect()
     }
 
-    fn forget(&self) {
+    pub(super) fn forget(&self) {
         std::fs::remove_dir_all(self.folder.path().join("checkpoints")).unwrap();
     }
 }

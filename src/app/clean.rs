@@ -1,0 +1,134 @@
+//! Cleaning of sources: once, or every hour for as long as the service runs.
+
+use std::time::Duration;
+
+use serde::Serialize;
+use tokio_util::sync::CancellationToken;
+
+use super::App;
+use super::apart::run_apart;
+use crate::error::{ErrorKind, Result};
+use crate::pipeline::Pipeline;
+use crate::pipeline::clean::{CleanAction, CleanSource};
+use crate::pipeline::files::FilesPipeline;
+use crate::stage::clean::Cleaned;
+use crate::stage::{bronze, files};
+
+/// How often sources are cleaned.
+const CLEAN_EVERY: Duration = Duration::from_secs(3_600);
+
+/// What was cleaned of the source of one pipeline, or would be.
+#[derive(Clone, Debug, Serialize)]
+pub struct SourceCleaning {
+    /// The pipeline.
+    pub pipeline: String,
+    /// What becomes of its loaded files.
+    pub action: CleanAction,
+    /// How long ago they must have been loaded.
+    pub after: String,
+    /// What was done.
+    #[serde(flatten)]
+    pub cleaned: Cleaned,
+}
+
+impl App {
+    /// Whether a source is to be cleaned.
+    pub(super) fn cleans(&self) -> bool {
+        self.loaders.iter().any(|loader| loader.source.clean_source.is_on())
+            || self.pipelines.iter().any(|pipeline| pipeline.bronze.clean_source.is_on())
+    }
+
+    /// The pipelines whose loaded files all stay, and the setting that would change it.
+    pub fn kept_sources(&self) -> Vec<(&str, &'static str)> {
+        let loaders = self.loaders.iter().filter(|loader| !loader.source.clean_source.is_on());
+        let bots = self.pipelines.iter().filter(|pipeline| !pipeline.bronze.clean_source.is_on());
+        let loaders = loaders.map(|loader| (loader.name.as_str(), "source.clean_source"));
+        loaders.chain(bots.map(|pipeline| (pipeline.name.as_str(), "bronze.clean_source"))).collect()
+    }
+
+    /// Cleans the sources of all pipelines that ask for it, until `stop`; a dry run changes nothing.
+    ///
+    /// # Errors
+    /// The first error of a pipeline; what was done stays done.
+    pub async fn clean(&self, is_dry: bool, stop: &CancellationToken) -> Result<Vec<SourceCleaning>> {
+        let mut cleanings = Vec::new();
+        for loader in self.loaders.iter().filter(|loader| loader.source.clean_source.is_on()) {
+            cleanings.push(self.clean_loader(loader, is_dry, stop).await?);
+        }
+        for pipeline in self.pipelines.iter().filter(|pipeline| pipeline.bronze.clean_source.is_on()) {
+            cleanings.push(self.clean_lanes(pipeline, is_dry, stop).await?);
+        }
+        Ok(cleanings)
+    }
+
+    async fn clean_loader(
+        &self,
+        loader: &FilesPipeline,
+        is_dry: bool,
+        stop: &CancellationToken,
+    ) -> Result<SourceCleaning> {
+        let cleaned = files::clean(self.files_options(loader)?, is_dry, stop).await;
+        let cleaned = cleaned.map_err(|error| error.during(format!("clean the source of {}", loader.name)))?;
+        Ok(SourceCleaning::new(loader.name.as_str(), &loader.source.clean_source, cleaned))
+    }
+
+    async fn clean_lanes(&self, pipeline: &Pipeline, is_dry: bool, stop: &CancellationToken) -> Result<SourceCleaning> {
+        let options = bronze::CleanOptions {
+            storage: self.storage.clone(),
+            pipeline: pipeline.clone(),
+            clock: self.clock.clone(),
+            telemetry: self.telemetry.clone(),
+        };
+        let cleaned = bronze::clean(options, is_dry, stop).await;
+        let cleaned = cleaned.map_err(|error| error.during(format!("clean the lanes of {}", pipeline.name)))?;
+        Ok(SourceCleaning::new(pipeline.name.as_str(), &pipeline.bronze.clean_source, cleaned))
+    }
+
+    /// Cleans sources until `stop`, apart from the stages: a first pass may take long, and a message must not wait.
+    ///
+    /// # Errors
+    /// When the disk fails or a setting makes no sense.
+    pub(super) async fn clean_apart(self, stop: CancellationToken) -> Result<()> {
+        run_apart("clean", move || self.clean_always(stop)).await
+    }
+
+    /// Cleans at once and then every hour. What passes by itself is tried again the next time.
+    async fn clean_always(self, stop: CancellationToken) -> Result<()> {
+        while !stop.is_cancelled() {
+            match self.clean(false, &stop).await {
+                Ok(cleanings) => cleanings.iter().for_each(SourceCleaning::log),
+                Err(error) if matches!(error.kind(), ErrorKind::Fatal | ErrorKind::Configuration) => return Err(error),
+                Err(error) => tracing::warn!(%error, "cleaning failed for the moment; trying again in an hour"),
+            }
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = self.clock.sleep(CLEAN_EVERY) => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+impl SourceCleaning {
+    fn new(pipeline: &str, settings: &CleanSource, cleaned: Cleaned) -> Self {
+        let after = humantime::format_duration(settings.after).to_string();
+        Self { pipeline: pipeline.to_owned(), action: settings.action, after, cleaned }
+    }
+
+    fn log(&self) {
+        let Cleaned { files, bytes, changed, taken, failed, .. } = &self.cleaned;
+        if self.cleaned.has_news() {
+            let (pipeline, action) = (&self.pipeline, self.action);
+            tracing::info!(
+                pipeline,
+                ?action,
+                files,
+                bytes,
+                changed,
+                taken,
+                failed,
+                "cleaned the source of loaded files"
+            );
+        }
+    }
+}

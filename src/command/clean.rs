@@ -1,0 +1,133 @@
+//! `lakegram clean`: loaded files out of their source, or what would go.
+
+use bytesize::ByteSize;
+use tokio_util::sync::CancellationToken;
+
+use super::{Pipelines, Verdict, output};
+use crate::app::{App, SourceCleaning};
+use crate::error::{Context, Error, ErrorKind, Result};
+use crate::pipeline::clean::CleanAction;
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Options {
+    #[command(flatten)]
+    pub(super) pipelines: Pipelines,
+    /// Say what would go, and change nothing.
+    #[arg(long)]
+    dry_run: bool,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  lakegram clean files --dry-run       how many loaded files would go, and the first of them
+  lakegram clean files                 deletes or moves them, as clean_source of the pipeline says
+  lakegram clean files --dry-run --set source.clean_source.action=delete
+
+Only what the table proves to be loaded goes, longer than `after` ago and unchanged since.
+serve and run do the same by themselves.";
+
+pub(super) async fn clean(app: App, options: Options, stop: CancellationToken) -> Result<Verdict> {
+    let kept = app.kept_sources();
+    let cleanings = app.clean(options.dry_run, &stop).await?;
+    if cleanings.is_empty() {
+        return Err(nothing_to_do(&kept));
+    }
+    if options.json {
+        let text = serde_json::to_string_pretty(&cleanings).context(ErrorKind::Corrupt, "it cannot be written")?;
+        output::print(&text)?;
+    } else {
+        output::print(&shown(&cleanings, options.dry_run))?;
+        for (pipeline, setting) in kept {
+            output::print(&format!("{pipeline}: every file stays; {setting} is not set"))?;
+        }
+    }
+    let has_failed = cleanings.iter().any(|cleaning| cleaning.cleaned.failed > 0);
+    Ok(if has_failed { Verdict::Waiting } else { Verdict::Done })
+}
+
+fn nothing_to_do(kept: &[(&str, &str)]) -> Error {
+    match kept.first() {
+        Some((pipeline, setting)) => {
+            let (section, key) = setting.split_once('.').unwrap_or(("", setting));
+            Error::configuration(format!(
+                "{setting} of pipeline `{pipeline}` is not set, so every file stays; write {key} = {{ action = \
+                 \"delete\", after = \"30d\" }} into [{section}]"
+            ))
+        }
+        None => Error::configuration("none of these pipelines has a source that can be cleaned"),
+    }
+}
+
+/// One line for each pipeline of which there is something to tell.
+pub(super) fn lines(cleanings: &[SourceCleaning]) -> String {
+    let told = cleanings.iter().filter(|cleaning| cleaning.cleaned.has_news());
+    let lines = told.map(|SourceCleaning { pipeline, action, after, cleaned }| {
+        let done = if *action == CleanAction::Move { "moved" } else { "deleted" };
+        let size = ByteSize::b(cleaned.bytes);
+        let mut line =
+            format!("{pipeline}: {} files ({size}) {done} from the source, loaded over {after} ago", cleaned.files);
+        let stays =
+            [(cleaned.changed, "may have changed"), (cleaned.taken, "have no place to go"), (cleaned.failed, "failed")];
+        for (count, why) in stays.iter().filter(|(count, _)| *count > 0) {
+            line.push_str(&format!("; {count} stay, they {why}"));
+        }
+        line.push('\n');
+        line
+    });
+    lines.collect()
+}
+
+fn shown(cleanings: &[SourceCleaning], is_dry: bool) -> String {
+    let rows = cleanings.iter().map(|SourceCleaning { pipeline, action, after, cleaned }| {
+        let action = if *action == CleanAction::Move { "move" } else { "delete" };
+        vec![
+            pipeline.clone(),
+            format!("{action} after {after}"),
+            cleaned.files.to_string(),
+            ByteSize::b(cleaned.bytes).to_string(),
+            cleaned.changed.to_string(),
+            cleaned.taken.to_string(),
+            cleaned.failed.to_string(),
+        ]
+    });
+    let done = if is_dry { "files that would go" } else { "files gone" };
+    let header = ["pipeline", "clean_source", done, "size", "kept: may have changed", "kept: place taken", "failed"];
+    let mut text = format!("{}\n", output::table(&header, rows));
+    for SourceCleaning { cleaned, .. } in cleanings {
+        cleaned.names.iter().for_each(|name| text.push_str(&format!("{name}\n")));
+        let more = cleaned.files.saturating_sub(cleaned.names.len() as u64);
+        if more > 0 {
+            text.push_str(&format!("and {more} more\n"));
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stage::clean::Cleaned;
+
+    #[test]
+    fn a_run_tells_what_went_and_what_stayed_and_is_silent_about_nothing() {
+        let cleaning = |cleaned| SourceCleaning {
+            pipeline: "files".to_owned(),
+            action: CleanAction::Delete,
+            after: "30days".to_owned(),
+            cleaned,
+        };
+        assert_eq!(lines(&[cleaning(Cleaned::default()), cleaning(Cleaned { changed: 1, ..Cleaned::default() })]), "");
+        let some = Cleaned { files: 2, bytes: 10, changed: 1, ..Cleaned::default() };
+        let text = lines(&[cleaning(some)]);
+        assert_eq!(
+            text,
+            "files: 2 files (10 B) deleted from the source, loaded over 30days ago; 1 stay, they may have changed\n"
+        );
+        let error = nothing_to_do(&[("files", "source.clean_source")]).to_string();
+        assert!(error.contains("into [source]") && error.contains("action = \"delete\""), "{error}");
+    }
+}

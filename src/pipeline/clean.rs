@@ -1,0 +1,174 @@
+//! `clean_source`: what becomes of files of a source once they are loaded.
+
+use std::time::Duration;
+
+use object_store::path::Path;
+use serde::{Deserialize, Serialize};
+
+use super::{BronzeSettings, duration};
+use crate::error::{Error, Result};
+
+/// How far below the position of a lane the daily look-back goes.
+pub const LOOK_BACK: Duration = Duration::from_secs(48 * 3_600);
+
+/// What becomes of a loaded file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CleanAction {
+    /// It stays.
+    #[default]
+    Keep,
+    /// It is deleted.
+    Delete,
+    /// It is moved to another folder.
+    Move,
+}
+
+/// Which loaded files go, and where to.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CleanSource {
+    /// What becomes of them.
+    pub action: CleanAction,
+    /// How long ago they must have been loaded.
+    #[serde(default = "default_after", deserialize_with = "duration")]
+    pub after: Duration,
+    /// The folder they are moved to, which is named as the source is.
+    #[serde(default)]
+    pub to: Option<String>,
+}
+
+impl Default for CleanSource {
+    fn default() -> Self {
+        Self { action: CleanAction::Keep, after: default_after(), to: None }
+    }
+}
+
+impl CleanSource {
+    /// Whether anything is ever cleaned.
+    pub fn is_on(&self) -> bool {
+        self.action != CleanAction::Keep
+    }
+
+    /// Checks what the settings alone can tell: that a move has a folder to go to, apart from these others.
+    ///
+    /// # Errors
+    /// A configuration error with the mend.
+    pub(super) fn check(&self, key: &str, source: &str, others: &[&str]) -> Result<()> {
+        let fail = |text: &str| Err(Error::configuration(format!("{key}{text}")));
+        let to = match (self.action, self.to.as_deref()) {
+            (CleanAction::Move, Some(to)) => to,
+            (CleanAction::Move, None) => {
+                return fail(": action = \"move\" goes nowhere; write to = \"archive\" beside it");
+            }
+            (_, Some(_)) => return fail(".to is for action = \"move\"; write that, or leave `to` out"),
+            (_, None) => return Ok(()),
+        };
+        if is_own(source) != is_own(to) {
+            return fail(&format!(
+                ".to = \"{to}\": name it as the source \"{source}\" is named, both below LAKEGRAM_DATA or both in full"
+            ));
+        }
+        if !is_own(to) && (Path::parse(to).is_err() || to.is_empty() || to.split('/').any(|part| part.starts_with('.')))
+        {
+            return fail(&format!(".to = \"{to}\": write a folder relative to LAKEGRAM_DATA, like \"archive\""));
+        }
+        if to.split('/').any(|part| part == "..") {
+            return fail(&format!(".to = \"{to}\": write it without `..`"));
+        }
+        match others.iter().chain([&source]).find(|other| is_within(to, other) || is_within(other, to)) {
+            Some(other) => fail(&format!(".to = \"{to}\" and \"{other}\": give each a folder of its own")),
+            None => Ok(()),
+        }
+    }
+}
+
+impl BronzeSettings {
+    /// Checks the cleaning of the lanes, whose loader still looks at what is young.
+    ///
+    /// # Errors
+    /// A configuration error with the mend.
+    pub(super) fn check_clean_source(&self, tables: &[&str]) -> Result<()> {
+        let shortest = self.redelivery_window.saturating_add(LOOK_BACK);
+        let CleanSource { after, .. } = self.clean_source;
+        if self.clean_source.is_on() && after <= shortest {
+            let [after, shortest] = [after, shortest].map(humantime::format_duration);
+            return Err(Error::configuration(format!(
+                "bronze.clean_source.after = \"{after}\": redeliveries and the daily look-back reach {shortest} back; \
+                 write more than that"
+            )));
+        }
+        let others: Vec<&str> = tables.iter().copied().chain(["intents"]).collect();
+        self.clean_source.check("bronze.clean_source", "raw", &others)
+    }
+}
+
+/// Whether a folder is named in full, rather than relative to `LAKEGRAM_DATA`.
+pub fn is_own(path: &str) -> bool {
+    path.contains("://") || path.starts_with('/')
+}
+
+/// Whether a folder is another one or lies below it.
+pub(super) fn is_within(inner: &str, outer: &str) -> bool {
+    let (inner, outer) = (inner.trim_end_matches('/'), outer.trim_end_matches('/'));
+    inner.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+const fn default_after() -> Duration {
+    Duration::from_secs(30 * 86_400)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(settings: &str, source: &str) -> Result<()> {
+        toml::from_str::<CleanSource>(settings).unwrap().check("source.clean_source", source, &["bronze/t"])
+    }
+
+    #[test]
+    fn settings_that_cannot_be_meant_are_refused_with_the_mend() {
+        let said = |settings: &str, source: &str| check(settings, source).unwrap_err().to_string();
+        assert!(said("action = \"move\"", "in").contains("write to = \"archive\""));
+        assert!(said("action = \"delete\"\nto = \"archive\"", "in").contains("leave `to` out"));
+        for to in ["in", "in/done", "bronze/t/x", "bronze", "in/"] {
+            let error = said(&format!("action = \"move\"\nto = \"{to}\""), "in");
+            assert!(error.contains("a folder of its own") || error.contains("relative to"), "{to}: {error}");
+        }
+        assert!(said("action = \"move\"\nto = \"in\"", "in/deep").contains("a folder of its own"));
+        for to in ["", "../out", ".hidden", "a//b"] {
+            let error = said(&format!("action = \"move\"\nto = \"{to}\""), "in");
+            assert!(error.contains("relative to LAKEGRAM_DATA"), "{to}: {error}");
+        }
+        assert!(said("action = \"move\"\nto = \"archive\"", "s3://b/in").contains("both in full"));
+        assert!(said("action = \"move\"\nto = \"s3://b/in/done\"", "s3://b/in").contains("of its own"));
+        assert!(toml::from_str::<CleanSource>("action = \"burn\"").is_err());
+        assert!(toml::from_str::<CleanSource>("action = \"delete\"\nafter = \"soon\"").is_err());
+    }
+
+    #[test]
+    fn lanes_are_not_cleaned_of_what_their_loader_still_looks_at() {
+        let check = |clean_source: &str| {
+            let settings: BronzeSettings =
+                toml::from_str(&format!("table = \"bronze/m\"\nclean_source = {{ {clean_source} }}")).unwrap();
+            settings.check_clean_source(&["bronze/m"])
+        };
+        let short = check("action = \"delete\", after = \"4d\"").unwrap_err().to_string();
+        assert!(short.contains("reach 4days back"), "{short}");
+        check("action = \"delete\", after = \"5d\"").unwrap();
+        check("action = \"keep\", after = \"1d\"").unwrap();
+        for to in ["raw", "raw/old", "bronze", "intents/x"] {
+            assert!(check(&format!("action = \"move\", to = \"{to}\"")).is_err(), "{to}");
+        }
+        check("action = \"move\", to = \"archive/raw\"").unwrap();
+    }
+
+    #[test]
+    fn the_default_keeps_and_thirty_days_is_the_time() {
+        assert!(!CleanSource::default().is_on());
+        let delete: CleanSource = toml::from_str("action = \"delete\"").unwrap();
+        assert_eq!((delete.is_on(), delete.after), (true, Duration::from_secs(2_592_000)));
+        check("action = \"move\"\nto = \"in-archive\"", "in").unwrap();
+        check("action = \"move\"\nto = \"/srv/done\"", "/srv/in").unwrap();
+    }
+}

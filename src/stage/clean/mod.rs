@@ -1,0 +1,248 @@
+//! Cleaning a source: what is loaded is deleted or moved, many files side by side, each looked at once more just before.
+//!
+//! Which files are loaded is for the table of their loader to prove; here it is seen to that they are still what they were.
+
+mod archive;
+mod proof;
+
+use std::os::unix::fs::MetadataExt;
+
+use futures::stream::FuturesOrdered;
+use futures::{FutureExt, StreamExt};
+use object_store::path::Path;
+use prometheus::IntCounter;
+use serde::Serialize;
+use tokio_util::sync::CancellationToken;
+
+pub(super) use self::archive::{Archive, Sites};
+pub(super) use self::proof::newest_rows;
+use crate::clock::Timestamp;
+use crate::error::{Context, ErrorKind, Result};
+use crate::storage::{PutNew, Storage};
+use crate::telemetry::Telemetry;
+
+/// Files that are worked on at the same time.
+const AT_ONCE: usize = 16;
+/// Names that are told.
+const NAMED: usize = 20;
+
+/// What a pass over a source did or, where it was dry, would do.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Cleaned {
+    /// Files that are gone from the source.
+    pub files: u64,
+    /// Bytes of them.
+    pub bytes: u64,
+    /// The first of them.
+    pub names: Vec<String>,
+    /// Files that stay because they may have changed since they were loaded.
+    pub changed: u64,
+    /// Files that stay because another file has their place where they would go.
+    pub taken: u64,
+    /// Files that could not be deleted or moved now.
+    pub failed: u64,
+}
+
+impl Cleaned {
+    /// Whether there is nothing to tell.
+    pub fn is_nothing(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Whether there is more to tell than of files that changed, which their loader tells of as well.
+    pub fn has_news(&self) -> bool {
+        self.files + self.taken + self.failed > 0
+    }
+}
+
+/// Takes loaded files out of a source.
+#[derive(Debug)]
+pub(super) struct Cleaner {
+    pub(super) storage: Storage,
+    /// Where files are moved to; `None` deletes them.
+    pub(super) archive: Option<Archive>,
+    pub(super) is_dry: bool,
+    pub(super) metrics: CleanMetrics,
+}
+
+#[derive(Debug)]
+pub(super) struct CleanMetrics {
+    files: IntCounter,
+    bytes: IntCounter,
+    failed: IntCounter,
+}
+
+/// A file that is loaded, as it was listed.
+#[derive(Clone, Debug)]
+pub(super) struct Candidate {
+    pub(super) path: Path,
+    pub(super) size_bytes: u64,
+    pub(super) modified: Timestamp,
+    /// Where only the time tells that it is what was loaded: nothing of a local file may have changed from then on, its
+    /// name and owner included. A file that was moved into the place of another keeps its last-modified time.
+    pub(super) untouched_since: Option<Timestamp>,
+}
+
+/// What stands at a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Look {
+    size_bytes: u64,
+    modified: Timestamp,
+    /// Device and number of a local file.
+    file: Option<(u64, u64)>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outcome {
+    Cleaned,
+    /// Somebody else has cleaned it.
+    Gone,
+    Changed,
+    Taken,
+}
+
+impl CleanMetrics {
+    pub(super) fn new(telemetry: &Telemetry) -> Self {
+        let counter = |name: &str, help: &str| telemetry.counter(&format!("lakegram_source_{name}_total"), help);
+        Self {
+            files: counter("cleaned", "files deleted from their source, or moved, once they were loaded"),
+            bytes: counter("cleaned_bytes", "bytes of those files"),
+            failed: counter("clean_failed", "tries to delete or move a loaded file that failed"),
+        }
+    }
+}
+
+impl Cleaner {
+    /// Cleans these files, until `stop`. One that fails is counted, and found again by the next pass.
+    ///
+    /// # Errors
+    /// Only when the disk fails.
+    pub(super) async fn clean(
+        &self,
+        candidates: Vec<Candidate>,
+        cleaned: &mut Cleaned,
+        stop: &CancellationToken,
+    ) -> Result<()> {
+        let (mut waiting, mut acts) = (candidates.into_iter(), FuturesOrdered::new());
+        loop {
+            while acts.len() < AT_ONCE && !stop.is_cancelled() {
+                let Some(file) = waiting.next() else { break };
+                acts.push_back(self.act(file).boxed());
+            }
+            let Some((outcome, file)) = acts.next().await else { break };
+            self.count(outcome, &file, cleaned)?;
+        }
+        Ok(())
+    }
+
+    fn count(&self, outcome: Result<Outcome>, file: &Candidate, cleaned: &mut Cleaned) -> Result<()> {
+        match outcome {
+            Ok(Outcome::Cleaned) => {
+                cleaned.files += 1;
+                cleaned.bytes += file.size_bytes;
+                if cleaned.names.len() < NAMED {
+                    cleaned.names.push(file.path.to_string());
+                }
+                if !self.is_dry {
+                    self.metrics.files.inc();
+                    self.metrics.bytes.inc_by(file.size_bytes);
+                    tracing::debug!(path = %file.path, "loaded, and cleaned from its source");
+                }
+            }
+            Ok(Outcome::Gone) => {}
+            Ok(Outcome::Changed) => {
+                cleaned.changed += 1;
+                tracing::debug!(path = %file.path, "may have changed since it was loaded; it stays");
+            }
+            Ok(Outcome::Taken) => {
+                // The first of a kind says what is the matter; of a million only the number is of use.
+                if cleaned.taken == 0 && !self.is_dry {
+                    tracing::warn!(path = %file.path, "another file has its place where it would be moved to; it stays");
+                }
+                cleaned.taken += 1;
+            }
+            Err(error) if error.kind() == ErrorKind::Fatal => return Err(error),
+            Err(error) => {
+                if cleaned.failed == 0 {
+                    tracing::warn!(%error, "a loaded file could not be cleaned from its source; trying again later");
+                }
+                cleaned.failed += 1;
+                self.metrics.failed.inc();
+            }
+        }
+        Ok(())
+    }
+
+    async fn act(&self, file: Candidate) -> (Result<Outcome>, Candidate) {
+        (self.clean_file(&file).await, file)
+    }
+
+    async fn clean_file(&self, file: &Candidate) -> Result<Outcome> {
+        let Some((look, touched)) = self.stands(&file.path).await? else { return Ok(Outcome::Gone) };
+        if !self.is_as_loaded(file, look, touched) {
+            return Ok(Outcome::Changed);
+        }
+        if let Some(archive) = &self.archive {
+            if self.is_dry {
+                return Ok(if archive.is_taken(&file.path).await? { Outcome::Taken } else { Outcome::Cleaned });
+            }
+            match archive.take(&file.path).await {
+                Ok(PutNew::Created) => {}
+                Ok(PutNew::Taken) => return Ok(Outcome::Taken),
+                Err(error) if error.kind() == ErrorKind::Fatal => return Err(error),
+                // Another process was faster.
+                Err(_) if self.storage.head(&file.path).await?.is_none() => return Ok(Outcome::Gone),
+                Err(error) => return Err(error),
+            }
+            // What was copied is what is deleted.
+            match self.stands(&file.path).await? {
+                None => return Ok(Outcome::Gone),
+                Some((now, _)) if now != look => return Ok(Outcome::Changed),
+                Some(_) => {}
+            }
+        }
+        if !self.is_dry {
+            self.storage.delete(&file.path).await?;
+        }
+        Ok(Outcome::Cleaned)
+    }
+
+    fn is_as_loaded(&self, file: &Candidate, look: Look, touched: Timestamp) -> bool {
+        let is_listed = look.size_bytes == file.size_bytes && look.modified == file.modified;
+        is_listed && (file.untouched_since.is_none_or(|since| touched < since) || self.is_half_moved(file, look))
+    }
+
+    /// Whether a move has given it its second name already: that touches a file.
+    fn is_half_moved(&self, file: &Candidate, look: Look) -> bool {
+        let there = self.archive.as_ref().and_then(|archive| archive.local_file(&file.path));
+        let there = there.and_then(|there| std::fs::symlink_metadata(there).ok());
+        there.is_some_and(|there| look.file == Some((there.dev(), there.ino())))
+    }
+
+    /// What stands at a path, and when anything of it last changed. A link to elsewhere counts as never at rest: what
+    /// it names is not ours to clean.
+    async fn stands(&self, path: &Path) -> Result<Option<(Look, Timestamp)>> {
+        let Some(root) = self.storage.local_root() else {
+            let there = self.storage.head(path).await?;
+            return Ok(there.map(|there| {
+                let modified = Timestamp::from_micros(there.last_modified.timestamp_micros());
+                (Look { size_bytes: there.size, modified, file: None }, modified)
+            }));
+        };
+        let file = root.join(path.as_ref());
+        let there = tokio::task::spawn_blocking(move || std::fs::symlink_metadata(file)).await;
+        let there = match there.context(ErrorKind::Unavailable, format!("look at {path}"))? {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            there => there.context(ErrorKind::Unavailable, format!("look at {path}"))?,
+        };
+        let modified = moment(there.mtime(), there.mtime_nsec());
+        let size_bytes = if there.is_file() { there.len() } else { u64::MAX };
+        let look = Look { size_bytes, modified, file: Some((there.dev(), there.ino())) };
+        Ok(Some((look, moment(there.ctime(), there.ctime_nsec()))))
+    }
+}
+
+/// From the two numbers of a file system, cut to microseconds as listings are.
+fn moment(seconds: i64, nanos: i64) -> Timestamp {
+    Timestamp::from_micros(seconds.saturating_mul(1_000_000).saturating_add(nanos.div_euclid(1_000)))
+}
