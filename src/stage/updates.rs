@@ -5,7 +5,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, AsArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray, new_null_array,
+    ArrayRef, AsArray, Int64Array, RecordBatch, StringArray, StringBuilder, TimestampMicrosecondArray, new_null_array,
 };
 use arrow::datatypes::{DataType, FieldRef, Schema, SchemaRef, TimeUnit};
 
@@ -146,7 +146,12 @@ impl<T> Source<T> {
         };
         match self {
             Self::Integer(value) => Arc::new(rows.iter().map(|row| value(row)).collect::<Int64Array>()),
-            Self::Text(value) => Arc::new(rows.iter().map(|row| value(row)).collect::<StringArray>()),
+            Self::Text(value) => {
+                let bytes = rows.iter().filter_map(|row| value(row)).map(str::len).sum();
+                let mut texts = StringBuilder::with_capacity(rows.len(), bytes);
+                rows.iter().for_each(|row| texts.append_option(value(row)));
+                Arc::new(texts.finish())
+            }
             Self::Moment(value) => moments(&value),
             Self::IngestedAt => moments(&|_| Some(ingested_at)),
         }

@@ -108,10 +108,13 @@ impl Updates {
 }
 
 fn update_of<'a>(record: &Record, bytes: &'a [u8]) -> Update<Cow<'a, str>> {
-    match (record.fault, std::str::from_utf8(bytes)) {
-        (Some(Fault::TooLarge { bytes: length }), _) => Update::Corrupt { text: too_large(length, bytes).into() },
-        (Some(Fault::Trailing), Ok(text)) => Update::Corrupt { text: text.into() },
-        _ => Update::borrowed(bytes),
+    match record.fault {
+        None => Update::borrowed(bytes),
+        Some(Fault::TooLarge { bytes: length }) => Update::Corrupt { text: too_large(length, bytes).into() },
+        Some(Fault::Trailing) => match std::str::from_utf8(bytes) {
+            Ok(text) => Update::Corrupt { text: text.into() },
+            Err(_) => Update::borrowed(bytes),
+        },
     }
 }
 

@@ -97,7 +97,7 @@ pub fn message_of(line: &str) -> Option<&str> {
 }
 
 fn parse<'a, T: Kept<'a>>(line: &'a [u8]) -> Update<T> {
-    let Ok(json) = std::str::from_utf8(line) else {
+    let Ok(json) = simdutf8::basic::from_utf8(line) else {
         return Update::Corrupt { text: Cow::from(base64_of(line)).into() };
     };
     let Some(update) = Fields::parse(json) else {
