@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 use toml::Table;
 
 use super::clean::is_within;
-use super::files::{ColumnTypes, FilesPipeline, FilesTableSettings, PayloadType};
+use super::files::{ColumnTypes, FilesPipeline, PayloadType};
 use super::{Pipeline, ReceiveSettings};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::id::Name;
@@ -242,7 +242,7 @@ fn check_files(pipeline: &FilesPipeline) -> Result<()> {
     if pipeline.bronze.max_files == 0 {
         return fail("bronze.max_files = 0 would do nothing; write 1 or more".to_owned());
     }
-    check_updates(&pipeline.bronze)?;
+    check_updates(pipeline)?;
     let (source, table) = (pipeline.source.path.trim_matches('/'), pipeline.bronze.table.as_str());
     if source.is_empty() || is_within(table, source) || is_within(source, table) {
         return fail(format!("source.path `{source}` and bronze.table `{table}`: give each a folder of its own"));
@@ -258,16 +258,16 @@ fn check_files(pipeline: &FilesPipeline) -> Result<()> {
 }
 
 /// With a schema there is nothing to infer, and only updates have a bot.
-fn check_updates(bronze: &FilesTableSettings) -> Result<()> {
+fn check_updates(FilesPipeline { source, bronze, .. }: &FilesPipeline) -> Result<()> {
     let without_use = [
-        ("types", bronze.types != ColumnTypes::Infer),
-        ("schema_hints", !bronze.schema_hints.is_empty()),
-        ("timestamps", bronze.timestamps),
-        ("payload_type", bronze.payload_type != PayloadType::Text),
+        ("bronze.types", bronze.types != ColumnTypes::Infer),
+        ("bronze.schema_hints", !bronze.schema_hints.is_empty()),
+        ("bronze.timestamps", bronze.timestamps),
+        ("bronze.payload_type", bronze.payload_type != PayloadType::Text),
+        ("source.partition_columns", source.partition_columns.as_ref().is_some_and(|names| !names.is_empty())),
     ];
     if let (Some(file), Some((key, _))) = (&bronze.schema, without_use.iter().find(|(_, is_set)| *is_set)) {
-        let text =
-            format!("bronze.{key} says nothing where bronze.schema = \"{file}\" names the columns; leave it out");
+        let text = format!("{key} says nothing where bronze.schema = \"{file}\" names the columns; leave it out");
         return Err(Error::configuration(text));
     }
     if bronze.payload_type != PayloadType::Text && !bronze.payload {
@@ -402,6 +402,10 @@ mod tests {
             let error = load(&format!("{with}{wrong}")).unwrap_err().to_string();
             assert!(error.contains(expected), "{wrong}: {error}");
         }
+        let folders = "version = 1\nname = \"p\"\nsource = { path = \"in\", partition_columns = [\"day\"] }\n\
+            bronze = { table = \"b\", schema = \"telegram_messages.json\" }";
+        let error = parse(folders, Path::new("p.toml"), &[]).unwrap_err().to_string();
+        assert!(error.contains("source.partition_columns says nothing"), "{error}");
     }
 
     #[test]

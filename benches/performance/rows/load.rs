@@ -168,5 +168,8 @@ fn peer_cost(bench: &Bench, peer: &Peer, input: &Input, landing: &Path, target: 
         )
         .into());
     }
-    Ok(serde_json::from_slice(&output.stdout)?)
+    // Spark tells on the same stream where it has its packages from.
+    let said = String::from_utf8_lossy(&output.stdout);
+    let cost = said.lines().last().ok_or("it printed no figures")?;
+    Ok(serde_json::from_str(cost)?)
 }

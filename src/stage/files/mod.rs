@@ -219,6 +219,9 @@ impl FilesStage {
             self.load(files, stop).await?;
             self.metrics.batch_seconds.observe(self.clock.monotonic().saturating_sub(started).as_secs_f64());
         }
+        // What was due for so long and was not listed is gone.
+        let now = self.clock.monotonic();
+        self.unread.retain(|_, unread| now < unread.again_at + UNREAD_AGAIN.1);
         self.summary.listed += walk.tally.listed;
         self.summary.changed = walk.tally.changed;
         self.summary.fresh = walk.tally.fresh;
