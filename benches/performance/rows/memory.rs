@@ -19,11 +19,11 @@ const FIRST_CHAT: i64 = 5_000_000;
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Posts under way at the same time; Telegram's own default is 40.
 const POSTS: usize = 40;
-/// Of 100,000 messages each.
-const WAVES: u32 = 10;
+/// Of 100,000 messages each. Over the first million the working set of the batches still settles.
+const WAVES: u32 = 30;
 /// As long as the allocator takes to give back what is idle, and one second more.
 const QUIET_SECONDS: u32 = 3;
-/// A million messages may not cost more than this for each 100,000, in MB: what is kept of a message must fit in ten
+/// Messages may not cost more than this for each 100,000, in MB: what is kept of a message must fit in ten
 /// bytes, and ten million messages in the memory of the smallest machine.
 const FLAT: f64 = 1.0;
 
