@@ -19,7 +19,7 @@ const FIRST_CHAT: i64 = 5_000_000;
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Posts under way at the same time; Telegram's own default is 40.
 const POSTS: usize = 40;
-/// Of 100,000 messages each. What is resident rises and falls by 30 MB over about a million, so that three show whether it
+/// Of 100,000 messages each. What is resident rises and falls by half over about a million, so that three show whether it
 /// grows and one shows a slope of the moment.
 const WAVES: u32 = 30;
 /// As long as the allocator takes to give back what is idle, and one second more.
