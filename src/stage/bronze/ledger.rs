@@ -113,8 +113,8 @@ impl Ledger {
     /// alone is committed if `with_progress` says so.
     ///
     /// # Errors
-    /// When the store fails or the table no longer fits; Configuration when a new field is to stop the loader. Rows may be in the table all the same: a listing finds the
-    /// segments again, and the fence tells.
+    /// When the store fails or the table no longer fits; Configuration when a new field is to stop the loader. Rows may
+    /// be in the table all the same: a listing finds the segments again, and the fence tells.
     pub(super) async fn commit(&mut self, segments: &[Segment], with_progress: bool) -> Result<Loaded> {
         self.stands_still = false;
         loop {

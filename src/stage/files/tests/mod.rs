@@ -324,31 +324,6 @@ async fn a_loader_that_found_files_before_there_was_a_table_loads_none_that_anot
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_file_that_changed_is_told_and_loaded_again_only_when_asked() {
-    let world = World::new();
-    world.put("a.json", "{\"id\":1}");
-    world.load("").await.unwrap();
-    world.put("a.json", "{\"id\":1}\n{\"id\":2}");
-    let loaded = world.load("").await.unwrap();
-    assert_eq!((loaded.files, loaded.changed), (0, 1));
-    assert_eq!(world.load("allow_overwrites = true|").await.unwrap().rows, 2);
-    assert_eq!(world.values("id").await.len(), 3);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn what_was_there_before_the_first_start_can_be_left_out_for_good() {
-    let world = World::new();
-    world.put("old.json", "{\"id\":1}");
-    let settings = "include_existing = false|schema_hints = \"id bigint\"";
-    assert_eq!(world.load(settings).await.unwrap().files, 0);
-    world.put("new.json", "{\"id\":2}");
-    assert_eq!(world.load(settings).await.unwrap().files, 1);
-    world.forget();
-    assert_eq!(world.load(settings).await.unwrap().files, 0);
-    assert_eq!(world.values("id").await, [2]);
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn strings_only_payload_and_timestamps_are_by_setting() {
     let world = World::new();
     world.put("a.json", "{\"n\":1.10,\"at\":\"2024-01-01T00:00:00Z\",\"o\":{\"b\":true}}");

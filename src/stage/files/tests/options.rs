@@ -268,6 +268,7 @@ async fn include_existing_files() {
     assert_eq!(world.load(settings).await.unwrap().files, 1);
     world.forget();
     assert_eq!(world.load(settings).await.unwrap().files, 0, "the moment outlives the checkpoints");
+    assert_eq!(world.values("id").await, [2]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -277,6 +278,7 @@ async fn allow_overwrites() {
     let summary = world.load("").await.unwrap();
     assert_eq!((summary.files, summary.changed), (0, 1), "told");
     assert_eq!(world.load("allow_overwrites = true|").await.unwrap().rows, 2, "and loaded where that is asked");
+    assert_eq!(world.values("id").await.len(), 3);
 }
 
 #[tokio::test(flavor = "multi_thread")]
