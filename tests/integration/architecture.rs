@@ -2,13 +2,14 @@
 
 use std::path::Path;
 
-const FLOORS: [&[&str]; 9] = [
+const FLOORS: [&[&str]; 10] = [
     &["clock", "error", "sabotage"],
     // On the ground floor as well; its constructors return our error.
     &["id"],
     &["settings", "telemetry", "retry", "shutdown", "admission", "hint"],
     &["storage", "schema", "pipeline"],
     &["table", "llm", "telegram"],
+    &["flow"],
     &["stage"],
     &["receive", "console"],
     &["app", "demo"],
