@@ -10,6 +10,7 @@ pub mod command;
 pub mod console;
 pub mod demo;
 pub mod error;
+mod flow;
 pub mod hint;
 pub mod id;
 mod json;

@@ -1,8 +1,4 @@
-//! The stages and what they share.
+//! The stages: what is done with a row.
 
-mod chats;
-mod feed;
-mod ledger;
 pub mod reply;
 pub mod silver;
-mod watermark;

@@ -4,7 +4,7 @@ use std::collections::{HashMap, VecDeque};
 
 /// What waits, by chat.
 #[derive(Debug)]
-pub(super) struct ChatQueue<T> {
+pub(crate) struct ChatQueue<T> {
     chats: HashMap<i64, Chat<T>>,
     ready: VecDeque<i64>,
     waiting: usize,
@@ -18,12 +18,12 @@ struct Chat<T> {
 
 impl<T> ChatQueue<T> {
     /// Nothing waits.
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { chats: HashMap::new(), ready: VecDeque::new(), waiting: 0 }
     }
 
     /// Adds an item behind the others of its chat.
-    pub(super) fn push(&mut self, chat_id: i64, item: T) {
+    pub(crate) fn push(&mut self, chat_id: i64, item: T) {
         self.waiting += 1;
         let chat = self.chats.entry(chat_id).or_insert_with(|| Chat { items: VecDeque::new(), busy: false });
         if !chat.busy && chat.items.is_empty() {
@@ -33,14 +33,14 @@ impl<T> ChatQueue<T> {
     }
 
     /// The next item whose chat is free; the chat is then busy until the item is done.
-    pub(super) fn next_ready(&mut self) -> Option<T> {
+    pub(crate) fn next_ready(&mut self) -> Option<T> {
         let chat = self.chats.get_mut(&self.ready.pop_front()?)?;
         chat.busy = true;
         chat.items.pop_front()
     }
 
     /// The item that a chat was busy with is done.
-    pub(super) fn done(&mut self, chat_id: i64) {
+    pub(crate) fn done(&mut self, chat_id: i64) {
         self.waiting -= 1;
         let Some(chat) = self.chats.get_mut(&chat_id) else { return };
         chat.busy = false;
@@ -52,11 +52,11 @@ impl<T> ChatQueue<T> {
     }
 
     /// Items that are not done.
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.waiting
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.waiting == 0
     }
 }

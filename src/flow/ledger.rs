@@ -17,7 +17,7 @@ use crate::storage::Storage;
 use crate::table::{Append, Commit, CommitOutcome, DataFile, Fence, LakeTable, TableSpec};
 
 /// A row that a stage writes once.
-pub(super) trait LedgerRow: Sized + Send + Sync {
+pub(crate) trait LedgerRow: Sized + Send + Sync {
     /// What names it: no second row of the same key is written.
     type Key: Clone + Eq + Hash + Send + Sync + fmt::Debug;
     /// What is worth knowing of a row that is there.
@@ -39,25 +39,25 @@ pub(super) trait LedgerRow: Sized + Send + Sync {
 
 /// A row that is there. Without a version it may be of any.
 #[derive(Clone, Debug)]
-pub(super) struct Known<R: LedgerRow> {
-    pub(super) key: R::Key,
-    pub(super) state: R::State,
-    pub(super) version: Option<i64>,
+pub(crate) struct Known<R: LedgerRow> {
+    pub(crate) key: R::Key,
+    pub(crate) state: R::State,
+    pub(crate) version: Option<i64>,
 }
 
 /// What a commit came to.
 #[derive(Debug)]
-pub(super) struct Recorded<R> {
+pub(crate) struct Recorded<R> {
     /// A version at which all the rows are there, when there were rows.
-    pub(super) version: Option<i64>,
+    pub(crate) version: Option<i64>,
     /// The rows that are ours; the others another process had written first, or an earlier try of ours of which nobody
     /// knew whether it had succeeded.
-    pub(super) rows: Vec<R>,
+    pub(crate) rows: Vec<R>,
 }
 
 /// The table, opened by the stage that appends to it.
 #[derive(Debug)]
-pub(super) struct Ledger<R: LedgerRow> {
+pub(crate) struct Ledger<R: LedgerRow> {
     storage: Storage,
     spec: TableSpec,
     clock: Clock,
@@ -79,7 +79,7 @@ pub(super) struct Ledger<R: LedgerRow> {
 impl<R: LedgerRow> Ledger<R> {
     /// Opens the table and learns what is there; the files it has come along. `stage` is the fence's app id,
     /// `lakegram/<pipeline>/<stage>`.
-    pub(super) async fn open(
+    pub(crate) async fn open(
         storage: &Storage,
         spec: TableSpec,
         stage: &str,
@@ -105,17 +105,17 @@ impl<R: LedgerRow> Ledger<R> {
     }
 
     /// The version of the table before up to which everything is done, by whoever did it.
-    pub(super) fn watermark(&self) -> i64 {
+    pub(crate) fn watermark(&self) -> i64 {
         self.table.txn(&self.watermark_id).unwrap_or(-1)
     }
 
     /// What is known of a row that our own work has not passed.
-    pub(super) fn get(&self, key: &R::Key) -> Option<R::State> {
+    pub(crate) fn get(&self, key: &R::Key) -> Option<R::State> {
         self.known.get(key).copied()
     }
 
     /// Reads what other processes have recorded.
-    pub(super) async fn refresh(&mut self) -> Result<()> {
+    pub(crate) async fn refresh(&mut self) -> Result<()> {
         if self.table.is_stale() {
             return self.reopen().await.map(drop);
         }
@@ -125,23 +125,23 @@ impl<R: LedgerRow> Ledger<R> {
 
     /// The files of the table as it is now. Opens it anew: whoever asks has met a gap in the table before, and what
     /// this handle stands on may be gone as well.
-    pub(super) async fn files_anew(&mut self) -> Result<Vec<DataFile>> {
+    pub(crate) async fn files_anew(&mut self) -> Result<Vec<DataFile>> {
         self.reopen().await
     }
 
     /// The columns of [`LedgerRow::COLUMNS`] of one file.
-    pub(super) async fn read(&self, file: &DataFile) -> Result<RecordBatch> {
+    pub(crate) async fn read(&self, file: &DataFile) -> Result<RecordBatch> {
         self.table.read_file(file, Some(R::COLUMNS)).await
     }
 
     /// The same of many files, in their order.
-    pub(super) fn read_all<'a>(&'a self, files: &'a [DataFile]) -> BoxStream<'a, Result<RecordBatch>> {
+    pub(crate) fn read_all<'a>(&'a self, files: &'a [DataFile]) -> BoxStream<'a, Result<RecordBatch>> {
         self.table.read_files(files, Some(R::COLUMNS))
     }
 
     /// Appends rows, and the watermark, in one commit. A row that another process has written first stays as it is
     /// there. What fails for the moment is tried again.
-    pub(super) async fn record(&mut self, mut rows: Vec<R>, watermark: i64) -> Result<Recorded<R>> {
+    pub(crate) async fn record(&mut self, mut rows: Vec<R>, watermark: i64) -> Result<Recorded<R>> {
         let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
         let had_rows = !rows.is_empty();
         loop {

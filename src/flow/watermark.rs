@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 /// Rows that are not done, by the version they were read with.
 #[derive(Debug)]
-pub(super) struct Watermark {
+pub(crate) struct Watermark {
     open: BTreeMap<i64, Open>,
     read_to: i64,
 }
@@ -18,12 +18,12 @@ struct Open {
 
 impl Watermark {
     /// Everything up to `version` is done.
-    pub(super) fn new(version: i64) -> Self {
+    pub(crate) fn new(version: i64) -> Self {
         Self { open: BTreeMap::new(), read_to: version }
     }
 
     /// Everything up to `version` was read, with so many rows to do; or more of a version that has open rows.
-    pub(super) fn read(&mut self, version: i64, rows: usize) {
+    pub(crate) fn read(&mut self, version: i64, rows: usize) {
         let first = self.read_to + 1;
         self.read_to = self.read_to.max(version);
         if rows > 0 {
@@ -32,7 +32,7 @@ impl Watermark {
     }
 
     /// A row of a version is done.
-    pub(super) fn done(&mut self, version: i64) {
+    pub(crate) fn done(&mut self, version: i64) {
         if let Some(open) = self.open.get_mut(&version) {
             open.rows -= 1;
             if open.rows == 0 {
@@ -42,7 +42,7 @@ impl Watermark {
     }
 
     /// The version up to which everything is done.
-    pub(super) fn value(&self) -> i64 {
+    pub(crate) fn value(&self) -> i64 {
         self.open.values().next().map_or(self.read_to, |open| open.first - 1)
     }
 }

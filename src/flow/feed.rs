@@ -14,7 +14,7 @@ use crate::table::{DataFile, Tail, TailStep};
 
 /// The next thing a feed brings.
 #[derive(Debug)]
-pub(super) enum Step {
+pub(crate) enum Step {
     /// Nothing newer yet.
     AtHead,
     /// A commit of rows that were never there before.
@@ -45,7 +45,7 @@ pub(super) enum Step {
 
 /// A table, read forward. `K` names a row.
 #[derive(Debug)]
-pub(super) struct Feed<K> {
+pub(crate) struct Feed<K> {
     tail: Tail,
     backlog: Option<Backlog<K>>,
 }
@@ -67,12 +67,12 @@ enum Chunk {
 
 impl<K: Eq + Hash> Feed<K> {
     /// The `columns` of the table at `path`, after version `after` (-1: from the first).
-    pub(super) fn new(storage: &Storage, path: &Path, after: i64, columns: &[&str], clock: &Clock) -> Self {
+    pub(crate) fn new(storage: &Storage, path: &Path, after: i64, columns: &[&str], clock: &Clock) -> Self {
         Self { tail: Tail::new(storage, path, after, columns, clock), backlog: None }
     }
 
     /// Whether everything up to `version` was brought.
-    pub(super) fn has_reached(&self, version: i64) -> bool {
+    pub(crate) fn has_reached(&self, version: i64) -> bool {
         self.backlog.is_none() && self.tail.version() >= version
     }
 
@@ -80,7 +80,7 @@ impl<K: Eq + Hash> Feed<K> {
     ///
     /// # Errors
     /// When the store fails; the same step comes again.
-    pub(super) async fn next(&mut self) -> Result<Step> {
+    pub(crate) async fn next(&mut self) -> Result<Step> {
         if let Some(backlog) = &mut self.backlog {
             let version = backlog.version;
             if backlog.known.is_none() {
@@ -116,14 +116,14 @@ impl<K: Eq + Hash> Feed<K> {
     }
 
     /// Answers [`Step::Unclear`]: what is done, and what is under way.
-    pub(super) fn compare_with(&mut self, known: HashSet<K>) {
+    pub(crate) fn compare_with(&mut self, known: HashSet<K>) {
         if let Some(backlog) = &mut self.backlog {
             backlog.known = Some(known);
         }
     }
 
     /// Whether a row of a [`Step::Chunk`] is work; from then on it is known.
-    pub(super) fn is_new(&mut self, key: K) -> bool {
+    pub(crate) fn is_new(&mut self, key: K) -> bool {
         let known = self.backlog.as_mut().and_then(|backlog| backlog.known.as_mut());
         known.is_none_or(|known| known.insert(key))
     }
