@@ -11,7 +11,7 @@ use super::report::{AuditedTable, Check, Finding};
 use crate::app::{App, TableRef};
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
-use crate::table::{DataFile, FileHealth, LakeTable, Within};
+use crate::table::{DataFile, FileHealth, LakeTable, TableRole, TxnId, Within};
 
 /// Statistics hold whole milliseconds, and not every writer rounds a maximum up.
 const STATISTICS_STEP: Duration = Duration::from_millis(1);
@@ -95,8 +95,10 @@ impl Source {
         self.files.iter().map(|file| file.rows).sum()
     }
 
-    pub(super) fn txn(&self, name: &str) -> Option<i64> {
-        self.table.as_ref()?.txn(name)
+    /// How far the stage that appends to this table has handled an upstream table.
+    pub(super) fn watermark(&self, role: TableRole, upstream: &Self) -> Option<i64> {
+        let upstream = upstream.table.as_ref()?.table_id().to_owned();
+        self.table.as_ref()?.txn(&TxnId::Watermark { role, upstream })
     }
 
     /// Looks at every live file; what is not whole is not read later.
