@@ -5,8 +5,8 @@ use super::source::Source;
 use super::{AuditStep, Progress};
 use crate::app::{App, TableRef};
 use crate::error::Result;
+use crate::load::files::audit;
 use crate::pipeline::files::FilesPipeline;
-use crate::stage::files::audit;
 
 /// Holds the files of a source against the rows of its table.
 pub(super) async fn check(

@@ -191,9 +191,14 @@ impl Scope<'_> {
 
 /// A watermark is not beyond the table it is about.
 fn check_watermark(role: TableRole, of: &Source, upstream: &Source, check: &mut Check) {
+    let Some(table) = &upstream.table else {
+        let watermarks = of.watermarks(role);
+        check.checked += watermarks;
+        return check.unproven(watermarks, format!("the {} table is not there or cannot be read", upstream.name));
+    };
     let Some(watermark) = of.watermark(role, upstream) else { return };
     check.checked += 1;
-    let head = upstream.table.as_ref().map_or(-1, LakeTable::version);
+    let head = table.version();
     if watermark > head {
         check.broken(Finding::new(format!(
             "the watermark of {role} is {watermark}, beyond the head of {} at {head}",

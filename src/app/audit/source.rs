@@ -101,6 +101,13 @@ impl Source {
         self.table.as_ref()?.txn(&TxnId::Watermark { role, upstream })
     }
 
+    /// How many watermarks of upstream tables this table keeps.
+    pub(super) fn watermarks(&self, of: TableRole) -> u64 {
+        let progress = self.table.as_ref().map(LakeTable::progress).unwrap_or_default();
+        let is_one = |id: &&TxnId| matches!(id, TxnId::Watermark { role, .. } if *role == of);
+        progress.keys().filter(is_one).count() as u64
+    }
+
     /// Looks at every live file; what is not whole is not read later.
     pub(super) async fn check_files(&mut self, check: &mut Check, step: impl Fn()) -> Result<()> {
         let Some(table) = &self.table else { return Ok(()) };

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::super::ledger::Table;
 use super::world::{Asked, Sending, World};
-use crate::demo::telegram::Fate;
+use crate::standin::telegram::Fate;
 use crate::table::TableRole;
 
 /// Status and message of each part, by update and part.
