@@ -5,6 +5,7 @@
 
 pub mod admission;
 pub mod app;
+pub mod audit;
 pub mod clock;
 pub mod command;
 pub mod console;

@@ -504,7 +504,8 @@ async fn a_reader_finds_what_it_has_still_to_read_for_thirty_days() {
     assert_eq!(commits(&storage).await, [7]);
     assert_eq!(rows(&storage).await, expected(6));
     let delta = delta::delta_table(&storage, &path()).await.unwrap();
-    let txn = delta.snapshot().unwrap().transaction_version(delta.log_store().as_ref(), TxnId::Fence(STAGE)).await.unwrap();
+    let txn =
+        delta.snapshot().unwrap().transaction_version(delta.log_store().as_ref(), TxnId::Fence(STAGE)).await.unwrap();
     assert_eq!(txn, Some(6));
     let mut late = Tail::new(&storage, &path(), 2, &["id"], &clock);
     assert!(matches!(late.next().await.unwrap(), TailStep::Lost));

@@ -49,7 +49,8 @@ async fn rows_are_there_for_delta_rs_with_their_statistics() {
         let theirs = delta_table(&storage, &table_path()).await.unwrap();
         assert_eq!(theirs.version(), Some(2));
         let log_store = theirs.log_store();
-        let value = theirs.snapshot().unwrap().transaction_version(log_store.as_ref(), TxnId::Fence(STAGE)).await.unwrap();
+        let value =
+            theirs.snapshot().unwrap().transaction_version(log_store.as_ref(), TxnId::Fence(STAGE)).await.unwrap();
         assert_eq!(value, Some(2));
         let actions = theirs.snapshot().unwrap().snapshot().log_data();
         let counts: Vec<_> = actions.iter().map(|file| file.num_records()).collect();

@@ -73,7 +73,7 @@ async fn a_row_that_stands_twice_is_named_once_also_when_its_segment_is_gone() {
         // Id 0 stands for the corrupt line.
         world.rewrite(BRONZE, |_| true, |id| id == 3 || id == 0).await;
         if is_gone {
-            world.app.storage.delete(&Path::from(path.as_str())).await.unwrap();
+            world.storage.delete(&Path::from(path.as_str())).await.unwrap();
         }
         let audit = world.audit().await;
         assert!(only(&audit, &["bronze rows"]));
@@ -87,7 +87,7 @@ async fn a_row_that_stands_twice_is_named_once_also_when_its_segment_is_gone() {
 async fn rows_whose_segment_was_cleaned_are_not_passed_as_proven() {
     let world = World::new();
     let path = world.clean().await;
-    world.app.storage.delete(&Path::from(path)).await.unwrap();
+    world.storage.delete(&Path::from(path)).await.unwrap();
     let audit = world.audit().await;
     assert!(!audit.is_broken());
     let raw = check(&audit, "raw lines");
@@ -99,13 +99,13 @@ async fn rows_whose_segment_was_cleaned_are_not_passed_as_proven() {
 #[tokio::test]
 async fn rows_whose_segment_was_cleaned_as_asked_are_counted_and_a_lost_line_is_still_found() {
     let mut world = World::new();
-    world.app.pipelines[0].bronze.clean_source = toml::from_str("action = \"delete\"\nafter = \"5d\"").unwrap();
+    world.pipeline.bronze.clean_source = toml::from_str("action = \"delete\"\nafter = \"5d\"").unwrap();
     let old = world.put("a", 9 * DAY, &(update(1) + &update(2))).await;
     let young = world.put("a", 2 * DAY, &update(3)).await;
     world.put("a", HOUR, &update(4)).await;
     world.load().await;
     for path in [old, young] {
-        world.app.storage.delete(&Path::from(path)).await.unwrap();
+        world.storage.delete(&Path::from(path)).await.unwrap();
     }
     let audit = world.audit().await;
     assert!(!audit.is_broken());
@@ -120,12 +120,12 @@ async fn a_row_that_says_other_than_its_line_is_named() {
     let world = World::new();
     let path = world.clean().await;
     let changed = update(1) + &update(2) + "\n" + &update(3).replace("m3", "m4") + "odd\n";
-    world.app.storage.put_overwrite(&Path::from(path.as_str()), changed.into()).await.unwrap();
+    world.storage.put_overwrite(&Path::from(path.as_str()), changed.into()).await.unwrap();
     let audit = world.audit().await;
     assert!(only(&audit, &["raw lines"]));
     let found = format!("a row says other than its line: bot 1, update 3, {path} line 4");
     assert_eq!(broken(&audit, "raw lines"), [found]);
-    world.app.storage.put_overwrite(&Path::from(path.as_str()), update(1).into()).await.unwrap();
+    world.storage.put_overwrite(&Path::from(path.as_str()), update(1).into()).await.unwrap();
     assert_eq!(check(&world.audit().await, "raw lines").broken, 3, "rows without lines");
 }
 

@@ -30,12 +30,37 @@ use self::missing::Judge;
 use self::parts::Replies;
 pub use self::report::{AuditedTable, Check, Finding, Listed, PipelineAudit};
 use self::source::Source;
-use super::App;
-use crate::clock::Timestamp;
+use crate::clock::{Clock, Timestamp};
 use crate::error::Result;
 use crate::id::{BotId, Name};
+use crate::load::files::FilesOptions;
 use crate::pipeline::Pipeline;
-use crate::table::{LakeTable, TableRole};
+use crate::storage::Storage;
+use crate::table::TableRole;
+
+/// What is audited.
+#[derive(Debug)]
+pub struct Audit {
+    /// The store below `LAKEGRAM_DATA`.
+    pub storage: Storage,
+    /// Time.
+    pub clock: Clock,
+    /// The pipelines of bots.
+    pub bots: Vec<AuditedBot>,
+    /// The loaders of foreign files.
+    pub loaders: Vec<FilesOptions>,
+    /// Only what was received from here on, where that is given.
+    pub since: Option<Timestamp>,
+}
+
+/// The pipeline of a bot.
+#[derive(Clone, Debug)]
+pub struct AuditedBot {
+    /// Its pipeline file.
+    pub pipeline: Pipeline,
+    /// The bot that replies; `None` when its token is not set, and then every bot is taken for it.
+    pub bot_id: Option<BotId>,
+}
 
 /// How far an audit has come.
 #[derive(Clone, Debug)]
@@ -50,12 +75,12 @@ pub struct AuditStep {
 
 /// What an audit is about.
 struct Scope<'a> {
-    app: &'a App,
+    audit: &'a Audit,
     pipeline: &'a Pipeline,
     /// Only what was received from here on.
     since: Option<Timestamp>,
     now: Timestamp,
-    /// The bot that replies; `None` when its token is not set, and then every bot is taken for it.
+    /// The bot that replies, where it is known.
     bot_id: Option<i64>,
 }
 
@@ -76,23 +101,22 @@ struct Checks {
     unknown: Listed,
 }
 
-impl App {
-    /// Audits every pipeline; only what was received from `since` on, where that is given.
+impl Audit {
+    /// Audits every pipeline.
     ///
     /// # Errors
     /// When the store fails, or a table asks for more than we know. What is broken is no error but a finding.
-    pub async fn audit(&self, since: Option<Timestamp>, tell: &dyn Fn(&AuditStep)) -> Result<Vec<PipelineAudit>> {
+    pub async fn run(self, tell: &dyn Fn(&AuditStep)) -> Result<Vec<PipelineAudit>> {
         let mut audits = Vec::new();
-        for pipeline in &self.pipelines {
-            let bot_id = self.bot_id(pipeline).ok().map(|BotId(number)| number);
-            let scope = Scope { app: self, pipeline, since, now: self.clock.now(), bot_id };
+        for AuditedBot { pipeline, bot_id } in &self.bots {
+            let bot_id = bot_id.map(|BotId(number)| number);
+            let scope = Scope { audit: &self, pipeline, since: self.since, now: self.clock.now(), bot_id };
             let audit = scope.audit(tell).await;
             audits.push(audit.map_err(|error| error.during(format!("audit {}", pipeline.name)))?);
         }
         for loader in &self.loaders {
-            let table = super::loader_table(loader);
-            let audit = files::check(self, loader, &table, tell).await;
-            audits.push(audit.map_err(|error| error.during(format!("audit {}", loader.name)))?);
+            let audit = files::check(&self, loader.clone(), tell).await;
+            audits.push(audit.map_err(|error| error.during(format!("audit {}", loader.pipeline.name)))?);
         }
         Ok(audits)
     }
@@ -100,10 +124,10 @@ impl App {
 
 impl Scope<'_> {
     async fn audit(&self, tell: &dyn Fn(&AuditStep)) -> Result<PipelineAudit> {
-        let [bronze, silver, replies] = self.app.tables(self.pipeline);
-        let mut replies = Source::open(self.app, &replies, "sent_at").await?;
-        let mut silver = Source::open(self.app, &silver, "received_at").await?;
-        let mut bronze = Source::open(self.app, &bronze, "_received_at").await?;
+        let Pipeline { bronze, silver, reply, .. } = self.pipeline;
+        let mut replies = Source::open(self.audit, ("replies", &reply.table), "sent_at").await?;
+        let mut silver = Source::open(self.audit, ("silver", &silver.table), "received_at").await?;
+        let mut bronze = Source::open(self.audit, ("bronze", &bronze.table), "_received_at").await?;
         let shares: Vec<Share> = Share::all(&bronze, &silver, &replies).collect();
         let rounds = shares.len() as u64;
         let of = bronze.rows() + rounds * (bronze.rows() + silver.rows() + replies.rows());

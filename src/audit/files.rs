@@ -2,26 +2,20 @@
 
 use super::report::{Check, Finding, Listed, PipelineAudit};
 use super::source::Source;
-use super::{AuditStep, Progress};
-use crate::app::{App, TableRef};
+use super::{Audit, AuditStep, Progress};
 use crate::error::Result;
-use crate::load::files::audit;
-use crate::pipeline::files::FilesPipeline;
+use crate::load::files::{self, FilesOptions};
 
 /// Holds the files of a source against the rows of its table.
-pub(super) async fn check(
-    app: &App,
-    loader: &FilesPipeline,
-    table: &TableRef,
-    tell: &dyn Fn(&AuditStep),
-) -> Result<PipelineAudit> {
+pub(super) async fn check(audit: &Audit, options: FilesOptions, tell: &dyn Fn(&AuditStep)) -> Result<PipelineAudit> {
+    let loader = options.pipeline.clone();
     let progress = Progress::new(tell, 0);
-    let mut source = Source::open(app, table, "_ingested_at").await?;
+    let mut source = Source::open(audit, ("bronze", &loader.bronze.table), "_ingested_at").await?;
     let mut files = Check::new("files", "each live file is there and whole, and the log has no gap");
     progress.begin(&format!("{}: looking at the files of the table", loader.name));
     source.check_files(&mut files, || progress.add(0)).await?;
     progress.begin(&format!("{}: holding files against rows", loader.name));
-    let found = audit(app.files_options(loader)?, &|_| progress.add(0)).await?;
+    let found = files::audit(options, &|_| progress.add(0)).await?;
     let mut records = Check::new("records", "each record of each file is one row, and no row is of no record");
     records.checked = found.rows;
     records.waiting = found.waiting;

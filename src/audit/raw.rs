@@ -55,7 +55,7 @@ pub(super) async fn check(
 ) -> Result<()> {
     let mut lanes = Lanes::default();
     // Listed after bronze was read: whatever lands later only waits.
-    let mut walk = Walk::new(&scope.app.storage, scope.pipeline(), scope.since, &mut lanes).await?;
+    let mut walk = Walk::new(&scope.audit.storage, scope.pipeline(), scope.since, &mut lanes).await?;
     let positions = positions(bronze, scope.pipeline(), &mut lanes);
     let mut raw = Raw { scope, lanes, positions, gone: (0, None), cleaned: 0, foreign: 0 };
     let mut pool = Pool::default();
@@ -63,7 +63,7 @@ pub(super) async fn check(
     let mut from = scope.since.unwrap_or(ALWAYS.0);
     for to in last.into_iter().chain([ALWAYS.1]).filter(|to| scope.since.is_none_or(|since| *to >= since)) {
         while from <= to {
-            let (storage, pipeline) = (&scope.app.storage, scope.pipeline());
+            let (storage, pipeline) = (&scope.audit.storage, scope.pipeline());
             let mut chunk = Chunk::read(storage, pipeline, &raw.lanes, &mut walk, (from, to)).await?;
             raw.check_chunk(&mut chunk, bronze, checks, progress).await?;
             for rowless in chunk.rowless() {

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use arrow::array::{Array, AsArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
+use object_store::path::Path;
 use serde_json::Value;
 
+use super::Audit;
 use super::report::{AuditedTable, Check, Finding};
-use crate::app::{App, TableRef};
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
 use crate::table::{DataFile, FileHealth, LakeTable, TableRole, TxnId, Within};
@@ -53,19 +54,23 @@ pub(super) struct File {
 
 impl Source {
     /// Opens a table at its head. A log that cannot be understood is a finding, not an error.
-    pub(super) async fn open(app: &App, table: &TableRef, time_column: &'static str) -> Result<Self> {
+    pub(super) async fn open(
+        audit: &Audit,
+        (name, path): (&'static str, &str),
+        time_column: &'static str,
+    ) -> Result<Self> {
         let mut source = Self {
-            name: table.name,
+            name,
             table: None,
             files: Vec::new(),
-            path: table.path.to_string(),
+            path: path.to_owned(),
             time_column,
             blind: Vec::new(),
             moved: Vec::new(),
             is_forgotten: false,
             troubles: Vec::new(),
         };
-        match open(app, table).await {
+        match open(audit, path).await {
             Ok(None) => {}
             Ok(Some((opened, files))) => {
                 source.files = files.into_iter().map(|file| File::new(file, time_column)).collect();
@@ -298,8 +303,9 @@ fn slim(file: DataFile) -> DataFile {
     DataFile { min_values: Value::Null, max_values: Value::Null, ..file }
 }
 
-async fn open(app: &App, table: &TableRef) -> Result<Option<(LakeTable, Vec<DataFile>)>> {
-    let Some(opened) = LakeTable::open_existing(&app.storage, &table.path, &app.clock).await? else { return Ok(None) };
+async fn open(audit: &Audit, path: &str) -> Result<Option<(LakeTable, Vec<DataFile>)>> {
+    let opened = LakeTable::open_existing(&audit.storage, &Path::from(path), &audit.clock).await?;
+    let Some(opened) = opened else { return Ok(None) };
     let files = opened.files().await?;
     Ok(Some((opened, files)))
 }

@@ -67,9 +67,9 @@ async fn a_row_that_waits_still_waits_after_compaction_and_clean_up() {
     for clean in [false, true] {
         options.clean = clean;
         if clean {
-            world.app.clock.step(i64::try_from((40 * DAY).as_micros()).unwrap());
+            world.clock.step(i64::try_from((40 * DAY).as_micros()).unwrap());
         }
-        maintain(&world.app.storage, &Path::from(BRONZE), &options, &world.app.clock, &stop).await.unwrap();
+        maintain(&world.storage, &Path::from(BRONZE), &options, &world.clock, &stop).await.unwrap();
         let audit = world.audit().await;
         assert_eq!(counts(&audit)[2], ("silver rows", [3, 2, 0, 0]), "cleaned: {clean}");
         assert!(!audit.is_broken());

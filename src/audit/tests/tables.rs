@@ -8,20 +8,20 @@ async fn a_torn_file_is_named_and_its_rows_are_not_called_lost() {
         let world = World::new();
         world.clean().await;
         let (_, location) = world.file(table).await;
-        let bytes = world.app.storage.get(&location).await.unwrap().unwrap();
-        world.app.storage.put_overwrite(&location, bytes.slice(..bytes.len() / 2)).await.unwrap();
+        let bytes = world.storage.get(&location).await.unwrap().unwrap();
+        world.storage.put_overwrite(&location, bytes.slice(..bytes.len() / 2)).await.unwrap();
         let audit = world.audit().await;
         assert!(only(&audit, &["files"]), "{table}: {:?}", counts(&audit));
         let found = broken(&audit, "files");
         assert!(found[0].starts_with("a file is torn, it has ") && found[0].ends_with(location.as_ref()), "{found:?}");
         assert!(audit.checks.iter().any(|check| check.unproven > 0), "{table}");
         // The size may be right and the content wrong.
-        world.app.storage.put_overwrite(&location, vec![0; bytes.len()].into()).await.unwrap();
+        world.storage.put_overwrite(&location, vec![0; bytes.len()].into()).await.unwrap();
         let audit = world.audit().await;
         assert!(only(&audit, &["files"]), "{table}: {:?}", counts(&audit));
         let mut spoilt = bytes.to_vec();
         spoilt[4..40].fill(0xff);
-        world.app.storage.put_overwrite(&location, spoilt.into()).await.unwrap();
+        world.storage.put_overwrite(&location, spoilt.into()).await.unwrap();
         let audit = world.audit().await;
         assert!(only(&audit, &["files"]), "{table}: {:?}", counts(&audit));
     }
@@ -32,15 +32,15 @@ async fn a_file_that_is_gone_or_has_other_rows_than_the_log_says_is_named() {
     let world = World::new();
     world.clean().await;
     let (file, location) = world.file(BRONZE).await;
-    let bytes = world.app.storage.get(&location).await.unwrap().unwrap();
-    world.app.storage.delete(&location).await.unwrap();
+    let bytes = world.storage.get(&location).await.unwrap().unwrap();
+    world.storage.delete(&location).await.unwrap();
     let audit = world.audit().await;
     assert_eq!(broken(&audit, "files"), [format!("a file is gone: {location}")]);
     assert_eq!(counts(&audit)[0], ("raw lines", [4, 0, 0, 4]));
     assert_eq!(counts(&audit)[2], ("silver rows", [0, 0, 0, 3]));
     assert!(only(&audit, &["files"]));
 
-    world.app.storage.put_new(&location, bytes.clone()).await.unwrap();
+    world.storage.put_new(&location, bytes.clone()).await.unwrap();
     let stats = r#"{"numRecords": 9}"#.to_owned();
     let actions =
         [Action::Remove(Remove::of(&file, 1, false)), Action::Add(Add::new(&file.path, bytes.len(), 1, stats, false))];
@@ -78,8 +78,8 @@ async fn a_table_that_is_gone_leaves_what_stands_on_it_unproven() {
     let world = World::new();
     world.clean().await;
     let log = StorageKey::Log { table: Path::from(BRONZE) }.path();
-    for object in world.app.storage.list_after(&log, None, 100).await.unwrap() {
-        world.app.storage.delete(&object.location).await.unwrap();
+    for object in world.storage.list_after(&log, None, 100).await.unwrap() {
+        world.storage.delete(&object.location).await.unwrap();
     }
     let audit = world.audit().await;
     assert_eq!(counts(&audit)[2], ("silver rows", [0, 0, 0, 3]));

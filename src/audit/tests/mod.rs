@@ -5,6 +5,7 @@ mod replies;
 mod silver;
 mod tables;
 
+use std::path::Path as FilePath;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,16 +17,17 @@ use object_store::path::Path;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::{Check, PipelineAudit};
-use crate::app::App;
-use crate::clock::Timestamp;
+use super::{Audit, AuditedBot, Check, PipelineAudit};
+use crate::clock::{Clock, Timestamp};
 use crate::id::{BotId, Name};
-use crate::load::lanes::BronzeStage;
+use crate::load::lanes::{BronzeOptions, BronzeStage};
+use crate::pipeline::Pipeline;
+use crate::pipeline::load::{PipelineFile, load};
 use crate::schema;
-use crate::settings::{Environment, Settings};
-use crate::storage::StorageKey;
+use crate::storage::{Storage, StorageKey};
 use crate::table::log::{Action, Add, Remove, commit_bytes};
 use crate::table::{Append, CommitOutcome, DataFile, Fence, LakeTable, TableRole, TableSpec, TxnId, parquet};
+use crate::telemetry::Telemetry;
 
 const HOUR: Duration = Duration::from_secs(3_600);
 const DAY: Duration = Duration::from_secs(86_400);
@@ -35,7 +37,9 @@ const REPLIES: &str = "silver/telegram_replies";
 
 /// A pipeline in memory: the real loader, and silver and replies rows by hand.
 struct World {
-    app: App,
+    storage: Storage,
+    clock: Clock,
+    pipeline: Pipeline,
     now: Timestamp,
 }
 
@@ -49,31 +53,40 @@ struct Outcome(i64, i64, i64, i64, &'static str);
 
 impl World {
     fn new() -> Self {
-        let pairs = [("LAKEGRAM_DATA", "memory://"), ("TELEGRAM_BOT_TOKEN", "1:x"), ("LAKEGRAM_PIPELINES", "/none")];
-        let settings = Settings::of(Environment::from_pairs(pairs)).unwrap();
-        let app = App::open(settings, &[], &[]).unwrap();
-        let now = app.clock.now();
-        Self { app, now }
+        let PipelineFile::Bot(pipeline) = load(FilePath::new("/none"), &[], &[]).unwrap().remove(0) else {
+            panic!("the built-in pipeline is one of a bot");
+        };
+        let clock = Clock::system();
+        let now = clock.now();
+        Self { storage: Storage::open("memory://").unwrap(), clock, pipeline: *pipeline, now }
     }
 
     /// Puts a segment of an age, and returns its path.
     async fn put(&self, lane: &str, age: Duration, lines: &str) -> String {
         let (pipeline, lane) = (Name::new("telegram").unwrap(), Name::new(lane).unwrap());
         let path = StorageKey::Segment { pipeline, bot_id: BotId(1), lane, micros: self.now.minus(age) }.path();
-        self.app.storage.put_new(&path, Bytes::copy_from_slice(lines.as_bytes())).await.unwrap();
+        self.storage.put_new(&path, Bytes::copy_from_slice(lines.as_bytes())).await.unwrap();
         path.to_string()
     }
 
     /// Loads what has landed. Positions follow, for everything has settled.
     async fn load(&self) {
-        self.app.clock.step(i64::try_from(DAY.as_micros()).unwrap());
-        let options = self.app.bronze_options(&self.app.pipelines[0], watch::Sender::new(-1)).unwrap();
+        self.clock.step(i64::try_from(DAY.as_micros()).unwrap());
+        let options = BronzeOptions {
+            storage: self.storage.clone(),
+            pipeline: self.pipeline.name.clone(),
+            settings: self.pipeline.bronze.clone(),
+            schema: schema::built_in(schema::MESSAGES).unwrap(),
+            clock: self.clock.clone(),
+            telemetry: Telemetry::new(),
+            committed: watch::Sender::new(-1),
+        };
         let mut stage = BronzeStage::open(options).await.unwrap();
         stage.work_until_idle(&CancellationToken::new()).await.unwrap();
     }
 
     async fn table(&self, path: &str) -> LakeTable {
-        LakeTable::open_existing(&self.app.storage, &Path::from(path), &self.app.clock).await.unwrap().unwrap()
+        LakeTable::open_existing(&self.storage, &Path::from(path), &self.clock).await.unwrap().unwrap()
     }
 
     async fn version(&self, path: &str) -> i64 {
@@ -116,13 +129,12 @@ impl World {
         let stats = ["update_id", "received_at", "sent_at"].map(str::to_owned).to_vec();
         let schema = schema::built_in(file).unwrap();
         let spec = TableSpec { path: Path::from(table), schema, stats_columns: stats };
-        let mut table = LakeTable::open(&self.app.storage, &spec, &self.app.clock).await.unwrap();
+        let mut table = LakeTable::open(&self.storage, &spec, &self.clock).await.unwrap();
         let rows = columns.iter().map(|(name, values)| (*name, Arc::clone(values), true));
         let rows = RecordBatch::try_from_iter_with_nullable(rows).unwrap();
         let fence = Fence { role, seen: table.fence(role) };
         let upstream = if role == TableRole::Silver { BRONZE } else { SILVER };
-        let upstream =
-            LakeTable::open_existing(&self.app.storage, &Path::from(upstream), &self.app.clock).await.unwrap();
+        let upstream = LakeTable::open_existing(&self.storage, &Path::from(upstream), &self.clock).await.unwrap();
         let upstream = upstream.map_or_else(|| "none".to_owned(), |table| table.table_id().to_owned());
         let progress = vec![(TxnId::Watermark { role, upstream }, watermark)];
         let outcome = table.append(Append { rows: Some(rows), fence, progress }).await.unwrap();
@@ -145,7 +157,10 @@ impl World {
     }
 
     async fn audit_since(&self, since: Option<Timestamp>) -> PipelineAudit {
-        self.app.audit(since, &|_| ()).await.unwrap().remove(0)
+        let bot = AuditedBot { pipeline: self.pipeline.clone(), bot_id: Some(BotId(1)) };
+        let (storage, clock) = (self.storage.clone(), self.clock.clone());
+        let audit = Audit { storage, clock, bots: vec![bot], loaders: Vec::new(), since };
+        audit.run(&|_| ()).await.unwrap().remove(0)
     }
 
     /// Rewrites a table as another program does, keeping the rows that `keep` says, and again those that `again` says.
@@ -158,7 +173,7 @@ impl World {
             let name = format!("rewritten-{}-{number}.parquet", handle.version());
             let stats = ["_received_at", "received_at", "sent_at"].map(str::to_owned);
             let encoded = parquet::encode(&rows, &stats).unwrap();
-            self.app.storage.put_new(&Path::from(format!("{table}/{name}")), encoded.bytes.clone()).await.unwrap();
+            self.storage.put_new(&Path::from(format!("{table}/{name}")), encoded.bytes.clone()).await.unwrap();
             actions.push(Action::Remove(Remove::of(file, 1, true)));
             actions.push(Action::Add(Add::new(&name, encoded.bytes.len(), 1, encoded.stats, true)));
         }
@@ -167,7 +182,7 @@ impl World {
 
     async fn commit(&self, table: &str, version: i64, actions: &[Action]) {
         let path = StorageKey::Commit { table: Path::from(table), version }.path();
-        self.app.storage.put_new(&path, commit_bytes(actions).unwrap()).await.unwrap();
+        self.storage.put_new(&path, commit_bytes(actions).unwrap()).await.unwrap();
     }
 
     async fn file(&self, table: &str) -> (DataFile, Path) {
