@@ -9,6 +9,7 @@ mod delivery;
 mod faults;
 mod ledger;
 mod methods;
+mod outcome;
 mod params;
 mod sending;
 mod server;
