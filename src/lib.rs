@@ -10,11 +10,13 @@ pub mod command;
 pub mod console;
 pub mod demo;
 pub mod error;
+pub mod health;
 pub mod hint;
 pub mod id;
 #[cfg(any(test, fuzzing))]
 pub mod laws;
 pub mod llm;
+pub mod panic;
 pub mod pipeline;
 pub mod receive;
 pub mod retry;

@@ -6,7 +6,7 @@ const FLOORS: [&[&str]; 9] = [
     &["clock", "error", "sabotage"],
     // On the ground floor as well; its constructors return our error.
     &["id"],
-    &["settings", "telemetry", "retry", "shutdown", "admission", "hint"],
+    &["settings", "telemetry", "retry", "shutdown", "admission", "hint", "panic", "health"],
     &["storage", "schema", "pipeline"],
     &["table", "llm", "telegram"],
     &["stage"],
