@@ -40,7 +40,10 @@ pub struct HintedKeys {
 pub fn key_hints() -> (KeyHinter, KeyHints) {
     let (sender, receiver) = mpsc::channel(QUEUE_LIMIT);
     let overflowed = Arc::new(AtomicBool::new(false));
-    (KeyHinter { queue: sender, overflowed: Arc::clone(&overflowed) }, KeyHints { queue: Arc::new(Mutex::new(receiver)), overflowed })
+    (
+        KeyHinter { queue: sender, overflowed: Arc::clone(&overflowed) },
+        KeyHints { queue: Arc::new(Mutex::new(receiver)), overflowed },
+    )
 }
 
 impl KeyHinter {

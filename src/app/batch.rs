@@ -9,10 +9,10 @@ use super::serve::DRAIN;
 use super::{App, SourceCleaning};
 use crate::error::{Error, ErrorKind, Result};
 use crate::health::StageId;
+use crate::load::files::{FilesStage, FilesSummary};
+use crate::load::lanes::{BronzeStage, BronzeSummary};
 use crate::panic;
 use crate::pipeline::Pipeline;
-use crate::stage::bronze::{BronzeStage, BronzeSummary};
-use crate::stage::files::{FilesStage, FilesSummary};
 use crate::stage::reply::{ReplyStage, ReplySummary};
 use crate::stage::silver::{SilverStage, SilverSummary};
 

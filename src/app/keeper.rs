@@ -130,14 +130,11 @@ impl Keeper {
         let (now, reason) = (self.clock.now(), error.to_string());
         let next_try = now.plus(pause);
         let note = |since| StageState::Unwell(Unwell { reason: reason.clone(), since, next_try });
-        match self.health.note(&self.id, note(now)) {
-            Some(StageState::Unwell(before)) => {
-                self.health.note(&self.id, note(before.since));
-                if before.reason == reason {
-                    return;
-                }
+        if let Some(StageState::Unwell(before)) = self.health.note(&self.id, note(now)) {
+            self.health.note(&self.id, note(before.since));
+            if before.reason == reason {
+                return;
             }
-            _ => {}
         }
         tracing::error!(
             stage = %self.id, reason, retry_in = ?pause,

@@ -36,7 +36,7 @@ impl App {
         for pipeline in &self.pipelines {
             let (hinter, hints) = key_hints();
             let writer = self.start_lane(pipeline, hinter, &mut tasks)?;
-            self.keep_stages(pipeline, &roles, hints, &mut pace, &mut tasks);
+            pace.follow(self.keep_stages(pipeline, &roles, hints, &mut tasks));
             lanes.push(writer.readiness());
             let puller = Puller { bot: self.bot_client(pipeline)?, writer, clock: self.clock.clone() };
             tasks.spawn("poll", puller.run(stop.clone()));

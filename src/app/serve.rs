@@ -104,7 +104,7 @@ impl App {
         self.keep_console(listeners.console, readiness, &mut tasks)?;
         let mut pace = Pace::default();
         for (pipeline, hints) in self.pipelines.iter().zip(hints) {
-            self.keep_stages(pipeline, roles, hints, &mut pace, &mut tasks);
+            pace.follow(self.keep_stages(pipeline, roles, hints, &mut tasks));
         }
         if roles.contains(&Role::Bronze) {
             self.loaders.iter().for_each(|loader| self.keep_loader(loader, &mut tasks));

@@ -8,11 +8,11 @@ use super::pace::Pace;
 use super::{App, Role};
 use crate::error::Result;
 use crate::hint::KeyHints;
+use crate::load::files::FilesStage;
+use crate::load::lanes::{BronzeOptions, BronzeStage};
 use crate::pipeline::Pipeline;
 use crate::pipeline::files::FilesPipeline;
 use crate::shutdown::TaskGroup;
-use crate::stage::bronze::{BronzeOptions, BronzeStage};
-use crate::stage::files::FilesStage;
 use crate::stage::reply::{ReplyOptions, ReplyStage};
 use crate::stage::silver::{SilverOptions, SilverStage};
 
@@ -51,17 +51,16 @@ impl App {
         Ok(())
     }
 
-    /// Starts a keeper for each stage of a pipeline, each hinting the next. `pace` follows what they commit.
+    /// Starts a keeper for each stage of a pipeline, each hinting the next. Returns where they tell the
+    /// versions they have committed.
     pub(super) fn keep_stages(
         &self,
         pipeline: &Pipeline,
         roles: &BTreeSet<Role>,
         hints: KeyHints,
-        pace: &mut Pace,
         tasks: &mut TaskGroup,
-    ) {
+    ) -> [watch::Receiver<i64>; 2] {
         let versions = Versions { bronze: watch::Sender::new(-1), silver: watch::Sender::new(-1) };
-        pace.follow([versions.bronze.subscribe(), versions.silver.subscribe()]);
         if roles.contains(&Role::Bronze) {
             self.keep_bronze(pipeline, hints, &versions, tasks);
         }
@@ -71,6 +70,7 @@ impl App {
         if roles.contains(&Role::Reply) {
             self.keep_reply(pipeline, &versions, tasks);
         }
+        [versions.bronze.subscribe(), versions.silver.subscribe()]
     }
 
     fn keep_bronze(&self, pipeline: &Pipeline, hints: KeyHints, versions: &Versions, tasks: &mut TaskGroup) {
