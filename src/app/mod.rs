@@ -27,6 +27,7 @@ use crate::pipeline::load::PipelineFile;
 use crate::pipeline::{self, Pipeline};
 use crate::settings::Settings;
 use crate::storage::Storage;
+use crate::table::{LakeTable, TableRole, TxnId};
 use crate::telegram::BotClient;
 use crate::telemetry::Telemetry;
 
@@ -64,13 +65,22 @@ pub struct TableRef {
     pub name: &'static str,
     /// Its folder below `LAKEGRAM_DATA`.
     pub path: Path,
-    /// The txn that tells how far the stage that reads it has come, where one reads it.
-    pub reader_watermark: Option<String>,
+    /// The stage that reads it, where one does.
+    pub reader: Option<TableRole>,
+}
+
+impl TableRef {
+    /// How far the stage that reads this table has come, as its own table says; `None` where it says nothing, or nobody
+    /// reads it.
+    pub(crate) fn reader_watermark(&self, table: &LakeTable, readers: Option<&LakeTable>) -> Option<i64> {
+        let upstream = table.table_id().to_owned();
+        readers?.txn(&TxnId::Watermark { role: self.reader?, upstream })
+    }
 }
 
 /// The table of a loader.
 fn loader_table(loader: &FilesPipeline) -> TableRef {
-    TableRef { name: "bronze", path: Path::from(loader.bronze.table.as_str()), reader_watermark: None }
+    TableRef { name: "bronze", path: Path::from(loader.bronze.table.as_str()), reader: None }
 }
 
 impl App {
@@ -134,14 +144,10 @@ impl App {
 
     /// The tables of a pipeline.
     pub fn tables(&self, pipeline: &Pipeline) -> [TableRef; 3] {
-        let table = |name, path: &str, reader: Option<&str>| TableRef {
-            name,
-            path: Path::from(path),
-            reader_watermark: reader.map(|stage| format!("lakegram/{}/{stage}/watermark", pipeline.name)),
-        };
+        let table = |name, path: &str, reader| TableRef { name, path: Path::from(path), reader };
         [
-            table("bronze", &pipeline.bronze.table, Some("silver")),
-            table("silver", &pipeline.silver.table, Some("reply")),
+            table("bronze", &pipeline.bronze.table, Some(TableRole::Silver)),
+            table("silver", &pipeline.silver.table, Some(TableRole::Reply)),
             table("replies", &pipeline.reply.table, None),
         ]
     }

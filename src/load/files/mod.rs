@@ -101,7 +101,6 @@ impl FilesStage {
         let table = table.context(ErrorKind::Configuration, format!("bronze.table `{}`", pipeline.bronze.table))?;
         let mut source = Source::new(&data, &pipeline.source)?;
         let place = Place {
-            pipeline: pipeline.name.clone(),
             table,
             source: source.name.clone(),
             payload: pipeline.bronze.payload_column(),
