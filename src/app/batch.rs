@@ -56,6 +56,7 @@ impl App {
     /// The first error of a stage, or that one did not end in time; what was done stays done.
     pub async fn run(&self, progress: impl Fn(&str), stop: &CancellationToken) -> Result<BatchSummary> {
         let mut summary = BatchSummary::default();
+        self.in_time(self.storage.identify(&self.clock), stop).await?;
         for loader in &self.loaders {
             progress(&format!("{}: loading files into bronze", loader.name));
             let loading = async { FilesStage::open(self.files_options(loader)?).await?.work_until_idle(stop).await };

@@ -29,6 +29,7 @@ impl App {
     /// The first error that ended a part of it.
     pub async fn poll(self, console: TcpListener, stop: CancellationToken) -> Result<()> {
         let mut tasks = TaskGroup::new(stop.clone());
+        tasks.spawn("root", self.clone().watch_root(stop.clone()));
         let roles: BTreeSet<Role> = Role::all();
         let (mut lanes, mut pace) = (Vec::new(), Pace::default());
         for pipeline in &self.pipelines {

@@ -89,6 +89,7 @@ impl App {
     /// The first error that ended a part of it.
     pub async fn serve(self, roles: &BTreeSet<Role>, listeners: Listeners, stop: CancellationToken) -> Result<()> {
         let mut tasks = TaskGroup::new(stop.clone());
+        tasks.spawn("root", self.clone().watch_root(stop.clone()));
         let (mut endpoints, mut pace) = (Vec::new(), Pace::default());
         for pipeline in &self.pipelines {
             let (hinter, hints) = key_hints();
@@ -129,9 +130,11 @@ impl App {
             () = stop.cancelled() => return Ok(()),
             () = self.clock.sleep(SWEEP_AFTER) => {}
         }
-        let swept = self.storage.sweep_staging(&self.clock, STALE_STAGING).await?;
-        if swept > 0 {
-            tracing::info!(files = swept, "removed what interrupted puts had left behind");
+        match self.storage.sweep_staging(&self.clock, STALE_STAGING).await {
+            Ok(0) => {}
+            Ok(files) => tracing::info!(files, "removed what interrupted puts had left behind"),
+            Err(error) if error.kind() == ErrorKind::Fatal => return Err(error),
+            Err(error) => tracing::warn!(%error, "what interrupted puts left behind stays until the next start"),
         }
         stop.cancelled().await;
         Ok(())
