@@ -10,8 +10,8 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::value::RawValue;
 
+use crate::load::lanes::batch_of;
 use crate::pipeline::load;
-use crate::stage::bronze::batch_of;
 use crate::telegram::text::{self, MESSAGE_LIMIT_UTF16, Part};
 use crate::telegram::update::Update;
 

@@ -5,16 +5,20 @@
 
 pub mod admission;
 pub mod app;
+pub mod audit;
 pub mod clock;
 pub mod command;
 pub mod console;
 pub mod demo;
 pub mod error;
+mod flow;
 pub mod hint;
 pub mod id;
+mod json;
 #[cfg(any(test, fuzzing))]
 pub mod laws;
 pub mod llm;
+pub mod load;
 pub mod pipeline;
 pub mod receive;
 pub mod retry;
@@ -23,6 +27,7 @@ pub mod schema;
 pub mod settings;
 pub mod shutdown;
 pub mod stage;
+pub mod standin;
 pub mod storage;
 pub mod table;
 pub mod telegram;

@@ -6,9 +6,9 @@ use tokio_util::sync::CancellationToken;
 use super::serve::DRAIN;
 use super::{App, SourceCleaning};
 use crate::error::{Error, ErrorKind, Result};
+use crate::load::files::{FilesStage, FilesSummary};
+use crate::load::lanes::{BronzeStage, BronzeSummary};
 use crate::pipeline::Pipeline;
-use crate::stage::bronze::{BronzeStage, BronzeSummary};
-use crate::stage::files::{FilesStage, FilesSummary};
 use crate::stage::reply::{ReplyStage, ReplySummary};
 use crate::stage::silver::{SilverStage, SilverSummary};
 

@@ -8,11 +8,11 @@ use tokio_util::sync::CancellationToken;
 use super::App;
 use super::apart::run_apart;
 use crate::error::{ErrorKind, Result};
+use crate::load::clean::Cleaned;
+use crate::load::{files, lanes};
 use crate::pipeline::Pipeline;
 use crate::pipeline::clean::{CleanAction, CleanSource};
 use crate::pipeline::files::FilesPipeline;
-use crate::stage::clean::Cleaned;
-use crate::stage::{bronze, files};
 
 /// How often sources are cleaned.
 const CLEAN_EVERY: Duration = Duration::from_secs(3_600);
@@ -76,13 +76,13 @@ impl App {
     }
 
     async fn clean_lanes(&self, pipeline: &Pipeline, is_dry: bool, stop: &CancellationToken) -> Result<SourceCleaning> {
-        let options = bronze::CleanOptions {
+        let options = lanes::CleanOptions {
             storage: self.storage.clone(),
             pipeline: pipeline.clone(),
             clock: self.clock.clone(),
             telemetry: self.telemetry.clone(),
         };
-        let cleaned = bronze::clean(options, is_dry, stop).await;
+        let cleaned = lanes::clean(options, is_dry, stop).await;
         let cleaned = cleaned.map_err(|error| error.during(format!("clean the lanes of {}", pipeline.name)))?;
         Ok(SourceCleaning::new(pipeline.name.as_str(), &pipeline.bronze.clean_source, cleaned))
     }

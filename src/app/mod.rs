@@ -1,7 +1,6 @@
 //! The one composition root: settings and pipelines in, running stages out.
 
 mod apart;
-mod audit;
 mod batch;
 mod clean;
 mod pace;
@@ -20,16 +19,15 @@ use crate::clock::Clock;
 use crate::error::Result;
 use crate::id::{BotId, Name};
 use crate::llm::ModelClient;
+use crate::load::files::{FilesOptions, FilesProgress};
 use crate::pipeline::files::FilesPipeline;
 use crate::pipeline::load::PipelineFile;
 use crate::pipeline::{self, Pipeline};
 use crate::settings::Settings;
-use crate::stage::files::{FilesOptions, FilesProgress};
 use crate::storage::Storage;
 use crate::telegram::BotClient;
 use crate::telemetry::Telemetry;
 
-pub use self::audit::{AuditStep, AuditedTable, Check, Finding, Listed, PipelineAudit};
 pub use self::batch::{BatchSummary, PipelineSummary};
 pub use self::clean::SourceCleaning;
 pub use self::serve::{Listeners, Role};
@@ -171,7 +169,7 @@ impl App {
     ///
     /// # Errors
     /// A configuration error when its schema cannot be read.
-    pub(super) fn files_options(&self, loader: &FilesPipeline) -> Result<FilesOptions> {
+    pub fn files_options(&self, loader: &FilesPipeline) -> Result<FilesOptions> {
         let schema = loader.bronze.schema.as_ref().map(|file| crate::schema::load(&self.settings.schemas, file));
         Ok(FilesOptions {
             data: self.storage.clone(),

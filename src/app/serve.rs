@@ -14,11 +14,11 @@ use crate::admission::Admission;
 use crate::console::{Console, Readiness};
 use crate::error::{Context, ErrorKind, Result};
 use crate::hint::{KeyHinter, KeyHints, key_hints};
+use crate::load::files::FilesStage;
+use crate::load::lanes::{BronzeOptions, BronzeStage};
 use crate::pipeline::Pipeline;
 use crate::receive::{Endpoint, LaneOptions, LaneWriter, Receiver};
 use crate::shutdown::TaskGroup;
-use crate::stage::bronze::{BronzeOptions, BronzeStage};
-use crate::stage::files::FilesStage;
 use crate::stage::reply::{ReplyOptions, ReplyStage};
 use crate::stage::silver::{SilverOptions, SilverStage};
 

@@ -8,9 +8,9 @@ use serde_json::Value;
 
 use super::{App, TableRef, loader_table};
 use crate::error::{Context, ErrorKind, Result};
+use crate::load::files::{self, FilesSurvey};
 use crate::pipeline::Pipeline;
 use crate::pipeline::files::FilesPipeline;
-use crate::stage::files::{self, FilesSurvey};
 use crate::table::LakeTable;
 
 /// The state of a pipeline.

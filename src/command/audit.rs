@@ -6,9 +6,11 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::{Pipelines, Verdict, output};
-use crate::app::{App, AuditStep, Check, Finding, PipelineAudit};
+use crate::app::App;
+use crate::audit::{Audit, AuditStep, AuditedBot, Check, Finding, PipelineAudit};
 use crate::clock::Timestamp;
 use crate::error::{Context, ErrorKind, Result};
+use crate::pipeline::Pipeline;
 
 /// Findings of a check that are printed for people; `--json` names more.
 const SHOWN: usize = 20;
@@ -84,11 +86,22 @@ async fn shown_while_running(app: &App, since: Option<Timestamp>) -> Result<Vec<
             None => {}
         }
     };
-    let audits = app.audit(since, &tell).await;
+    let audits = async { audit_of(app, since)?.run(&tell).await }.await;
     if let Some(bar) = bar {
         bar.finish_and_clear();
     }
     audits
+}
+
+fn audit_of(app: &App, since: Option<Timestamp>) -> Result<Audit> {
+    let bot = |pipeline: &Pipeline| AuditedBot { pipeline: pipeline.clone(), bot_id: app.bot_id(pipeline).ok() };
+    Ok(Audit {
+        storage: app.storage.clone(),
+        clock: app.clock.clone(),
+        bots: app.pipelines.iter().map(bot).collect(),
+        loaders: app.loaders.iter().map(|loader| app.files_options(loader)).collect::<Result<_>>()?,
+        since,
+    })
 }
 
 fn shown(audit: &PipelineAudit) -> String {

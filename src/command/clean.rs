@@ -110,7 +110,7 @@ fn shown(cleanings: &[SourceCleaning], is_dry: bool) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::stage::clean::Cleaned;
+    use crate::load::clean::Cleaned;
 
     #[test]
     fn a_run_tells_what_went_and_what_stayed_and_is_silent_about_nothing() {

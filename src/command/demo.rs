@@ -11,12 +11,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Verdict, output};
 use crate::app::{App, Listeners, Role};
-use crate::demo::model::{ModelStandIn, ModelStandInOptions};
 use crate::demo::page::{ChatPage, PageInfo, PageOptions};
-use crate::demo::telegram::{Options as TelegramOptions, Pace, TelegramStandIn};
 use crate::error::{Context, ErrorKind, Result};
 use crate::id::random_id;
 use crate::settings::{Environment, Settings};
+use crate::standin::model::{ModelStandIn, ModelStandInOptions};
+use crate::standin::telegram::{Options as TelegramOptions, Pace, TelegramStandIn};
 use crate::telegram::client::{BotClient, WebhookRequest};
 use crate::telegram::update::UPDATE_KINDS;
 

@@ -8,7 +8,7 @@ use indicatif::{HumanBytes, HumanCount, HumanDuration, ProgressBar, ProgressStyl
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::app::App;
-use crate::stage::files::FilesProgress;
+use crate::load::files::FilesProgress;
 
 /// How often the bar moves, and how often the log is told.
 const BAR_EVERY: Duration = Duration::from_millis(250);

@@ -3,7 +3,7 @@
 use super::{Pipelines, Verdict, output};
 use crate::app::App;
 use crate::error::{Error, Result};
-use crate::stage::files::logged_schemas;
+use crate::load::files::logged_schemas;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Options {

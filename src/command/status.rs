@@ -8,7 +8,7 @@ use super::{Pipelines, Verdict, output};
 use crate::app::{App, LoaderSurvey, PipelineSurvey, Survey, TableSurvey};
 use crate::clock::Timestamp;
 use crate::error::{Context, ErrorKind, Result};
-use crate::stage::files::FilesSurvey;
+use crate::load::files::FilesSurvey;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Options {

@@ -1,5 +1,3 @@
-//! Loopback stand-ins for Telegram and a model, the chat page, and the demo made of them.
+//! What the demo shows: the chat page.
 
-pub mod model;
 pub mod page;
-pub mod telegram;

@@ -1,12 +1,4 @@
-//! The stages and what they share.
+//! The stages: what is done with a row.
 
-pub mod bronze;
-mod chats;
-pub mod clean;
-mod feed;
-pub mod files;
-mod ledger;
 pub mod reply;
 pub mod silver;
-mod updates;
-mod watermark;

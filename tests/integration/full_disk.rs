@@ -6,7 +6,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use lakegram::demo::telegram::Receipt;
+use lakegram::standin::telegram::Receipt;
 use serde_json::json;
 
 use crate::support::{PATIENCE, TestApp, rows};

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use arrow::array::{Array, AsArray, Int64Array, RecordBatch, StringArray};
 use lakegram::clock::Clock;
-use lakegram::demo::telegram::{Behaviour, Options, TelegramStandIn};
 use lakegram::id::Name;
 use lakegram::pipeline::{self, OnUnknown, ReplySettings};
 use lakegram::schema;
 use lakegram::stage::reply::{ReplyOptions, ReplyStage, ReplySummary};
+use lakegram::standin::telegram::{Behaviour, Options, TelegramStandIn};
 use lakegram::storage::{Storage, StorageKey};
 use lakegram::table::{Append, CommitOutcome, Fence, LakeTable, TableSpec};
 use lakegram::telegram::BotClient;

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use arrow::array::{Array, AsArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 use lakegram::clock::Clock;
-use lakegram::demo::model::{ModelStandIn, ModelStandInOptions, ModelTrouble};
 use lakegram::id::{BotId, trace_id};
 use lakegram::llm::{ModelClient, ModelEndpoint};
 use lakegram::pipeline::{self, Pipeline};
 use lakegram::schema;
 use lakegram::stage::silver::{SilverOptions, SilverStage, SilverSummary};
+use lakegram::standin::model::{ModelStandIn, ModelStandInOptions, ModelTrouble};
 use lakegram::storage::Storage;
 use lakegram::table::{Append, CommitOutcome, Fence, LakeTable, TableSpec};
 use lakegram::telemetry::Telemetry;

@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-use lakegram::demo::model::ModelTrouble;
-use lakegram::demo::telegram::Behaviour;
+use lakegram::standin::model::ModelTrouble;
+use lakegram::standin::telegram::Behaviour;
 
 use crate::kills::{quoted, unique};
 use crate::support::spoils::Spoils;

@@ -8,9 +8,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use lakegram::app::{App, Listeners, Role};
-use lakegram::demo::model::{ModelStandIn, ModelStandInOptions};
-use lakegram::demo::telegram::{Options, TelegramStandIn};
 use lakegram::settings::{Environment, Settings};
+use lakegram::standin::model::{ModelStandIn, ModelStandInOptions};
+use lakegram::standin::telegram::{Options, TelegramStandIn};
 use lakegram::telegram::client::{BotClient, WebhookRequest};
 use object_store::path::Path;
 use object_store::{

@@ -1,6 +1,6 @@
 //! Bad input and trouble: one line that says what, where and the mend; the right exit code; nothing lost.
 
-use lakegram::demo::telegram::Behaviour;
+use lakegram::standin::telegram::Behaviour;
 use serde_json::json;
 
 use crate::support::{TestApp, rows};

@@ -6,9 +6,9 @@ use std::process::Command;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use lakegram::clock::Clock;
-use lakegram::demo::model::{ModelStandIn, ModelStandInOptions};
-use lakegram::demo::telegram::{Options, TelegramStandIn};
 use lakegram::schema::{MESSAGES, REPLIES, RESPONSES};
+use lakegram::standin::model::{ModelStandIn, ModelStandInOptions};
+use lakegram::standin::telegram::{Options, TelegramStandIn};
 use lakegram::storage::Storage;
 use lakegram::table::maintain::{MaintainOptions, maintain};
 use tokio::net::TcpStream;

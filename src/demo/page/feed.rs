@@ -12,8 +12,8 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::CancellationToken;
 
 use super::PAGE_CHAT_ID;
-use crate::demo::telegram::{Receipt, SentMessage, StandInEvent, TelegramStandIn};
 use crate::id::random_id;
+use crate::standin::telegram::{Receipt, SentMessage, StandInEvent, TelegramStandIn};
 use crate::telemetry::{Hop, Telemetry};
 
 /// How many events a page that is loaded anew gets at most: some thirty messages with their hops.

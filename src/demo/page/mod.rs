@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use self::feed::Feed;
-use super::telegram::TelegramStandIn;
+use crate::standin::telegram::TelegramStandIn;
 use crate::telegram::text::MESSAGE_LIMIT_UTF16;
 use crate::telemetry::Telemetry;
 

@@ -6,7 +6,7 @@ use tokio::net::TcpListener;
 
 use super::*;
 use crate::clock::Clock;
-use crate::demo::telegram::Options;
+use crate::standin::telegram::Options;
 use crate::telemetry::Hop;
 
 const LIMIT: Duration = Duration::from_secs(20);

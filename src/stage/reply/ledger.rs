@@ -6,10 +6,10 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use object_store::path::Path;
 
-use super::super::ledger::{Known, Ledger, LedgerRow};
 use super::rows;
 use crate::clock::Timestamp;
 use crate::error::{Error, Result};
+use crate::flow::ledger::{Known, Ledger, LedgerRow};
 use crate::id::BotId;
 use crate::table::TableSpec;
 

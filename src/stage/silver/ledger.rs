@@ -8,10 +8,10 @@ use futures::StreamExt;
 use object_store::path::Path;
 use serde_json::Value;
 
-use super::super::ledger::{Known, Ledger, LedgerRow};
 use super::rows::{self, KnownRow, RowKey, SilverRow};
 use crate::clock::Timestamp;
 use crate::error::{Error, Result};
+use crate::flow::ledger::{Known, Ledger, LedgerRow};
 use crate::table::{DataFile, TableSpec};
 
 /// The silver table, opened by the stage that appends to it.

@@ -9,7 +9,7 @@ use super::ledger;
 use super::life::Life;
 use super::script::Fault;
 use super::world::{Finisher, Nature, World};
-use crate::demo::telegram::Behaviour;
+use crate::standin::telegram::Behaviour;
 use crate::table::LakeTable;
 
 /// On the fast clock: long for a busy machine, and short for whoever waits for a failure.

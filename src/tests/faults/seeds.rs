@@ -12,8 +12,8 @@ use super::life::{End, Life};
 use super::number;
 use super::script::{Fault, Matrix, Operation};
 use super::world::{Finisher, Nature, World};
-use crate::demo::model::ModelTrouble;
-use crate::demo::telegram::Behaviour;
+use crate::standin::model::ModelTrouble;
+use crate::standin::telegram::Behaviour;
 
 /// Seeds of a run without a wish.
 const SEEDS: u64 = 40;

@@ -12,8 +12,8 @@ use tokio::sync::broadcast::Receiver;
 use super::gate::{Death, Gate, Kind, Point};
 use super::ledger;
 use super::world::{Finisher, Nature, World};
-use crate::demo::model::ModelTrouble;
-use crate::demo::telegram::{Behaviour, Ledger};
+use crate::standin::model::ModelTrouble;
+use crate::standin::telegram::{Behaviour, Ledger};
 use crate::telemetry::Hop;
 
 const MESSAGES: u64 = 3;

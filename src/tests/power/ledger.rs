@@ -8,7 +8,7 @@ use arrow::datatypes::Int64Type;
 
 use super::run::Failure;
 use crate::clock::Clock;
-use crate::demo::telegram::SentMessage;
+use crate::standin::telegram::SentMessage;
 use crate::storage::Storage;
 use crate::table::LakeTable;
 

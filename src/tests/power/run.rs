@@ -10,9 +10,9 @@ use super::ledger::{self, World};
 use super::machine::{Boot, Door, Machine};
 use super::tally::Tally;
 use crate::clock::Clock;
-use crate::demo::model::{ModelStandIn, ModelStandInOptions};
-use crate::demo::telegram::{Options, TelegramStandIn};
 use crate::settings::Environment;
+use crate::standin::model::{ModelStandIn, ModelStandInOptions};
+use crate::standin::telegram::{Options, TelegramStandIn};
 use crate::storage::simulated::{CutAt, Dice, Lies, Moment, Operation, SimulatedDisk};
 use crate::telegram::client::{BotClient, WebhookRequest};
 

@@ -11,8 +11,8 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use lakegram::clock::Clock;
-use lakegram::demo::model::{ModelStandIn, ModelStandInOptions};
-use lakegram::demo::telegram::{Options, TelegramStandIn};
+use lakegram::standin::model::{ModelStandIn, ModelStandInOptions};
+use lakegram::standin::telegram::{Options, TelegramStandIn};
 use lakegram::storage::{Storage, StorageKey};
 use lakegram::table::LakeTable;
 use lakegram::table::maintain::{self, MaintainOptions};

@@ -14,7 +14,7 @@ use self::world::{Ended, World};
 use super::gate::{Death, Kind, Point};
 use super::number;
 use super::script::Fault;
-use crate::demo::telegram::Behaviour;
+use crate::standin::telegram::Behaviour;
 
 /// Cases of a run without a wish.
 const CASES: u32 = 16;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::super::ledger::Table;
 use super::world::{Asked, Sending, World};
-use crate::demo::telegram::Fate;
+use crate::standin::telegram::Fate;
 
 /// Status and message of each part, by update and part.
 type Outcomes = BTreeMap<(i64, usize), (String, Option<i64>)>;

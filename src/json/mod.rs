@@ -1,0 +1,7 @@
+//! JSON to Arrow: cuts bytes into records, infers columns from them and fills the columns, losing nothing on the way.
+
+pub(crate) mod parse;
+pub(crate) mod partition;
+pub(crate) mod records;
+pub(crate) mod types;
+pub(crate) mod variant;

@@ -1,0 +1,40 @@
+//! Partition columns: what the folders of a file say, into the columns that its record has left empty.
+
+use super::column::{Column, StructValues, Values, column_at};
+use super::rescue::{Place, Step};
+use super::{Notes, raw};
+use crate::json::partition::PartitionValue;
+
+/// Appends the values to row `row` of the columns of `root`. Where the record has a field of that name, the record wins.
+pub(super) fn append(root: &mut StructValues, row: usize, partition: &[PartitionValue], notes: &mut Notes) {
+    for value in partition {
+        let place = &Place { parent: None, step: Step::Field(&value.name) };
+        let Some(index) = root.names.index(&value.name, usize::MAX) else {
+            let rescued = place.rescue(&value.json);
+            if !notes.ignores_unknown && notes.rescued.iter().all(|other| other.key != rescued.key) {
+                notes.rescued.push(rescued);
+            }
+            continue;
+        };
+        if let Some(column) = column_at(&mut root.children, index, row) {
+            push(column, value, notes, place);
+        }
+    }
+}
+
+fn push(column: &mut Column, value: &PartitionValue, notes: &mut Notes, place: &Place<'_>) {
+    let json = match &column.values {
+        Values::Boolean(_) | Values::Integer(..) | Values::Double(_) | Values::Float(_) | Values::Decimal(..) => {
+            &value.number
+        }
+        Values::Text(_) | Values::Date(_) | Values::Timestamp(..) | Values::List(_) | Values::Struct(_) => {
+            &value.string
+        }
+    };
+    let before = notes.rescued.len();
+    raw::push(column, json, notes, place);
+    // What did not fit is kept as the folder has it.
+    if let Some(rescued) = notes.rescued.get_mut(before) {
+        rescued.value.clone_from(&value.json);
+    }
+}

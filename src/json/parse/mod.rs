@@ -1,0 +1,224 @@
+//! Records into Arrow columns: values where they fit, and beside them what does not, so that nothing is lost.
+
+mod column;
+mod folders;
+mod raw;
+mod rescue;
+#[cfg(test)]
+mod tests;
+mod visit;
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, StringArray, StringBuilder};
+use arrow::datatypes::SchemaRef;
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use serde_json::json;
+
+use self::column::StructValues;
+pub(crate) use self::raw::fields_of;
+use self::rescue::{Place, Rescued};
+use super::partition::PartitionValue;
+use super::records::Fault;
+use super::types::{InferOptions, JsonType};
+use crate::error::Result;
+
+/// What is done about fields that have no column.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unknown {
+    /// They go into `_rescued_data`.
+    Rescue,
+    /// The same, and their types are told as well.
+    Infer(InferOptions),
+    /// They are passed over.
+    Ignore,
+}
+
+/// Records on their way into columns.
+#[derive(Debug)]
+pub(crate) struct Parser {
+    root: StructValues,
+    rows: usize,
+    partition: Arc<[PartitionValue]>,
+    unknown: Unknown,
+    notes: Notes,
+    rescued: StringBuilder,
+    corrupt: StringBuilder,
+    corrupt_rows: u64,
+    rescued_rows: u64,
+    /// The types of records with fields that have no column.
+    seen: Option<JsonType>,
+    #[cfg(test)]
+    is_careful: bool,
+}
+
+/// What came of the records.
+#[derive(Debug)]
+pub(crate) struct Parsed {
+    /// One array for each column of the schema.
+    pub(crate) columns: Vec<ArrayRef>,
+    /// JSON of what fits no column.
+    pub(crate) rescued: StringArray,
+    /// What is no record.
+    pub(crate) corrupt: StringArray,
+    pub(crate) rescued_rows: u64,
+    pub(crate) corrupt_rows: u64,
+    /// The types of records with fields that have no column, where they were asked for.
+    pub(crate) seen: Option<JsonType>,
+}
+
+/// What is noted of one record while its values find their columns.
+#[derive(Debug, Default)]
+struct Notes {
+    ignores_unknown: bool,
+    /// Fields of a record that someone else takes.
+    passed_over: &'static [&'static str],
+    has_unknown: bool,
+    rescued: Vec<Rescued>,
+}
+
+impl Notes {
+    /// A field that has no column. Null says no more than a field that is not there.
+    fn unknown(&mut self, place: &Place<'_>, value: &str) {
+        if !self.ignores_unknown && value != "null" && !place.is_field_of_record(self.passed_over) {
+            // What is empty has no type to tell: to infer from it would only take time.
+            self.has_unknown |= !matches!(value, "[]" | "{}");
+            self.rescued.push(place.rescue(value));
+        }
+    }
+
+    /// A value that its column does not take.
+    fn misfit(&mut self, place: &Place<'_>, value: &str) {
+        if value != "null" {
+            self.rescued.push(place.rescue(value));
+        }
+    }
+
+    fn clear(&mut self) {
+        self.has_unknown = false;
+        self.rescued.clear();
+    }
+}
+
+/// What is kept of a record of so many bytes.
+pub(crate) fn too_large(length: u64, beginning: &[u8]) -> String {
+    json!({ "_too_large_bytes": length, "_begins": String::from_utf8_lossy(beginning) }).to_string()
+}
+
+impl Parser {
+    /// For records with these columns.
+    ///
+    /// # Errors
+    /// Configuration when JSON has no values for one of them.
+    pub(crate) fn new(schema: &SchemaRef, unknown: Unknown) -> Result<Self> {
+        Ok(Self {
+            root: StructValues::new(schema.fields())?,
+            rows: 0,
+            partition: Arc::default(),
+            unknown,
+            notes: Notes { ignores_unknown: unknown == Unknown::Ignore, ..Notes::default() },
+            rescued: StringBuilder::new(),
+            corrupt: StringBuilder::new(),
+            corrupt_rows: 0,
+            rescued_rows: 0,
+            seen: None,
+            #[cfg(test)]
+            is_careful: false,
+        })
+    }
+
+    /// Leaves these fields of a record alone, where they have no column.
+    pub(crate) fn passing_over(mut self, fields: &'static [&'static str]) -> Self {
+        self.notes.passed_over = fields;
+        self
+    }
+
+    /// Gives the records that follow these partition columns.
+    pub(crate) fn enter(&mut self, partition: &Arc<[PartitionValue]>) {
+        self.partition = Arc::clone(partition);
+    }
+
+    /// Appends what cannot be a record as one row.
+    pub(crate) fn push_faulty(&mut self, bytes: &[u8], fault: Option<Fault>) {
+        let kept = match (std::str::from_utf8(bytes), fault) {
+            (_, Some(Fault::TooLarge { bytes: length })) => too_large(length, bytes),
+            (Ok(text), _) => text.to_owned(),
+            (Err(_), _) => {
+                json!({ "_encoding": "base64", "_corrupt_record": BASE64_STANDARD.encode(bytes) }).to_string()
+            }
+        };
+        self.push_corrupt(&kept);
+    }
+
+    /// Appends one record as one row, whatever it is.
+    pub(crate) fn push(&mut self, text: &str) {
+        self.notes.clear();
+        if !self.append(text) {
+            return self.push_corrupt(text);
+        }
+        self.corrupt.append_null();
+        self.end_row();
+        if let (true, Unknown::Infer(options)) = (self.notes.has_unknown, self.unknown)
+            && let Ok(here) = JsonType::read(text, options)
+        {
+            self.seen = Some(match self.seen.take() {
+                Some(seen) => seen.merge(here),
+                None => here,
+            });
+        }
+    }
+
+    fn end_row(&mut self) {
+        folders::append(&mut self.root, self.rows, &self.partition, &mut self.notes);
+        self.rows += 1;
+        if self.notes.rescued.is_empty() {
+            return self.rescued.append_null();
+        }
+        self.rescued.append_value(rescue::to_json(&self.notes.rescued));
+        self.rescued_rows += 1;
+    }
+
+    fn append(&mut self, text: &str) -> bool {
+        if !self.is_careful() && visit::append(&mut self.root, self.rows, text, &mut self.notes).is_ok() {
+            return true;
+        }
+        self.notes.clear();
+        self.root.children.iter_mut().for_each(|column| column.truncate(self.rows));
+        raw::append(&mut self.root, self.rows, text, &mut self.notes).is_ok()
+    }
+
+    #[cfg(not(test))]
+    #[allow(clippy::unused_self)]
+    fn is_careful(&self) -> bool {
+        false
+    }
+
+    #[cfg(test)]
+    fn is_careful(&self) -> bool {
+        self.is_careful
+    }
+
+    fn push_corrupt(&mut self, text: &str) {
+        self.notes.clear();
+        self.corrupt_rows += 1;
+        self.corrupt.append_value(text);
+        self.end_row();
+    }
+
+    /// The columns.
+    ///
+    /// # Errors
+    /// Configuration when a column that may not be null has no value.
+    pub(crate) fn finish(mut self) -> Result<Parsed> {
+        let columns = self.root.finish(self.rows)?;
+        Ok(Parsed {
+            columns,
+            rescued: self.rescued.finish(),
+            corrupt: self.corrupt.finish(),
+            rescued_rows: self.rescued_rows,
+            corrupt_rows: self.corrupt_rows,
+            seen: self.seen,
+        })
+    }
+}

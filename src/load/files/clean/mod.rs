@@ -1,0 +1,180 @@
+//! Cleaning the source: which of its files the table proves to be loaded, long enough ago and as they are now.
+//!
+//! A file goes when the table has rows of it that are old enough, and nothing says that it has changed since: its stamp
+//! is that which it was loaded with, or, where nobody knows that any more, all of it is older than those rows. What the
+//! table has no row of stays, an empty file too.
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use object_store::path::Path;
+use tokio_util::sync::CancellationToken;
+
+use super::discover::{Found, Source, Walk};
+use super::memo;
+use super::options::FilesOptions;
+use super::part::INGESTED_AT;
+use super::seen::{PathHash, Seen, Stamp, hash_of};
+use crate::clock::Timestamp;
+use crate::error::{Context, ErrorKind, Result};
+use crate::load::clean::{Archive, Candidate, CleanMetrics, Cleaned, Cleaner, Sites, newest_rows};
+use crate::table::{LakeTable, Within};
+
+/// Files of the source that the table is asked for at a time.
+const ROUND: usize = if cfg!(test) { 4 } else { 200_000 };
+/// How coarse stores are with last-modified times, and file systems with the time of any change.
+const MODIFIED_GRAIN: Duration = Duration::from_secs(1);
+const TOUCHED_GRAIN: Duration = Duration::from_millis(100);
+
+/// A pass over a source.
+struct Pass {
+    source: Source,
+    table: LakeTable,
+    cleaner: Cleaner,
+    memo: std::path::PathBuf,
+    /// What was ingested before this is old enough.
+    limit: Timestamp,
+    /// A file that changed this shortly before its rows were made may have changed after.
+    margin: Duration,
+    /// Whether files were loaded more than once, so that only the newest rows tell when.
+    has_overwrites: bool,
+}
+
+/// What is known of a file that was asked for.
+#[derive(Clone, Copy, Debug)]
+struct Proof {
+    /// When its newest rows were made; `None` without any.
+    ingested_at: Option<Timestamp>,
+    /// As what it was loaded.
+    stamp: Stamp,
+}
+
+type Asked = HashMap<PathHash, Proof>;
+
+/// Deletes or moves the files of a source that were loaded long enough ago, as its settings say; one pass, until `stop`.
+/// A dry one changes nothing.
+///
+/// # Errors
+/// Configuration when files cannot be moved to where they should; else when the store fails or the table cannot be read.
+pub async fn clean(options: FilesOptions, is_dry: bool, stop: &CancellationToken) -> Result<Cleaned> {
+    let mut cleaned = Cleaned::default();
+    let (now, clock) = (options.clock.now(), options.clock.clone());
+    let Some(pass) = Pass::open(options, now, is_dry).await? else { return Ok(cleaned) };
+    let mut walk = pass.source.walk();
+    while !stop.is_cancelled() {
+        let files = pass.next_round(&mut walk, clock.now()).await?;
+        if files.is_empty() {
+            break;
+        }
+        let asked = pass.ask(&files).await?;
+        let candidates = files.into_iter().filter_map(|file| pass.judge(file, &asked, &mut cleaned)).collect();
+        pass.cleaner.clean(candidates, &mut cleaned, stop).await?;
+    }
+    Ok(cleaned)
+}
+
+impl Pass {
+    /// `None` where nothing is to be cleaned, or nothing was ever loaded.
+    async fn open(options: FilesOptions, now: Timestamp, is_dry: bool) -> Result<Option<Self>> {
+        let FilesOptions { data, pipeline, checkpoints, clock, telemetry, .. } = options;
+        let mut settings = pipeline.source;
+        let wanted = settings.clean_source.clone();
+        if !wanted.is_on() {
+            return Ok(None);
+        }
+        // What is too old to be loaded now may have been loaded when it was not.
+        (settings.max_file_age, settings.modified_after, settings.modified_before) = (None, None, None);
+        let source = Source::new(&data, &settings)?;
+        let table = pipeline.bronze.table.as_str();
+        let sites = Sites { data: &data, source: &settings.path, folder: &source.folder, others: &[table] };
+        let archive = wanted.to.as_deref().map(|to| Archive::open(sites, to)).transpose()?;
+        let table = Path::parse(table).context(ErrorKind::Configuration, "bronze.table")?;
+        let Some(table) = LakeTable::open_existing(&data, &table, &clock).await? else { return Ok(None) };
+        let metrics = CleanMetrics::new(&telemetry);
+        let is_local = source.storage.local_root().is_some();
+        Ok(Some(Self {
+            cleaner: Cleaner { storage: source.storage.clone(), archive, is_dry, metrics },
+            memo: memo::path_of(&checkpoints, pipeline.name.as_str()),
+            limit: now.minus(wanted.after),
+            margin: MODIFIED_GRAIN.max(if is_local { settings.settle } else { Duration::ZERO }),
+            has_overwrites: settings.allow_overwrites,
+            source,
+            table,
+        }))
+    }
+
+    /// The next files that may have been loaded long enough ago, since they are older themselves.
+    async fn next_round(&self, walk: &mut Walk, now: Timestamp) -> Result<Vec<Found>> {
+        let (nothing, mut round) = (Seen::default(), Vec::new());
+        while round.len() < ROUND {
+            let files = walk.next_batch(&self.source, &nothing, now, (ROUND, u64::MAX)).await?;
+            if files.is_empty() {
+                break;
+            }
+            round.extend(files.into_iter().filter(|file| file.modified < self.limit && file.size_bytes > 0));
+        }
+        Ok(round)
+    }
+
+    /// What the table, and the memo of its loader, say of these files.
+    async fn ask(&self, files: &[Found]) -> Result<Asked> {
+        let nothing = Proof { ingested_at: None, stamp: Stamp::UNKNOWN };
+        let mut asked: Asked = files.iter().map(|file| (hash_of(file.path.as_ref()), nothing)).collect();
+        let oldest = files.iter().map(|file| file.modified).min().unwrap_or_default();
+        let newest = if self.has_overwrites { i64::MAX } else { self.limit.as_micros() };
+        let within = Within { column: INGESTED_AT, from: oldest.as_micros(), to: newest };
+        let key = |file: &str| Some(hash_of(file)).filter(|hash| asked.contains_key(hash));
+        let found = newest_rows(&self.table, &self.table.files().await?, within, key).await?;
+        for (hash, ingested_at) in found {
+            if let Some(proof) = asked.get_mut(&hash) {
+                proof.ingested_at = Some(ingested_at);
+            }
+        }
+        self.read_stamps(&mut asked);
+        Ok(asked)
+    }
+
+    /// As what files were loaded. Where the memo is of another table or source, nobody knows.
+    fn read_stamps(&self, asked: &mut Asked) {
+        let mut stamps = Vec::new();
+        let read = || {
+            memo::read_each(&self.memo, |hash, stamp| {
+                if asked.contains_key(&hash) {
+                    stamps.push((hash, stamp));
+                }
+            })
+        };
+        let Some(origin) = tokio::task::block_in_place(read) else { return };
+        if origin.table_id != self.table.table_id() || origin.source != self.source.name {
+            return;
+        }
+        for (hash, stamp) in stamps {
+            if let Some(proof) = asked.get_mut(&hash) {
+                proof.stamp = stamp;
+            }
+        }
+    }
+
+    /// Whether a file is to go; counts it where it may have changed since it was loaded.
+    fn judge(&self, file: Found, asked: &Asked, cleaned: &mut Cleaned) -> Option<Candidate> {
+        let Proof { ingested_at, stamp } = *asked.get(&hash_of(file.path.as_ref()))?;
+        let is_known = stamp != Stamp::UNKNOWN;
+        let mut has_changed = is_known && stamp != Stamp::of(file.size_bytes, file.modified);
+        let ingested_at = ingested_at.filter(|ingested_at| *ingested_at < self.limit);
+        if let Some(ingested_at) = ingested_at {
+            let margin = if is_known { Duration::ZERO } else { self.margin };
+            has_changed |= file.modified >= ingested_at.minus(margin);
+        }
+        if has_changed {
+            tracing::debug!(path = %file.path, "may have changed since it was loaded; it stays");
+            cleaned.changed += 1;
+            return None;
+        }
+        let untouched_since = (!is_known).then_some(ingested_at?.minus(TOUCHED_GRAIN));
+        let Found { path, size_bytes, modified } = file;
+        Some(Candidate { path, size_bytes, modified, untouched_since })
+    }
+}

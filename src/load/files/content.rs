@@ -1,0 +1,340 @@
+//! The bytes of a file as something to read from, on a thread that may wait for them.
+//!
+//! To open an object of a store costs a round trip, which small ones would spend their time on: those are fetched ahead.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::sync::Arc;
+
+use bytes::{Buf, Bytes};
+use futures::stream::{self, BoxStream, StreamExt};
+use object_store::{GetResult, ObjectStoreExt};
+use tokio::runtime::Handle;
+use tokio::sync::mpsc;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::discover::{Found, Source};
+use crate::error::{Context, Error, ErrorKind, Result};
+use crate::json::partition::{PartitionValue, Partitioning};
+use crate::json::records::{Compression, Format, Limits, Records};
+use crate::pipeline::files::{FileFormat, SourceSettings};
+
+/// Pieces of an object that wait for their reader.
+const PIECES_AHEAD: usize = 4;
+/// An object that is no longer is fetched whole.
+const SMALL_BYTES: u64 = 256 << 10;
+/// So many of them at the same time, which bounds the bytes as well.
+const FETCHED_AHEAD: usize = 16;
+
+/// How the files of a source are read.
+#[derive(Clone, Debug)]
+pub(super) struct Reader {
+    source: Arc<Source>,
+    format: Format,
+    limits: Limits,
+    partitioning: Partitioning,
+}
+
+/// A file that is open.
+pub(super) enum Content {
+    /// On this machine.
+    Local(File),
+    /// In a store: pieces as they come.
+    Remote(Pieces),
+    /// In a store, and all of it here.
+    Whole(bytes::buf::Reader<Bytes>),
+}
+
+/// What opening a file comes to; no content where the file is gone.
+type Opened = Result<Option<Content>>;
+
+/// Files that are opened one after another.
+pub(super) struct Files {
+    reader: Reader,
+    /// With what was fetched ahead.
+    ahead: BoxStream<'static, (Found, Option<Opened>)>,
+}
+
+/// Pieces of an object.
+pub(super) struct Pieces {
+    pieces: mpsc::Receiver<object_store::Result<Bytes>>,
+    current: Bytes,
+}
+
+impl Reader {
+    pub(super) fn new(source: Arc<Source>, settings: &SourceSettings) -> Self {
+        let format = match settings.format {
+            FileFormat::Auto => Format::Auto,
+            FileFormat::Lines => Format::Lines,
+            FileFormat::Documents => Format::Documents,
+        };
+        let record_bytes = usize::try_from(settings.max_record.as_u64()).unwrap_or(usize::MAX);
+        let limits = Limits { record_bytes, ..Limits::default() };
+        Self { source, format, limits, partitioning: Partitioning::new(settings.partition_columns.as_deref()) }
+    }
+
+    /// What the folders of a file say of its records.
+    pub(super) fn partition(&self, file: &Found) -> Arc<[PartitionValue]> {
+        match file.path.as_ref().contains('=') {
+            true => self.partitioning.of(&self.source.below(&file.path)),
+            false => Arc::default(),
+        }
+    }
+
+    /// Opens files for their records, in their order. Blocks its thread; only for one that belongs to a runtime.
+    pub(super) fn open_each(&self, files: Vec<Found>) -> Files {
+        let source = Arc::clone(&self.source);
+        let ahead = stream::iter(files).map(move |file| {
+            let is_ahead = source.storage.local_root().is_none() && file.size_bytes <= SMALL_BYTES;
+            let (source, wanted) = (Arc::clone(&source), file.clone());
+            // A task of its own: it goes on while nobody asks for it.
+            let fetching = is_ahead.then(|| tokio::spawn(async move { Content::open(&source, &wanted).await }));
+            let fetching = fetching.map(AbortOnDropHandle::new);
+            async move {
+                let Some(fetching) = fetching else { return (file, None) };
+                let fetched = fetching.await.context(ErrorKind::Unavailable, "fetch a file ahead");
+                (file, Some(fetched.and_then(|opened| opened)))
+            }
+        });
+        Files { reader: self.clone(), ahead: ahead.buffered(FETCHED_AHEAD).boxed() }
+    }
+
+    /// The records of what opening a file came to: unavailable when the file is gone or cannot be read.
+    fn records(&self, file: &Found, opened: Opened) -> Result<Records<Content>> {
+        let path = file.path.as_ref();
+        let content = opened?.ok_or_else(|| Error::unavailable(format!("{path} is gone before it was loaded")))?;
+        let records = Records::new(content, Compression::of_name(path), self.format, self.limits);
+        records.context(ErrorKind::Unavailable, format!("read {path}"))
+    }
+
+    /// A local file that has changed meanwhile is still being written: it is loaded when it is done.
+    ///
+    /// # Errors
+    /// Unavailable when it has.
+    pub(super) fn check_unchanged(&self, file: &Found) -> Result<()> {
+        let Some(root) = self.source.storage.local_root() else { return Ok(()) };
+        let metadata = std::fs::metadata(root.join(file.path.as_ref()));
+        let metadata = metadata.context(ErrorKind::Unavailable, format!("look at {}", file.path))?;
+        match metadata.len() == file.size_bytes {
+            true => Ok(()),
+            false => Err(Error::unavailable(format!("{} changed while it was read; it is loaded later", file.path))),
+        }
+    }
+}
+
+impl Content {
+    /// Opens a file; `None` when it is gone.
+    ///
+    /// # Errors
+    /// When the store fails.
+    async fn open(source: &Source, file: &Found) -> Opened {
+        let context = || format!("open {}", file.path);
+        if let Some(root) = source.storage.local_root() {
+            return match File::open(root.join(file.path.as_ref())) {
+                Ok(file) => Ok(Some(Self::Local(file))),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+                Err(error) => Err(error).context(ErrorKind::Unavailable, context()),
+            };
+        }
+        match source.storage.object_store().get(&file.path).await {
+            Ok(found) if found.meta.size <= SMALL_BYTES => {
+                let bytes = found.bytes().await.context(ErrorKind::Unavailable, context())?;
+                Ok(Some(Self::Whole(bytes.reader())))
+            }
+            Ok(found) => Ok(Some(Self::Remote(Pieces::of(found)))),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(error).context(ErrorKind::Unavailable, context()),
+        }
+    }
+}
+
+impl Iterator for Files {
+    type Item = (Found, Result<Records<Content>>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let runtime = Handle::current();
+        let (file, ahead) = runtime.block_on(self.ahead.next())?;
+        let opened = ahead.unwrap_or_else(|| runtime.block_on(Content::open(&self.reader.source, &file)));
+        let records = self.reader.records(&file, opened);
+        Some((file, records))
+    }
+}
+
+impl Pieces {
+    fn of(found: GetResult) -> Self {
+        let (sender, pieces) = mpsc::channel(PIECES_AHEAD);
+        let mut stream = found.into_stream();
+        tokio::spawn(async move {
+            while let Some(piece) = stream.next().await {
+                let failed = piece.is_err();
+                if sender.send(piece).await.is_err() || failed {
+                    return;
+                }
+            }
+        });
+        Self { pieces, current: Bytes::new() }
+    }
+}
+
+impl Read for Content {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Local(file) => file.read(buffer),
+            Self::Remote(pieces) => pieces.read(buffer),
+            Self::Whole(bytes) => bytes.read(buffer),
+        }
+    }
+}
+
+impl Read for Pieces {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.current.is_empty() {
+            match self.pieces.blocking_recv() {
+                Some(piece) => self.current = piece.map_err(io::Error::other)?,
+                None => return Ok(0),
+            }
+        }
+        let count = buffer.len().min(self.current.len());
+        self.current.copy_to_slice(&mut buffer[..count]);
+        Ok(count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt;
+    use std::ops::Range;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
+
+    use async_trait::async_trait;
+    use futures::stream::BoxStream;
+    use object_store::path::Path;
+    use object_store::{
+        CopyOptions, GetOptions, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMultipartOptions, PutOptions,
+        PutPayload, PutResult,
+    };
+    use tokio::sync::watch;
+
+    use super::*;
+    use crate::clock::{Clock, Timestamp};
+    use crate::storage::Storage;
+
+    /// Answers no get before so many wait at the same time, and counts how many do.
+    #[derive(Debug)]
+    struct Gate {
+        inner: Arc<dyn ObjectStore>,
+        wanted: usize,
+        is_open: watch::Sender<bool>,
+        waiting: AtomicUsize,
+        most: Arc<AtomicUsize>,
+    }
+
+    impl fmt::Display for Gate {
+        fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+            formatter.write_str("gate")
+        }
+    }
+
+    #[async_trait]
+    impl ObjectStore for Gate {
+        async fn get_opts(&self, location: &Path, options: GetOptions) -> object_store::Result<GetResult> {
+            let waiting = self.waiting.fetch_add(1, Ordering::SeqCst) + 1;
+            self.most.fetch_max(waiting, Ordering::SeqCst);
+            if waiting >= self.wanted {
+                self.is_open.send_replace(true);
+            }
+            self.is_open.subscribe().wait_for(|is_open| *is_open).await.unwrap();
+            self.waiting.fetch_sub(1, Ordering::SeqCst);
+            self.inner.get_opts(location, options).await
+        }
+
+        async fn put_opts(&self, to: &Path, put: PutPayload, options: PutOptions) -> object_store::Result<PutResult> {
+            self.inner.put_opts(to, put, options).await
+        }
+
+        async fn put_multipart_opts(
+            &self,
+            to: &Path,
+            options: PutMultipartOptions,
+        ) -> object_store::Result<Box<dyn MultipartUpload>> {
+            self.inner.put_multipart_opts(to, options).await
+        }
+
+        async fn get_ranges(&self, of: &Path, ranges: &[Range<u64>]) -> object_store::Result<Vec<Bytes>> {
+            self.inner.get_ranges(of, ranges).await
+        }
+
+        fn delete_stream(
+            &self,
+            locations: BoxStream<'static, object_store::Result<Path>>,
+        ) -> BoxStream<'static, object_store::Result<Path>> {
+            self.inner.delete_stream(locations)
+        }
+
+        fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, object_store::Result<ObjectMeta>> {
+            self.inner.list(prefix)
+        }
+
+        async fn list_with_delimiter(&self, prefix: Option<&Path>) -> object_store::Result<ListResult> {
+            self.inner.list_with_delimiter(prefix).await
+        }
+
+        async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> object_store::Result<()> {
+            self.inner.copy_opts(from, to, options).await
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn small_objects_are_fetched_side_by_side_and_come_in_their_order() {
+        let most = Arc::new(AtomicUsize::new(0));
+        let storage = Storage::memory();
+        let mut files = Vec::new();
+        for number in 0..2 * FETCHED_AHEAD + 2 {
+            // Two large ones, which are opened only when their turn comes: there is no bound to what they hold.
+            let (name, records) = match number % (FETCHED_AHEAD + 1) {
+                5 => (format!("in/{number:03}-large.json"), usize::try_from(SMALL_BYTES).unwrap()),
+                _ => (format!("in/{number:03}.json"), number),
+            };
+            let (path, text) = (Path::from(name), "{}\n".repeat(records));
+            files.push(Found { path: path.clone(), size_bytes: text.len() as u64, modified: Timestamp::default() });
+            if number != 7 {
+                storage.put_new(&path, Bytes::from(text)).await.unwrap();
+            }
+        }
+        // One of the first is large, and waits for its turn.
+        let (wanted, counted) = (FETCHED_AHEAD - 1, Arc::clone(&most));
+        let storage = storage.decorated(|inner| {
+            Arc::new(Gate {
+                inner,
+                wanted,
+                is_open: watch::Sender::new(false),
+                waiting: AtomicUsize::default(),
+                most: counted,
+            })
+        });
+        let settings: SourceSettings = toml::from_str("path = \"in\"").unwrap();
+        let reader = Reader::new(Arc::new(Source::new(&storage, &settings).unwrap()), &settings);
+        let to_read = files.clone();
+        let reading = tokio::task::spawn_blocking(move || {
+            let count = |mut records: Records<Content>| {
+                let mut count = 0;
+                while let Some(chunk) = records.next_chunk().unwrap() {
+                    count += chunk.records.len();
+                }
+                count
+            };
+            reader.open_each(to_read).map(|(file, records)| (file, records.ok().map(count))).collect::<Vec<_>>()
+        });
+        let read = Clock::system().timeout(Duration::from_secs(60), reading).await;
+        let read = read.expect("they come one by one").unwrap();
+        let expected = files.into_iter().map(|file| {
+            let records = usize::try_from(file.size_bytes / 3).unwrap();
+            let is_there = !file.path.as_ref().contains("007");
+            (file, is_there.then_some(records))
+        });
+        assert_eq!(read, expected.collect::<Vec<_>>());
+        let most = most.load(Ordering::SeqCst);
+        assert!((FETCHED_AHEAD - 1..=FETCHED_AHEAD + 1).contains(&most), "{most} at the same time");
+    }
+}

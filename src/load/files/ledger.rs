@@ -1,0 +1,269 @@
+//! The table as the loader's ledger: a file is loaded when the table has rows of it, and every commit raises the fence.
+
+use std::collections::HashSet;
+use std::path::PathBuf;
+
+use arrow::array::{AsArray, RecordBatch};
+use arrow::datatypes::SchemaRef;
+use futures::TryStreamExt;
+use object_store::path::Path;
+
+use super::batch::Loaded;
+use super::memo::{self, Origin};
+use super::part::{SOURCE_FILE, with_ours, without_ours};
+use super::seen::{Seen, Stamp, hash_of};
+use super::telegram;
+use crate::clock::{Clock, Timestamp};
+use crate::error::Result;
+use crate::id::Name;
+use crate::load::updates;
+use crate::pipeline::files::PayloadType;
+use crate::storage::Storage;
+use crate::table::{Commit, CommitOutcome, DataFile, Fence, LakeTable, Stager, TableSpec, Tail, TailStep};
+
+/// What the ledger is of, and where.
+#[derive(Clone, Debug)]
+pub(super) struct Place {
+    pub(super) data: Storage,
+    pub(super) pipeline: Name,
+    pub(super) table: Path,
+    /// What the source is called.
+    pub(super) source: String,
+    /// How records are kept whole, where they are.
+    pub(super) payload: Option<PayloadType>,
+    /// The columns of the table, where the records are Telegram updates.
+    pub(super) updates: Option<SchemaRef>,
+    pub(super) memo: PathBuf,
+    pub(super) clock: Clock,
+}
+
+/// The table and which files it has rows of.
+#[derive(Debug)]
+pub(super) struct Ledger {
+    place: Place,
+    table: LakeTable,
+    pub(super) seen: Seen,
+    fence: i64,
+    /// Whether the memo has all that is known.
+    is_remembered: bool,
+}
+
+/// How a commit of a batch ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// The rows are in the table, in this version.
+    Committed(i64),
+    /// There were none.
+    Empty,
+    /// Another process has loaded some of the files: find out again which are left.
+    Overtaken,
+}
+
+impl Place {
+    fn fence_id(&self) -> String {
+        format!("lakegram/{}/bronze", self.pipeline)
+    }
+
+    fn start_id(&self) -> String {
+        format!("lakegram/{}/source_from", self.pipeline)
+    }
+}
+
+impl Ledger {
+    /// Opens the ledger; `None` where there is no table yet and nobody knows its columns.
+    ///
+    /// # Errors
+    /// When the table cannot be opened or the store fails.
+    pub(super) async fn open(place: &Place) -> Result<Option<Self>> {
+        if let Some(schema) = &place.updates {
+            let stats_columns = telegram::STATS_COLUMNS.map(str::to_owned).to_vec();
+            let spec = TableSpec { path: place.table.clone(), schema: SchemaRef::clone(schema), stats_columns };
+            let table = LakeTable::open(&place.data, &spec, &place.clock).await?;
+            updates::check(place.table.as_ref(), &table.schema())?;
+            return Self::learn(place.clone(), table).await.map(Some);
+        }
+        let Some(table) = LakeTable::open_existing(&place.data, &place.table, &place.clock).await? else {
+            return Ok(None);
+        };
+        Self::learn(place.clone(), table).await.map(Some)
+    }
+
+    /// Makes the table with these columns of the records, or opens it where another process just has.
+    ///
+    /// # Errors
+    /// As [`Ledger::open`].
+    pub(super) async fn create(place: &Place, columns: &SchemaRef) -> Result<Self> {
+        let stats_columns = vec!["_ingested_at".to_owned()];
+        let schema = with_ours(columns, place.payload);
+        let spec = TableSpec { path: place.table.clone(), schema, stats_columns };
+        Self::learn(place.clone(), LakeTable::open(&place.data, &spec, &place.clock).await?).await
+    }
+
+    async fn learn(place: Place, table: LakeTable) -> Result<Self> {
+        let fence = table.txn(&place.fence_id()).unwrap_or(0);
+        let (seen, is_remembered) = match remember(&place, &table).await? {
+            Some(seen) => (seen, true),
+            None => (read_all(&table).await?, false),
+        };
+        tracing::info!(table = %place.table, files = seen.len(), "knows the files that are loaded");
+        Ok(Self { place, table, seen, fence, is_remembered })
+    }
+
+    /// The columns of the records; of updates, those of the table.
+    pub(super) fn columns(&self) -> SchemaRef {
+        if self.place.updates.is_some() {
+            return self.table.schema();
+        }
+        without_ours(&self.table.schema(), self.place.payload.is_some())
+    }
+
+    pub(super) fn stager(&self) -> Stager {
+        self.table.stager()
+    }
+
+    /// Where the files of before this moment are left out: that moment.
+    pub(super) fn from(&self) -> Option<Timestamp> {
+        self.table.txn(&self.place.start_id()).map(Timestamp::from_micros)
+    }
+
+    /// Leaves out, for good, the files that were last changed before this moment.
+    ///
+    /// # Errors
+    /// As [`Ledger::commit`].
+    pub(super) async fn begin_at(&mut self, moment: Timestamp) -> Result<Ended> {
+        let progress = [(self.place.start_id(), moment.as_micros())];
+        self.append(&Loaded::default(), &progress).await
+    }
+
+    /// Commits a batch: all of it or nothing.
+    ///
+    /// # Errors
+    /// When the store fails or the table no longer fits. The rows may be in the table all the same: the next commit is
+    /// then fenced, and tells.
+    pub(super) async fn commit(&mut self, loaded: &Loaded) -> Result<Ended> {
+        if !loaded.staged.is_empty() {
+            return self.append(loaded, &[]).await;
+        }
+        self.remember_files(loaded);
+        Ok(Ended::Empty)
+    }
+
+    async fn append(&mut self, loaded: &Loaded, progress: &[(String, i64)]) -> Result<Ended> {
+        loop {
+            let fence = Fence { app_id: self.place.fence_id(), seen: self.fence };
+            match self.table.append_staged(&fence, progress, &loaded.staged).await? {
+                CommitOutcome::Committed { version } | CommitOutcome::AlreadyCommitted { version } => {
+                    self.fence += 1;
+                    self.remember_files(loaded);
+                    return Ok(Ended::Committed(version));
+                }
+                CommitOutcome::Fenced { commits } => {
+                    let theirs = self.take_in(&commits).await?;
+                    if loaded.files.iter().any(|file| theirs.contains(file.path.as_ref())) {
+                        return Ok(Ended::Overtaken);
+                    }
+                }
+                CommitOutcome::Stale => {
+                    self.reopen().await?;
+                    return Ok(Ended::Overtaken);
+                }
+            }
+        }
+    }
+
+    fn remember_files(&mut self, loaded: &Loaded) {
+        self.is_remembered &= loaded.files.is_empty();
+        for file in &loaded.files {
+            self.seen.insert(hash_of(file.path.as_ref()), Stamp::of(file.size_bytes, file.modified));
+        }
+    }
+
+    /// Takes in which files another process has loaded; returns them.
+    async fn take_in(&mut self, commits: &[Commit]) -> Result<HashSet<String>> {
+        tracing::info!(commits = commits.len(), "another process loads this pipeline too");
+        let files: Vec<DataFile> = commits.iter().flat_map(|commit| commit.added.iter().cloned()).collect();
+        let mut theirs = HashSet::new();
+        let mut reads = self.table.read_files(&files, Some(&[SOURCE_FILE]));
+        while let Some(rows) = reads.try_next().await? {
+            each_file(&rows, |file| {
+                theirs.insert(file.to_owned());
+            });
+        }
+        drop(reads);
+        self.is_remembered &= theirs.is_empty();
+        theirs.iter().for_each(|file| self.seen.insert(hash_of(file), Stamp::UNKNOWN));
+        self.fence = self.table.txn(&self.place.fence_id()).unwrap_or(0);
+        Ok(theirs)
+    }
+
+    async fn reopen(&mut self) -> Result<()> {
+        tracing::info!(table = %self.place.table, "opening the table again: what is known of it may be too old");
+        if let Some(fresh) = Self::open(&self.place).await? {
+            *self = fresh;
+        }
+        Ok(())
+    }
+
+    /// Writes down which files are loaded, for the next start, when the last time knew less.
+    ///
+    /// # Errors
+    /// Unavailable when the folder cannot be written; nothing is lost by it.
+    pub(super) async fn write_memo(&mut self) -> Result<()> {
+        if self.is_remembered || self.seen.len() == 0 {
+            return Ok(());
+        }
+        let Some(origin) = origin(&self.place, &self.table, self.table.version()).await? else { return Ok(()) };
+        tokio::task::block_in_place(|| memo::write(&self.place.memo, &origin, &self.seen))?;
+        self.is_remembered = true;
+        Ok(())
+    }
+}
+
+/// What a memo of this version of the table says of itself.
+async fn origin(place: &Place, table: &LakeTable, version: i64) -> Result<Option<Origin>> {
+    let Some(commit_id) = table.commit_id(version).await? else { return Ok(None) };
+    Ok(Some(Origin { table_id: table.table_id().to_owned(), version, commit_id, source: place.source.clone() }))
+}
+
+/// The files that the memo knows and those of every commit since; `None` when it is of no use.
+async fn remember(place: &Place, table: &LakeTable) -> Result<Option<Seen>> {
+    let path = place.memo.clone();
+    let Some((told, mut seen)) = tokio::task::block_in_place(|| memo::read(&path)) else { return Ok(None) };
+    if told.version > table.version() || origin(place, table, told.version).await? != Some(told.clone()) {
+        tracing::info!(path = %path.display(), "of another table or another time; the table is read instead");
+        return Ok(None);
+    }
+    let mut tail = Tail::new(&place.data, &place.table, told.version, &[SOURCE_FILE], &place.clock);
+    while tail.version() < table.version() {
+        match tail.next().await? {
+            TailStep::Rows { batches, .. } => {
+                batches.iter().for_each(|rows| each_file(rows, |file| seen.insert(hash_of(file), Stamp::UNKNOWN)));
+            }
+            // The head is there, so nothing before it may be missing.
+            TailStep::AtHead | TailStep::Lost => return Ok(None),
+        }
+    }
+    Ok(Some(seen))
+}
+
+/// The files that the table has rows of.
+async fn read_all(table: &LakeTable) -> Result<Seen> {
+    let (files, mut seen) = (table.files().await?, Seen::default());
+    let mut reads = table.read_files(&files, Some(&[SOURCE_FILE]));
+    while let Some(rows) = reads.try_next().await? {
+        each_file(&rows, |file| seen.insert(hash_of(file), Stamp::UNKNOWN));
+    }
+    Ok(seen)
+}
+
+/// Calls `take` for the source files of rows, once for each run of like ones.
+fn each_file(rows: &RecordBatch, mut take: impl FnMut(&str)) {
+    let Some(files) = rows.column_by_name(SOURCE_FILE).and_then(|column| column.as_string_opt::<i32>()) else { return };
+    let mut last = None;
+    for file in files.iter().flatten() {
+        if last != Some(file) {
+            take(file);
+            last = Some(file);
+        }
+    }
+}

@@ -1,0 +1,389 @@
+//! The bronze stage for foreign files: an open Auto Loader. Every record of every file becomes one row, once.
+
+mod ahead;
+mod audit;
+mod batch;
+mod clean;
+mod columns;
+mod content;
+mod discover;
+mod ledger;
+mod memo;
+mod options;
+mod part;
+mod sample;
+mod schemas;
+mod seen;
+mod survey;
+mod telegram;
+#[cfg(test)]
+mod tests;
+mod watch;
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use object_store::path::Path;
+use tokio_util::sync::CancellationToken;
+
+pub use self::audit::{FilesAudit, audit};
+use self::batch::{Loaded, Loader};
+pub use self::clean::clean;
+use self::columns::{Rules, Shared};
+use self::content::Reader;
+use self::discover::{Found, Source, Walk};
+use self::ledger::{Ended, Ledger, Place};
+use self::options::FilesMetrics;
+pub use self::options::{FilesOptions, FilesProgress, FilesSummary};
+pub use self::schemas::{LoggedSchema, logged_schemas};
+use self::seen::Stamp;
+pub use self::survey::{FilesSurvey, check, survey};
+use self::telegram::Updates;
+use self::watch::{Watch, Watched, next_walk_in};
+use crate::clock::Clock;
+use crate::error::{Context, Error, ErrorKind, Result};
+use crate::pipeline::files::FilesPipeline;
+use crate::retry::Backoff;
+
+/// A file that cannot be read is tried again after the first of these, and ever later up to the second.
+const UNREAD_AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(600));
+/// How often the set of loaded files is written down while there is work.
+const MEMO_EVERY: Duration = Duration::from_secs(60);
+
+/// The stage.
+#[derive(Debug)]
+pub struct FilesStage {
+    pipeline: FilesPipeline,
+    place: Place,
+    source: Arc<Source>,
+    rules: Arc<Rules>,
+    clock: Clock,
+    checkpoints: PathBuf,
+    progress: Arc<FilesProgress>,
+    metrics: FilesMetrics,
+    summary: FilesSummary,
+    /// `None` until there is a table.
+    ledger: Option<Ledger>,
+    unread: HashMap<Path, Unread>,
+    memo_at: Duration,
+}
+
+/// A file that could not be read.
+#[derive(Debug)]
+struct Unread {
+    /// As it was then.
+    stamp: Stamp,
+    backoff: Backoff,
+    again_at: Duration,
+}
+
+impl FilesStage {
+    /// Opens the source and, where it is there, the table, and learns what is loaded.
+    ///
+    /// # Errors
+    /// When the settings make no sense, the table cannot be opened or the store fails.
+    pub async fn open(options: FilesOptions) -> Result<Self> {
+        let FilesOptions { data, pipeline, schema, checkpoints, clock, telemetry, progress } = options;
+        let table = Path::parse(&pipeline.bronze.table);
+        let table = table.context(ErrorKind::Configuration, format!("bronze.table `{}`", pipeline.bronze.table))?;
+        let mut source = Source::new(&data, &pipeline.source)?;
+        let place = Place {
+            pipeline: pipeline.name.clone(),
+            table,
+            source: source.name.clone(),
+            payload: pipeline.bronze.payload_column(),
+            updates: schema,
+            memo: memo::path_of(&checkpoints, pipeline.name.as_str()),
+            clock: clock.clone(),
+            data,
+        };
+        let rules = Arc::new(Rules::new(&pipeline.bronze)?);
+        let ledger = Ledger::open(&place).await?;
+        if let Some(from) = ledger.as_ref().and_then(Ledger::from) {
+            source.only_after(from);
+        }
+        let stage = Self {
+            source: Arc::new(source),
+            metrics: FilesMetrics::new(&telemetry),
+            summary: FilesSummary::default(),
+            unread: HashMap::new(),
+            memo_at: clock.monotonic(),
+            pipeline,
+            place,
+            rules,
+            clock,
+            checkpoints,
+            progress,
+            ledger,
+        };
+        if let (Some(_), Some(ledger)) = (&stage.place.updates, &stage.ledger) {
+            stage.log_schema(ledger, "as bronze.schema has them");
+        }
+        Ok(stage)
+    }
+
+    /// Loads everything that a listing finds now, until `stop`; returns what this call has loaded. A file that cannot
+    /// be read is tried once.
+    ///
+    /// # Errors
+    /// When the store fails, the table no longer fits, or new fields are to stop the loader.
+    pub async fn work_until_idle(&mut self, stop: &CancellationToken) -> Result<FilesSummary> {
+        self.summary = FilesSummary::default();
+        self.unread.clear();
+        let walked = match self.begin_source().await {
+            Ok(()) => {
+                let counts = self.progress.counts_ahead.load(Ordering::Relaxed);
+                let _ahead = counts.then(|| ahead::count(&self.source, self.clock.now(), &self.progress));
+                self.walk(stop).await
+            }
+            Err(error) => Err(error),
+        };
+        self.write_memo().await;
+        walked.map(|_settles_in| self.summary.clone())
+    }
+
+    /// Loads files as they come, until `stop`.
+    ///
+    /// # Errors
+    /// When the disk fails, the table no longer fits, or new fields are to stop the loader. What passes by itself is
+    /// tried again.
+    pub async fn run(mut self, stop: CancellationToken) -> Result<()> {
+        let clock = self.clock.clone();
+        let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(30));
+        let mut watch = Watch::new(self.watched());
+        while !stop.is_cancelled() {
+            watch.begin().await;
+            self.summary = FilesSummary::default();
+            let began = clock.monotonic();
+            let settles_in = self.walk(&stop).await;
+            let walked = clock.monotonic().saturating_sub(began);
+            let wait = match settles_in {
+                Ok(settles_in) => {
+                    backoff.reset();
+                    next_walk_in(self.pipeline.source.list_every, settles_in, walked)
+                }
+                Err(error)
+                    if matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Unknown | ErrorKind::Refused) =>
+                {
+                    tracing::warn!(%error, "loading failed for the moment; trying again");
+                    backoff.next_delay()
+                }
+                Err(error) => return Err(error),
+            };
+            if clock.monotonic().saturating_sub(self.memo_at) >= MEMO_EVERY {
+                self.write_memo().await;
+            }
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = clock.sleep(wait) => {}
+                // What fails for the moment is not tried faster because there is more to do.
+                () = watch.hinted(&clock, walked), if backoff.tries() == 0 => {}
+            }
+        }
+        self.write_memo().await;
+        Ok(())
+    }
+
+    /// What is watched of a source on this machine.
+    fn watched(&self) -> Option<Watched> {
+        let root = self.source.local_folder().filter(|_| self.pipeline.source.watch)?;
+        let table = self.place.data.local_root().map(|data| data.join(self.place.table.as_ref()));
+        let own = table.into_iter().chain([self.checkpoints.clone()]).collect();
+        Some(Watched { root, filter: self.source.filter.clone(), own })
+    }
+
+    /// Walks the listing once and loads what is new, batch by batch. Returns when the first of the files that may still
+    /// be growing will have settled.
+    async fn walk(&mut self, stop: &CancellationToken) -> Result<Option<Duration>> {
+        self.begin_source().await?;
+        let mut walk = self.source.walk();
+        loop {
+            self.summary.is_cut_short = stop.is_cancelled();
+            if self.summary.is_cut_short {
+                break;
+            }
+            let files = self.next_files(&mut walk).await?;
+            if files.is_empty() {
+                break;
+            }
+            let started = self.clock.monotonic();
+            self.load(files, stop).await?;
+            self.metrics.batch_seconds.observe(self.clock.monotonic().saturating_sub(started).as_secs_f64());
+        }
+        // What was due for so long and was not listed is gone.
+        let now = self.clock.monotonic();
+        self.unread.retain(|_, unread| now < unread.again_at + UNREAD_AGAIN.1);
+        self.summary.listed += walk.tally.listed;
+        self.summary.changed = walk.tally.changed;
+        self.summary.fresh = walk.tally.fresh;
+        Ok(walk.tally.settles_in)
+    }
+
+    /// Where files that are there at the very first start are not wanted, writes down when that was.
+    async fn begin_source(&mut self) -> Result<()> {
+        if self.pipeline.source.include_existing || self.ledger.as_ref().is_some_and(|ledger| ledger.from().is_some()) {
+            return Ok(());
+        }
+        let now = self.clock.now();
+        let mut ledger = match self.ledger.take() {
+            Some(ledger) => ledger,
+            None => Ledger::create(&self.place, &self.rules.first_columns(None)?).await?,
+        };
+        let begun = ledger.begin_at(now).await;
+        let from = ledger.from().unwrap_or(now);
+        self.ledger = Some(ledger);
+        begun?;
+        Arc::make_mut(&mut self.source).only_after(from);
+        Ok(())
+    }
+
+    async fn next_files(&mut self, walk: &mut Walk) -> Result<Vec<Found>> {
+        let nothing = seen::Seen::default();
+        let bounds = (self.pipeline.bronze.max_files, self.pipeline.bronze.max_bytes.as_u64());
+        loop {
+            let seen = self.ledger.as_ref().map_or(&nothing, |ledger| &ledger.seen);
+            let before = walk.tally;
+            let mut files = walk.next_batch(&self.source, seen, self.clock.now(), bounds).await?;
+            FilesProgress::add(&self.progress.known_files, walk.tally.known - before.known);
+            FilesProgress::add(&self.progress.known_bytes, walk.tally.known_bytes - before.known_bytes);
+            if files.is_empty() {
+                return Ok(files);
+            }
+            let now = self.clock.monotonic();
+            files.retain(|file| self.unread.get(&file.path).is_none_or(|unread| unread.is_due(file, now)));
+            if !files.is_empty() {
+                return Ok(files);
+            }
+        }
+    }
+
+    /// Loads files and commits them; where another process was faster, those that are left.
+    async fn load(&mut self, mut files: Vec<Found>, stop: &CancellationToken) -> Result<()> {
+        FilesProgress::add(&self.progress.found_files, files.len() as u64);
+        FilesProgress::add(&self.progress.found_bytes, files.iter().map(|file| file.size_bytes).sum());
+        while !files.is_empty() && !stop.is_cancelled() {
+            let mut ledger = self.open_ledger(&files).await?;
+            // The table may be there since they were found, and another process may have been faster.
+            let again = self.pipeline.source.allow_overwrites;
+            files.retain(|file| ledger.seen.lacks(&file.path, Stamp::of(file.size_bytes, file.modified), again));
+            if files.is_empty() {
+                self.ledger = Some(ledger);
+                break;
+            }
+            let columns = ledger.columns();
+            let shared = Shared::new(Arc::clone(&self.rules), self.rules.with_hints(&columns)?);
+            let loader = self.loader(&ledger, shared);
+            let loaded = loader.load(files.clone()).await;
+            let ended = match &loaded {
+                Ok(loaded) => ledger.commit(loaded).await,
+                Err(_) => Ok(Ended::Empty),
+            };
+            if ledger.columns() != columns {
+                self.log_schema(
+                    &ledger,
+                    &format!("new fields in {}", files.first().map_or("", |file| file.path.as_ref())),
+                );
+            }
+            self.ledger = Some(ledger);
+            let loaded = loaded?;
+            match ended? {
+                Ended::Overtaken => {}
+                ended => {
+                    self.tell(loaded, ended);
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn loader(&self, ledger: &Ledger, shared: Shared) -> Loader {
+        Loader {
+            reader: self.reader(),
+            shared,
+            updates: self.place.updates.is_some().then(|| Updates::new(&self.pipeline.bronze, ledger.columns())),
+            stager: ledger.stager(),
+            ingested_at: self.clock.now(),
+            // One waits for its disk while the others compute.
+            parallel: std::thread::available_parallelism().map_or(2, usize::from) + 1,
+        }
+    }
+
+    fn reader(&self) -> Reader {
+        Reader::new(Arc::clone(&self.source), &self.pipeline.source)
+    }
+
+    /// The ledger; the table is made with the columns of the first files where there is none.
+    async fn open_ledger(&mut self, files: &[Found]) -> Result<Ledger> {
+        if let Some(ledger) = self.ledger.take() {
+            return Ok(ledger);
+        }
+        let (sampled, seen) = sample::infer(&self.reader(), files, self.rules.infer).await?;
+        let ledger = Ledger::create(&self.place, &self.rules.first_columns(seen)?).await?;
+        self.log_schema(&ledger, &format!("inferred from {sampled} files"));
+        Ok(ledger)
+    }
+
+    /// Leaves a version of the schema log behind. It is for people: the table has the columns itself.
+    fn log_schema(&self, ledger: &Ledger, reason: &str) {
+        let name = self.pipeline.name.as_str();
+        if let Err(error) = schemas::write(&self.checkpoints, name, &ledger.columns(), reason, self.clock.now()) {
+            tracing::warn!(%error, "the schema log was not written");
+        }
+    }
+
+    fn tell(&mut self, loaded: Loaded, ended: Ended) {
+        let (summary, metrics) = (&mut self.summary, &self.metrics);
+        let bytes = loaded.files.iter().map(|file| file.size_bytes).sum();
+        let files = loaded.files.len() as u64;
+        summary.files += files;
+        summary.rows += loaded.rows;
+        summary.rescued_rows += loaded.rescued_rows;
+        summary.corrupt_rows += loaded.corrupt_rows;
+        summary.commits += u64::from(matches!(ended, Ended::Committed(_)));
+        metrics.files.inc_by(files);
+        metrics.rows.inc_by(loaded.rows);
+        metrics.rescued.inc_by(loaded.rescued_rows);
+        metrics.corrupt.inc_by(loaded.corrupt_rows);
+        metrics.unread.inc_by(loaded.unread.len() as u64);
+        FilesProgress::add(&self.progress.files, files);
+        FilesProgress::add(&self.progress.bytes, bytes);
+        FilesProgress::add(&self.progress.rows, loaded.rows);
+        let now = self.clock.monotonic();
+        for (file, error) in loaded.unread {
+            self.summary.unread.push(error.to_string());
+            self.hold_off(&file, &error, now);
+        }
+        for file in loaded.files {
+            self.unread.remove(&file.path);
+        }
+    }
+
+    fn hold_off(&mut self, file: &Found, error: &Error, now: Duration) {
+        let stamp = Stamp::of(file.size_bytes, file.modified);
+        let unread = self.unread.entry(file.path.clone()).or_insert_with(|| {
+            tracing::warn!(%error, "a file cannot be read; it stays where it is and is tried again");
+            Unread { stamp, backoff: Backoff::new(UNREAD_AGAIN.0, UNREAD_AGAIN.1), again_at: now }
+        });
+        unread.stamp = stamp;
+        unread.again_at = now + unread.backoff.next_delay();
+    }
+
+    async fn write_memo(&mut self) {
+        self.memo_at = self.clock.monotonic();
+        if let Some(ledger) = &mut self.ledger
+            && let Err(error) = ledger.write_memo().await
+        {
+            tracing::warn!(%error, "the set of loaded files was not written down");
+        }
+    }
+}
+
+impl Unread {
+    fn is_due(&self, file: &Found, now: Duration) -> bool {
+        now >= self.again_at || self.stamp != Stamp::of(file.size_bytes, file.modified)
+    }
+}

@@ -1,0 +1,148 @@
+//! Cleaning the lanes: which segments no loader looks at any more, and the table proves to be ingested.
+//!
+//! A segment goes when it lies so far below the committed position of its lane that no look-back reaches it, the table
+//! has rows of it that are old enough, and a newer segment of its lane is there: a receiver takes up after that. One
+//! without a row, of nothing but redeliveries, stays; it is small.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use object_store::path::Path;
+use tokio_util::sync::CancellationToken;
+
+use super::lane::{self, Found, LaneId};
+use crate::clock::{Clock, Timestamp};
+use crate::error::{Context, ErrorKind, Result};
+use crate::id::{BotId, Name};
+use crate::load::clean::{Archive, Candidate, CleanMetrics, Cleaned, Cleaner, Sites, newest_rows};
+use crate::pipeline::Pipeline;
+use crate::pipeline::clean::LOOK_BACK;
+use crate::storage::{Storage, StorageKey};
+use crate::table::{DataFile, LakeTable, Within};
+use crate::telemetry::Telemetry;
+
+/// What cleaning works with.
+#[derive(Clone, Debug)]
+pub struct CleanOptions {
+    /// The store below `LAKEGRAM_DATA`.
+    pub storage: Storage,
+    /// The pipeline.
+    pub pipeline: Pipeline,
+    /// Time.
+    pub clock: Clock,
+    /// Metrics.
+    pub telemetry: Telemetry,
+}
+
+/// A pass over the lanes.
+struct Pass<'a> {
+    storage: &'a Storage,
+    pipeline: &'a Name,
+    table: LakeTable,
+    files: Vec<DataFile>,
+    cleaner: Cleaner,
+    /// What was ingested before this is old enough.
+    limit: Timestamp,
+    /// How far the store's clock may be ahead of ours.
+    settle: Duration,
+}
+
+/// Deletes or moves the segments that were ingested long enough ago, as `bronze.clean_source` says; one pass, until
+/// `stop`. A dry one changes nothing.
+///
+/// # Errors
+/// Configuration when segments cannot be moved to where they should; else when the store fails or the table cannot be
+/// read.
+pub async fn clean(options: CleanOptions, is_dry: bool, stop: &CancellationToken) -> Result<Cleaned> {
+    let CleanOptions { storage, pipeline, clock, telemetry } = options;
+    let (settings, mut cleaned) = (&pipeline.bronze, Cleaned::default());
+    let folder = StorageKey::RawPipeline { pipeline: pipeline.name.clone() }.path();
+    let others = [settings.table.as_str(), &pipeline.silver.table, &pipeline.reply.table, "raw", "intents"];
+    let sites = Sites { data: &storage, source: folder.as_ref(), folder: &folder, others: &others };
+    let archive = settings.clean_source.to.as_deref().map(|to| Archive::open(sites, to)).transpose()?;
+    let path = Path::parse(&settings.table).context(ErrorKind::Configuration, "bronze.table")?;
+    let table = match settings.clean_source.is_on() {
+        true => LakeTable::open_existing(&storage, &path, &clock).await?,
+        false => None,
+    };
+    let Some(table) = table else { return Ok(cleaned) };
+    let metrics = CleanMetrics::new(&telemetry);
+    let pass = Pass {
+        files: table.files().await?,
+        table,
+        cleaner: Cleaner { storage: storage.clone(), archive, is_dry, metrics },
+        storage: &storage,
+        pipeline: &pipeline.name,
+        limit: clock.now().minus(settings.clean_source.after),
+        settle: settings.settle,
+    };
+    for (lane, position) in pass.positions() {
+        pass.clean_lane(&lane, position, &mut cleaned, stop).await?;
+    }
+    Ok(cleaned)
+}
+
+impl Pass<'_> {
+    /// How far each lane is ingested for good.
+    fn positions(&self) -> Vec<(LaneId, Timestamp)> {
+        let prefix = format!("lakegram/{}/lane/", self.pipeline);
+        let lane = |(name, micros): (&String, &i64)| {
+            let (bot_id, lane) = name.strip_prefix(&prefix)?.split_once('/')?;
+            let id = LaneId { bot_id: BotId(bot_id.parse().ok()?), lane: Name::new(lane).ok()? };
+            Some((id, Timestamp::from_micros(*micros)))
+        };
+        self.table.txns().iter().filter_map(lane).collect()
+    }
+
+    /// Walks a lane from its oldest segment on, page by page.
+    async fn clean_lane(
+        &self,
+        lane: &LaneId,
+        position: Timestamp,
+        cleaned: &mut Cleaned,
+        stop: &CancellationToken,
+    ) -> Result<()> {
+        let limit = self.limit.min(position.minus(LOOK_BACK));
+        let (mut after, mut held): (_, Option<Found>) = (None, None);
+        while !stop.is_cancelled() {
+            let page = lane::list(self.storage, self.pipeline, lane, after.as_ref()).await?;
+            let is_past = page.found.last().is_some_and(|found| found.key.micros >= limit);
+            // Each waits for a newer one to be there.
+            let older = page.found.into_iter().filter_map(|found| held.replace(found));
+            let older: Vec<Found> = older.filter(|found| found.key.micros < limit).collect();
+            let candidates = self.proven(older, cleaned).await?;
+            self.cleaner.clean(candidates, cleaned, stop).await?;
+            after = page.next;
+            if after.is_none() || is_past {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Those of some segments, in their order, that the table has old enough rows of.
+    async fn proven(&self, segments: Vec<Found>, cleaned: &mut Cleaned) -> Result<Vec<Candidate>> {
+        let (Some(first), Some(last)) = (segments.first(), segments.last()) else { return Ok(Vec::new()) };
+        let (from, to) = (first.key.micros.as_micros(), last.key.micros.as_micros());
+        let within = Within { column: "_received_at", from, to };
+        let asked: HashSet<&str> = segments.iter().map(|found| found.path.as_ref()).collect();
+        let key = |file: &str| asked.get(file).copied();
+        let ingested = newest_rows(&self.table, &self.files, within, key).await?;
+        let mut candidates = Vec::new();
+        for found in &segments {
+            let ingested_at = ingested.get(found.path.as_ref()).filter(|ingested_at| **ingested_at < self.limit);
+            let Some(ingested_at) = ingested_at else { continue };
+            if found.modified > ingested_at.plus(self.settle) {
+                cleaned.changed += 1;
+                continue;
+            }
+            candidates.push(Candidate {
+                path: found.path.clone(),
+                size_bytes: found.size_bytes,
+                modified: found.modified,
+                untouched_since: None,
+            });
+        }
+        Ok(candidates)
+    }
+}

@@ -1,0 +1,229 @@
+//! What the loader knows of its table: learnt from the table's recent files at a start, and kept up by every commit.
+
+use std::time::Duration;
+
+use futures::stream::{self, BoxStream};
+use futures::{FutureExt, StreamExt, TryStreamExt};
+
+use super::lane::{self, Lane, LaneId, Lanes, Moments, SegmentKey};
+use super::rows::{self, KnownRow};
+use super::window::Window;
+use crate::clock::{Clock, Timestamp};
+use crate::error::Result;
+use crate::id::{BotId, Name};
+use crate::pipeline::Evolution;
+use crate::storage::{Storage, StorageKey};
+use crate::table::{DataFile, LakeTable, TableSpec};
+
+/// Folders listed, or files of the table read, at the same time.
+const AT_ONCE: usize = 8;
+
+/// What a loader is for, and where.
+#[derive(Debug)]
+pub(super) struct Place {
+    pub(super) storage: Storage,
+    pub(super) pipeline: Name,
+    pub(super) spec: TableSpec,
+    /// How long a redelivery is recognised.
+    pub(super) span: Duration,
+    pub(super) evolution: Evolution,
+    pub(super) clock: Clock,
+}
+
+/// What is ingested. The table is the truth, and says the same after a restart.
+#[derive(Debug)]
+pub(super) struct Known {
+    pub(super) lanes: Lanes,
+    /// Its floor also says from where on the sets of the lanes are complete.
+    pub(super) window: Window,
+    /// The fence that this knowledge stands on.
+    pub(super) seen: i64,
+    /// What lies just below the positions, while a look-back asks for it.
+    pub(super) late: Option<Late>,
+}
+
+/// Segments below the positions that have rows in the table.
+#[derive(Debug)]
+pub(super) struct Late {
+    pub(super) lanes: Vec<LateLane>,
+    /// Whether every file of the table has been looked at; before that a segment that is missing here says nothing.
+    pub(super) is_complete: bool,
+}
+
+/// The part of a lane that a look-back looks at: above `from`, up to `to`.
+#[derive(Clone, Debug)]
+pub(super) struct LateLane {
+    pub(super) id: LaneId,
+    pub(super) from: Timestamp,
+    pub(super) to: Timestamp,
+    pub(super) with_rows: Moments,
+}
+
+impl Place {
+    /// The app id of the stage's commit counter.
+    pub(super) fn fence_id(&self) -> String {
+        format!("lakegram/{}/bronze", self.pipeline)
+    }
+
+    /// The txn of a lane's position.
+    pub(super) fn position_id(&self, lane: &LaneId) -> String {
+        format!("lakegram/{}/lane/{}/{}", self.pipeline, lane.bot_id, lane.lane)
+    }
+
+    /// The txn that says when the last look-back began.
+    pub(super) fn look_back_id(&self) -> String {
+        format!("lakegram/{}/bronze/look_back", self.pipeline)
+    }
+
+    /// The lanes that have a folder.
+    pub(super) async fn lanes(&self) -> Result<Vec<LaneId>> {
+        let root = StorageKey::RawPipeline { pipeline: self.pipeline.clone() }.path();
+        let mut lanes = Vec::new();
+        for bot in self.storage.list_folders(&root).await? {
+            let Some(bot_id) = bot.filename().and_then(|name| name.parse().ok()).map(BotId) else { continue };
+            let folders = self.storage.list_folders(&bot).await?;
+            let names = folders.iter().filter_map(|folder| Name::new(folder.filename()?).ok());
+            lanes.extend(names.map(|lane| LaneId { bot_id, lane }));
+        }
+        Ok(lanes)
+    }
+
+    /// The oldest segment above the positions.
+    async fn oldest(&self, lanes: &Lanes) -> Result<Option<Timestamp>> {
+        let walks = lanes.iter().map(|(id, lane)| self.first_above(id, lane.position()).boxed());
+        let walks: Vec<_> = walks.collect();
+        let firsts: Vec<_> = stream::iter(walks).buffer_unordered(AT_ONCE).try_collect().await?;
+        Ok(firsts.into_iter().flatten().min())
+    }
+
+    async fn first_above(&self, id: &LaneId, position: Timestamp) -> Result<Option<Timestamp>> {
+        let mut after = id.after(&self.pipeline, position);
+        loop {
+            let page = lane::list(&self.storage, &self.pipeline, id, after.as_ref()).await?;
+            if let Some(first) = page.found.first() {
+                return Ok(Some(first.key.micros));
+            }
+            after = page.next;
+            if after.is_none() {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// What the rows of a file of the table say.
+    pub(super) async fn rows_of(&self, table: &LakeTable, file: &DataFile) -> Result<Vec<KnownRow>> {
+        rows::known_rows(&self.pipeline, &table.read_file(file, Some(&rows::KNOWN_COLUMNS)).await?)
+    }
+
+    /// What the rows of these files of the table say, file by file.
+    pub(super) fn read<'a>(
+        &'a self,
+        table: &'a LakeTable,
+        files: Vec<DataFile>,
+    ) -> BoxStream<'a, Result<Vec<KnownRow>>> {
+        let reads = files.into_iter().map(move |file| async move { self.rows_of(table, &file).await }.boxed());
+        stream::iter(reads).buffered(AT_ONCE).boxed()
+    }
+}
+
+impl Known {
+    /// Learns what the table holds in `files`, as at a start: positions from its log, then the sets above them and the window
+    /// from its recent files.
+    pub(super) async fn learn(place: &Place, table: &LakeTable, files: Vec<DataFile>) -> Result<Self> {
+        let now = place.clock.now();
+        let seen = table.txn(&place.fence_id()).unwrap_or(0);
+        let mut known = Self { lanes: Lanes::new(), window: Window::new(place.span, now), seen, late: None };
+        known.take_positions(place, table);
+        place.lanes().await?.into_iter().for_each(|lane| known.found(lane, now));
+        let oldest = place.oldest(&known.lanes).await?.unwrap_or(now).min(now);
+        let from = oldest.minus(place.span);
+        known.window = Window::new(place.span, from);
+        let files: Vec<_> = files.into_iter().filter(|file| received(file).1 >= from).collect();
+        let mut reads = place.read(table, files);
+        while let Some(rows) = reads.try_next().await? {
+            known.take_rows(rows);
+        }
+        Ok(known)
+    }
+
+    /// Takes the positions that the table's log holds.
+    pub(super) fn take_positions(&mut self, place: &Place, table: &LakeTable) {
+        let prefix = format!("lakegram/{}/lane/", place.pipeline);
+        for (name, micros) in table.txns() {
+            let parts = name.strip_prefix(&prefix).and_then(|rest| rest.split_once('/'));
+            let Some((bot_id, lane)) = parts else { continue };
+            if let (Ok(bot_id), Ok(lane)) = (bot_id.parse(), Name::new(lane)) {
+                let id = LaneId { bot_id: BotId(bot_id), lane };
+                self.lanes.entry(id).or_default().advance(Timestamp::from_micros(*micros));
+            }
+        }
+    }
+
+    /// Takes rows of the table in.
+    pub(super) fn take_rows(&mut self, rows: Vec<KnownRow>) {
+        for row in rows {
+            if let Some(update_id) = row.update_id {
+                self.window.insert(row.bot_id, update_id, row.received_at);
+            }
+            if let Some(key) = &row.segment {
+                self.ingested(key, true);
+            }
+        }
+    }
+
+    /// A segment is ingested. One of nothing but redeliveries has no rows.
+    pub(super) fn ingested(&mut self, key: &SegmentKey, has_rows: bool) {
+        self.lane(&key.lane).ingested(key.micros);
+        if let Some(late) = &mut self.late
+            && has_rows
+        {
+            late.take(key);
+        }
+    }
+
+    /// A lane has a folder. One that is new has been heard of just now.
+    pub(super) fn found(&mut self, lane: LaneId, now: Timestamp) {
+        self.lanes.entry(lane).or_insert_with(|| {
+            let mut lane = Lane::default();
+            lane.heard(now);
+            lane
+        });
+    }
+
+    pub(super) fn lane(&mut self, id: &LaneId) -> &mut Lane {
+        self.lanes.entry(id.clone()).or_default()
+    }
+
+    /// Whether a segment is ingested, as far as is known: what is older than the window's floor and above the
+    /// position, only the table can tell.
+    pub(super) fn is_ingested(&self, key: &SegmentKey) -> bool {
+        let Some(lane) = self.lanes.get(&key.lane) else { return false };
+        lane.is_ingested(key.micros) && !self.late.as_ref().is_some_and(|late| late.misses(key))
+    }
+}
+
+impl Late {
+    /// Remembers a segment with rows.
+    pub(super) fn take(&mut self, key: &SegmentKey) {
+        if let Some(lane) = self.lanes.iter_mut().find(|lane| lane.covers(key)) {
+            lane.with_rows.insert(key.micros);
+        }
+    }
+
+    /// Whether a segment is looked for, and the table has no row of it.
+    pub(super) fn misses(&self, key: &SegmentKey) -> bool {
+        let lane = self.lanes.iter().find(|lane| lane.covers(key));
+        self.is_complete && lane.is_some_and(|lane| !lane.with_rows.contains(key.micros))
+    }
+}
+
+impl LateLane {
+    fn covers(&self, key: &SegmentKey) -> bool {
+        self.from < key.micros && key.micros <= self.to && self.id == key.lane
+    }
+}
+
+/// From when to when the rows of a file were received; all of time where its statistics do not say.
+pub(super) fn received(file: &DataFile) -> (Timestamp, Timestamp) {
+    file.span("_received_at")
+}
