@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::Path;
 
-use lakegram::demo::telegram::Receipt;
+use lakegram::standin::telegram::Receipt;
 use serde_json::json;
 
 use crate::full_disk::SmallDisk;
