@@ -3,11 +3,13 @@
 mod apart;
 mod batch;
 mod clean;
+mod keeper;
 mod pace;
 mod parts;
 mod poll;
 mod root;
 mod serve;
+mod stages;
 mod survey;
 mod upkeep;
 
@@ -17,6 +19,7 @@ use object_store::path::Path;
 
 use crate::clock::Clock;
 use crate::error::Result;
+use crate::health::Health;
 use crate::id::{BotId, Name};
 use crate::llm::ModelClient;
 use crate::load::files::{FilesOptions, FilesProgress};
@@ -25,6 +28,7 @@ use crate::pipeline::load::PipelineFile;
 use crate::pipeline::{self, Pipeline};
 use crate::settings::Settings;
 use crate::storage::Storage;
+use crate::table::{LakeTable, TableRole, TxnId};
 use crate::telegram::BotClient;
 use crate::telemetry::Telemetry;
 
@@ -51,6 +55,8 @@ pub struct App {
     pub clock: Clock,
     /// Metrics and hops.
     pub telemetry: Telemetry,
+    /// How each stage is.
+    pub health: Health,
 }
 
 /// A table of a pipeline.
@@ -60,13 +66,22 @@ pub struct TableRef {
     pub name: &'static str,
     /// Its folder below `LAKEGRAM_DATA`.
     pub path: Path,
-    /// The txn that tells how far the stage that reads it has come, where one reads it.
-    pub reader_watermark: Option<String>,
+    /// The stage that reads it, where one does.
+    pub reader: Option<TableRole>,
+}
+
+impl TableRef {
+    /// How far the stage that reads this table has come, as its own table says; `None` where it says nothing, or nobody
+    /// reads it.
+    pub(crate) fn reader_watermark(&self, table: &LakeTable, readers: Option<&LakeTable>) -> Option<i64> {
+        let upstream = table.table_id().to_owned();
+        readers?.txn(&TxnId::Watermark { role: self.reader?, upstream })
+    }
 }
 
 /// The table of a loader.
 fn loader_table(loader: &FilesPipeline) -> TableRef {
-    TableRef { name: "bronze", path: Path::from(loader.bronze.table.as_str()), reader_watermark: None }
+    TableRef { name: "bronze", path: Path::from(loader.bronze.table.as_str()), reader: None }
 }
 
 impl App {
@@ -108,6 +123,7 @@ impl App {
             loading: Arc::default(),
             clock: Clock::system(),
             telemetry: Telemetry::new(),
+            health: Health::default(),
         })
     }
 
@@ -146,14 +162,10 @@ impl App {
 
     /// The tables of a pipeline.
     pub fn tables(&self, pipeline: &Pipeline) -> [TableRef; 3] {
-        let table = |name, path: &str, reader: Option<&str>| TableRef {
-            name,
-            path: Path::from(path),
-            reader_watermark: reader.map(|stage| format!("lakegram/{}/{stage}/watermark", pipeline.name)),
-        };
+        let table = |name, path: &str, reader| TableRef { name, path: Path::from(path), reader };
         [
-            table("bronze", &pipeline.bronze.table, Some("silver")),
-            table("silver", &pipeline.silver.table, Some("reply")),
+            table("bronze", &pipeline.bronze.table, Some(TableRole::Silver)),
+            table("silver", &pipeline.silver.table, Some(TableRole::Reply)),
             table("replies", &pipeline.reply.table, None),
         ]
     }

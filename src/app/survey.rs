@@ -11,7 +11,7 @@ use crate::error::{Context, ErrorKind, Result};
 use crate::load::files::{self, FilesSurvey};
 use crate::pipeline::Pipeline;
 use crate::pipeline::files::FilesPipeline;
-use crate::table::LakeTable;
+use crate::table::{LakeTable, TxnId};
 
 /// The state of a pipeline.
 #[derive(Clone, Debug, Serialize)]
@@ -132,21 +132,23 @@ impl App {
 
     async fn survey_pipeline(&self, pipeline: &Pipeline) -> Result<PipelineSurvey> {
         let refs = self.tables(pipeline);
-        let mut tables = Vec::new();
-        let mut txns = BTreeMap::new();
+        let (mut opened, mut tables) = (Vec::new(), Vec::new());
         for table in &refs {
-            let opened = LakeTable::open_existing(&self.storage, &table.path, &self.clock).await?;
-            if let Some(opened) = &opened {
-                txns.extend(opened.txns().clone());
+            opened.push(LakeTable::open_existing(&self.storage, &table.path, &self.clock).await?);
+        }
+        for (index, table) in refs.iter().enumerate() {
+            let mut survey = survey_table(table, opened[index].as_ref()).await?;
+            let readers = opened.get(index + 1).and_then(Option::as_ref);
+            survey.reader_watermark = opened[index].as_ref().and_then(|this| table.reader_watermark(this, readers));
+            tables.push(survey);
+        }
+        let progress = opened[0].as_ref().map(LakeTable::progress).unwrap_or_default();
+        let positions = progress.into_iter().filter_map(|(id, micros)| match id {
+            TxnId::Position { pipeline: of, bot_id, lane } if of == pipeline.name => {
+                Some((format!("{bot_id}/{lane}"), micros))
             }
-            tables.push(survey_table(table, opened.as_ref()).await?);
-        }
-        for (survey, table) in tables.iter_mut().zip(&refs) {
-            survey.reader_watermark = table.reader_watermark.as_ref().and_then(|name| txns.get(name)).copied();
-        }
-        let lane_prefix = format!("lakegram/{}/lane/", pipeline.name);
-        let positions =
-            txns.iter().filter_map(|(name, micros)| Some((name.strip_prefix(&lane_prefix)?.to_owned(), *micros)));
+            _ => None,
+        });
         Ok(PipelineSurvey {
             pipeline: pipeline.name.to_string(),
             positions: positions.collect(),

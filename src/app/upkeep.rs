@@ -121,11 +121,11 @@ impl App {
     ) -> Result<Option<(i64, MaintainSummary)>> {
         let mut options = options.clone();
         // Only clean-up asks how far the reader is; and one that has never committed has handled nothing.
-        if let (true, Some(reader), Some(watermark)) = (options.clean, reader, &table.reader_watermark) {
-            options.reader_watermark = Some(-1);
-            if let Some(reader) = LakeTable::open_existing(&self.storage, &reader.path, &self.clock).await? {
-                options.reader_watermark = Some(reader.txn(watermark).unwrap_or(-1));
-            }
+        if let (true, Some(reader)) = (options.clean, reader)
+            && let Some(opened) = LakeTable::open_existing(&self.storage, &table.path, &self.clock).await?
+        {
+            let readers = LakeTable::open_existing(&self.storage, &reader.path, &self.clock).await?;
+            options.reader_watermark = Some(table.reader_watermark(&opened, readers.as_ref()).unwrap_or(-1));
         }
         maintain(&self.storage, &table.path, &options, &self.clock, stop).await
     }

@@ -36,7 +36,7 @@ use crate::id::{BotId, Name};
 use crate::load::files::FilesOptions;
 use crate::pipeline::Pipeline;
 use crate::storage::Storage;
-use crate::table::LakeTable;
+use crate::table::TableRole;
 
 /// What is audited.
 #[derive(Debug)]
@@ -138,11 +138,10 @@ impl Scope<'_> {
         for source in [&mut bronze, &mut silver, &mut replies] {
             source.check_files(&mut checks.files, || progress.add(0)).await?;
         }
-        let watermark = |stage: &str, of: &Source| of.txn(&self.watermark_id(stage)).unwrap_or(-1);
-        bronze.mark_fresh(watermark("silver", &silver)).await?;
-        silver.mark_fresh(watermark("reply", &replies)).await?;
-        self.check_watermark("silver", &silver, &bronze, &mut checks.progress);
-        self.check_watermark("reply", &replies, &silver, &mut checks.progress);
+        bronze.mark_fresh(silver.watermark(TableRole::Silver, &bronze).unwrap_or(-1)).await?;
+        silver.mark_fresh(replies.watermark(TableRole::Reply, &silver).unwrap_or(-1)).await?;
+        check_watermark(TableRole::Silver, &silver, &bronze, &mut checks.progress);
+        check_watermark(TableRole::Reply, &replies, &silver, &mut checks.progress);
 
         progress.begin(&format!("{}: holding raw lines against bronze rows", self.pipeline.name));
         let mut sides = raw::Checks { raw: &mut checks.raw, unique: &mut checks.unique };
@@ -199,24 +198,6 @@ impl Scope<'_> {
         judge.judge(missing, &mut checks.replies).await
     }
 
-    fn check_watermark(&self, stage: &str, of: &Source, before: &Source, check: &mut Check) {
-        let Some(watermark) = of.txn(&self.watermark_id(stage)) else { return };
-        check.checked += 1;
-        let head = before.table.as_ref().map_or(-1, LakeTable::version);
-        if watermark > head && before.table.is_some() {
-            check.broken(Finding::new(format!(
-                "the watermark of {stage} is {watermark}, beyond the head of {} at {head}",
-                before.name
-            )));
-        } else if watermark > head {
-            check.unproven(1, format!("the {} table is not there or cannot be read", before.name));
-        }
-    }
-
-    fn watermark_id(&self, stage: &str) -> String {
-        format!("lakegram/{}/{stage}/watermark", self.pipeline.name)
-    }
-
     fn pipeline(&self) -> &Name {
         &self.pipeline.name
     }
@@ -229,6 +210,24 @@ impl Scope<'_> {
     /// Whether what was received then is looked at.
     fn holds(&self, received: Timestamp) -> bool {
         self.since.is_none_or(|since| received >= since)
+    }
+}
+
+/// A watermark is not beyond the table it is about.
+fn check_watermark(role: TableRole, of: &Source, upstream: &Source, check: &mut Check) {
+    let Some(table) = &upstream.table else {
+        let watermarks = of.watermarks(role);
+        check.checked += watermarks;
+        return check.unproven(watermarks, format!("the {} table is not there or cannot be read", upstream.name));
+    };
+    let Some(watermark) = of.watermark(role, upstream) else { return };
+    check.checked += 1;
+    let head = table.version();
+    if watermark > head {
+        check.broken(Finding::new(format!(
+            "the watermark of {role} is {watermark}, beyond the head of {} at {head}",
+            upstream.name
+        )));
     }
 }
 

@@ -13,9 +13,10 @@ use super::walk::{Lanes, Place, Walk};
 use super::{Progress, Scope};
 use crate::clock::Timestamp;
 use crate::error::Result;
-use crate::id::{BotId, Name};
+use crate::id::Name;
 use crate::pipeline::clean::LOOK_BACK;
 use crate::storage::StorageKey;
+use crate::table::TxnId;
 
 const COLUMNS: [&str; 7] =
     ["bot_id", "update_id", "payload", "_corrupt_record", "_source_file", "_source_row", "_received_at"];
@@ -230,12 +231,13 @@ impl Raw<'_> {
 /// How far each lane is ingested for good.
 fn positions(bronze: &Source, pipeline: &Name, lanes: &mut Lanes) -> HashMap<u32, Timestamp> {
     let Some(table) = &bronze.table else { return HashMap::new() };
-    let prefix = format!("lakegram/{pipeline}/lane/");
     let mut positions = HashMap::new();
-    for (name, micros) in table.txns() {
-        let parts = name.strip_prefix(&prefix).and_then(|rest| rest.split_once('/'));
-        let Some((Ok(bot_id), Ok(lane))) = parts.map(|(bot, lane)| (bot.parse(), Name::new(lane))) else { continue };
-        positions.insert(lanes.number(BotId(bot_id), &lane), Timestamp::from_micros(*micros));
+    for (id, micros) in table.progress() {
+        if let TxnId::Position { pipeline: of, bot_id, lane } = id
+            && of == *pipeline
+        {
+            positions.insert(lanes.number(bot_id, &lane), Timestamp::from_micros(micros));
+        }
     }
     positions
 }

@@ -12,7 +12,7 @@ use super::Audit;
 use super::report::{AuditedTable, Check, Finding};
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
-use crate::table::{DataFile, FileHealth, LakeTable, Within};
+use crate::table::{DataFile, FileHealth, LakeTable, TableRole, TxnId, Within};
 
 /// Statistics hold whole milliseconds, and not every writer rounds a maximum up.
 const STATISTICS_STEP: Duration = Duration::from_millis(1);
@@ -100,8 +100,17 @@ impl Source {
         self.files.iter().map(|file| file.rows).sum()
     }
 
-    pub(super) fn txn(&self, name: &str) -> Option<i64> {
-        self.table.as_ref()?.txn(name)
+    /// How far the stage that appends to this table has handled an upstream table.
+    pub(super) fn watermark(&self, role: TableRole, upstream: &Self) -> Option<i64> {
+        let upstream = upstream.table.as_ref()?.table_id().to_owned();
+        self.table.as_ref()?.txn(&TxnId::Watermark { role, upstream })
+    }
+
+    /// How many watermarks of upstream tables this table keeps.
+    pub(super) fn watermarks(&self, of: TableRole) -> u64 {
+        let progress = self.table.as_ref().map(LakeTable::progress).unwrap_or_default();
+        let is_one = |id: &&TxnId| matches!(id, TxnId::Watermark { role, .. } if *role == of);
+        progress.keys().filter(is_one).count() as u64
     }
 
     /// Looks at every live file; what is not whole is not read later.

@@ -8,13 +8,14 @@ use std::time::Duration;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use futures::stream::BoxStream;
+use object_store::path::Path;
 use serde_json::Value;
 
 use crate::clock::Clock;
 use crate::error::{ErrorKind, Result};
 use crate::retry::Backoff;
 use crate::storage::Storage;
-use crate::table::{Append, Commit, CommitOutcome, DataFile, Fence, LakeTable, TableSpec};
+use crate::table::{Append, Commit, CommitOutcome, DataFile, Fence, LakeTable, TableRole, TableSpec, TxnId};
 
 /// A row that a stage writes once.
 pub(crate) trait LedgerRow: Sized + Send + Sync {
@@ -62,8 +63,8 @@ pub(crate) struct Ledger<R: LedgerRow> {
     spec: TableSpec,
     clock: Clock,
     table: LakeTable,
-    app_id: String,
-    watermark_id: String,
+    role: TableRole,
+    watermark_id: TxnId,
     seen: i64,
     /// Up to this version our own work is done and forgotten. Not the table's watermark: another process may have moved
     /// that past rows we have under way, and what became of those we must know.
@@ -77,21 +78,24 @@ pub(crate) struct Ledger<R: LedgerRow> {
 }
 
 impl<R: LedgerRow> Ledger<R> {
-    /// Opens the table and learns what is there; the files it has come along. `stage` is the fence's app id,
-    /// `lakegram/<pipeline>/<stage>`.
+    /// Opens the table and learns what is there; the files it has come along. `upstream` is the folder of the upstream
+    /// table.
     pub(crate) async fn open(
         storage: &Storage,
         spec: TableSpec,
-        stage: &str,
+        role: TableRole,
+        upstream: &Path,
         clock: &Clock,
     ) -> Result<(Self, Vec<DataFile>)> {
+        let upstream = LakeTable::open_existing(storage, upstream, clock).await?;
+        let upstream = upstream.map_or_else(|| "none".to_owned(), |table| table.table_id().to_owned());
         let (table, files) = LakeTable::open_with_files(storage, &spec, clock).await?;
-        let watermark_id = format!("{stage}/watermark");
+        let watermark_id = TxnId::Watermark { role, upstream };
         let mut ledger = Self {
             storage: storage.clone(),
             spec,
             clock: clock.clone(),
-            app_id: stage.to_owned(),
+            role,
             seen: 0,
             forgotten_to: table.txn(&watermark_id).unwrap_or(-1),
             watermark_id,
@@ -170,15 +174,15 @@ impl<R: LedgerRow> Ledger<R> {
     }
 
     /// One append; `None` when what is known has changed and the plan must be made again.
-    async fn append(&mut self, rows: &[R], progress: Vec<(String, i64)>) -> Result<Option<i64>> {
+    async fn append(&mut self, rows: &[R], progress: Vec<(TxnId, i64)>) -> Result<Option<i64>> {
         let rows = match rows {
             [] => None,
             rows => Some(R::to_batch(&self.table.schema(), rows)?),
         };
-        let fence = Fence { app_id: self.app_id.clone(), seen: self.seen };
+        let fence = Fence { role: self.role, seen: self.seen };
         match self.table.append(Append { rows, fence, progress }).await? {
             CommitOutcome::Committed { version } | CommitOutcome::AlreadyCommitted { version } => {
-                self.seen += 1;
+                self.seen += self.table.fence_step(self.role);
                 Ok(Some(version))
             }
             CommitOutcome::Fenced { commits } => {
@@ -201,7 +205,7 @@ impl<R: LedgerRow> Ledger<R> {
             storage: self.storage.clone(),
             spec: self.spec.clone(),
             clock: self.clock.clone(),
-            app_id: self.app_id.clone(),
+            role: self.role,
             watermark_id: self.watermark_id.clone(),
             seen: 0,
             forgotten_to: self.forgotten_to,
@@ -228,7 +232,7 @@ impl<R: LedgerRow> Ledger<R> {
             }
         }
         self.unlearned.clear();
-        self.seen = self.table.txn(&self.app_id).unwrap_or(0);
+        self.seen = self.table.fence(self.role);
         Ok(())
     }
 
@@ -240,7 +244,7 @@ impl<R: LedgerRow> Ledger<R> {
                 self.learn_file(file).await?;
             }
         }
-        self.seen = self.table.txn(&self.app_id).unwrap_or(0);
+        self.seen = self.table.fence(self.role);
         Ok(())
     }
 
@@ -272,7 +276,6 @@ mod tests {
 
     use arrow::array::{AsArray, Int64Array};
     use arrow::datatypes::{DataType, Field, Int64Type, Schema};
-    use object_store::path::Path;
     use tokio_util::sync::CancellationToken;
 
     use super::*;
@@ -313,7 +316,7 @@ mod tests {
         let field = |name| Field::new(name, DataType::Int64, true);
         let schema = Arc::new(Schema::new(vec![field("id"), field("version")]));
         let spec = TableSpec { path: Path::from("t"), schema, stats_columns: vec!["version".to_owned()] };
-        Ledger::open(storage, spec, "lakegram/p/s", clock).await.unwrap().0
+        Ledger::open(storage, spec, TableRole::Silver, &Path::from("upstream"), clock).await.unwrap().0
     }
 
     #[tokio::test]

@@ -13,7 +13,7 @@ use super::commit::{Landing, Provenance, PutEnd};
 use super::log::{Action, Add, MetaData, Txn};
 use super::snapshot::Want;
 use super::state::State;
-use super::{Append, CommitOutcome, Fence, LakeTable, columns, parquet};
+use super::{Append, CommitOutcome, Fence, LakeTable, TxnId, columns, parquet, txn};
 use crate::error::{Error, Result};
 use crate::id::random_id;
 use crate::sabotage::{Sabotage, is_on};
@@ -92,7 +92,7 @@ impl LakeTable {
 
     /// Why an append on this fence cannot be: someone else has raised it since.
     pub(super) fn refusal(&mut self, fence: &Fence) -> Option<CommitOutcome> {
-        if self.state.txn_or_zero(&fence.app_id) == fence.seen || is_on(Sabotage::Fence) {
+        if self.fence(fence.role) == fence.seen || is_on(Sabotage::Fence) {
             return None;
         }
         match self.recent.since(fence) {
@@ -160,23 +160,24 @@ impl LakeTable {
 pub(super) fn plan(
     state: &State,
     fence: &Fence,
-    progress: &[(String, i64)],
+    progress: &[(TxnId, i64)],
     shape: &Shape,
     adds: &[Add],
 ) -> Result<Option<Vec<Action>>> {
-    let is_fenced = state.txn_or_zero(&fence.app_id) != fence.seen && !is_on(Sabotage::Fence);
+    let is_fenced = txn::fence_value(&state.txns, fence.role) != fence.seen && !is_on(Sabotage::Fence);
     if is_fenced || state.metadata != shape.found {
         return Ok(None);
     }
     let mut txns = BTreeMap::new();
-    for (app_id, value) in progress {
-        let ahead = state.txns.get(app_id).is_none_or(|there| there < value);
-        if ahead && *app_id != fence.app_id {
-            let highest = txns.entry(app_id.clone()).or_insert(*value);
+    for (id, value) in progress {
+        let app_id = id.to_string();
+        let ahead = state.txns.get(&app_id).is_none_or(|there| there < value);
+        if ahead && !matches!(id, TxnId::Fence(_)) {
+            let highest = txns.entry(app_id).or_insert(*value);
             *highest = (*highest).max(*value);
         }
     }
-    txns.insert(fence.app_id.clone(), fence.seen + 1);
+    txns.extend(txn::raised_fence(&state.txns, fence.role));
     let mut actions = Vec::new();
     actions.extend(shape.widened.clone().map(Action::MetaData));
     actions.extend(txns.into_iter().map(|(app_id, version)| Action::Txn(Txn { app_id, version, last_updated: None })));

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use super::{Commit, Fence};
+use super::{Commit, Fence, txn};
 use crate::clock::{Clock, Timestamp};
 use crate::sabotage::{Sabotage, is_on};
 
@@ -61,31 +61,33 @@ impl Recent {
 
     /// Every commit after the one that gave the fence the value its planner saw; `None` when that is too long ago.
     pub(crate) fn since(&self, fence: &Fence) -> Option<Vec<Commit>> {
-        let raised =
-            |commit: &Commit| commit.txns.iter().any(|(id, value)| *id == fence.app_id && *value == fence.seen);
-        let at_base = self.base.get(&fence.app_id).copied().unwrap_or(0) == fence.seen;
-        let start = self.commits.iter().rposition(raised).map(|index| index + 1).or(at_base.then_some(0))?;
-        Some(self.commits.iter().skip(start).cloned().collect())
+        let mut txns = self.base.clone();
+        let mut commits = self.commits.iter();
+        while txn::fence_value(&txns, fence.role) != fence.seen {
+            txns.extend(commits.next()?.txns.iter().cloned());
+        }
+        Some(commits.cloned().collect())
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::{TableRole, TxnId};
     use super::*;
 
     fn commit(version: i64, fence: Option<i64>) -> Commit {
-        let txns = fence.map(|value| ("stage".to_owned(), value)).into_iter().collect();
+        let txns = fence.map(|value| (TxnId::Fence(TableRole::Bronze).to_string(), value)).into_iter().collect();
         Commit { version, txns, ..Commit::default() }
     }
 
     fn since(recent: &Recent, seen: i64) -> Option<Vec<i64>> {
-        let commits = recent.since(&Fence { app_id: "stage".to_owned(), seen })?;
+        let commits = recent.since(&Fence { role: TableRole::Bronze, seen })?;
         Some(commits.iter().map(|commit| commit.version).collect())
     }
 
     #[test]
     fn what_a_planner_missed_starts_after_the_commit_it_saw_last() {
-        let mut recent = Recent::from(&BTreeMap::from([("stage".to_owned(), 7)]));
+        let mut recent = Recent::from(&BTreeMap::from([(TxnId::Fence(TableRole::Bronze).to_string(), 7)]));
         for (version, fence) in [(11, None), (12, Some(8)), (13, None), (14, Some(9))] {
             recent.push(commit(version, fence));
         }

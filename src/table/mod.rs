@@ -17,6 +17,7 @@ mod staged;
 mod state;
 mod stats;
 pub mod tail;
+pub mod txn;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -40,6 +41,7 @@ pub use self::columns::check_columns;
 pub use self::scan::{FileHealth, Scan, Within};
 pub use self::staged::{StagedFile, Stager};
 pub use self::tail::{Tail, TailStep};
+pub use self::txn::{TableRole, TxnId};
 
 /// Files that are read at the same time where many are.
 const READ_AHEAD: usize = 8;
@@ -85,12 +87,13 @@ pub struct Commit {
     pub txns: Vec<(String, i64)>,
 }
 
-/// The commit counter of a stage and what its planner saw of it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// The commit counter of the stage that appends to a table, and what its planner saw of it. It belongs to the table and
+/// its role, whatever the pipeline is called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fence {
-    /// `lakegram/<pipeline>/<stage>`.
-    pub app_id: String,
-    /// The value the plan is built on; 0 when the stage has never committed.
+    /// What the table is.
+    pub role: TableRole,
+    /// The value the plan is built on ([`LakeTable::fence`]); 0 when no stage has ever committed.
     pub seen: i64,
 }
 
@@ -103,7 +106,7 @@ pub struct Append {
     /// Raised by one with this commit, and refused unless it still holds what was seen.
     pub fence: Fence,
     /// Positions and watermarks that ride along, as txns. One that the table has gone past already is left out.
-    pub progress: Vec<(String, i64)>,
+    pub progress: Vec<(TxnId, i64)>,
 }
 
 /// How an append ended. All of these are expected.
@@ -173,13 +176,24 @@ impl LakeTable {
     }
 
     /// The value of a txn, `None` when it was never set.
-    pub fn txn(&self, app_id: &str) -> Option<i64> {
-        self.state.txns.get(app_id).copied()
+    pub fn txn(&self, id: &TxnId) -> Option<i64> {
+        self.state.txns.get(&id.to_string()).copied()
     }
 
-    /// All txns, by app id.
-    pub fn txns(&self) -> &BTreeMap<String, i64> {
-        &self.state.txns
+    /// What the table knows besides its fence: watermarks, positions and the like, those of release 0.1 included.
+    pub fn progress(&self) -> BTreeMap<TxnId, i64> {
+        txn::progress(&self.state.txns)
+    }
+
+    /// The commit counter of the stage that appends; 0 when none has ever committed.
+    pub fn fence(&self, role: TableRole) -> i64 {
+        txn::fence_value(&self.state.txns, role)
+    }
+
+    /// By how much one commit of the stage raises its counter: by more than one in a table of release 0.1, whose own
+    /// counter is raised too.
+    pub fn fence_step(&self, role: TableRole) -> i64 {
+        txn::fence_step(&self.state.txns, role)
     }
 
     /// Whether what this handle knows may be wrong, so that every append ends [`CommitOutcome::Stale`]: open again.

@@ -10,7 +10,7 @@ use super::append::{REBUILDS, plan, provenance};
 use super::commit::Landing;
 use super::head::Moment;
 use super::log::Add;
-use super::{CommitOutcome, Fence, LakeTable, parquet};
+use super::{CommitOutcome, Fence, LakeTable, TxnId, parquet};
 use crate::clock::Clock;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::id::random_id;
@@ -92,7 +92,7 @@ impl LakeTable {
     pub async fn append_staged(
         &mut self,
         fence: &Fence,
-        progress: &[(String, i64)],
+        progress: &[(TxnId, i64)],
         staged: &[StagedFile],
     ) -> Result<CommitOutcome> {
         let columns = staged.iter().map(|file| file.schema.as_ref().clone());

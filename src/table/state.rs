@@ -55,11 +55,6 @@ impl Replay {
 }
 
 impl State {
-    /// The value of a txn; 0 when it was never set.
-    pub(crate) fn txn_or_zero(&self, app_id: &str) -> i64 {
-        self.txns.get(app_id).copied().unwrap_or(0)
-    }
-
     /// The state after one more version.
     ///
     /// # Errors

@@ -210,7 +210,7 @@ mod tests {
     use arrow::datatypes::{DataType, Field, Int64Type, Schema};
 
     use super::super::log::{Add, Remove, commit_bytes};
-    use super::super::{Append, CommitOutcome, Fence, LakeTable, TableSpec};
+    use super::super::{Append, CommitOutcome, Fence, LakeTable, TableRole, TableSpec};
     use super::*;
     use crate::storage::StorageKey;
 
@@ -227,7 +227,7 @@ mod tests {
     async fn append(table: &mut LakeTable, id: i64) {
         let schema = Schema::new(vec![Field::new("id", DataType::Int64, true)]);
         let rows = RecordBatch::try_new(Arc::new(schema), vec![Arc::new(Int64Array::from(vec![id]))]).unwrap();
-        let fence = Fence { app_id: "s".to_owned(), seen: table.txn("s").unwrap_or(0) };
+        let fence = Fence { role: TableRole::Bronze, seen: table.fence(TableRole::Bronze) };
         let outcome = table.append(Append { rows: Some(rows), fence, progress: Vec::new() }).await.unwrap();
         assert!(matches!(outcome, CommitOutcome::Committed { .. }));
     }

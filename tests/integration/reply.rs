@@ -11,7 +11,7 @@ use lakegram::schema;
 use lakegram::stage::reply::{ReplyOptions, ReplyStage, ReplySummary};
 use lakegram::standin::telegram::{Behaviour, Options, TelegramStandIn};
 use lakegram::storage::{Storage, StorageKey};
-use lakegram::table::{Append, CommitOutcome, Fence, LakeTable, TableSpec};
+use lakegram::table::{Append, CommitOutcome, Fence, LakeTable, TableRole, TableSpec};
 use lakegram::telegram::BotClient;
 use lakegram::telemetry::Telemetry;
 use object_store::path::Path;
@@ -81,7 +81,7 @@ impl World {
         ];
         let rows =
             RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(name, column)| (name, column, true)));
-        let fence = Fence { app_id: "silver".to_owned(), seen: self.silver.txn("silver").unwrap_or(0) };
+        let fence = Fence { role: TableRole::Silver, seen: self.silver.fence(TableRole::Silver) };
         let append = Append { rows: Some(rows.unwrap()), fence, progress: Vec::new() };
         assert!(matches!(self.silver.append(append).await.unwrap(), CommitOutcome::Committed { .. }));
     }

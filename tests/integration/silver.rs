@@ -12,7 +12,7 @@ use lakegram::schema;
 use lakegram::stage::silver::{SilverOptions, SilverStage, SilverSummary};
 use lakegram::standin::model::{ModelStandIn, ModelStandInOptions, ModelTrouble};
 use lakegram::storage::Storage;
-use lakegram::table::{Append, CommitOutcome, Fence, LakeTable, TableSpec};
+use lakegram::table::{Append, CommitOutcome, Fence, LakeTable, TableRole, TableSpec};
 use lakegram::telemetry::Telemetry;
 use object_store::path::Path;
 use tokio::sync::watch;
@@ -85,7 +85,7 @@ impl World {
         ];
         let rows =
             RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(name, column)| (name, column, true)));
-        let fence = Fence { app_id: "bronze".to_owned(), seen: self.bronze.txn("bronze").unwrap_or(0) };
+        let fence = Fence { role: TableRole::Bronze, seen: self.bronze.fence(TableRole::Bronze) };
         let append = Append { rows: Some(rows.unwrap()), fence, progress: Vec::new() };
         assert!(matches!(self.bronze.append(append).await.unwrap(), CommitOutcome::Committed { .. }));
     }

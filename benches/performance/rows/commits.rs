@@ -10,6 +10,7 @@ use deltalake::kernel::engine::arrow_conversion::TryIntoKernel;
 use deltalake::writer::{DeltaWriter, RecordBatchWriter};
 use lakegram::schema::MESSAGES;
 use lakegram::storage::Storage;
+use lakegram::table::TableRole;
 
 use crate::support::figures::Samples;
 use crate::support::history::{History, Message, storage_without_fsync};
@@ -33,7 +34,7 @@ impl Subject {
     async fn open(storage: Storage) -> Result<Self> {
         let tally = Tally::default();
         let storage = storage.decorated(|inner| Arc::new(TimedStore::new(inner, &tally)));
-        let history = History::open(&storage, TABLE, MESSAGES, "bronze").await?;
+        let history = History::open(&storage, TABLE, MESSAGES, TableRole::Bronze).await?;
         Ok(Self { history, tally, samples: Samples::default(), next_update_id: 1 })
     }
 

@@ -6,11 +6,13 @@ use std::process::Command;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use lakegram::clock::Clock;
+use lakegram::id::Name;
 use lakegram::schema::{MESSAGES, REPLIES, RESPONSES};
 use lakegram::standin::model::{ModelStandIn, ModelStandInOptions};
 use lakegram::standin::telegram::{Options, TelegramStandIn};
 use lakegram::storage::Storage;
 use lakegram::table::maintain::{MaintainOptions, maintain};
+use lakegram::table::{LakeTable, TableRole, TxnId};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -34,29 +36,29 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// A table of the history and the stage that appends to it.
 #[derive(Clone, Copy, Debug)]
 struct Stage {
-    name: &'static str,
+    role: TableRole,
     table: &'static str,
     schema: &'static str,
     status: &'static str,
-    /// The txn that tells how far the table before is handled; bronze tells its lane's position instead.
-    watermark: Option<&'static str>,
+    /// The upstream table, whose watermark is told; bronze tells its lane's position instead.
+    upstream: Option<&'static str>,
 }
 
 const STAGES: [Stage; 3] = [
-    Stage { name: "bronze", table: "bronze/telegram_messages", schema: MESSAGES, status: "", watermark: None },
+    Stage { role: TableRole::Bronze, table: "bronze/telegram_messages", schema: MESSAGES, status: "", upstream: None },
     Stage {
-        name: "silver",
+        role: TableRole::Silver,
         table: "silver/telegram_responses",
         schema: RESPONSES,
         status: "answered",
-        watermark: Some("lakegram/telegram/silver/watermark"),
+        upstream: Some("bronze/telegram_messages"),
     },
     Stage {
-        name: "reply",
+        role: TableRole::Reply,
         table: "silver/telegram_replies",
         schema: REPLIES,
         status: "sent",
-        watermark: Some("lakegram/telegram/reply/watermark"),
+        upstream: Some("silver/telegram_responses"),
     },
 ];
 
@@ -228,14 +230,20 @@ async fn grow(
     mut input: mpsc::Receiver<Message>,
     output: mpsc::Sender<Message>,
 ) -> Result<i64> {
-    let mut history = History::open(&appended, stage.table, stage.schema, stage.name).await?;
-    let (schema, mut done) = (history.table.schema(), 0);
+    let mut history = History::open(&appended, stage.table, stage.schema, stage.role).await?;
+    let (schema, mut done, mut upstream_id) = (history.table.schema(), 0, None);
     while let Some(message) = input.recv().await {
-        let progress = match stage.watermark {
-            Some(watermark) => vec![(watermark.to_owned(), message.version_before)],
+        if let (Some(upstream), None) = (stage.upstream, &upstream_id) {
+            let path = object_store::path::Path::from(upstream);
+            let upstream = LakeTable::open_existing(&appended, &path, &Clock::system()).await?;
+            upstream_id = upstream.map(|table| table.table_id().to_owned());
+        }
+        let progress = match upstream_id.clone() {
+            Some(upstream) => vec![(TxnId::Watermark { role: stage.role, upstream }, message.version_before)],
             None if done % SETTLING == SETTLING - 1 => {
                 let position = message.received_micros - SETTLING * SPACING_MICROS;
-                vec![(format!("lakegram/telegram/lane/{BOT}/bench-lane"), position)]
+                let (pipeline, lane) = (Name::cleaned("telegram"), Name::cleaned("bench-lane"));
+                vec![(TxnId::Position { pipeline, bot_id: BOT, lane }, position)]
             }
             None => Vec::new(),
         };

@@ -9,7 +9,7 @@ use arrow::datatypes::SchemaRef;
 use lakegram::clock::Clock;
 use lakegram::id::{BotId, trace_id};
 use lakegram::storage::Storage;
-use lakegram::table::{Append, CommitOutcome, Fence, LakeTable, TableSpec};
+use lakegram::table::{Append, CommitOutcome, Fence, LakeTable, TableRole, TableSpec, TxnId};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 
@@ -111,12 +111,12 @@ impl Message {
 #[derive(Debug)]
 pub(crate) struct History {
     pub(crate) table: LakeTable,
-    fence: String,
+    role: TableRole,
 }
 
 impl History {
     /// Opens or makes the table of a stage (`bronze`, `silver`, `reply`) with one of the shipped schemas.
-    pub(crate) async fn open(storage: &Storage, path: &str, schema: &str, stage: &str) -> Result<Self> {
+    pub(crate) async fn open(storage: &Storage, path: &str, schema: &str, role: TableRole) -> Result<Self> {
         let schema = lakegram::schema::built_in(schema).ok_or("no such schema")?;
         let stats = ["update_id", "chat_id", "date", "sent_at", "_received_at", "_ingested_at"];
         let later = ["bronze_version", "silver_version", "received_at", "processed_at"];
@@ -124,12 +124,12 @@ impl History {
         let stats_columns = stats.into_iter().chain(later).filter(known).map(str::to_owned).collect();
         let spec = TableSpec { path: Path::from(path), schema, stats_columns };
         let table = LakeTable::open(storage, &spec, &Clock::system()).await?;
-        Ok(Self { table, fence: format!("lakegram/telegram/{stage}") })
+        Ok(Self { table, role })
     }
 
     /// Appends rows in one commit, as the stage does.
-    pub(crate) async fn append(&mut self, rows: RecordBatch, progress: Vec<(String, i64)>) -> Result<i64> {
-        let fence = Fence { app_id: self.fence.clone(), seen: self.table.txn(&self.fence).unwrap_or(0) };
+    pub(crate) async fn append(&mut self, rows: RecordBatch, progress: Vec<(TxnId, i64)>) -> Result<i64> {
+        let fence = Fence { role: self.role, seen: self.table.fence(self.role) };
         match self.table.append(Append { rows: Some(rows), fence, progress }).await? {
             CommitOutcome::Committed { version } => Ok(version),
             other => Err(format!("an append on a table of our own ended {other:?}").into()),

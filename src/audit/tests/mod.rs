@@ -26,7 +26,7 @@ use crate::pipeline::load::{PipelineFile, load};
 use crate::schema;
 use crate::storage::{Storage, StorageKey};
 use crate::table::log::{Action, Add, Remove, commit_bytes};
-use crate::table::{Append, CommitOutcome, DataFile, Fence, LakeTable, TableSpec, parquet};
+use crate::table::{Append, CommitOutcome, DataFile, Fence, LakeTable, TableRole, TableSpec, TxnId, parquet};
 use crate::telemetry::Telemetry;
 
 const HOUR: Duration = Duration::from_secs(3_600);
@@ -105,7 +105,7 @@ impl World {
             ("reply_parts", integers(answers.iter().map(|answer| answer.3))),
             ("received_at", ages),
         ];
-        self.append((SILVER, schema::RESPONSES), "silver", &columns, watermark).await;
+        self.append((SILVER, schema::RESPONSES), TableRole::Silver, &columns, watermark).await;
     }
 
     /// Appends replies rows that know silver up to `watermark`.
@@ -122,19 +122,21 @@ impl World {
             ("status", statuses),
             ("sent_at", now),
         ];
-        self.append((REPLIES, schema::REPLIES), "reply", &columns, watermark).await;
+        self.append((REPLIES, schema::REPLIES), TableRole::Reply, &columns, watermark).await;
     }
 
-    async fn append(&self, (table, file): (&str, &str), stage: &str, columns: &[(&str, ArrayRef)], watermark: i64) {
+    async fn append(&self, (table, file): (&str, &str), role: TableRole, columns: &[(&str, ArrayRef)], watermark: i64) {
         let stats = ["update_id", "received_at", "sent_at"].map(str::to_owned).to_vec();
         let schema = schema::built_in(file).unwrap();
         let spec = TableSpec { path: Path::from(table), schema, stats_columns: stats };
         let mut table = LakeTable::open(&self.storage, &spec, &self.clock).await.unwrap();
         let rows = columns.iter().map(|(name, values)| (*name, Arc::clone(values), true));
         let rows = RecordBatch::try_from_iter_with_nullable(rows).unwrap();
-        let app_id = format!("lakegram/telegram/{stage}");
-        let fence = Fence { seen: table.txn(&app_id).unwrap_or(0), app_id };
-        let progress = vec![(format!("lakegram/telegram/{stage}/watermark"), watermark)];
+        let fence = Fence { role, seen: table.fence(role) };
+        let upstream = if role == TableRole::Silver { BRONZE } else { SILVER };
+        let upstream = LakeTable::open_existing(&self.storage, &Path::from(upstream), &self.clock).await.unwrap();
+        let upstream = upstream.map_or_else(|| "none".to_owned(), |table| table.table_id().to_owned());
+        let progress = vec![(TxnId::Watermark { role, upstream }, watermark)];
         let outcome = table.append(Append { rows: Some(rows), fence, progress }).await.unwrap();
         assert!(matches!(outcome, CommitOutcome::Committed { .. }));
     }

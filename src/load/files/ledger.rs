@@ -15,17 +15,17 @@ use super::seen::{Seen, Stamp, hash_of};
 use super::telegram;
 use crate::clock::{Clock, Timestamp};
 use crate::error::Result;
-use crate::id::Name;
 use crate::load::updates;
 use crate::pipeline::files::PayloadType;
 use crate::storage::Storage;
-use crate::table::{Commit, CommitOutcome, DataFile, Fence, LakeTable, Stager, TableSpec, Tail, TailStep};
+use crate::table::{
+    Commit, CommitOutcome, DataFile, Fence, LakeTable, Stager, TableRole, TableSpec, Tail, TailStep, TxnId,
+};
 
 /// What the ledger is of, and where.
 #[derive(Clone, Debug)]
 pub(super) struct Place {
     pub(super) data: Storage,
-    pub(super) pipeline: Name,
     pub(super) table: Path,
     /// What the source is called.
     pub(super) source: String,
@@ -59,16 +59,6 @@ pub(super) enum Ended {
     Overtaken,
 }
 
-impl Place {
-    fn fence_id(&self) -> String {
-        format!("lakegram/{}/bronze", self.pipeline)
-    }
-
-    fn start_id(&self) -> String {
-        format!("lakegram/{}/source_from", self.pipeline)
-    }
-}
-
 impl Ledger {
     /// Opens the ledger; `None` where there is no table yet and nobody knows its columns.
     ///
@@ -100,7 +90,7 @@ impl Ledger {
     }
 
     async fn learn(place: Place, table: LakeTable) -> Result<Self> {
-        let fence = table.txn(&place.fence_id()).unwrap_or(0);
+        let fence = table.fence(TableRole::Bronze);
         let (seen, is_remembered) = match remember(&place, &table).await? {
             Some(seen) => (seen, true),
             None => (read_all(&table).await?, false),
@@ -123,7 +113,7 @@ impl Ledger {
 
     /// Where the files of before this moment are left out: that moment.
     pub(super) fn from(&self) -> Option<Timestamp> {
-        self.table.txn(&self.place.start_id()).map(Timestamp::from_micros)
+        self.table.progress().get(&TxnId::SourceFrom).copied().map(Timestamp::from_micros)
     }
 
     /// Leaves out, for good, the files that were last changed before this moment.
@@ -131,7 +121,7 @@ impl Ledger {
     /// # Errors
     /// As [`Ledger::commit`].
     pub(super) async fn begin_at(&mut self, moment: Timestamp) -> Result<Ended> {
-        let progress = [(self.place.start_id(), moment.as_micros())];
+        let progress = [(TxnId::SourceFrom, moment.as_micros())];
         self.append(&Loaded::default(), &progress).await
     }
 
@@ -148,12 +138,12 @@ impl Ledger {
         Ok(Ended::Empty)
     }
 
-    async fn append(&mut self, loaded: &Loaded, progress: &[(String, i64)]) -> Result<Ended> {
+    async fn append(&mut self, loaded: &Loaded, progress: &[(TxnId, i64)]) -> Result<Ended> {
         loop {
-            let fence = Fence { app_id: self.place.fence_id(), seen: self.fence };
+            let fence = Fence { role: TableRole::Bronze, seen: self.fence };
             match self.table.append_staged(&fence, progress, &loaded.staged).await? {
                 CommitOutcome::Committed { version } | CommitOutcome::AlreadyCommitted { version } => {
-                    self.fence += 1;
+                    self.fence += self.table.fence_step(TableRole::Bronze);
                     self.remember_files(loaded);
                     return Ok(Ended::Committed(version));
                 }
@@ -192,7 +182,7 @@ impl Ledger {
         drop(reads);
         self.is_remembered &= theirs.is_empty();
         theirs.iter().for_each(|file| self.seen.insert(hash_of(file), Stamp::UNKNOWN));
-        self.fence = self.table.txn(&self.place.fence_id()).unwrap_or(0);
+        self.fence = self.table.fence(TableRole::Bronze);
         Ok(theirs)
     }
 

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::lane::{self, Found, LaneId};
 use crate::clock::{Clock, Timestamp};
 use crate::error::{Context, ErrorKind, Result};
-use crate::id::{BotId, Name};
+
 use crate::load::clean::{Archive, Candidate, CleanMetrics, Cleaned, Cleaner, Sites, newest_rows};
 use crate::pipeline::Pipeline;
 use crate::pipeline::clean::LOOK_BACK;
@@ -37,7 +37,6 @@ pub struct CleanOptions {
 /// A pass over the lanes.
 struct Pass<'a> {
     storage: &'a Storage,
-    pipeline: &'a Name,
     table: LakeTable,
     files: Vec<DataFile>,
     cleaner: Cleaner,
@@ -72,7 +71,6 @@ pub async fn clean(options: CleanOptions, is_dry: bool, stop: &CancellationToken
         table,
         cleaner: Cleaner { storage: storage.clone(), archive, is_dry, metrics },
         storage: &storage,
-        pipeline: &pipeline.name,
         limit: clock.now().minus(settings.clean_source.after),
         settle: settings.settle,
     };
@@ -85,13 +83,7 @@ pub async fn clean(options: CleanOptions, is_dry: bool, stop: &CancellationToken
 impl Pass<'_> {
     /// How far each lane is ingested for good.
     fn positions(&self) -> Vec<(LaneId, Timestamp)> {
-        let prefix = format!("lakegram/{}/lane/", self.pipeline);
-        let lane = |(name, micros): (&String, &i64)| {
-            let (bot_id, lane) = name.strip_prefix(&prefix)?.split_once('/')?;
-            let id = LaneId { bot_id: BotId(bot_id.parse().ok()?), lane: Name::new(lane).ok()? };
-            Some((id, Timestamp::from_micros(*micros)))
-        };
-        self.table.txns().iter().filter_map(lane).collect()
+        lane::positions(&self.table)
     }
 
     /// Walks a lane from its oldest segment on, page by page.
@@ -105,7 +97,7 @@ impl Pass<'_> {
         let limit = self.limit.min(position.minus(LOOK_BACK));
         let (mut after, mut held): (_, Option<Found>) = (None, None);
         while !stop.is_cancelled() {
-            let page = lane::list(self.storage, self.pipeline, lane, after.as_ref()).await?;
+            let page = lane::list(self.storage, lane, after.as_ref()).await?;
             let is_past = page.found.last().is_some_and(|found| found.key.micros >= limit);
             // Each waits for a newer one to be there.
             let older = page.found.into_iter().filter_map(|found| held.replace(found));

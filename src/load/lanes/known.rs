@@ -13,7 +13,7 @@ use crate::error::Result;
 use crate::id::{BotId, Name};
 use crate::pipeline::Evolution;
 use crate::storage::{Storage, StorageKey};
-use crate::table::{DataFile, LakeTable, TableSpec};
+use crate::table::{DataFile, LakeTable, TableRole, TableSpec, TxnId};
 
 /// Folders listed, or files of the table read, at the same time.
 const AT_ONCE: usize = 8;
@@ -22,7 +22,8 @@ const AT_ONCE: usize = 8;
 #[derive(Debug)]
 pub(super) struct Place {
     pub(super) storage: Storage,
-    pub(super) pipeline: Name,
+    /// The pipelines whose raw folders are loaded: the one at hand first, then those that it took over.
+    pub(super) pipelines: Vec<Name>,
     pub(super) spec: TableSpec,
     /// How long a redelivery is recognised.
     pub(super) span: Duration,
@@ -60,30 +61,23 @@ pub(super) struct LateLane {
 }
 
 impl Place {
-    /// The app id of the stage's commit counter.
-    pub(super) fn fence_id(&self) -> String {
-        format!("lakegram/{}/bronze", self.pipeline)
-    }
-
     /// The txn of a lane's position.
-    pub(super) fn position_id(&self, lane: &LaneId) -> String {
-        format!("lakegram/{}/lane/{}/{}", self.pipeline, lane.bot_id, lane.lane)
-    }
-
-    /// The txn that says when the last look-back began.
-    pub(super) fn look_back_id(&self) -> String {
-        format!("lakegram/{}/bronze/look_back", self.pipeline)
+    pub(super) fn position_id(&self, lane: &LaneId) -> TxnId {
+        let LaneId { pipeline, bot_id, lane } = lane.clone();
+        TxnId::Position { pipeline, bot_id, lane }
     }
 
     /// The lanes that have a folder.
     pub(super) async fn lanes(&self) -> Result<Vec<LaneId>> {
-        let root = StorageKey::RawPipeline { pipeline: self.pipeline.clone() }.path();
         let mut lanes = Vec::new();
-        for bot in self.storage.list_folders(&root).await? {
-            let Some(bot_id) = bot.filename().and_then(|name| name.parse().ok()).map(BotId) else { continue };
-            let folders = self.storage.list_folders(&bot).await?;
-            let names = folders.iter().filter_map(|folder| Name::new(folder.filename()?).ok());
-            lanes.extend(names.map(|lane| LaneId { bot_id, lane }));
+        for pipeline in &self.pipelines {
+            let root = StorageKey::RawPipeline { pipeline: pipeline.clone() }.path();
+            for bot in self.storage.list_folders(&root).await? {
+                let Some(bot_id) = bot.filename().and_then(|name| name.parse().ok()).map(BotId) else { continue };
+                let folders = self.storage.list_folders(&bot).await?;
+                let names = folders.iter().filter_map(|folder| Name::new(folder.filename()?).ok());
+                lanes.extend(names.map(|lane| LaneId { pipeline: pipeline.clone(), bot_id, lane }));
+            }
         }
         Ok(lanes)
     }
@@ -97,9 +91,9 @@ impl Place {
     }
 
     async fn first_above(&self, id: &LaneId, position: Timestamp) -> Result<Option<Timestamp>> {
-        let mut after = id.after(&self.pipeline, position);
+        let mut after = id.after(position);
         loop {
-            let page = lane::list(&self.storage, &self.pipeline, id, after.as_ref()).await?;
+            let page = lane::list(&self.storage, id, after.as_ref()).await?;
             if let Some(first) = page.found.first() {
                 return Ok(Some(first.key.micros));
             }
@@ -112,7 +106,7 @@ impl Place {
 
     /// What the rows of a file of the table say.
     pub(super) async fn rows_of(&self, table: &LakeTable, file: &DataFile) -> Result<Vec<KnownRow>> {
-        rows::known_rows(&self.pipeline, &table.read_file(file, Some(&rows::KNOWN_COLUMNS)).await?)
+        rows::known_rows(&table.read_file(file, Some(&rows::KNOWN_COLUMNS)).await?)
     }
 
     /// What the rows of these files of the table say, file by file.
@@ -131,7 +125,7 @@ impl Known {
     /// from its recent files.
     pub(super) async fn learn(place: &Place, table: &LakeTable, files: Vec<DataFile>) -> Result<Self> {
         let now = place.clock.now();
-        let seen = table.txn(&place.fence_id()).unwrap_or(0);
+        let seen = table.fence(TableRole::Bronze);
         let mut known = Self { lanes: Lanes::new(), window: Window::new(place.span, now), seen, late: None };
         known.take_positions(place, table);
         place.lanes().await?.into_iter().for_each(|lane| known.found(lane, now));
@@ -148,14 +142,9 @@ impl Known {
 
     /// Takes the positions that the table's log holds.
     pub(super) fn take_positions(&mut self, place: &Place, table: &LakeTable) {
-        let prefix = format!("lakegram/{}/lane/", place.pipeline);
-        for (name, micros) in table.txns() {
-            let parts = name.strip_prefix(&prefix).and_then(|rest| rest.split_once('/'));
-            let Some((bot_id, lane)) = parts else { continue };
-            if let (Ok(bot_id), Ok(lane)) = (bot_id.parse(), Name::new(lane)) {
-                let id = LaneId { bot_id: BotId(bot_id), lane };
-                self.lanes.entry(id).or_default().advance(Timestamp::from_micros(*micros));
-            }
+        let ours = |(id, _): &(LaneId, _)| place.pipelines.contains(&id.pipeline);
+        for (id, position) in lane::positions(table).into_iter().filter(ours) {
+            self.lanes.entry(id).or_default().advance(position);
         }
     }
 

@@ -11,6 +11,7 @@ use crate::id::{BotId, Name};
 use crate::retry::Backoff;
 use crate::sabotage::{Sabotage, is_on};
 use crate::storage::{Storage, StorageKey};
+use crate::table::{LakeTable, TxnId};
 
 const DAY: Duration = Duration::from_secs(86_400);
 /// Listed this often when its receiver hints, and this often when nobody does.
@@ -27,6 +28,8 @@ pub(super) const PAGE: usize = 1_000;
 /// The folder of one receiver.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct LaneId {
+    /// The pipeline in whose folder it lies: the one that is loaded, or one that it took over.
+    pub(super) pipeline: Name,
     pub(super) bot_id: BotId,
     pub(super) lane: Name,
 }
@@ -58,13 +61,11 @@ pub(super) struct Page {
 }
 
 impl SegmentKey {
-    /// The segment at `path`; `None` when it is none of this pipeline.
-    pub(super) fn parse(pipeline: &Name, path: &Path) -> Option<Self> {
+    /// The segment at `path`; `None` when it is not one.
+    pub(super) fn parse(path: &Path) -> Option<Self> {
         match StorageKey::parse(path)? {
-            StorageKey::Segment { pipeline: found, bot_id, lane, micros }
-                if found == *pipeline && micros > Timestamp::default() =>
-            {
-                Some(Self { lane: LaneId { bot_id, lane }, micros })
+            StorageKey::Segment { pipeline, bot_id, lane, micros } if micros > Timestamp::default() => {
+                Some(Self { lane: LaneId { pipeline, bot_id, lane }, micros })
             }
             _ => None,
         }
@@ -73,16 +74,28 @@ impl SegmentKey {
 
 impl LaneId {
     /// Its folder.
-    pub(super) fn folder(&self, pipeline: &Name) -> Path {
-        StorageKey::Lane { pipeline: pipeline.clone(), bot_id: self.bot_id, lane: self.lane.clone() }.path()
+    pub(super) fn folder(&self) -> Path {
+        let Self { pipeline, bot_id, lane } = self.clone();
+        StorageKey::Lane { pipeline, bot_id, lane }.path()
     }
 
     /// Where to list from, to see what comes after `micros`; `None` is from the start.
-    pub(super) fn after(&self, pipeline: &Name, micros: Timestamp) -> Option<Path> {
-        let (pipeline, lane) = (pipeline.clone(), self.lane.clone());
-        let key = StorageKey::Segment { pipeline, bot_id: self.bot_id, lane, micros };
+    pub(super) fn after(&self, micros: Timestamp) -> Option<Path> {
+        let Self { pipeline, bot_id, lane } = self.clone();
+        let key = StorageKey::Segment { pipeline, bot_id, lane, micros };
         (micros > Timestamp::default()).then(|| key.path())
     }
+}
+
+/// How far each lane is ingested for good.
+pub(super) fn positions(table: &LakeTable) -> Vec<(LaneId, Timestamp)> {
+    let lane = |(id, micros)| match id {
+        TxnId::Position { pipeline, bot_id, lane } => {
+            Some((LaneId { pipeline, bot_id, lane }, Timestamp::from_micros(micros)))
+        }
+        _ => None,
+    };
+    table.progress().into_iter().filter_map(lane).collect()
 }
 
 /// The segments of a lane after `after`, a page of them. What else lies there is passed over: only a receiver's key
@@ -90,18 +103,13 @@ impl LaneId {
 ///
 /// # Errors
 /// When the store fails.
-pub(super) async fn list(
-    storage: &Storage,
-    pipeline: &Name,
-    lane: &LaneId,
-    after: Option<&Path>,
-) -> crate::error::Result<Page> {
-    let objects = storage.list_after(&lane.folder(pipeline), after, PAGE).await?;
+pub(super) async fn list(storage: &Storage, lane: &LaneId, after: Option<&Path>) -> crate::error::Result<Page> {
+    let objects = storage.list_after(&lane.folder(), after, PAGE).await?;
     let next = objects.last().filter(|_| objects.len() == PAGE).map(|object| object.location.clone());
     let mut found = Vec::with_capacity(objects.len());
     for object in objects {
         let modified = Timestamp::from_micros(object.last_modified.timestamp_micros());
-        match SegmentKey::parse(pipeline, &object.location) {
+        match SegmentKey::parse(&object.location).filter(|key| key.lane == *lane) {
             Some(key) => found.push(Found { key, path: object.location, size_bytes: object.size, modified }),
             None => tracing::debug!(path = %object.location, "not a segment of this lane; passed over"),
         }
@@ -281,12 +289,10 @@ mod tests {
     }
 
     #[test]
-    fn a_key_of_another_pipeline_or_filed_elsewhere_is_no_segment() {
-        let pipeline = Name::new("p").unwrap();
-        let parse = |path: &str| SegmentKey::parse(&pipeline, &Path::from(path));
+    fn a_key_filed_elsewhere_is_no_segment() {
+        let parse = |path: &str| SegmentKey::parse(&Path::from(path));
         let path = "raw/p/1/a/2025-10-09/08/00001760000000123456.json";
         assert_eq!(parse(path).unwrap().micros, at(1_760_000_000_123_456));
-        assert_eq!(parse(&path.replace("raw/p/", "raw/q/")), None);
         assert_eq!(parse(&path.replace("/08/", "/09/")), None);
         assert_eq!(parse("raw/p/1/a/1970-01-01/00/00000000000000000000.json"), None);
         assert_eq!(parse("raw/p/1/a/README.txt"), None);

@@ -18,7 +18,7 @@ use crate::id::BotId;
 use crate::load::message::Fields;
 use crate::load::updates;
 use crate::pipeline::clean::LOOK_BACK;
-use crate::table::{Append, Commit, CommitOutcome, DataFile, Fence, LakeTable};
+use crate::table::{Append, Commit, CommitOutcome, DataFile, Fence, LakeTable, TableRole, TxnId};
 
 /// How often there is a look-back.
 const DAY: Duration = Duration::from_secs(86_400);
@@ -43,7 +43,7 @@ pub(super) struct Ledger {
     table: LakeTable,
     pub(super) known: Known,
     /// Txns that ride along with the next commit.
-    pending: BTreeMap<String, i64>,
+    pending: BTreeMap<TxnId, i64>,
     committed_at: Duration,
     /// Raised when everything was learnt anew: what was concluded before then may be wrong.
     epoch: u64,
@@ -143,7 +143,7 @@ impl Ledger {
                     self.pending.clear();
                     self.committed_at = self.place.clock.monotonic();
                     // Not what the table holds now: another process may have committed after us, unseen.
-                    self.known.seen += 1;
+                    self.known.seen += self.table.fence_step(TableRole::Bronze);
                     self.known.take_positions(&self.place, &self.table);
                     return Ok(loaded);
                 }
@@ -183,7 +183,7 @@ impl Ledger {
     }
 
     fn fence(&self) -> Fence {
-        Fence { app_id: self.place.fence_id(), seen: self.known.seen }
+        Fence { role: TableRole::Bronze, seen: self.known.seen }
     }
 
     /// The rows to add: of segments that are not ingested, the lines that are no redelivery, by `update_id`.
@@ -288,7 +288,7 @@ impl Ledger {
         let rows: Vec<_> = self.place.read(&self.table, files).try_collect().await?;
         tracing::info!(commits = commits.len(), "another process loads this pipeline too");
         rows.into_iter().for_each(|rows| self.known.take_rows(rows));
-        self.known.seen = self.table.txn(&self.place.fence_id()).unwrap_or(0);
+        self.known.seen = self.table.fence(TableRole::Bronze);
         self.known.take_positions(&self.place, &self.table);
         Ok(())
     }
@@ -310,7 +310,7 @@ impl Ledger {
     /// The lanes that a look-back should look at now; none when the last one was less than a day ago, or nothing has
     /// moved for so long that earlier ones have seen it all.
     pub(super) fn look_back_lanes(&self) -> Vec<LateLane> {
-        let (now, id) = (self.place.clock.now(), self.place.look_back_id());
+        let (now, id) = (self.place.clock.now(), TxnId::LookBack);
         let last = self.pending.get(&id).copied().or(self.table.txn(&id)).unwrap_or(0);
         let last = Timestamp::from_micros(last);
         if now.since(last).max(last.since(now)) < DAY {
@@ -362,7 +362,7 @@ impl Ledger {
     /// Ends a look-back that began at `began` and has seen everything.
     pub(super) fn end_late(&mut self, began: Timestamp) {
         self.known.late = None;
-        self.pending.insert(self.place.look_back_id(), began.as_micros());
+        self.pending.insert(TxnId::LookBack, began.as_micros());
     }
 }
 

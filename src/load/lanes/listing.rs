@@ -38,11 +38,11 @@ struct Cursor {
 
 impl Round {
     /// A round over these lanes. Knowledge of another epoch ends it.
-    pub(super) fn new(place: &Place, known: &Known, epoch: u64, settled_before: Timestamp, lanes: Vec<LaneId>) -> Self {
+    pub(super) fn new(known: &Known, epoch: u64, settled_before: Timestamp, lanes: Vec<LaneId>) -> Self {
         let cursor = |lane: LaneId| {
             let position = known.lanes.get(&lane).map(|known| known.position()).unwrap_or_default();
             Cursor {
-                after: lane.after(&place.pipeline, position),
+                after: lane.after(position),
                 lane,
                 page: VecDeque::new(),
                 is_exhausted: false,
@@ -117,7 +117,7 @@ impl Cursor {
     /// Lists pages until one has a segment or the end is reached.
     async fn fill(&mut self, place: &Place) -> Result<()> {
         while self.page.is_empty() && !self.is_exhausted {
-            let page = lane::list(&place.storage, &place.pipeline, &self.lane, self.after.as_ref()).await?;
+            let page = lane::list(&place.storage, &self.lane, self.after.as_ref()).await?;
             self.page = page.found.into();
             self.is_exhausted = page.next.is_none();
             self.after = page.next;

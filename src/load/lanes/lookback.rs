@@ -59,7 +59,7 @@ impl BronzeStage {
     async fn begin_look_back(&mut self) -> Result<Option<LookBack>> {
         let lanes = self.ledger.look_back_lanes();
         let Some(first) = lanes.first() else { return Ok(None) };
-        let after = first.id.after(&self.ledger.place().pipeline, first.from);
+        let after = first.id.after(first.from);
         let (began, epoch) = (self.clock.now(), self.ledger.epoch());
         let files = self.ledger.begin_late(lanes.clone()).await?;
         Ok(Some(LookBack { began, epoch, files, lanes: lanes.into(), after, trouble: None }))
@@ -77,7 +77,7 @@ impl BronzeStage {
         self.ledger.complete_late();
         let Some(lane) = look_back.lanes.front() else { return Ok(()) };
         let place = self.ledger.place();
-        let page = lane::list(&place.storage, &place.pipeline, &lane.id, look_back.after.as_ref()).await?;
+        let page = lane::list(&place.storage, &lane.id, look_back.after.as_ref()).await?;
         let is_last = page.next.is_none() || page.found.last().is_some_and(|last| last.key.micros > lane.to);
         let below = page.found.into_iter().filter(|found| found.key.micros <= lane.to);
         let missing: Vec<Found> = below.filter(|found| !self.ledger.known.is_ingested(&found.key)).collect();
@@ -92,7 +92,7 @@ impl BronzeStage {
         if is_last {
             look_back.lanes.pop_front();
             let next = look_back.lanes.front();
-            look_back.after = next.and_then(|next| next.id.after(&self.ledger.place().pipeline, next.from));
+            look_back.after = next.and_then(|next| next.id.after(next.from));
         }
         Ok(())
     }

@@ -105,7 +105,14 @@ impl BronzeStage {
             .map_err(|error| Error::configuration(format!("bronze.table `{}`", settings.table)).caused_by(error))?;
         let spec = TableSpec { path, schema, stats_columns: STATS_COLUMNS.map(str::to_owned).to_vec() };
         let span = settings.redelivery_window;
-        let place = Place { storage, pipeline, spec, span, evolution: settings.evolution, clock: clock.clone() };
+        let place = Place {
+            storage,
+            pipelines: vec![pipeline],
+            spec,
+            span,
+            evolution: settings.evolution,
+            clock: clock.clone(),
+        };
         let ledger = Ledger::open(place).await?;
         Ok(Self {
             metrics: BronzeMetrics::new(&telemetry),
@@ -284,10 +291,10 @@ impl BronzeStage {
             self.discovered_at = Some(now);
         }
         let wall = self.clock.now();
-        let (place, known) = (self.ledger.place(), &self.ledger.known);
+        let known = &self.ledger.known;
         let due = known.lanes.iter().filter(|(_, lane)| lane.due_in(now, wall) <= LISTED_ALONG);
         let due = due.map(|(id, _)| id.clone()).collect();
-        Ok(Round::new(place, known, self.ledger.epoch(), wall.minus(self.settings.settle), due))
+        Ok(Round::new(known, self.ledger.epoch(), wall.minus(self.settings.settle), due))
     }
 
     fn propose(&mut self, round: &Round) {
@@ -309,7 +316,8 @@ impl BronzeStage {
         let mut taken = HashSet::new();
         let mut found = Vec::new();
         for path in hinted.keys {
-            let Some(key) = SegmentKey::parse(&self.ledger.place().pipeline, &path) else {
+            let ours = |key: &SegmentKey| self.ledger.place().pipelines.contains(&key.lane.pipeline);
+            let Some(key) = SegmentKey::parse(&path).filter(ours) else {
                 tracing::warn!(%path, "a hint names no segment of this pipeline");
                 continue;
             };

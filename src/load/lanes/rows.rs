@@ -9,7 +9,7 @@ use object_store::path::Path;
 use super::lane::SegmentKey;
 use crate::clock::Timestamp;
 use crate::error::{Error, Result};
-use crate::id::{BotId, Name};
+use crate::id::BotId;
 use crate::load::updates::{self, Extra, Origin, Row};
 use crate::telegram::Update;
 use crate::telegram::update::message_of;
@@ -91,8 +91,7 @@ pub(super) fn to_batch(
 #[cfg(any(test, fuzzing))]
 pub fn batch_of(segment: &[u8]) -> Result<RecordBatch> {
     let path = Path::from("raw/p/7/a/2025-10-09/08/00001760000000123456.json");
-    let lane = super::lane::LaneId { bot_id: BotId(7), lane: Name::new("a")? };
-    let key = SegmentKey { lane, micros: Timestamp::from_micros(1_760_000_000_123_456) };
+    let key = SegmentKey::parse(&path).ok_or_else(|| Error::corrupt("not a segment"))?;
     let lines = lines(&key, &path, segment);
     let schema = crate::schema::built_in(crate::schema::MESSAGES).ok_or_else(|| Error::corrupt("no shipped schema"))?;
     to_batch(&schema, &lines.iter().collect::<Vec<_>>(), Timestamp::from_micros(5), None)
@@ -102,7 +101,7 @@ pub fn batch_of(segment: &[u8]) -> Result<RecordBatch> {
 ///
 /// # Errors
 /// Corrupt when a column has another type.
-pub(super) fn known_rows(pipeline: &Name, batch: &RecordBatch) -> Result<Vec<KnownRow>> {
+pub(super) fn known_rows(batch: &RecordBatch) -> Result<Vec<KnownRow>> {
     let odd = |name: &str| Error::corrupt(format!("column {name} of the bronze table has another type"));
     let column = |name: &str| batch.column_by_name(name).ok_or_else(|| odd(name));
     let bot_ids = column("bot_id")?.as_primitive_opt::<Int64Type>().ok_or_else(|| odd("bot_id"))?;
@@ -113,7 +112,7 @@ pub(super) fn known_rows(pipeline: &Name, batch: &RecordBatch) -> Result<Vec<Kno
     let row = |row: usize| KnownRow {
         bot_id: BotId(bot_ids.value(row)),
         update_id: update_ids.is_valid(row).then(|| update_ids.value(row)),
-        segment: SegmentKey::parse(pipeline, &Path::from(files.value(row))),
+        segment: SegmentKey::parse(&Path::from(files.value(row))),
         received_at: Timestamp::from_micros(times.value(row)),
     };
     // A row without a bot or a moment is of no lane.
@@ -129,13 +128,13 @@ mod tests {
     use crate::load::updates::check;
     use crate::schema;
 
-    fn key() -> (SegmentKey, Path, Name) {
-        let (pipeline, path) = (Name::new("p").unwrap(), "raw/p/7/a/2025-10-09/08/00001760000000123456.json");
-        (SegmentKey::parse(&pipeline, &Path::from(path)).unwrap(), Path::from(path), pipeline)
+    fn key() -> (SegmentKey, Path) {
+        let path = Path::from("raw/p/7/a/2025-10-09/08/00001760000000123456.json");
+        (SegmentKey::parse(&path).unwrap(), path)
     }
 
     fn batch(schema: &SchemaRef, bytes: &[u8]) -> RecordBatch {
-        let (key, path, _) = key();
+        let (key, path) = key();
         let lines = lines(&key, &path, bytes);
         to_batch(schema, &lines.iter().collect::<Vec<_>>(), Timestamp::from_micros(5), None).unwrap()
     }
@@ -163,7 +162,7 @@ mod tests {
         assert_eq!(text(&found, "_trace_id"), [Some(trace.as_str()); 2]);
         let rows = found.column_by_name("_source_row").unwrap().as_primitive::<Int64Type>();
         assert_eq!(rows.values(), &[2, 4]);
-        let known = known_rows(&key().2, &found).unwrap();
+        let known = known_rows(&found).unwrap();
         assert_eq!((known[0].update_id, known[0].segment.as_ref()), (Some(9), Some(&key().0)));
         assert_eq!(known[0].received_at, Timestamp::from_micros(1_760_000_000_123_456));
     }
@@ -176,9 +175,7 @@ mod tests {
         assert_eq!(text(&found, "payload"), [None; 3]);
         assert_eq!(text(&found, "_trace_id"), [None; 3]);
         assert_eq!(found.column_by_name("update_id").unwrap().null_count(), 3);
-        assert!(
-            known_rows(&key().2, &found).unwrap().iter().all(|row| row.update_id.is_none() && row.segment.is_some())
-        );
+        assert!(known_rows(&found).unwrap().iter().all(|row| row.update_id.is_none() && row.segment.is_some()));
     }
 
     #[test]

@@ -29,6 +29,7 @@ use crate::flow::feed::{Feed, Step};
 use crate::flow::watermark::Watermark;
 use crate::id::{BotId, random_id};
 use crate::retry::Backoff;
+use crate::table::TableRole;
 use crate::telemetry::{Hop, Telemetry};
 
 /// How often the silver table is looked at without a hint.
@@ -66,10 +67,11 @@ impl ReplyStage {
     pub async fn open(options: ReplyOptions) -> Result<Self> {
         let ReplyOptions { storage, pipeline, settings, silver_table, bot_id, bot, schema, clock, telemetry } = options;
         let spec = ledger::spec(&settings.table, schema)?;
-        let (ledger, _) = ReplyLedger::open(&storage, spec, &format!("lakegram/{pipeline}/reply"), &clock).await?;
+        let silver = Path::from(silver_table);
+        let (ledger, _) = ReplyLedger::open(&storage, spec, TableRole::Reply, &silver, &clock).await?;
         let intents = Intents::new(&storage, &pipeline, &clock);
         let watermark = ledger.watermark();
-        let feed = Feed::new(&storage, &Path::from(silver_table), watermark, &rows::SILVER_COLUMNS, &clock);
+        let feed = Feed::new(&storage, &silver, watermark, &rows::SILVER_COLUMNS, &clock);
         let (calls_in, calls) = mpsc::channel(settings.concurrency.max(1) * 2);
         let wind_down = CancellationToken::new();
         let sender = Sender {
@@ -269,7 +271,7 @@ impl ReplyStage {
                 Ok(())
             }
             Event::Ended(_, Err(error)) => Err(error),
-            Event::Panicked(message) => Err(Error::new(ErrorKind::Fatal, format!("a sender panicked: {message}"))),
+            Event::Panicked(message) => Err(Error::new(ErrorKind::Panicked, format!("a sender panicked: {message}"))),
         }
     }
 

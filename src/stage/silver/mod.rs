@@ -32,6 +32,7 @@ use crate::flow::watermark::Watermark;
 use crate::id::BotId;
 use crate::pipeline::Route;
 use crate::retry::Backoff;
+use crate::table::TableRole;
 use crate::telemetry::{Hop, Telemetry};
 
 /// How often the bronze table is looked at without a hint.
@@ -77,13 +78,12 @@ impl SilverStage {
         let SilverOptions { storage, pipeline, schema, clock, telemetry, .. } = &options;
         let settings = &pipeline.silver;
         let spec = ledger::spec(&settings.table, Arc::clone(schema))?;
-        let stage = format!("lakegram/{}/silver", pipeline.name);
-        let (ledger, files) = SilverLedger::open(storage, spec, &stage, clock).await?;
+        let bronze = Path::from(pipeline.bronze.table.as_str());
+        let (ledger, files) = SilverLedger::open(storage, spec, TableRole::Silver, &bronze, clock).await?;
         let mut history = History::new(settings.model.history);
         let since = clock.now().minus(settings.model.history.max_age);
         history.rebuild(ledger::received_since(&ledger, files, since).await?);
         let watermark = ledger.watermark();
-        let bronze = Path::from(pipeline.bronze.table.as_str());
         let wind_down = CancellationToken::new();
         Ok(Self {
             feed: Feed::new(storage, &bronze, watermark, &rows::BRONZE_COLUMNS, clock),
@@ -254,7 +254,7 @@ impl SilverStage {
     fn take_ended(&mut self, ended: Ended) -> Result<()> {
         let mut next = Some(ended);
         while let Some(ended) = next {
-            let row = ended.map_err(|error| Error::new(ErrorKind::Fatal, "a question panicked").caused_by(error))?;
+            let row = ended.map_err(|error| Error::new(ErrorKind::Panicked, "a question panicked").caused_by(error))?;
             self.finished.extend(row);
             next = self.asking.try_join_next();
         }

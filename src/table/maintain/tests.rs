@@ -8,14 +8,19 @@ use serde_json::json;
 
 use super::*;
 use crate::error::ErrorKind;
+use crate::id::{BotId, Name};
 use crate::storage::StorageKey;
 use crate::table::commit::Provenance;
 use crate::table::log::{Action, Add, Remove};
 use crate::table::snapshot::Want;
-use crate::table::{Append, CommitOutcome, Fence, TableSpec, Tail, TailStep};
+use crate::table::{Append, CommitOutcome, Fence, TableRole, TableSpec, Tail, TailStep, TxnId};
 
-const STAGE: &str = "lakegram/p/bronze";
+const STAGE: TableRole = TableRole::Bronze;
 const DAY_MICROS: i64 = 86_400_000_000;
+
+fn position(lane: i64) -> TxnId {
+    TxnId::Position { pipeline: Name::cleaned("p"), bot_id: BotId(1), lane: Name::cleaned(&lane.to_string()) }
+}
 
 pub(super) fn path() -> Path {
     Path::from("t")
@@ -58,8 +63,8 @@ async fn append(table: &mut LakeTable, id: i64) {
     let rows = RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(name, values)| (name, values, true)));
     let rows = Some(rows.unwrap());
     for _ in 0..8 {
-        let fence = Fence { app_id: STAGE.to_owned(), seen: table.txn(STAGE).unwrap_or(0) };
-        let progress = vec![(format!("lakegram/p/lane/1/{}", id % 3), id)];
+        let fence = Fence { role: STAGE, seen: table.fence(STAGE) };
+        let progress = vec![(position(id % 3), id)];
         let outcome = table.append(Append { rows: rows.clone(), fence, progress }).await.unwrap();
         match outcome {
             CommitOutcome::Committed { .. } => return,
@@ -180,7 +185,7 @@ async fn compaction_changes_no_row_and_a_second_one_finds_nothing_to_do() {
     let table = open(&storage, &clock).await;
     let file = table.files().await.unwrap().remove(0);
     assert_eq!((&file.min_values["id"], &file.max_values["id"]), (&json!(-9), &json!(9)));
-    assert_eq!(table.txn(STAGE), Some(9));
+    assert_eq!(table.fence(STAGE), 9);
     assert_eq!(run(&storage, &only_compact(), &clock).await, MaintainSummary::default());
 }
 
@@ -202,7 +207,7 @@ async fn files_without_a_newer_column_are_compacted_with_nulls() {
     let wide: Vec<(&str, ArrayRef)> =
         vec![("id", Arc::new(Int64Array::from(vec![3]))), ("new", Arc::new(Int64Array::from(vec![7])))];
     let wide = RecordBatch::try_from_iter(wide).unwrap();
-    let fence = Fence { app_id: STAGE.to_owned(), seen: 2 };
+    let fence = Fence { role: STAGE, seen: 2 };
     table.append(Append { rows: Some(wide), fence, progress: Vec::new() }).await.unwrap();
     assert_eq!(run(&storage, &only_compact(), &clock).await.files_compacted, 3);
     let table = open(&storage, &clock).await;
@@ -236,7 +241,7 @@ async fn a_compaction_gives_up_when_the_columns_have_changed() {
     let mut table = filled(&storage, &clock, 3).await;
     let mut behind = LakeTable::open_existing(&storage, &path(), &clock).await.unwrap().unwrap();
     let wide = RecordBatch::try_from_iter([("new", Arc::new(Int64Array::from(vec![7])) as ArrayRef)]).unwrap();
-    let fence = Fence { app_id: STAGE.to_owned(), seen: 3 };
+    let fence = Fence { role: STAGE, seen: 3 };
     table.append(Append { rows: Some(wide), fence, progress: Vec::new() }).await.unwrap();
     let options = only_compact();
     let work = Work { log: TableLog::new(&storage, &path()), options: &options, clock: &clock, stop: &stop };
@@ -377,8 +382,8 @@ async fn a_checkpoint_holds_every_txn_and_is_made_once() {
         Action::Txn(txn) => Some((txn.app_id, txn.version)),
         _ => None,
     });
-    assert_eq!(txns.collect::<std::collections::BTreeMap<_, _>>(), *table.txns());
-    assert_eq!(table.txns().len(), 4);
+    assert_eq!(txns.collect::<std::collections::BTreeMap<_, _>>(), table.state.txns);
+    assert_eq!(table.state.txns.len(), 4);
     assert_eq!(run(&storage, &every(1), &clock).await, MaintainSummary::default());
     // A lost hint is no reason to make the same checkpoint every minute.
     storage.delete(&StorageKey::LastCheckpoint { table: path() }.path()).await.unwrap();
@@ -402,7 +407,7 @@ async fn after_clean_up_and_vacuum_everybody_reads_the_same_rows() {
     let delta = delta::delta_table(&storage, &path()).await.unwrap();
     assert_eq!((delta.version(), delta.get_file_uris().unwrap().count()), (Some(9), 4));
     append(&mut table, 9).await;
-    assert_eq!((table.txn(STAGE), rows(&storage).await), (Some(9), expected(9)));
+    assert_eq!((table.fence(STAGE), rows(&storage).await), (9, expected(9)));
     // The older checkpoint goes once a newer one is named.
     assert_eq!(run(&storage, &now(), &clock).await.checkpoint, Some(11));
     clock.step(8 * DAY_MICROS);
@@ -499,7 +504,8 @@ async fn a_reader_finds_what_it_has_still_to_read_for_thirty_days() {
     assert_eq!(commits(&storage).await, [7]);
     assert_eq!(rows(&storage).await, expected(6));
     let delta = delta::delta_table(&storage, &path()).await.unwrap();
-    let txn = delta.snapshot().unwrap().transaction_version(delta.log_store().as_ref(), STAGE).await.unwrap();
+    let txn =
+        delta.snapshot().unwrap().transaction_version(delta.log_store().as_ref(), TxnId::Fence(STAGE)).await.unwrap();
     assert_eq!(txn, Some(6));
     let mut late = Tail::new(&storage, &path(), 2, &["id"], &clock);
     assert!(matches!(late.next().await.unwrap(), TailStep::Lost));

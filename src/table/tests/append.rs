@@ -5,11 +5,9 @@ use super::*;
 use crate::error::ErrorKind;
 use crate::table::delta::delta_table;
 
-const LANE: &str = "lakegram/p/lane/1/edge";
-
 fn progress(seen: i64, lane: i64) -> Append {
-    let fence = Fence { app_id: STAGE.to_owned(), seen };
-    Append { rows: None, fence, progress: vec![(LANE.to_owned(), lane)] }
+    let fence = Fence { role: STAGE, seen };
+    Append { rows: None, fence, progress: vec![(position("edge"), lane)] }
 }
 
 #[tokio::test]
@@ -24,7 +22,7 @@ async fn a_quiet_append_is_two_puts_and_nothing_else() {
     }
     table.append(progress(50, 1)).await.unwrap();
     assert_eq!(script.counts(), (1, 0, 0));
-    assert_eq!(table.txn(STAGE), Some(51));
+    assert_eq!(table.fence(STAGE), 51);
     assert_eq!(table.refresh().await.unwrap(), []);
     assert_eq!(script.counts(), (0, 1, 0));
 }
@@ -34,11 +32,11 @@ async fn progress_rides_along_and_never_decreases() {
     let mut table = open(&Storage::memory(), &Clock::system()).await;
     for (seen, lane) in [(0, 5), (1, 3), (2, 8)] {
         table.append(progress(seen, lane)).await.unwrap();
-        assert_eq!(table.txn(LANE), Some(lane.max(5)));
+        assert_eq!(table.txn(&position("edge")), Some(lane.max(5)));
     }
-    let twice = vec![(LANE.to_owned(), 20), (LANE.to_owned(), 10), (STAGE.to_owned(), 99)];
+    let twice = vec![(position("edge"), 20), (position("edge"), 10), (TxnId::Fence(STAGE), 99)];
     table.append(Append { progress: twice, ..progress(3, 0) }).await.unwrap();
-    assert_eq!((table.txn(LANE), table.txn(STAGE)), (Some(20), Some(4)), "the fence is nobody's progress");
+    assert_eq!((table.txn(&position("edge")), table.fence(STAGE)), (Some(20), 4), "the fence is nobody's progress");
 }
 
 #[tokio::test]
@@ -51,7 +49,8 @@ async fn rows_are_there_for_delta_rs_with_their_statistics() {
         let theirs = delta_table(&storage, &table_path()).await.unwrap();
         assert_eq!(theirs.version(), Some(2));
         let log_store = theirs.log_store();
-        let value = theirs.snapshot().unwrap().transaction_version(log_store.as_ref(), STAGE).await.unwrap();
+        let value =
+            theirs.snapshot().unwrap().transaction_version(log_store.as_ref(), TxnId::Fence(STAGE)).await.unwrap();
         assert_eq!(value, Some(2));
         let actions = theirs.snapshot().unwrap().snapshot().log_data();
         let counts: Vec<_> = actions.iter().map(|file| file.num_records()).collect();
@@ -142,7 +141,7 @@ async fn rows_of_another_type_are_refused_and_nothing_is_put() {
     let mut table = open(&storage, &clock).await;
     script.counts();
     let wrong = RecordBatch::try_from_iter([("id", Arc::new(StringArray::from(vec!["x"])) as ArrayRef)]).unwrap();
-    let fence = Fence { app_id: STAGE.to_owned(), seen: 0 };
+    let fence = Fence { role: STAGE, seen: 0 };
     let error = table.append(Append { rows: Some(wrong), fence, progress: vec![] }).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Configuration);
     assert!(error.to_string().contains("column id of table bronze/messages is long where string was meant"));
@@ -206,7 +205,7 @@ async fn an_attempt_that_outlives_its_life_is_stale_whatever_the_put_said() {
             assert_eq!(append(&mut table, STAGE, rows([1])).await, CommitOutcome::Stale, "until it is opened again");
             assert!(table.is_stale() && table.refresh().await.is_err());
             let mut table = open(&storage, &clock).await;
-            assert_eq!(table.txn(STAGE), on_commit.then_some(1), "opening tells whether it counts");
+            assert_eq!(table.fence(STAGE), i64::from(on_commit), "opening tells whether it counts");
             append(&mut table, STAGE, rows([2])).await;
             assert_eq!(all_ids(&storage).await, if on_commit { vec![1, 2] } else { vec![2] });
         }

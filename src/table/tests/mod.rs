@@ -12,11 +12,18 @@ use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
 use object_store::path::Path;
 
-use super::{Append, Commit, CommitOutcome, Fence, LakeTable, TableSpec};
+use super::{Append, Commit, CommitOutcome, Fence, LakeTable, TableRole, TableSpec, TxnId};
 use crate::clock::Clock;
+use crate::id::{BotId, Name};
 use crate::storage::{Storage, StorageKey};
 
-pub(crate) const STAGE: &str = "lakegram/p/bronze";
+pub(crate) const STAGE: TableRole = TableRole::Bronze;
+/// A stage that appends to the same table with a counter of its own.
+const OTHER: TableRole = TableRole::Silver;
+
+fn position(lane: &str) -> TxnId {
+    TxnId::Position { pipeline: Name::cleaned("p"), bot_id: BotId(1), lane: Name::cleaned(lane) }
+}
 
 fn table_path() -> Path {
     Path::from("bronze/messages")
@@ -47,13 +54,9 @@ async fn open(storage: &Storage, clock: &Clock) -> LakeTable {
     LakeTable::open(storage, &spec(), clock).await.unwrap()
 }
 
-fn seen(table: &LakeTable, app_id: &str) -> i64 {
-    table.txn(app_id).unwrap_or(0)
-}
-
 /// Appends on the fence as this handle knows it.
-async fn append(table: &mut LakeTable, app_id: &str, batch: RecordBatch) -> CommitOutcome {
-    let fence = Fence { app_id: app_id.to_owned(), seen: seen(table, app_id) };
+async fn append(table: &mut LakeTable, role: TableRole, batch: RecordBatch) -> CommitOutcome {
+    let fence = Fence { role, seen: table.fence(role) };
     table.append(Append { rows: Some(batch), fence, progress: Vec::new() }).await.unwrap()
 }
 

@@ -74,7 +74,7 @@ async fn a_new_table_reads_with_every_reader_and_is_kept_append_only() {
     let storage = Storage::memory();
     let table = open(&storage, &Clock::system()).await;
     assert_eq!((table.version(), table.schema()), (0, spec().schema));
-    assert!(table.txns().is_empty());
+    assert!(table.state.txns.is_empty());
     let theirs = delta_table(&storage, &table_path()).await.unwrap();
     let snapshot = theirs.snapshot().unwrap();
     let (protocol, metadata) = (snapshot.protocol(), snapshot.metadata());
@@ -106,8 +106,8 @@ async fn an_earlier_table_gets_the_new_columns_and_keeps_its_own() {
 async fn a_cleaned_log_opens_from_its_checkpoint_with_every_txn_even_when_the_hint_is_gone() {
     let (storage, clock) = (Storage::memory(), Clock::system());
     let mut table = open(&storage, &clock).await;
-    let progress = vec![("lakegram/p/lane/1/edge".to_owned(), 77)];
-    let fence = Fence { app_id: STAGE.to_owned(), seen: 0 };
+    let progress = vec![(position("edge"), 77)];
+    let fence = Fence { role: STAGE, seen: 0 };
     table.append(Append { rows: Some(rows([1, 2])), fence, progress }).await.unwrap();
     append(&mut table, STAGE, rows([3])).await;
     assert_eq!(checkpoint_and_clean(&storage).await, 2);
@@ -117,8 +117,8 @@ async fn a_cleaned_log_opens_from_its_checkpoint_with_every_txn_even_when_the_hi
             storage.delete(&StorageKey::LastCheckpoint { table: table_path() }.path()).await.unwrap();
         }
         let opened = open(&storage, &clock).await;
-        assert_eq!((opened.version(), opened.txns()), (3, table.txns()));
-        assert_eq!((opened.txn(STAGE), opened.txn("lakegram/p/lane/1/edge")), (Some(3), Some(77)));
+        assert_eq!((opened.version(), opened.progress()), (3, table.progress()));
+        assert_eq!((opened.fence(STAGE), opened.txn(&position("edge"))), (3, Some(77)));
         assert_eq!(opened.table_id(), table.table_id());
         assert_eq!(all_ids(&storage).await, [1, 2, 3, 4]);
     }
@@ -150,7 +150,7 @@ async fn a_hint_that_points_below_a_cleaned_log_is_overruled_by_the_listing() {
     checkpoint_and_clean(&storage).await;
     storage.put_overwrite(&hint_path, old_hint).await.unwrap();
     let opened = open(&storage, &clock).await;
-    assert_eq!((opened.version(), opened.txn(STAGE)), (5, Some(5)));
+    assert_eq!((opened.version(), opened.fence(STAGE)), (5, 5));
     assert_eq!(all_ids(&storage).await, [1, 2, 3, 4, 5]);
 }
 

@@ -21,9 +21,9 @@ async fn writers_on_different_fences_both_commit_with_the_file_they_have() {
     let (mut one, mut two) = (open(&storage, &clock).await, open(&storage, &clock).await);
     assert_eq!(append(&mut one, STAGE, rows([1])).await, CommitOutcome::Committed { version: 1 });
     script.counts();
-    assert_eq!(append(&mut two, "lakegram/p/other", rows([2])).await, CommitOutcome::Committed { version: 2 });
+    assert_eq!(append(&mut two, OTHER, rows([2])).await, CommitOutcome::Committed { version: 2 });
     assert_eq!(script.counts().0, 3, "the data file is put once");
-    assert_eq!((two.txn(STAGE), two.txn("lakegram/p/other")), (Some(1), Some(1)));
+    assert_eq!((two.fence(STAGE), two.fence(OTHER)), (1, 1));
     assert_eq!(all_ids(&storage).await, [1, 2]);
 }
 
@@ -46,8 +46,8 @@ async fn commits_that_were_passed_before_are_told_as_well() {
     let (mut one, mut two) = (open(&storage, &clock).await, open(&storage, &clock).await);
     append(&mut one, STAGE, rows([1])).await;
     // Another stage of this process moves the head of the same handle over it.
-    append(&mut two, "lakegram/p/other", rows([2])).await;
-    let plan = Append { rows: Some(rows([3])), fence: Fence { app_id: STAGE.to_owned(), seen: 0 }, progress: vec![] };
+    append(&mut two, OTHER, rows([2])).await;
+    let plan = Append { rows: Some(rows([3])), fence: Fence { role: STAGE, seen: 0 }, progress: vec![] };
     let commits = fenced(two.append(plan).await.unwrap());
     assert_eq!(ids(&two, &commits).await, [1, 2]);
 }
@@ -73,10 +73,10 @@ async fn a_race_with_new_columns_rebuilds_the_file_only_when_it_must() {
         vec![("id", Arc::new(Int64Array::from(vec![1]))), ("new", Arc::new(StringArray::from(vec!["x"])))];
     let wider = RecordBatch::try_from_iter(wider).unwrap();
     append(&mut one, STAGE, wider.clone()).await;
-    assert_eq!(append(&mut two, "lakegram/p/other", rows([2])).await, CommitOutcome::Committed { version: 2 });
+    assert_eq!(append(&mut two, OTHER, rows([2])).await, CommitOutcome::Committed { version: 2 });
     assert_eq!(two.schema(), one.schema());
     let mut three = open(&storage, &clock).await;
-    append(&mut two, "lakegram/p/other", wider).await;
+    append(&mut two, OTHER, wider).await;
     assert_eq!(append(&mut three, STAGE, rows([3])).await, CommitOutcome::Committed { version: 4 });
     let file = three.files().await.unwrap();
     assert_eq!(file.len(), 4);
@@ -88,7 +88,7 @@ async fn a_race_with_a_changed_type_is_refused_by_name() {
     let mut table = open(&storage, &clock).await;
     let text = r#"{"metaData":{"id":"other","format":{"provider":"parquet","options":{}},"schemaString":"{\"type\":\"struct\",\"fields\":[{\"name\":\"id\",\"type\":\"string\",\"nullable\":true,\"metadata\":{}}]}","partitionColumns":[],"configuration":{}}}"#;
     put_commit(&storage, 1, text).await;
-    let plan = Append { rows: Some(rows([3])), fence: Fence { app_id: STAGE.to_owned(), seen: 0 }, progress: vec![] };
+    let plan = Append { rows: Some(rows([3])), fence: Fence { role: STAGE, seen: 0 }, progress: vec![] };
     let error = table.append(plan).await.unwrap_err();
     assert!(error.to_string().contains("column id of table bronze/messages is string where long was meant"), "{error}");
 }
@@ -141,8 +141,8 @@ async fn a_head_below_a_cleaned_log_never_commits_below_it() {
 async fn a_cleaned_log_without_a_commit_of_the_stage_is_no_obstacle() {
     let (storage, clock) = (Storage::memory(), Clock::system());
     let (mut one, mut two) = (open(&storage, &clock).await, open(&storage, &clock).await);
-    append(&mut one, "lakegram/p/other", rows([1])).await;
-    append(&mut one, "lakegram/p/other", rows([2])).await;
+    append(&mut one, OTHER, rows([1])).await;
+    append(&mut one, OTHER, rows([2])).await;
     clock.step(48 * 3_600_000_000);
     checkpoint_and_clean(&storage).await;
     assert_eq!(append(&mut two, STAGE, rows([3])).await, CommitOutcome::Committed { version: 3 });
@@ -227,8 +227,8 @@ impl Writer {
             if self.known.contains(&id) {
                 return;
             }
-            let fence = Fence { app_id: STAGE.to_owned(), seen: seen(&self.table, STAGE) };
-            let append = Append { rows: Some(rows([id])), fence, progress: vec![("lane".to_owned(), id)] };
+            let fence = Fence { role: STAGE, seen: self.table.fence(STAGE) };
+            let append = Append { rows: Some(rows([id])), fence, progress: vec![(position("lane"), id)] };
             match self.table.append(append).await {
                 Ok(CommitOutcome::Committed { .. } | CommitOutcome::AlreadyCommitted { .. }) => self.known.push(id),
                 Ok(CommitOutcome::Fenced { commits }) => self.learn(&commits).await,
@@ -258,7 +258,7 @@ async fn threads_on_a_local_folder_bring_every_row_once() {
         writer.unwrap();
     }
     assert_eq!(all_ids(&storage).await, (0..12).collect::<Vec<_>>());
-    assert_eq!(open(&storage, &clock).await.txn(STAGE), Some(12));
+    assert_eq!(open(&storage, &clock).await.fence(STAGE), 12);
 }
 
 fn fault() -> impl Strategy<Value = Fault> {
@@ -301,9 +301,9 @@ proptest! {
             expected.dedup();
             assert_eq!(all_ids(&plain).await, expected);
             let table = open(&plain, &clock).await;
-            assert_eq!(table.txn(STAGE), Some(table.version()), "every version but the first is a commit of the stage");
+            assert_eq!(table.fence(STAGE), table.version(), "every version but the first is a commit of the stage");
             assert_eq!(usize::try_from(table.version()).unwrap(), expected.len());
-            assert_eq!(table.txn("lane"), expected.last().copied());
+            assert_eq!(table.txn(&position("lane")), expected.last().copied());
         });
     }
 }

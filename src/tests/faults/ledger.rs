@@ -13,6 +13,7 @@ use serde_json::Value;
 
 use super::world::World;
 use crate::storage::Storage;
+use crate::table::{TableRole, TxnId};
 
 /// A table as its log and its files tell.
 #[derive(Debug, Default)]
@@ -80,16 +81,19 @@ impl Table {
         self.rows.iter().flat_map(text).collect()
     }
 
-    /// The value of a txn; 0 when it was never set.
-    pub(in crate::tests) fn txn(&self, app_id: &str) -> i64 {
-        self.txns.get(app_id).and_then(|values| values.last()).copied().unwrap_or(0)
+    /// How far a stage has handled its upstream table; 0 when it never said.
+    pub(in crate::tests) fn watermark(&self, of: TableRole) -> i64 {
+        let is_it = |id: &str| matches!(TxnId::parse(id), Some(TxnId::Watermark { role, .. }) if role == of);
+        let values = self.txns.iter().find(|(id, _)| is_it(id)).and_then(|(_, values)| values.last());
+        values.copied().unwrap_or(0)
     }
 
     /// The fence goes up by one with each commit of its stage, and nothing that shows progress goes back.
-    pub(in crate::tests) fn check_txns(&self, name: &str, fence: &str) -> Vec<String> {
+    pub(in crate::tests) fn check_txns(&self, name: &str, role: TableRole) -> Vec<String> {
         let mut wrong = self.wrong.clone();
+        let fence = TxnId::Fence(role).to_string();
         for (app_id, values) in &self.txns {
-            let fits = match app_id == fence {
+            let fits = match *app_id == fence {
                 true => values.iter().copied().eq(1..=i64::try_from(values.len()).unwrap()),
                 false => values.is_sorted_by(|one, next| one < next),
             };
@@ -116,9 +120,9 @@ pub(super) async fn check(world: &World) -> Vec<String> {
     let silver = Table::read(storage, "silver/telegram_responses").await;
     let replies = Table::read(storage, "silver/telegram_replies").await;
     let updates: BTreeSet<i64> = world.said().iter().map(|said| said.update_id).collect();
-    let mut wrong = bronze.check_txns("bronze", "lakegram/telegram/bronze");
-    wrong.extend(silver.check_txns("silver", "lakegram/telegram/silver"));
-    wrong.extend(replies.check_txns("replies", "lakegram/telegram/reply"));
+    let mut wrong = bronze.check_txns("bronze", TableRole::Bronze);
+    wrong.extend(silver.check_txns("silver", TableRole::Silver));
+    wrong.extend(replies.check_txns("replies", TableRole::Reply));
     wrong.extend(once_each("bronze", &bronze.integers("update_id"), &updates));
     wrong.extend(once_each("silver", &silver.integers("update_id"), &updates));
     wrong.extend(check_replies(world, &silver, &replies));

@@ -18,16 +18,16 @@ use crate::hint::key_hints;
 use crate::id::{BotId, Name};
 use crate::receive::{LaneOptions, LaneWriter};
 use crate::storage::{PutNew, Storage};
-use crate::table::{Append, CommitOutcome, Fence, LakeTable, TableSpec};
+use crate::table::{Append, CommitOutcome, Fence, LakeTable, TableRole, TableSpec, TxnId};
 use crate::telemetry::Telemetry;
 use crate::tests::faults::dice::Dice;
 
 /// The path of everything in the bucket.
 pub(super) const ROOT: &str = "in/here/";
 pub(super) const TABLE: &str = "bronze/lines";
-pub(super) const FENCE: &str = "lakegram/wire/bronze";
+pub(super) const FENCE: TableRole = TableRole::Bronze;
 /// The last row that is in the table, as a txn of the commit that brought it.
-const PROGRESS: &str = "lakegram/wire/progress";
+const PROGRESS: TxnId = TxnId::SourceFrom;
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// What was done through all lives, as those who did it were told.
@@ -83,22 +83,17 @@ impl Life {
 
     async fn land(self, storage: Storage, lines: u64) {
         let (hinter, _hints) = key_hints();
-        let options = || LaneOptions {
+        let options = LaneOptions {
             storage: storage.clone(),
             pipeline: Name::new("telegram").unwrap(),
             bot_id: BotId(42),
             lane: Name::new(self.lane).unwrap(),
             admission: Admission::new(1_000_000),
-            hinter: hinter.clone(),
+            hinter,
             clock: self.wire.clock.clone(),
             telemetry: Telemetry::new(),
         };
-        let (writer, task) = loop {
-            match LaneWriter::open(options()).await {
-                Ok(opened) => break opened,
-                Err(error) => self.again("open a lane", &error).await,
-            }
-        };
+        let (writer, task) = LaneWriter::open(options).unwrap();
         let givers: Vec<_> = (0..3).map(|giver| self.clone().give(writer.clone(), giver, lines)).collect();
         // The lane ends with the last of its givers.
         drop(writer);
@@ -132,14 +127,14 @@ impl Life {
                 }
             };
             while !table.is_stale() {
-                let done = table.txn(PROGRESS).unwrap_or(0);
+                let done = table.txn(&PROGRESS).unwrap_or(0);
                 let wanted = self.told.wanted.load(Ordering::SeqCst);
                 if done >= wanted {
                     return;
                 }
                 let last = wanted.min(done + 1 + self.dice.below(3).cast_signed());
-                let fence = Fence { app_id: FENCE.to_owned(), seen: table.txn(FENCE).unwrap_or(0) };
-                let progress = vec![(PROGRESS.to_owned(), last)];
+                let fence = Fence { role: FENCE, seen: table.fence(FENCE) };
+                let progress = vec![(PROGRESS, last)];
                 match table.append(Append { rows: Some(rows(done + 1, last)), fence, progress }).await {
                     Ok(CommitOutcome::Committed { .. } | CommitOutcome::AlreadyCommitted { .. }) => {
                         self.told.committed.lock().unwrap().extend(done + 1..=last);

@@ -3,7 +3,7 @@
 use super::*;
 
 fn micros(path: &Path) -> i64 {
-    SegmentKey::parse(&Name::new("p").unwrap(), path).unwrap().micros.as_micros()
+    SegmentKey::parse(path).unwrap().micros.as_micros()
 }
 
 #[tokio::test]
@@ -78,7 +78,7 @@ async fn the_position_rides_along_stays_settled_and_never_goes_back() {
     // What follows it is the commit of the first look-back: there is a position to look below now.
     let commit = StorageKey::Commit { table: Path::from(TABLE), version: version + 1 }.path();
     let commit = String::from_utf8(world.storage.get(&commit).await.unwrap().unwrap().to_vec()).unwrap();
-    assert!(commit.contains("{\"add\":") && commit.contains("lakegram/p/lane/1/a"), "it rode along: {commit}");
+    assert!(commit.contains("{\"add\":") && commit.contains("lakegram/lane/p/1/a"), "it rode along: {commit}");
     assert!(world.version().await <= version + 2);
     world.pass(-15 * MINUTE);
     world.put("a", 0, &update(3)).await;
@@ -181,11 +181,11 @@ async fn a_look_back_that_could_not_read_a_segment_is_not_done_with_it_and_holds
         let error = stage.work_until_idle(&never()).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unavailable);
         assert_eq!(world.update_ids().await, some([1, 3]));
-        assert_eq!(world.txn("bronze/look_back").await, None);
+        assert_eq!(world.txn(&TxnId::LookBack).await, None);
     }
     stage.work_until_idle(&never()).await.unwrap();
     assert_eq!(world.update_ids().await, some(1..=3));
-    assert!(world.txn("bronze/look_back").await.is_some());
+    assert!(world.txn(&TxnId::LookBack).await.is_some());
 }
 
 #[tokio::test]
@@ -194,17 +194,17 @@ async fn a_look_back_comes_once_a_day_over_restarts_and_never_when_nothing_moves
     world.put("a", 0, &update(1)).await;
     world.pass(20 * MINUTE);
     world.load().await;
-    assert!(world.txn("bronze/look_back").await.is_none(), "there was no position yet");
+    assert!(world.txn(&TxnId::LookBack).await.is_none(), "there was no position yet");
     world.load().await;
-    let first = world.txn("bronze/look_back").await.unwrap();
+    let first = world.txn(&TxnId::LookBack).await.unwrap();
     world.pass(20 * HOUR);
     world.put("a", 0, &update(2)).await;
     world.load().await;
-    assert_eq!(world.txn("bronze/look_back").await, Some(first));
+    assert_eq!(world.txn(&TxnId::LookBack).await, Some(first));
     world.pass(5 * HOUR);
     world.load().await;
     world.load().await;
-    let second = world.txn("bronze/look_back").await.unwrap();
+    let second = world.txn(&TxnId::LookBack).await.unwrap();
     assert!(second > first);
     for _ in 0..10 {
         world.pass(25 * HOUR);

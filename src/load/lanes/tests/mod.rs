@@ -22,7 +22,7 @@ use crate::hint::{KeyHinter, key_hints};
 use crate::id::{BotId, Name};
 use crate::schema;
 use crate::storage::{Storage, StorageKey};
-use crate::table::{LakeTable, Tail, TailStep};
+use crate::table::{LakeTable, Tail, TailStep, TxnId};
 
 const MINUTE: i64 = 60_000_000;
 const HOUR: i64 = 60 * MINUTE;
@@ -112,12 +112,13 @@ impl World {
         self.table().await.version()
     }
 
-    async fn txn(&self, name: &str) -> Option<i64> {
-        self.table().await.txn(&format!("lakegram/p/{name}"))
+    async fn txn(&self, id: &TxnId) -> Option<i64> {
+        self.table().await.txn(id)
     }
 
     async fn position(&self, lane: &str) -> Option<i64> {
-        self.txn(&format!("lane/1/{lane}")).await
+        let lane = Name::new(lane).unwrap();
+        self.txn(&TxnId::Position { pipeline: Name::cleaned("p"), bot_id: BotId(1), lane }).await
     }
 
     /// The rows of the table in the order of their commits.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::super::ledger::Table;
 use super::world::{Asked, Sending, World};
 use crate::standin::telegram::Fate;
+use crate::table::TableRole;
 
 /// Status and message of each part, by update and part.
 type Outcomes = BTreeMap<(i64, usize), (String, Option<i64>)>;
@@ -39,7 +40,7 @@ fn lacks(asked: &Asked, outcomes: &Outcomes) -> Option<String> {
 /// What has no outcome yet waits: the watermark has not passed it.
 pub(super) async fn check_waiting(world: &World) -> Result<(), String> {
     let (outcomes, table) = read(world).await?;
-    let watermark = table.txn("lakegram/p/reply/watermark");
+    let watermark = table.watermark(TableRole::Reply);
     let passed = world.asked.iter().filter(|asked| asked.silver_version <= watermark);
     match passed.filter_map(|asked| lacks(asked, &outcomes)).next() {
         Some(what) => Err(format!("{what}, and the watermark is at {watermark}")),
@@ -51,7 +52,7 @@ pub(super) async fn check_waiting(world: &World) -> Result<(), String> {
 pub(super) async fn check(world: &World) -> Result<(), String> {
     check_waiting(world).await?;
     let (outcomes, table) = read(world).await?;
-    let wrong = table.check_txns("replies", "lakegram/p/reply");
+    let wrong = table.check_txns("replies", TableRole::Reply);
     if !wrong.is_empty() {
         return Err(wrong.join("\n"));
     }

@@ -20,7 +20,7 @@ use crate::schema;
 use crate::stage::reply::{ReplyOptions, ReplyStage};
 use crate::standin::telegram::{Fate, Options, TelegramStandIn};
 use crate::storage::Storage;
-use crate::table::{Append, CommitOutcome, Fence, LakeTable, TableSpec};
+use crate::table::{Append, CommitOutcome, Fence, LakeTable, TableRole, TableSpec};
 use crate::telegram::BotClient;
 use crate::telegram::text;
 use crate::telemetry::Telemetry;
@@ -105,7 +105,7 @@ impl World {
             ("reply_parts", integers(texts.iter().map(|texts| i64::try_from(texts.len()).unwrap()).collect())),
         ];
         let rows = RecordBatch::try_from_iter_with_nullable(columns.map(|(name, column)| (name, column, true)));
-        let fence = Fence { app_id: "silver".to_owned(), seen: self.silver.txn("silver").unwrap_or(0) };
+        let fence = Fence { role: TableRole::Silver, seen: self.silver.fence(TableRole::Silver) };
         let append = Append { rows: Some(rows.unwrap()), fence, progress: Vec::new() };
         let CommitOutcome::Committed { version } = self.silver.append(append).await.unwrap() else {
             panic!("silver has one writer");
