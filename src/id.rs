@@ -22,7 +22,7 @@ impl BotId {
         let number = token.split_once(':').map(|(number, _)| number).and_then(|number| number.parse().ok());
         number.map(Self).ok_or_else(|| {
             Error::configuration(
-                "the bot token has no number before a colon; copy it whole from BotFather (123456:ABC…)",
+                "the bot token does not start with a number and a colon; copy all of it from BotFather (123456:ABC…)",
             )
         })
     }
@@ -47,7 +47,7 @@ impl Name {
         let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
         if text.is_empty() || text.len() > 128 || text.starts_with('.') || !text.chars().all(fits) {
             return Err(Error::configuration(format!(
-                "`{text}` cannot be a name: use 1 to 128 letters, digits, `_`, `-` or `.`, not starting with `.`"
+                "`{text}` is not a valid name: use 1 to 128 letters, digits, `_`, `-` or `.`, not starting with `.`"
             )));
         }
         Ok(Self(text.to_owned()))

@@ -52,7 +52,8 @@ pub(super) async fn audit(app: App, options: Options) -> Result<Verdict> {
     });
     let audits = shown_while_running(&app, since).await?;
     if options.json {
-        let text = serde_json::to_string_pretty(&audits).context(ErrorKind::Corrupt, "the audit cannot be written")?;
+        let text =
+            serde_json::to_string_pretty(&audits).context(ErrorKind::Corrupt, "cannot write the audit as JSON")?;
         output::print(&text)?;
     } else {
         for audit in &audits {
@@ -126,7 +127,7 @@ fn shown(audit: &PipelineAudit) -> String {
             let (name, count) = (check.check, check.cleaned);
             let what = if name == "records" { "files" } else { "rows" };
             text.push_str(&format!(
-                "cleaned, {name} ({count} {what}): the source is gone as clean_source says, the rows stay\n"
+                "cleaned, {name} ({count} {what}): removed from the source by clean_source, the rows remain\n"
             ));
         }
     }

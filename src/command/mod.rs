@@ -135,7 +135,7 @@ fn start(cli: Cli, environment: Environment) -> Result<Verdict> {
     telemetry::start_logging(cli.log_format, Some(environment.get("RUST_LOG")?.as_deref().unwrap_or(quiet)))?;
     // The soft limit is for programs that use select(2); we may take what the hard one allows.
     if let Err(error) = rlimit::increase_nofile_limit(rlimit::INFINITY) {
-        tracing::debug!(%error, "the limit of open files stays as it is");
+        tracing::debug!(%error, "could not raise the open file limit");
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .max_blocking_threads(BLOCKING_THREADS)
@@ -182,7 +182,7 @@ fn stop_on_signal(stop: CancellationToken) -> CancellationToken {
     let token = stop.clone();
     tokio::spawn(async move {
         if wait_for_signal().await.is_ok() {
-            tracing::info!("stopping; once more to stop at once");
+            tracing::info!("stopping; send the signal again to stop immediately");
             token.cancel();
             if wait_for_signal().await.is_ok() {
                 std::process::exit(130);

@@ -71,7 +71,7 @@ mod sql {
                     .table_provider()
                     .await
                     .context(ErrorKind::Corrupt, format!("cannot read the table {}", table.path))?;
-                let refused = "cannot name the table";
+                let refused = "cannot register the table";
                 schema
                     .register_table(table.name.to_owned(), Arc::clone(&provider))
                     .context(ErrorKind::Fatal, refused)?;
@@ -92,14 +92,14 @@ mod sql {
             )));
         }
         let read_only = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
-        let wrong = "the statement cannot be run";
+        let wrong = "cannot run the statement";
         let frame = session.sql_with_options(statement, read_only).await.context(ErrorKind::Configuration, wrong)?;
         frame.collect().await.context(ErrorKind::Unavailable, "the statement failed")
     }
 
     /// Rows as text.
     pub(super) fn shown(rows: &[RecordBatch], format: Format) -> Result<String> {
-        let context = "rows cannot be printed";
+        let context = "cannot print the rows";
         let mut text = Vec::new();
         match format {
             Format::Table => {

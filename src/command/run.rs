@@ -38,7 +38,7 @@ pub(super) async fn run(app: App, options: Options, stop: CancellationToken) -> 
             tracing::warn!("not loaded: {reason}");
         }
         for (name, _) in summary.loaders.iter().filter(|(_, loader)| loader.is_cut_short) {
-            tracing::warn!("{name}: stopped before the end; run it again and it goes on from here");
+            tracing::warn!("{name}: stopped early; run it again to continue");
         }
     }
     if !summary.pipelines.is_empty() {

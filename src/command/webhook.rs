@@ -51,7 +51,7 @@ pub(super) async fn webhook(app: App, options: Options) -> Result<Verdict> {
             Action::Info { .. } => info(pipeline, &bot).await?,
             Action::Delete { .. } => {
                 bot.delete_webhook().await.map_err(told)?;
-                format!("{}: the webhook is deleted", pipeline.name)
+                format!("{}: webhook deleted", pipeline.name)
             }
         };
         output::print(&shown)?;
@@ -91,7 +91,7 @@ pub(super) fn told(fault: SendFault) -> Error {
             Error::new(ErrorKind::Refused, format!("Telegram refused: {code} {description}"))
         }
         SendFault::RetryAfter { wait, .. } => {
-            Error::unavailable(format!("Telegram asks to wait {} s; try again then", wait.as_secs()))
+            Error::unavailable(format!("Telegram asks to wait {} s; try again after that", wait.as_secs()))
         }
         SendFault::NotSent { message } | SendFault::Unknown { message } => {
             Error::unavailable(format!("Telegram cannot be reached: {message}; check the network and TELEGRAM_API_URL"))

@@ -30,7 +30,7 @@ pub enum PipelineFile {
 /// `overrides` are `key.path=value` pairs for this run.
 ///
 /// # Errors
-/// A configuration error that names the file, the line and the mend.
+/// A configuration error that names the file, the line and the fix.
 pub fn load(folder: &Path, names: &[String], overrides: &[String]) -> Result<Vec<PipelineFile>> {
     let files = pipeline_files(folder)?;
     let mut texts = Vec::new();
@@ -108,7 +108,7 @@ fn pipeline_files(folder: &Path) -> Result<Vec<PathBuf>> {
 /// The pipeline in `text`. `file` is named in errors, and prompts are looked for beside it.
 ///
 /// # Errors
-/// A configuration error with the line and the mend.
+/// A configuration error with the line and the fix.
 pub fn parse(text: &str, file: &Path, overrides: &[String]) -> Result<PipelineFile> {
     // A file that is no TOML at all is told as one of a bot would be.
     if !toml::from_str::<Table>(text).is_ok_and(|table| table.contains_key("source")) {
@@ -192,7 +192,7 @@ fn read_prompt(pipeline_file: &Path, prompt: &str) -> Result<String> {
         return Ok(BUILT_IN_PROMPT.1.to_owned());
     }
     Err(Error::configuration(format!(
-        "silver.model.system: there is no file {}; a prompt stands beside its pipeline file",
+        "silver.model.system: file {} does not exist; the path is relative to the pipeline file",
         path.display()
     )))
 }
@@ -200,24 +200,24 @@ fn read_prompt(pipeline_file: &Path, prompt: &str) -> Result<String> {
 fn check(pipeline: &Pipeline) -> Result<()> {
     let fail = |text: String| Err(Error::configuration(text));
     if pipeline.version != 1 {
-        return fail(format!("version = {} is not known; this release reads version = 1", pipeline.version));
+        return fail(format!("version = {} is not supported; this release supports version = 1", pipeline.version));
     }
     for path in &pipeline.receive.paths {
         if !path.starts_with('/') || path.contains(['{', '}', '?', '#']) {
-            return fail(format!("receive.paths: `{path}` is no path; write it like \"/telegram-webhook\""));
+            return fail(format!("receive.paths: `{path}` is not a path; write it like \"/telegram-webhook\""));
         }
     }
     if pipeline.receive.paths.is_empty() {
-        return fail("receive.paths is empty; name at least one, like [\"/telegram-webhook\"]".to_owned());
+        return fail("receive.paths is empty; add at least one, like [\"/telegram-webhook\"]".to_owned());
     }
     if !(200..600).contains(&pipeline.receive.reject_with) {
-        return fail(format!("receive.reject_with = {} is no final HTTP status", pipeline.receive.reject_with));
+        return fail(format!("receive.reject_with = {} is not a final HTTP status", pipeline.receive.reject_with));
     }
     let ReceiveSettings { max_body, max_in_flight, .. } = &pipeline.receive;
     if max_in_flight < max_body {
         return fail(format!(
-            "receive.max_in_flight = {max_in_flight} is less than receive.max_body = {max_body}, so that a large body \
-             would never be taken in; write at least as much"
+            "receive.max_in_flight = {max_in_flight} is less than receive.max_body = {max_body}, so a large body \
+             would never be accepted; use at least as much"
         ));
     }
     let positive = [
@@ -228,7 +228,7 @@ fn check(pipeline: &Pipeline) -> Result<()> {
         ("reply.concurrency", pipeline.reply.concurrency),
     ];
     if let Some((key, _)) = positive.iter().find(|(_, value)| *value == 0) {
-        return fail(format!("{key} = 0 would do nothing; write 1 or more"));
+        return fail(format!("{key} = 0 would do nothing; use 1 or more"));
     }
     tables(pipeline).into_iter().try_for_each(check_table)?;
     pipeline.bronze.check_clean_source(&tables(pipeline))
@@ -237,20 +237,20 @@ fn check(pipeline: &Pipeline) -> Result<()> {
 fn check_files(pipeline: &FilesPipeline) -> Result<()> {
     let fail = |text: String| Err(Error::configuration(text));
     if pipeline.version != 1 {
-        return fail(format!("version = {} is not known; this release reads version = 1", pipeline.version));
+        return fail(format!("version = {} is not supported; this release supports version = 1", pipeline.version));
     }
     if pipeline.bronze.max_files == 0 {
-        return fail("bronze.max_files = 0 would do nothing; write 1 or more".to_owned());
+        return fail("bronze.max_files = 0 would do nothing; use 1 or more".to_owned());
     }
     check_updates(pipeline)?;
     let (source, table) = (pipeline.source.path.trim_matches('/'), pipeline.bronze.table.as_str());
     if source.is_empty() || is_within(table, source) || is_within(source, table) {
-        return fail(format!("source.path `{source}` and bronze.table `{table}`: give each a folder of its own"));
+        return fail(format!("source.path `{source}` and bronze.table `{table}` overlap; use separate folders"));
     }
     let clean = &pipeline.source.clean_source;
     if clean.is_on() && is_within(source, "raw") {
         return fail(format!(
-            "source.clean_source: `{source}` holds what receivers land; bronze.clean_source of the bot's pipeline cleans it"
+            "source.clean_source: `{source}` is written by receivers; use bronze.clean_source in the bot's pipeline instead"
         ));
     }
     clean.check("source.clean_source", &pipeline.source.path, &[table])?;
@@ -267,14 +267,14 @@ fn check_updates(FilesPipeline { source, bronze, .. }: &FilesPipeline) -> Result
         ("source.partition_columns", source.partition_columns.as_ref().is_some_and(|names| !names.is_empty())),
     ];
     if let (Some(file), Some((key, _))) = (&bronze.schema, without_use.iter().find(|(_, is_set)| *is_set)) {
-        let text = format!("{key} says nothing where bronze.schema = \"{file}\" names the columns; leave it out");
+        let text = format!("{key} has no effect when bronze.schema = \"{file}\" defines the columns; remove it");
         return Err(Error::configuration(text));
     }
     if bronze.payload_type != PayloadType::Text && !bronze.payload {
-        return Err(Error::configuration("bronze.payload_type is of the column that bronze.payload = true asks for"));
+        return Err(Error::configuration("bronze.payload_type requires bronze.payload = true"));
     }
     if bronze.schema.is_none() && bronze.bot_id.is_some() {
-        let text = "bronze.bot_id is of Telegram updates; write bronze.schema = \"telegram_messages.json\" as well";
+        let text = "bronze.bot_id only applies to Telegram updates; add bronze.schema = \"telegram_messages.json\"";
         return Err(Error::configuration(text));
     }
     Ok(())
@@ -298,13 +298,16 @@ fn choose<'a>(pipelines: &'a [PipelineFile], names: &[String]) -> Result<Vec<&'a
         let chosen: Vec<_> =
             pipelines.iter().filter(|pipeline| !pipeline.is_example()).map(PipelineFile::name).collect();
         if chosen.is_empty() {
-            return Err(Error::configuration("every pipeline is marked example = true; name the one you mean"));
+            return Err(Error::configuration("every pipeline is marked example = true; name the one to use"));
         }
         return Ok(chosen);
     }
     let known: Vec<String> = pipelines.iter().map(|pipeline| pipeline.name().to_string()).collect();
     if let Some(missing) = names.iter().find(|name| !known.contains(name)) {
-        return Err(Error::configuration(format!("there is no pipeline `{missing}`; there are: {}", known.join(", "))));
+        return Err(Error::configuration(format!(
+            "no pipeline is called `{missing}`; there are: {}",
+            known.join(", ")
+        )));
     }
     Ok(pipelines.iter().map(PipelineFile::name).filter(|name| names.contains(&name.to_string())).collect())
 }
@@ -319,7 +322,7 @@ fn check_together(pipelines: &[PipelineFile]) -> Result<()> {
         for (what, value) in names.chain(paths).chain(tables) {
             if let Some(owner) = owners.insert((what, value), name) {
                 return Err(Error::configuration(format!(
-                    "pipelines `{owner}` and `{name}` both have {what} `{value}`; give each its own"
+                    "pipelines `{owner}` and `{name}` share {what} `{value}`; give each its own"
                 )));
             }
         }

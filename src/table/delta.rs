@@ -62,7 +62,7 @@ fn engine(store: Arc<dyn ObjectStore>, runtime: Handle) -> Box<dyn Engine> {
 /// Both root the store by the path of this URL and nothing else, so a scheme without a host names a place in our store
 /// whatever our own scheme is.
 fn url_of(path: &Path) -> Result<Url> {
-    let unfit = || format!("the path of table {path} is no URL");
+    let unfit = || format!("the path of table {path} is not a URL");
     let mut url = Url::parse("memory:///").context(ErrorKind::Configuration, unfit())?;
     url.set_path(&format!("{path}/"));
     Ok(url)

@@ -280,7 +280,8 @@ impl DataFile {
     /// # Errors
     /// Corrupt when the log names it by a URL or a path outside the table.
     pub fn location(&self, table: &Path) -> Result<Path> {
-        let outside = || Error::corrupt(format!("the log of {table} names a file outside the table: {}", self.path));
+        let outside =
+            || Error::corrupt(format!("the log of {table} refers to a file outside the table: {}", self.path));
         if self.path.contains("://") || self.path.starts_with('/') {
             return Err(outside());
         }

@@ -191,7 +191,7 @@ pub fn conform(rows: &RecordBatch, wanted: &SchemaRef) -> Result<RecordBatch> {
     }
     let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
     RecordBatch::try_new_with_options(Arc::clone(wanted), columns, &options)
-        .context(ErrorKind::Corrupt, "rows do not fit their schema")
+        .context(ErrorKind::Corrupt, "rows do not match their schema")
 }
 
 /// The same values in another type; fields that a struct lacks are null, at any depth.
@@ -229,7 +229,8 @@ fn grow(values: &ArrayRef, wanted: &DataType) -> std::result::Result<ArrayRef, A
 pub async fn read_file(storage: &Storage, table: &Path, file: &DataFile, wanted: SchemaRef) -> Result<RecordBatch> {
     let location = file.location(table)?;
     let bytes = storage.get(&location).await?;
-    let bytes = bytes.ok_or_else(|| Error::corrupt(format!("{location} is gone; it is named in the table's log")))?;
+    let bytes =
+        bytes.ok_or_else(|| Error::corrupt(format!("{location} is missing, but the table's log refers to it")))?;
     decode_aside(bytes, wanted).await.map_err(|error| error.during(location))
 }
 

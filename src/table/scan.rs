@@ -85,7 +85,7 @@ impl LakeTable {
         };
         let Some(there) = self.log.storage.head(&location).await? else { return Ok(FileHealth::Missing) };
         if i64::try_from(there.size) != Ok(file.size_bytes) {
-            let why = format!("it has {} bytes where the log says {}", there.size, file.size_bytes);
+            let why = format!("it has {} bytes, but the log says {}", there.size, file.size_bytes);
             return Ok(FileHealth::Torn { why });
         }
         let mut reader = StoreReader { storage: self.log.storage.clone(), location, size_bytes: there.size };
@@ -99,7 +99,7 @@ impl LakeTable {
         let rows = metadata.file_metadata().num_rows();
         match file.num_records {
             Some(logged) if logged != rows => {
-                Ok(FileHealth::Torn { why: format!("it has {rows} rows where the log says {logged}") })
+                Ok(FileHealth::Torn { why: format!("it has {rows} rows, but the log says {logged}") })
             }
             _ => Ok(FileHealth::Whole),
         }
@@ -175,7 +175,7 @@ fn told(error: ParquetError, location: &Path) -> Error {
     let error = match error {
         ParquetError::External(source) => match source.downcast::<object_store::Error>() {
             Ok(error) if matches!(*error, object_store::Error::NotFound { .. }) => {
-                Error::corrupt("it is gone; the table's log names it")
+                Error::corrupt("it is missing, but the table's log refers to it")
             }
             Ok(error) => Error::from(*error),
             Err(other) => Error::corrupt("cannot read a Parquet file").caused_by(other),

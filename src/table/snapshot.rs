@@ -140,7 +140,10 @@ impl TableLog {
                 Reached::Gap(newer) => base = Some(newer),
             }
         }
-        Err(Error::unavailable(format!("the log of table {} is cleaned faster than it can be read", self.table)))
+        Err(Error::unavailable(format!(
+            "the log of table {} is being cleaned up faster than it can be read",
+            self.table
+        )))
     }
 
     async fn read_to_head(&self, reading: &mut Reading, at: Option<i64>) -> Result<Reached> {
@@ -152,7 +155,7 @@ impl TableLog {
                 return Ok(Reached::Head);
             }
             if listed == next {
-                let text = format!("version {next} of table {} is listed and cannot be read", self.table);
+                let text = format!("version {next} of table {} is listed but cannot be read", self.table);
                 return Err(Error::unavailable(text));
             }
             match self.beyond(reading.version, at).await? {
@@ -173,7 +176,7 @@ impl TableLog {
 
     fn hole(&self, version: i64) -> Error {
         Error::corrupt(format!(
-            "the log of table {} has a hole after version {version} and no checkpoint beyond it; restore the missing files",
+            "the log of table {} has a gap after version {version} and no checkpoint beyond it; restore the missing files",
             self.table
         ))
     }

@@ -57,7 +57,7 @@ impl Stager {
                 let add = Add::new(&name, encoded.bytes.len(), now, encoded.stats, true);
                 Ok(StagedFile { add, schema, rows: count, put_at })
             }
-            PutNew::Taken => Err(Error::corrupt(format!("{location} holds other bytes than were put there"))),
+            PutNew::Taken => Err(Error::corrupt(format!("{location} does not contain the bytes that were written"))),
         }
     }
 }
@@ -109,12 +109,15 @@ impl LakeTable {
                 return Ok(outcome);
             }
             if staged.iter().any(|file| file.put_at.age(&self.clock) > STAGED_LIFE) {
-                return Err(Error::unavailable("rows were put too long ago to be committed; they are put again"));
+                return Err(Error::unavailable("rows were written too long ago to be committed; writing them again"));
             }
             let shape = self.shape(columns.as_ref())?;
             if let Some(field) = shape.schema.fields().iter().find(|field| !field.is_nullable()) {
-                let text =
-                    format!("column {} of table {} may not be null; make it nullable", field.name(), self.log.table);
+                let text = format!(
+                    "column {} of table {} is required but has nulls; make it nullable",
+                    field.name(),
+                    self.log.table
+                );
                 return Err(Error::configuration(text));
             }
             let landing = self.land(&provenance, |state, _| plan(state, fence, progress, &shape, &adds)).await?;

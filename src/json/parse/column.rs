@@ -101,7 +101,8 @@ impl Column {
             }
             DataType::Struct(fields) => Values::Struct(StructValues::new(fields)?),
             other => {
-                let text = format!("column `{}` is {other}, and JSON has no such values; make it text", field.name());
+                let text =
+                    format!("column `{}` has type {other}, which no JSON value can fill; use string", field.name());
                 return Err(Error::configuration(text));
             }
         };

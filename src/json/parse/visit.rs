@@ -64,7 +64,7 @@ impl<'de> Visitor<'de> for Object<'_> {
                 Key::Known(index) => {
                     likely = index + 1;
                     let Some(column) = column_at(children, index, row) else {
-                        return Err(A::Error::custom("a name that came twice"));
+                        return Err(A::Error::custom("a duplicate name"));
                     };
                     let place = &Place { parent: place, step: Step::Field(names.name(index)) };
                     fields.next_value_seed(Cell { column, notes, place })?;

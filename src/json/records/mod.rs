@@ -100,15 +100,15 @@ impl Chunk {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ReadError {
     /// The source failed.
-    #[error("the file cannot be read: {0}; check that it is still there and may be read, then load it again")]
+    #[error("cannot read the file: {0}; check that it still exists and is readable, then load it again")]
     Io(#[source] std::io::Error),
     /// The gzip or zstd stream is broken or ends too early.
-    #[error("the file cannot be decompressed: {0}; it is damaged or was not uploaded whole, so upload it again")]
+    #[error("cannot decompress the file: {0}; it is damaged or incomplete, so upload it again")]
     Inflate(#[source] std::io::Error),
     /// It inflates to more than a file of records does.
     #[error(
-        "{read} compressed bytes became {inflated} and more, which looks like a decompression bomb; \
-         remove the file, or raise the inflate ratio if it is to be trusted"
+        "{read} compressed bytes expand to {inflated} or more, which looks like a decompression bomb; \
+         remove the file, or raise the inflate ratio if you trust it"
     )]
     Bomb {
         /// Bytes that came out so far.

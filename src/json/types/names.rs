@@ -16,9 +16,9 @@ pub(crate) fn json_name(field: &Field) -> &str {
 /// A nullable field for the values that the JSON has under `name`.
 pub(super) fn column(name: &str, data_type: DataType) -> Field {
     let column_name = column_name(name);
-    let is_mended = column_name != name;
+    let is_changed = column_name != name;
     let field = Field::new(column_name, data_type, true);
-    if !is_mended {
+    if !is_changed {
         return field;
     }
     field.with_metadata([(JSON_NAME.to_owned(), name.to_owned())].into())

@@ -181,7 +181,7 @@ mod columns {
     }
 
     #[test]
-    fn names_that_delta_refuses_are_mended() {
+    fn names_that_delta_refuses_are_replaced() {
         let schema = columns_of(r#"{"a b,c;d{e}f(g)h\ni\tj=k": 1, "": 2, "order.id": 3, "😀 name": 4, "Ünï": 5}"#);
         assert_eq!(names(&schema), ["a_b_c_d_e_f_g_h_i_j_k", "_", "order.id", "😀_name", "Ünï"]);
         let originals: Vec<&str> = schema.fields().iter().map(|field| json_name(field)).collect();
@@ -322,7 +322,7 @@ mod hinting {
             ("a decimal(5", "character 12: expected `)`, but the text ends"),
             ("a varchar(x)", "character 11: a length is a number from 1"),
             ("a array", "character 8: expected `<`, as in array<string>"),
-            ("a array<int", "character 12: expected `>` behind the type of the elements"),
+            ("a array<int", "character 12: expected `>` after the element type"),
             ("a struct<>", "character 10: expected a column name"),
             ("a struct<b int", "character 15: expected a comma before the next field, or `>`"),
             ("a struct<b int, B int>", "character 17: the struct has two columns `B`"),

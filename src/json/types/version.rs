@@ -20,7 +20,7 @@ pub(crate) struct SchemaVersion {
 /// Why a document of the schema log cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum VersionError {
-    #[error("not a document of the schema log; it has number, created_at, reason and ddl: {0}")]
+    #[error("not a schema log document (number, created_at, reason, ddl): {0}")]
     Document(#[from] serde_json::Error),
     #[error("schema version {number}, entry {entry} of ddl: {source}")]
     Column { number: u64, entry: usize, source: HintError },

@@ -41,12 +41,12 @@ impl Archive {
     /// # Errors
     /// Configuration when it is not apart from the others, or in another store than the source.
     pub(in crate::load) fn open(sites: Sites<'_>, to: &str) -> Result<Self> {
-        let wrong = |mend: &str| Error::configuration(format!("clean_source.to = \"{to}\": {mend}"));
+        let wrong = |problem: &str| Error::configuration(format!("clean_source.to = \"{to}\": {problem}"));
         let (source, there) = (place(sites.data, sites.source)?, place(sites.data, to)?);
         for other in sites.others.iter().chain([&sites.source]) {
             let place = place(sites.data, other)?;
             if is_within(&there, &place) || is_within(&place, &there) {
-                return Err(wrong(&format!("it is not apart from \"{other}\"; give each a folder of its own")));
+                return Err(wrong(&format!("it overlaps with \"{other}\"; use separate folders")));
             }
         }
         let folder = sites.folder.clone();
@@ -55,7 +55,9 @@ impl Archive {
             return Ok(Self { storage: sites.data.clone(), from: parsed(sites.source)?, to: parsed(to)?, folder });
         }
         if origin(&source) != origin(&there) {
-            return Err(wrong("files move within one store only; name a folder of the same bucket or machine"));
+            return Err(wrong(
+                "files can only be moved within one store; use a folder in the same bucket or on the same machine",
+            ));
         }
         let (from, to) = (parts(&source), parts(&there));
         // The root of a machine is not ours to open where a folder below it will do.
@@ -102,7 +104,7 @@ impl Archive {
 
 /// Where a folder is: links on this machine followed.
 fn place(data: &Storage, path: &str) -> Result<Url> {
-    let wrong = || Error::configuration(format!("\"{path}\" is no folder"));
+    let wrong = || Error::configuration(format!("\"{path}\" is not a folder"));
     let local = |folder: &FilePath| Url::from_directory_path(resolved(folder)).map_err(|()| wrong());
     if path.starts_with('/') {
         return local(FilePath::new(path));

@@ -105,9 +105,9 @@ impl CleanMetrics {
     pub(super) fn new(telemetry: &Telemetry) -> Self {
         let counter = |name: &str, help: &str| telemetry.counter(&format!("lakegram_source_{name}_total"), help);
         Self {
-            files: counter("cleaned", "files deleted from their source, or moved, once they were loaded"),
+            files: counter("cleaned", "loaded files that were deleted from or moved out of their source"),
             bytes: counter("cleaned_bytes", "bytes of those files"),
-            failed: counter("clean_failed", "tries to delete or move a loaded file that failed"),
+            failed: counter("clean_failed", "failed attempts to delete or move a loaded file"),
         }
     }
 }
@@ -146,25 +146,25 @@ impl Cleaner {
                 if !self.is_dry {
                     self.metrics.files.inc();
                     self.metrics.bytes.inc_by(file.size_bytes);
-                    tracing::debug!(path = %file.path, "loaded, and cleaned from its source");
+                    tracing::debug!(path = %file.path, "cleaned a loaded file from its source");
                 }
             }
             Ok(Outcome::Gone) => {}
             Ok(Outcome::Changed) => {
                 cleaned.changed += 1;
-                tracing::debug!(path = %file.path, "may have changed since it was loaded; it stays");
+                tracing::debug!(path = %file.path, "the file may have changed since it was loaded; keeping it");
             }
             Ok(Outcome::Taken) => {
                 // The first of a kind says what is the matter; of a million only the number is of use.
                 if cleaned.taken == 0 && !self.is_dry {
-                    tracing::warn!(path = %file.path, "another file has its place where it would be moved to; it stays");
+                    tracing::warn!(path = %file.path, "another file is already at the destination; keeping this one");
                 }
                 cleaned.taken += 1;
             }
             Err(error) if error.kind() == ErrorKind::Fatal => return Err(error),
             Err(error) => {
                 if cleaned.failed == 0 {
-                    tracing::warn!(%error, "a loaded file could not be cleaned from its source; trying again later");
+                    tracing::warn!(%error, "could not clean a loaded file from its source; will retry");
                 }
                 cleaned.failed += 1;
                 self.metrics.failed.inc();

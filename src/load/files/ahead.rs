@@ -26,7 +26,7 @@ pub(super) fn count(source: &Arc<Source>, now: Timestamp, progress: &Arc<FilesPr
                     FilesProgress::add(&progress.listed_files, files.len() as u64);
                     FilesProgress::add(&progress.listed_bytes, files.iter().map(|file| file.size_bytes).sum());
                 }
-                Err(error) => return tracing::debug!(%error, "what is left is not counted"),
+                Err(error) => return tracing::debug!(%error, "could not count the remaining files"),
             }
         }
     }))

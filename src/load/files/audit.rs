@@ -210,7 +210,7 @@ fn judge(file: &Found, counted: Result<Tally>, rows: Option<Tally>, memo: Option
         None if records.rows > 0 => found.waiting += 1,
         Some(rows) if rows != records => {
             let what = match rows.rows == records.rows {
-                true => format!("{} records, and as many rows, but not of the same records", records.rows),
+                true => format!("{} records and as many rows, but the rows are not of these records", records.rows),
                 false => format!("{} records, {} rows", records.rows, rows.rows),
             };
             found.broken.push((path, what));

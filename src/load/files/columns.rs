@@ -38,7 +38,7 @@ impl Rules {
         let infer = InferOptions { typed: settings.types == ColumnTypes::Infer, timestamps: settings.timestamps };
         let infers = settings.types != ColumnTypes::Hints;
         if !infers && hints.is_empty() {
-            return Err(Error::configuration("bronze.types = \"hints\" wants columns in bronze.schema_hints"));
+            return Err(Error::configuration("bronze.types = \"hints\" requires columns in bronze.schema_hints"));
         }
         let evolution = match settings.evolution() {
             Evolution::AddColumns if !infers => Evolution::Rescue,
@@ -84,10 +84,10 @@ impl Rules {
     /// As [`Rules::first_columns`].
     pub(super) fn unlike(&self, columns: &SchemaRef) -> Result<Option<String>> {
         let hinted = self.hinted(columns)?;
-        let told = |field: &FieldRef| to_ddl(&Schema::new(vec![Arc::clone(field)]));
+        let ddl = |field: &FieldRef| to_ddl(&Schema::new(vec![Arc::clone(field)]));
         let mut pairs = columns.fields().iter().zip(hinted.fields());
-        let unlike = pairs.find(|(is, meant)| is.data_type() != meant.data_type() && told(is) != told(meant));
-        Ok(unlike.map(|(is, meant)| format!("`{}` is meant, and the column is `{}`", told(meant), told(is))))
+        let unlike = pairs.find(|(is, meant)| is.data_type() != meant.data_type() && ddl(is) != ddl(meant));
+        Ok(unlike.map(|(is, meant)| format!("the hint says `{}`, but the column is `{}`", ddl(meant), ddl(is))))
     }
 
     fn unknown(&self) -> Unknown {
@@ -188,8 +188,8 @@ mod tests {
         let rules = rules("schema_hints = \"a string, z timestamp, user.name string\"");
         let columns = |text: &str| Arc::new(schema_of(&read(text).unwrap(), &[]));
         assert_eq!(rules.unlike(&columns(r#"{"b":1,"a":"x","user":{"name":"x","age":1}}"#)).unwrap(), None);
-        let told = rules.unlike(&columns(r#"{"b":1,"a":1}"#)).unwrap().unwrap();
-        assert_eq!(told, "`a string` is meant, and the column is `a bigint`");
+        let mismatch = rules.unlike(&columns(r#"{"b":1,"a":1}"#)).unwrap().unwrap();
+        assert_eq!(mismatch, "the hint says `a string`, but the column is `a bigint`");
     }
 
     #[test]

@@ -102,7 +102,7 @@ impl Reader {
     /// The records of what opening a file came to: unavailable when the file is gone or cannot be read.
     fn records(&self, file: &Found, opened: Opened) -> Result<Records<Content>> {
         let path = file.path.as_ref();
-        let content = opened?.ok_or_else(|| Error::unavailable(format!("{path} is gone before it was loaded")))?;
+        let content = opened?.ok_or_else(|| Error::unavailable(format!("{path} disappeared before it was loaded")))?;
         let records = Records::new(content, Compression::of_name(path), self.format, self.limits);
         records.context(ErrorKind::Unavailable, format!("read {path}"))
     }
@@ -117,7 +117,10 @@ impl Reader {
         let metadata = metadata.context(ErrorKind::Unavailable, format!("look at {}", file.path))?;
         match metadata.len() == file.size_bytes {
             true => Ok(()),
-            false => Err(Error::unavailable(format!("{} changed while it was read; it is loaded later", file.path))),
+            false => Err(Error::unavailable(format!(
+                "{} changed while it was being read; it will be loaded later",
+                file.path
+            ))),
         }
     }
 }

@@ -210,7 +210,7 @@ impl Walk {
                 }
                 Verdict::Changed => {
                     self.tally.changed += 1;
-                    tracing::debug!(path = %file.path, "changed since it was loaded; source.allow_overwrites loads it again");
+                    tracing::debug!(path = %file.path, "the file changed since it was loaded; set source.allow_overwrites to load it again");
                 }
                 Verdict::Fresh => {
                     let settles_in = source.filter.settles_in(&file, now);

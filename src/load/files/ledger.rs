@@ -170,7 +170,7 @@ impl Ledger {
 
     /// Takes in which files another process has loaded; returns them.
     async fn take_in(&mut self, commits: &[Commit]) -> Result<HashSet<String>> {
-        tracing::info!(commits = commits.len(), "another process loads this pipeline too");
+        tracing::info!(commits = commits.len(), "another process is loading this pipeline too");
         let files: Vec<DataFile> = commits.iter().flat_map(|commit| commit.added.iter().cloned()).collect();
         let mut theirs = HashSet::new();
         let mut reads = self.table.read_files(&files, Some(&[SOURCE_FILE]));
@@ -187,7 +187,7 @@ impl Ledger {
     }
 
     async fn reopen(&mut self) -> Result<()> {
-        tracing::info!(table = %self.place.table, "opening the table again: what is known of it may be too old");
+        tracing::info!(table = %self.place.table, "reopening the table: what is known about it may be stale");
         if let Some(fresh) = Self::open(&self.place).await? {
             *self = fresh;
         }
@@ -220,7 +220,7 @@ async fn remember(place: &Place, table: &LakeTable) -> Result<Option<Seen>> {
     let path = place.memo.clone();
     let Some((told, mut seen)) = tokio::task::block_in_place(|| memo::read(&path)) else { return Ok(None) };
     if told.version > table.version() || origin(place, table, told.version).await? != Some(told.clone()) {
-        tracing::info!(path = %path.display(), "of another table or another time; the table is read instead");
+        tracing::info!(path = %path.display(), "the saved set does not match the table; reading the table instead");
         return Ok(None);
     }
     let mut tail = Tail::new(&place.data, &place.table, told.version, &[SOURCE_FILE], &place.clock);

@@ -36,7 +36,7 @@ pub(super) fn path_of(checkpoints: &Path, pipeline: &str) -> PathBuf {
 /// # Errors
 /// Unavailable when the folder cannot be written.
 pub(super) fn write(path: &Path, origin: &Origin, seen: &Seen) -> Result<()> {
-    let cannot = || format!("cannot write {}; the next start reads the table instead", path.display());
+    let cannot = || format!("cannot write {}; the next start will read the table instead", path.display());
     let mut bytes = serde_json::to_vec(origin).context(ErrorKind::Unavailable, cannot())?;
     bytes.push(b'\n');
     bytes.reserve(seen.len() * ENTRY_BYTES + HASH_BYTES);
@@ -66,7 +66,7 @@ pub(super) fn read_each(path: &Path, mut take: impl FnMut(PathHash, Stamp)) -> O
     let bytes = std::fs::read(path).ok()?;
     let (content, hash) = bytes.split_at_checked(bytes.len().checked_sub(HASH_BYTES)?)?;
     if Sha256::digest(content).as_slice() != hash {
-        tracing::warn!(path = %path.display(), "not whole; the table is read instead");
+        tracing::warn!(path = %path.display(), "incomplete; reading the table instead");
         return None;
     }
     let end = content.iter().position(|byte| *byte == b'\n')?;

@@ -177,7 +177,7 @@ impl FilesStage {
                 Err(error)
                     if matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Unknown | ErrorKind::Refused) =>
                 {
-                    tracing::warn!(%error, "loading failed for the moment; trying again");
+                    tracing::warn!(%error, "loading failed; retrying");
                     backoff.next_delay()
                 }
                 Err(error) => return Err(error),
@@ -340,7 +340,7 @@ impl FilesStage {
     fn log_schema(&self, ledger: &Ledger, reason: &str) {
         let name = self.pipeline.name.as_str();
         if let Err(error) = schemas::write(&self.checkpoints, name, &ledger.columns(), reason, self.clock.now()) {
-            tracing::warn!(%error, "the schema log was not written");
+            tracing::warn!(%error, "could not write the schema log");
         }
     }
 
@@ -374,7 +374,7 @@ impl FilesStage {
     fn hold_off(&mut self, file: &Found, error: &Error, now: Duration) {
         let stamp = Stamp::of(file.size_bytes, file.modified);
         let unread = self.unread.entry(file.path.clone()).or_insert_with(|| {
-            tracing::warn!(%error, "a file cannot be read; it stays where it is and is tried again");
+            tracing::warn!(%error, "cannot read a file; it stays where it is and will be retried");
             Unread { stamp, backoff: Backoff::new(UNREAD_AGAIN.0, UNREAD_AGAIN.1), again_at: now }
         });
         unread.stamp = stamp;
@@ -386,7 +386,7 @@ impl FilesStage {
         if let Some(ledger) = &mut self.ledger
             && let Err(error) = ledger.write_memo().await
         {
-            tracing::warn!(%error, "the set of loaded files was not written down");
+            tracing::warn!(%error, "could not save the set of loaded files");
         }
     }
 }

@@ -104,9 +104,9 @@ impl FilesMetrics {
         Self {
             files: telemetry.counter("lakegram_files_loaded_total", "foreign files loaded"),
             rows: telemetry.counter("lakegram_files_rows_total", "rows added from foreign files"),
-            rescued: telemetry.counter("lakegram_files_rescued_rows_total", "rows with something that fits no column"),
-            corrupt: telemetry.counter("lakegram_files_corrupt_rows_total", "rows that are no record"),
-            unread: telemetry.counter("lakegram_files_unread_total", "tries to read a foreign file that failed"),
+            rescued: telemetry.counter("lakegram_files_rescued_rows_total", "rows with data that fits no column"),
+            corrupt: telemetry.counter("lakegram_files_corrupt_rows_total", "rows that are not records"),
+            unread: telemetry.counter("lakegram_files_unread_total", "failed attempts to read a foreign file"),
             batch_seconds: telemetry
                 .latency("lakegram_files_batch_seconds", "time from a batch's listing to its commit"),
         }

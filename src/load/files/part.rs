@@ -131,7 +131,7 @@ impl Part {
             Arc::new(moments),
         ]);
         let rows = RecordBatch::try_new(with_ours(&layout.columns, layout.payload), columns);
-        let rows = rows.context(ErrorKind::Corrupt, "columns of a part do not fit each other")?;
+        let rows = rows.context(ErrorKind::Corrupt, "the columns of a batch do not match each other")?;
         Ok(Made { rows, rescued_rows, corrupt_rows: parsed.corrupt_rows })
     }
 }

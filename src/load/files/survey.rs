@@ -86,20 +86,20 @@ async fn check_source(options: &FilesOptions) -> Result<String> {
     {
         let folder = folder.display();
         return Err(Error::configuration(format!(
-            "source.path: there is no folder {folder}; make it, or mend the path"
+            "source.path: folder {folder} does not exist; create it or fix the path"
         )));
     }
     let mut walk = source.walk();
     let first = walk.next_batch(&source, &Seen::default(), options.clock.now(), (1, u64::MAX)).await?;
     match (first.first(), walk.tally.listed, &settings.glob) {
-        (Some(file), ..) => Ok(format!("can be listed; {} is a file to load", file.path)),
-        (None, 0, _) => Ok("can be listed; no file is there yet".to_owned()),
+        (Some(file), ..) => Ok(format!("can be listed; {} would be loaded", file.path)),
+        (None, 0, _) => Ok("can be listed; there are no files yet".to_owned()),
         (None, listed, Some(glob)) if walk.tally.fresh == 0 => Err(Error::configuration(format!(
-            "none of {listed} files is one to load; is source.glob = {glob:?} meant for paths below the folder? Hidden, \
+            "none of {listed} files would be loaded; does source.glob = {glob:?} match paths below the folder? Hidden, \
              unfinished and old ones are left out too"
         ))),
         (None, listed, _) => {
-            Ok(format!("can be listed; of {listed} files all are hidden, unfinished, old or still growing"))
+            Ok(format!("can be listed; all {listed} files are hidden, unfinished, too old or still growing"))
         }
     }
 }
@@ -115,17 +115,17 @@ async fn check_table(options: &FilesOptions, rules: &Rules) -> Result<String> {
     let path = Path::parse(&pipeline.bronze.table).context(ErrorKind::Configuration, "bronze.table")?;
     let Some(table) = LakeTable::open_existing(data, &path, clock).await? else {
         rules.first_columns(None)?;
-        return Ok(format!("{path} is not there yet; the first files make it"));
+        return Ok(format!("{path} does not exist yet; the first files create it"));
     };
     is_loaders(pipeline, &table)?;
     let columns = without_ours(&table.schema(), pipeline.bronze.payload);
-    if let Some(told) = rules.unlike(&columns)? {
+    if let Some(mismatch) = rules.unlike(&columns)? {
         return Err(Error::configuration(format!(
-            "bronze.schema_hints: {told} in table {path}, and types stay; take the hint out, or load into another table"
+            "bronze.schema_hints: {mismatch} in table {path}, and types never change; remove the hint, or load into another table"
         )));
     }
     Ok(format!(
-        "{path} is at version {} and fits; it has {} columns of records",
+        "{path} is at version {} and matches; it has {} record columns",
         table.version(),
         columns.fields().len()
     ))
@@ -137,7 +137,7 @@ fn is_loaders(pipeline: &FilesPipeline, table: &LakeTable) -> Result<()> {
     match RESERVED.into_iter().find(|name| schema.column_with_name(name).is_none()) {
         None => Ok(()),
         Some(name) => Err(Error::configuration(format!(
-            "table {} has no column {name}: no loader has made it; name another in bronze.table",
+            "table {} has no column {name}, so no loader created it; use another table in bronze.table",
             pipeline.bronze.table
         ))),
     }

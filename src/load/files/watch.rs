@@ -91,9 +91,9 @@ impl Watch {
 pub(super) async fn check(watched: Watched) -> Result<String> {
     let watcher = tokio::task::spawn_blocking(move || watch(&watched, Arc::default())).await;
     match watcher.context(ErrorKind::Unavailable, "watch the source")? {
-        Ok(_watcher) => Ok("new files are seen as they come".to_owned()),
+        Ok(_watcher) => Ok("new files are noticed as they arrive".to_owned()),
         Err(error) => {
-            Err(Error::configuration(format!("the source cannot be watched; {}", mend(&error))).caused_by(error))
+            Err(Error::configuration(format!("cannot watch the source; {}", fix_for(&error))).caused_by(error))
         }
     }
 }
@@ -161,20 +161,20 @@ impl Watched {
 impl News {
     fn warn(&self, error: &notify::Error) {
         if !self.has_warned.swap(true, Ordering::Relaxed) {
-            tracing::warn!(%error, "the source cannot be watched, and is listed every source.list_every: {}", mend(error));
+            tracing::warn!(%error, "cannot watch the source; listing it every source.list_every instead: {}", fix_for(error));
         }
     }
 }
 
 /// What can be done about a watch that cannot be made.
-fn mend(error: &notify::Error) -> &'static str {
+fn fix_for(error: &notify::Error) -> &'static str {
     match &error.kind {
-        notify::ErrorKind::MaxFilesWatch => "raise fs.inotify.max_user_watches with sysctl, one for each folder",
+        notify::ErrorKind::MaxFilesWatch => "raise fs.inotify.max_user_watches with sysctl (each folder needs one)",
         notify::ErrorKind::Io(error) if error.raw_os_error() == Some(EMFILE) => {
-            "raise fs.inotify.max_user_instances with sysctl, or the limit of open files"
+            "raise fs.inotify.max_user_instances with sysctl, or the open file limit"
         }
-        notify::ErrorKind::PathNotFound => "make the folder",
-        _ => "where the file system has no such thing, source.watch = false says so",
+        notify::ErrorKind::PathNotFound => "create the folder",
+        _ => "if the file system cannot be watched, set source.watch = false",
     }
 }
 
@@ -222,10 +222,10 @@ mod tests {
 
     #[test]
     fn a_watch_that_fails_says_what_to_do() {
-        let told = |kind| mend(&notify::Error::new(kind));
-        assert!(told(notify::ErrorKind::MaxFilesWatch).contains("max_user_watches"));
-        assert!(told(notify::ErrorKind::Io(std::io::Error::from_raw_os_error(EMFILE))).contains("max_user_instances"));
-        assert!(told(notify::ErrorKind::Generic("x".to_owned())).contains("source.watch = false"));
+        let fix = |kind| fix_for(&notify::Error::new(kind));
+        assert!(fix(notify::ErrorKind::MaxFilesWatch).contains("max_user_watches"));
+        assert!(fix(notify::ErrorKind::Io(std::io::Error::from_raw_os_error(EMFILE))).contains("max_user_instances"));
+        assert!(fix(notify::ErrorKind::Generic("x".to_owned())).contains("source.watch = false"));
     }
 
     #[test]

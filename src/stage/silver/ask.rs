@@ -222,7 +222,7 @@ impl Asker {
         SilverRow {
             status: if empty { Status::Failed } else { Status::Answered },
             response: (!empty).then_some(answer.text),
-            error: empty.then(|| "the model gave an empty answer".to_owned()),
+            error: empty.then(|| "the model returned an empty answer".to_owned()),
             reply_parts: i64::try_from(parts).unwrap_or(i64::MAX),
             model: answer.model,
             finish_reason: answer.finish_reason,

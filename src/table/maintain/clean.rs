@@ -13,7 +13,7 @@ impl Work<'_> {
     pub(super) async fn clean_log(&self) -> Result<usize> {
         let Some(base) = self.base().await? else { return Ok(0) };
         if !self.is_sound(base).await? {
-            tracing::warn!(table = %self.log.table, version = base.version, "a checkpoint is broken; the log stays whole");
+            tracing::warn!(table = %self.log.table, version = base.version, "a checkpoint is corrupt; not cleaning up the log");
             return Ok(0);
         }
         let (folder, mut after, mut deleted) = (self.log_folder(), None, 0);

@@ -54,7 +54,7 @@ impl Work<'_> {
                 Landing::Landed { earlier: true, .. } => return Ok((compacted + files.len(), written + 1)),
                 // Vacuum takes the new file.
                 Landing::Withdrawn => {
-                    tracing::info!(table = %self.log.table, "gave a compaction up: others were faster")
+                    tracing::info!(table = %self.log.table, "abandoned a compaction: another commit won")
                 }
                 Landing::Expired => {
                     self.settle(&rewritten).await?;
@@ -72,7 +72,7 @@ impl Work<'_> {
         let counts = live.is_some_and(|live| live.files.contains_key(&rewritten.add.path));
         if counts && self.log.storage.head(&rewritten.location).await?.is_none() {
             let put = self.log.storage.put_new(&rewritten.location, rewritten.bytes.clone()).await?;
-            tracing::warn!(file = %rewritten.location, ?put, "put a vacuumed file again");
+            tracing::warn!(file = %rewritten.location, ?put, "restored a vacuumed file");
         }
         Ok(())
     }
@@ -138,7 +138,7 @@ async fn put(
     let put_at = Moment::now(&table.clock);
     match table.put_patiently(&location, merged.bytes.clone()).await? {
         PutEnd::Expired => Ok(None),
-        PutEnd::Taken => Err(Error::corrupt(format!("{location} holds other bytes than were put there"))),
+        PutEnd::Taken => Err(Error::corrupt(format!("{location} does not contain the bytes that were written"))),
         PutEnd::Created { .. } => {
             // Readers take the files of a snapshot in the order of these times: the rows are as old as they were.
             let newest = files.iter().map(|file| file.modification_millis).max().unwrap_or_default();

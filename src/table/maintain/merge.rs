@@ -69,7 +69,7 @@ fn handful(files: &[DataFile]) -> usize {
 async fn read(table: &LakeTable, file: &DataFile) -> Result<(Path, Bytes)> {
     let location = file.location(&table.log.table)?;
     let bytes = table.log.storage.get(&location).await?;
-    let gone = || Error::corrupt(format!("{location} is gone; it is named in the table's log"));
+    let gone = || Error::corrupt(format!("{location} is missing, but the table's log refers to it"));
     let bytes = bytes.ok_or_else(gone)?;
     Ok((location, bytes))
 }

@@ -134,7 +134,7 @@ fn check(options: &MaintainOptions) -> Result<()> {
     for (name, retention) in [("log", options.log_retention), ("vacuum", options.vacuum_retention)] {
         if retention < DAY {
             return Err(Error::configuration(format!(
-                "a {name} retention of {} s is too short; keep at least one day, for readers and commits under way",
+                "a {name} retention of {} s is too short; readers and commits in progress need at least one day",
                 retention.as_secs()
             )));
         }

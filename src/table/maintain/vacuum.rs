@@ -165,7 +165,7 @@ fn is_data_file(table: &Path, location: &Path) -> bool {
 
 /// The removals that one file of a checkpoint remembers.
 fn removals(bytes: Bytes) -> Result<Vec<Remove>> {
-    let unreadable = "read the removals of a checkpoint";
+    let unreadable = "read the remove actions of a checkpoint";
     let read = || -> std::result::Result<Vec<Action>, Box<dyn std::error::Error + Send + Sync>> {
         let builder = ParquetRecordBatchReaderBuilder::try_new(bytes)?;
         let mask = ProjectionMask::columns(builder.parquet_schema(), REMOVED);

@@ -22,7 +22,7 @@ pub(crate) fn apply(schema: Schema, hints: &[Hint], reserved: &[&str]) -> Result
     let reserved: HashMap<String, &str> = reserved.iter().map(|name| (name_key(name), *name)).collect();
     for hint in hints {
         if let Some(taken) = hint.path.first().and_then(|name| reserved.get(&name_key(name))) {
-            let problem = format!("the column `{taken}` is the loader's own; take the hint out");
+            let problem = format!("column `{taken}` is reserved for the loader; remove the hint");
             return Scanner::error(hint.position, problem);
         }
         columns.set(hint)?;
@@ -84,12 +84,12 @@ impl Hint {
                 Ok(DataType::List(Arc::new(element.as_ref().clone().with_data_type(data_type))))
             }
             DataType::List(_) => {
-                let problem = format!("{0} is a list, whose elements are {0}.{ELEMENT}; put that into the path", way());
+                let problem = format!("{0} is a list; write {0}.{ELEMENT} to refer to its elements", way());
                 Scanner::error(self.position, problem)
             }
             leaf => {
                 let problem = format!(
-                    "{0} is {leaf}, which has no field {step}; give {0} itself a type, like {0} struct<{step}: string>",
+                    "{0} has type {leaf}, which has no field {step}; give {0} itself a type, like {0} struct<{step}: string>",
                     way(),
                     leaf = type_ddl(leaf),
                     step = quoted(step)

@@ -47,7 +47,7 @@ pub(crate) fn parse_hints(ddl: &str) -> Result<Vec<Hint>, HintError> {
         let hint = parser.hint()?;
         let path: Vec<String> = hint.path.iter().map(|name| name_key(name)).collect();
         if !paths.insert(path) {
-            let problem = format!("`{}` has a hint already; leave one of the two", hint.path.join("."));
+            let problem = format!("`{}` already has a hint; remove one of the two", hint.path.join("."));
             return Scanner::error(hint.position, problem);
         }
         hints.push(hint);
@@ -100,10 +100,10 @@ impl Parser<'_> {
             "array" => self.nested(position, Self::array)?,
             "struct" => self.nested(position, Self::fields)?,
             "binary" => {
-                return Scanner::error(position, "JSON has no `binary`; use string, and decode it where it is read");
+                return Scanner::error(position, "JSON has no `binary`; use string and decode it when reading");
             }
             "map" => {
-                let problem = "`map` is not supported; use string, which keeps the JSON, or struct for names you know";
+                let problem = "`map` is not supported; use string to keep the JSON, or struct if you know the names";
                 return Scanner::error(position, problem);
             }
             _ => return Scanner::error(position, unknown(word)),
@@ -116,7 +116,10 @@ impl Parser<'_> {
         inner: fn(&mut Self) -> Result<DataType, HintError>,
     ) -> Result<DataType, HintError> {
         if self.depth >= DEPTH_LIMIT {
-            return Scanner::error(position, format!("types nest deeper than {DEPTH_LIMIT}; use string from here on"));
+            return Scanner::error(
+                position,
+                format!("types are nested more than {DEPTH_LIMIT} levels deep; use string from here on"),
+            );
         }
         self.scanner.require('<', "`<`, as in array<string> or struct<name: string>")?;
         self.depth += 1;
@@ -127,7 +130,7 @@ impl Parser<'_> {
 
     fn array(&mut self) -> Result<DataType, HintError> {
         let element = self.typed()?;
-        self.scanner.require('>', "`>` behind the type of the elements")?;
+        self.scanner.require('>', "`>` after the element type")?;
         Ok(list_of(element))
     }
 
@@ -138,8 +141,7 @@ impl Parser<'_> {
             let position = self.scanner.position();
             let name = self.scanner.name()?;
             if !keys.insert(name_key(&name)) {
-                let problem =
-                    format!("the struct has two columns `{name}`, and case does not tell them apart; leave one");
+                let problem = format!("the struct has two fields `{name}` (case is ignored); remove one");
                 return Scanner::error(position, problem);
             }
             let data_type = self.typed()?;
@@ -182,14 +184,14 @@ impl Parser<'_> {
         let number = self.scanner.word().and_then(|word| word.parse().ok());
         match number.filter(|number| (&least..=&most).contains(&number)) {
             Some(number) => Ok(number),
-            None => Scanner::error(position, format!("{what} is a number from {least} to {most}")),
+            None => Scanner::error(position, format!("{what} must be a number from {least} to {most}")),
         }
     }
 
     fn comment(&mut self) -> Result<Option<String>, HintError> {
         let position = self.scanner.position();
         if self.scanner.take_word("not") {
-            return Scanner::error(position, "any record may lack a column, so none is `not null`; take that out");
+            return Scanner::error(position, "any record may lack the column, so `not null` is not allowed; remove it");
         }
         if self.scanner.take_word("comment") { self.scanner.string().map(Some) } else { Ok(None) }
     }

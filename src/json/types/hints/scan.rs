@@ -81,7 +81,9 @@ impl<'a> Scanner<'a> {
         if !self.take('`') {
             return match self.word() {
                 Some(word) => Ok(word.to_owned()),
-                None => self.expected("a column name (one with other than letters, digits and `_` goes in backticks)"),
+                None => {
+                    self.expected("a column name (put it in backticks if it has more than letters, digits and `_`)")
+                }
             };
         }
         let mut name = String::new();
@@ -94,14 +96,14 @@ impl<'a> Scanner<'a> {
                 return Ok(name);
             }
         }
-        Self::error(position, "the name has no end; close it with a backtick")
+        Self::error(position, "unterminated name; close it with a backtick")
     }
 
     /// Takes a string in either kind of quotes, where a backslash goes before a quote.
     pub(super) fn string(&mut self) -> Result<String, HintError> {
         let position = self.position();
         let Some(quote) = self.next().filter(|quote| matches!(quote, '\'' | '"')) else {
-            return Self::error(position, "a comment goes in quotes, like comment 'when it was paid'");
+            return Self::error(position, "put the comment in quotes, like comment 'when it was paid'");
         };
         let mut string = String::new();
         while let Some(letter) = self.next() {
@@ -115,7 +117,7 @@ impl<'a> Scanner<'a> {
                 other => string.push(other),
             }
         }
-        Self::error(position, format!("the comment has no end; close it with {quote}"))
+        Self::error(position, format!("unterminated comment; close it with {quote}"))
     }
 
     fn next(&mut self) -> Option<char> {

@@ -169,7 +169,7 @@ impl Pass {
             has_changed |= file.modified >= ingested_at.minus(margin);
         }
         if has_changed {
-            tracing::debug!(path = %file.path, "may have changed since it was loaded; it stays");
+            tracing::debug!(path = %file.path, "the file may have changed since it was loaded; keeping it");
             cleaned.changed += 1;
             return None;
         }
