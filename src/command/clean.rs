@@ -131,9 +131,9 @@ mod tests {
         let text = lines(&[cleaning(some)]);
         assert_eq!(
             text,
-            "files: 2 files (10 B) deleted from the source, loaded over 30days ago; 1 stay, they may have changed\n"
+            "files: 2 files (10 B) deleted from the source, loaded more than 30days ago; kept 1 that may have changed\n"
         );
         let error = nothing_to_do(&[("files", "source.clean_source")]).to_string();
-        assert!(error.contains("into [source]") && error.contains("action = \"delete\""), "{error}");
+        assert!(error.contains("to [source]") && error.contains("action = \"delete\""), "{error}");
     }
 }

@@ -129,19 +129,19 @@ mod tests {
     #[test]
     fn settings_that_make_no_sense_are_refused_with_the_fix() {
         let said = |settings: &str, source: &str| check(settings, source).unwrap_err().to_string();
-        assert!(said("action = \"move\"", "in").contains("write to = \"archive\""));
-        assert!(said("action = \"delete\"\nto = \"archive\"", "in").contains("leave `to` out"));
+        assert!(said("action = \"move\"", "in").contains("add to = \"archive\""));
+        assert!(said("action = \"delete\"\nto = \"archive\"", "in").contains("remove `to`"));
         for to in ["in", "in/done", "bronze/t/x", "bronze", "in/"] {
             let error = said(&format!("action = \"move\"\nto = \"{to}\""), "in");
-            assert!(error.contains("a folder of its own") || error.contains("relative to"), "{to}: {error}");
+            assert!(error.contains("separate folders") || error.contains("relative to"), "{to}: {error}");
         }
-        assert!(said("action = \"move\"\nto = \"in\"", "in/deep").contains("a folder of its own"));
+        assert!(said("action = \"move\"\nto = \"in\"", "in/deep").contains("separate folders"));
         for to in ["", "../out", ".hidden", "a//b"] {
             let error = said(&format!("action = \"move\"\nto = \"{to}\""), "in");
             assert!(error.contains("relative to LAKEGRAM_DATA"), "{to}: {error}");
         }
         assert!(said("action = \"move\"\nto = \"archive\"", "s3://b/in").contains("both in full"));
-        assert!(said("action = \"move\"\nto = \"s3://b/in/done\"", "s3://b/in").contains("of its own"));
+        assert!(said("action = \"move\"\nto = \"s3://b/in/done\"", "s3://b/in").contains("separate folders"));
         assert!(toml::from_str::<CleanSource>("action = \"burn\"").is_err());
         assert!(toml::from_str::<CleanSource>("action = \"delete\"\nafter = \"soon\"").is_err());
     }

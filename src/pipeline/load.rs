@@ -370,13 +370,13 @@ mod tests {
     #[test]
     fn wrong_values_say_what_to_write() {
         for (from, to, expected) in [
-            ("version = 1", "version = 2", "this release reads version = 1"),
-            ("\"/telegram-webhook\"", "\"telegram-webhook\"", "is no path"),
-            ("timeout = \"60s\"", "timeout = \"60 parsecs\"", "is no duration"),
-            ("reject_with = 401", "max_in_flight = \"1MiB\"", "write at least as much"),
+            ("version = 1", "version = 2", "this release supports version = 1"),
+            ("\"/telegram-webhook\"", "\"telegram-webhook\"", "is not a path"),
+            ("timeout = \"60s\"", "timeout = \"60 parsecs\"", "is not a duration"),
+            ("reject_with = 401", "max_in_flight = \"1MiB\"", "use at least as much"),
             ("concurrency = 32", "concurrency = 0", "would do nothing"),
             ("bronze/telegram_messages", "../elsewhere", "relative to LAKEGRAM_DATA"),
-            ("prompts/support.md", "prompts/none.md", "there is no file"),
+            ("prompts/support.md", "prompts/none.md", "does not exist"),
         ] {
             let error = parsed(&BUILT_IN.replace(from, to)).unwrap_err().to_string();
             assert!(error.contains(expected), "{to}: {error}");
@@ -395,12 +395,12 @@ mod tests {
         let PipelineFile::Files(pipeline) = load("").unwrap() else { panic!() };
         assert_eq!(pipeline.bronze.evolution(), Evolution::AddColumns);
         for (with, wrong, expected) in [
-            (schema, "types = \"text\"", "bronze.types says nothing"),
-            (schema, "schema_hints = \"a int\"", "bronze.schema_hints says nothing"),
-            (schema, "timestamps = true", "bronze.timestamps says nothing"),
-            (schema, "payload_type = \"variant\"", "bronze.payload_type says nothing"),
+            (schema, "types = \"text\"", "bronze.types has no effect"),
+            (schema, "schema_hints = \"a int\"", "bronze.schema_hints has no effect"),
+            (schema, "timestamps = true", "bronze.timestamps has no effect"),
+            (schema, "payload_type = \"variant\"", "bronze.payload_type has no effect"),
             ("", "payload_type = \"variant\"", "bronze.payload = true"),
-            ("", "bot_id = 7", "bronze.schema = \"telegram_messages.json\" as well"),
+            ("", "bot_id = 7", "add bronze.schema = \"telegram_messages.json\""),
         ] {
             let error = load(&format!("{with}{wrong}")).unwrap_err().to_string();
             assert!(error.contains(expected), "{wrong}: {error}");
@@ -408,7 +408,7 @@ mod tests {
         let folders = "version = 1\nname = \"p\"\nsource = { path = \"in\", partition_columns = [\"day\"] }\n\
             bronze = { table = \"b\", schema = \"telegram_messages.json\" }";
         let error = parse(folders, Path::new("p.toml"), &[]).unwrap_err().to_string();
-        assert!(error.contains("source.partition_columns says nothing"), "{error}");
+        assert!(error.contains("source.partition_columns has no effect"), "{error}");
     }
 
     #[test]
@@ -418,7 +418,7 @@ mod tests {
         let other = BUILT_IN.replace("name = \"telegram\"", "name = \"other\"").replace("/telegram-webhook", "/other");
         std::fs::write(folder.path().join("b.toml"), other).unwrap();
         let error = load(folder.path(), &[], &[]).unwrap_err().to_string();
-        assert!(error.contains("both have the table `bronze/telegram_messages`"), "{error}");
+        assert!(error.contains("share the table `bronze/telegram_messages`"), "{error}");
         assert_eq!(load(folder.path(), &["other".to_owned()], &[]).unwrap().len(), 1);
         let error = load(folder.path(), &["third".to_owned()], &[]).unwrap_err().to_string();
         assert!(error.contains("there are: telegram, other"), "{error}");

@@ -21,7 +21,7 @@ async fn a_missing_or_wrong_variable_is_named_with_the_mend() {
         ("TELEGRAM_BOT_TOKEN", "nonsense", "no number before a colon"),
         ("TELEGRAM_WEBHOOK_SECRET", "", "TELEGRAM_WEBHOOK_SECRET is not set"),
         ("LAKEGRAM_LISTEN", "nowhere", "LAKEGRAM_LISTEN: `nowhere` is no address"),
-        ("LLM_BASE_URL", "nowhere", "LLM_BASE_URL: `nowhere` is no URL"),
+        ("LLM_BASE_URL", "nowhere", "LLM_BASE_URL: `nowhere` is not a URL"),
         ("LAKEGRAM_DATA", "ftp://host/x", "LAKEGRAM_DATA"),
     ] {
         let app = TestApp::new().await.variable(name, value);

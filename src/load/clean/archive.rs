@@ -169,9 +169,9 @@ mod tests {
     #[test]
     fn another_bucket_and_a_folder_that_is_not_apart_are_refused() {
         let said = |to: &str| open("s3://bucket/in", to).unwrap_err().to_string();
-        assert!(said("s3://other/archive").contains("same bucket or machine"));
-        assert!(said("s3://bucket/in/done").contains("a folder of its own"));
-        assert!(said("s3://bucket").contains("a folder of its own"));
-        assert!(said("/srv/archive").contains("same bucket or machine"));
+        assert!(said("s3://other/archive").contains("same bucket or on the same machine"));
+        assert!(said("s3://bucket/in/done").contains("separate folders"));
+        assert!(said("s3://bucket").contains("separate folders"));
+        assert!(said("/srv/archive").contains("same bucket or on the same machine"));
     }
 }
