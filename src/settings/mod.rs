@@ -120,7 +120,7 @@ mod tests {
     #[test]
     fn a_wrong_value_is_named_with_its_form() {
         let error = settings(&[("LAKEGRAM_LISTEN", "8080")]).unwrap_err().to_string();
-        assert_eq!(error, "LAKEGRAM_LISTEN: `8080` is no address; write it like 127.0.0.1:8080 or 0.0.0.0:8080");
+        assert_eq!(error, "LAKEGRAM_LISTEN: `8080` is not an address; write it like 127.0.0.1:8080 or 0.0.0.0:8080");
         assert!(settings(&[("LLM_BASE_URL", "localhost")]).unwrap_err().to_string().starts_with("LLM_BASE_URL"));
     }
 }
