@@ -82,7 +82,9 @@ impl Settings {
 
 fn socket_address(name: &str, text: &str) -> Result<SocketAddr> {
     text.parse().map_err(|_| {
-        Error::configuration(format!("{name}: `{text}` is not an address; write it like 127.0.0.1:8080 or 0.0.0.0:8080"))
+        Error::configuration(format!(
+            "{name}: `{text}` is not an address; write it like 127.0.0.1:8080 or 0.0.0.0:8080"
+        ))
     })
 }
 
