@@ -1,4 +1,4 @@
-//! `lakegram audit`: the promises, proven on the data at hand.
+//! `lakegram audit`: checks the promises against the data.
 
 use std::io::IsTerminal;
 use std::time::Duration;
@@ -12,14 +12,14 @@ use crate::clock::Timestamp;
 use crate::error::{Context, ErrorKind, Result};
 use crate::pipeline::Pipeline;
 
-/// Findings of a check that are printed for people; `--json` names more.
+/// Findings per check that are printed for people; `--json` has more.
 const SHOWN: usize = 20;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Options {
     #[command(flatten)]
     pub(super) pipelines: Pipelines,
-    /// Only what was received from then on: a date (2026-11-01), a timestamp, or a span before now (7d).
+    /// Only check what was received since then: a date (2026-11-01), a timestamp, or a span before now (7d).
     #[arg(long, value_name = "WHEN", value_parser = since)]
     since: Option<Since>,
     /// Print JSON.

@@ -1,4 +1,4 @@
-//! `lakegram clean`: loaded files out of their source, or what would go.
+//! `lakegram clean`: removes loaded files from their source, or shows which would be removed.
 
 use bytesize::ByteSize;
 use tokio_util::sync::CancellationToken;
@@ -13,7 +13,7 @@ use crate::pipeline::clean::CleanAction;
 pub(super) struct Options {
     #[command(flatten)]
     pub(super) pipelines: Pipelines,
-    /// Say what would go, and change nothing.
+    /// Show what would be removed, and change nothing.
     #[arg(long)]
     pub(super) dry_run: bool,
     /// Print JSON.

@@ -20,17 +20,17 @@ use crate::standin::telegram::{Options as TelegramOptions, Pace, TelegramStandIn
 use crate::telegram::client::{BotClient, WebhookRequest};
 use crate::telegram::update::UPDATE_KINDS;
 
-/// Rows of each table that the page shows.
+/// Rows of each table shown on the page.
 const SHOWN_ROWS: usize = 5;
-/// The stand-in model takes a moment, so that one sees it being asked.
+/// The stand-in model takes a moment, so that one can see it being asked.
 const THINKING: Duration = Duration::from_millis(400);
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Options {
-    /// Folder for raw JSON and tables; it stays, so that `lakegram query` and Python read it afterwards.
+    /// Folder for raw JSON and tables. It is kept, so that `lakegram query` and Python can read it afterwards.
     #[arg(long, default_value = "./demo-data")]
     data: PathBuf,
-    /// Port of the chat page; 0 takes any that is free.
+    /// Port of the chat page; 0 picks a free one.
     #[arg(long, default_value_t = 8080)]
     port: u16,
 }
@@ -87,7 +87,7 @@ pub(super) async fn demo(
 async fn page_listener(port: u16) -> Result<TcpListener> {
     match TcpListener::bind(("127.0.0.1", port)).await {
         Ok(listener) => Ok(listener),
-        // Somebody has the usual port; any other is as good.
+        // The usual port is taken; any other will do.
         Err(_) => TcpListener::bind(("127.0.0.1", 0))
             .await
             .context(ErrorKind::Unavailable, "cannot open a port for the chat page"),

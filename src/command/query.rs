@@ -8,9 +8,9 @@ use crate::error::Result;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Options {
-    /// The statement, over `bronze`, `silver` and `replies`; `<pipeline>.bronze` where there are several.
+    /// The statement, over `bronze`, `silver` and `replies`; `<pipeline>.bronze` if there are several.
     sql: String,
-    /// How rows are printed.
+    /// Output format.
     #[arg(long, value_enum, default_value_t)]
     format: Format,
 }
@@ -22,7 +22,7 @@ enum Format {
     Table,
     /// With a header.
     Csv,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
@@ -51,7 +51,7 @@ mod sql {
     use crate::table::LakeTable;
     use crate::table::delta::delta_table;
 
-    /// The rows of a statement over the tables that are there.
+    /// The rows of a statement over the existing tables.
     pub(super) async fn rows(app: &App, statement: &str) -> Result<Vec<RecordBatch>> {
         let session = SessionContext::new_with_config(SessionConfig::new().with_information_schema(true));
         let mut tables = 0;

@@ -16,19 +16,19 @@ pub(super) struct Options {
 
 #[derive(Debug, clap::Subcommand)]
 enum Action {
-    /// Tells Telegram to deliver to this host; path, secret and kinds of updates come from the pipeline.
+    /// Tell Telegram to deliver to this host; path, secret and kinds of updates come from the pipeline
     Set {
         /// Public host or URL, like bot.example.com.
         host: String,
         #[command(flatten)]
         pipelines: Pipelines,
     },
-    /// Shows what Telegram knows of the webhook, and its last delivery error.
+    /// Show what Telegram knows about the webhook, and its last delivery error
     Info {
         #[command(flatten)]
         pipelines: Pipelines,
     },
-    /// Removes the webhook; what waits for delivery stays with Telegram for a day.
+    /// Remove the webhook; Telegram keeps undelivered updates for a day
     Delete {
         #[command(flatten)]
         pipelines: Pipelines,
@@ -83,7 +83,7 @@ async fn info(pipeline: &Pipeline, bot: &BotClient) -> Result<String> {
     ))
 }
 
-/// A fault of the Bot API as an error of a command.
+/// A Bot API fault as a command error.
 pub(super) fn told(fault: SendFault) -> Error {
     match fault {
         SendFault::BadToken => Error::configuration("Telegram does not know the bot token; ask @BotFather for it"),

@@ -314,7 +314,7 @@ mod hinting {
             ("`a int", "character 1: unterminated name"),
             ("a int comment 'x", "character 15: unterminated comment"),
             ("a int comment x", "character 15: put the comment in quotes"),
-            ("a int not null", "character 7: any record may lack a column"),
+            ("a int not null", "character 7: any record may lack the column"),
             ("a decimal(39)", "character 11: a precision must be a number from 1 to 38"),
             ("a decimal(0,0)", "character 11: a precision must be a number from 1 to 38"),
             ("a decimal(5,6)", "character 13: a scale must be a number from 0 to 5"),

@@ -1,4 +1,4 @@
-//! Counts what there is ahead of the loader, so that the time left can be told. Nothing is kept of it but the counts.
+//! Counts the files ahead of the loader, so that the remaining time can be estimated. Only the counts are kept.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -10,7 +10,7 @@ use super::options::FilesProgress;
 use super::seen::Seen;
 use crate::clock::Timestamp;
 
-/// Files listed between two words about it.
+/// Files listed between two updates of the counts.
 const FILES_AT_ONCE: usize = 1_000;
 
 /// Counts the files of a source, loaded or not, for as long as the handle is held.

@@ -1,4 +1,4 @@
-//! What a loader needs and how far it is, as far as a listing and the table tell.
+//! What a loader needs and how far it is, as far as a listing and the table can tell.
 
 use std::sync::Arc;
 
@@ -16,23 +16,23 @@ use crate::error::{Context, Error, ErrorKind, Result};
 use crate::pipeline::files::FilesPipeline;
 use crate::table::LakeTable;
 
-/// Files listed between two looks at the clock.
+/// Files listed between two clock checks.
 const FILES_AT_ONCE: usize = 1_000;
 
-/// How far a loader is.
+/// The state of a loader.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct FilesSurvey {
     /// Files listed, wanted or not.
     pub listed_files: u64,
-    /// Files that are loaded, whether they are still there or not.
+    /// Files that are loaded, whether they still exist or not.
     pub loaded_files: u64,
-    /// Files that the next run loads, those that cannot be read among them.
+    /// Files that the next run will load, including those that cannot be read.
     pub waiting_files: u64,
-    /// Bytes of them.
+    /// Their bytes.
     pub waiting_bytes: u64,
-    /// Files that may still be growing, and are loaded later.
+    /// Files that may still be growing and are loaded later.
     pub growing_files: u64,
-    /// Files that have changed since they were loaded, and are not loaded again.
+    /// Files that have changed since they were loaded and are not loaded again.
     pub changed_files: u64,
 }
 
@@ -44,7 +44,7 @@ pub async fn survey(options: FilesOptions) -> Result<FilesSurvey> {
     let mut stage = FilesStage::open(options).await?;
     let now = stage.clock.now();
     if !stage.pipeline.source.include_existing && stage.ledger.as_ref().is_none_or(|ledger| ledger.from().is_none()) {
-        // Its first start is still to come, and leaves out what is there.
+        // Its first start is still to come, and will leave out the existing files.
         Arc::make_mut(&mut stage.source).only_after(now);
     }
     let nothing = Seen::default();
@@ -64,7 +64,7 @@ pub async fn survey(options: FilesOptions) -> Result<FilesSurvey> {
     Ok(found)
 }
 
-/// Looks at each thing a loader needs; gives the verdicts, with the mend where there is one.
+/// Checks each thing a loader needs; returns the verdicts, with a fix where there is one.
 pub async fn check(options: &FilesOptions) -> Vec<(&'static str, Result<String>)> {
     let rules = Rules::new(&options.pipeline.bronze);
     let mut verdicts = vec![("source", check_source(options).await)];
@@ -131,7 +131,7 @@ async fn check_table(options: &FilesOptions, rules: &Rules) -> Result<String> {
     ))
 }
 
-/// Whether a table was made by a loader.
+/// Whether a table was created by a loader.
 fn is_loaders(pipeline: &FilesPipeline, table: &LakeTable) -> Result<()> {
     let schema = table.schema();
     match RESERVED.into_iter().find(|name| schema.column_with_name(name).is_none()) {

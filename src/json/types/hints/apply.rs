@@ -1,4 +1,4 @@
-//! Puts hints on columns: sets the type of what is there, adds what is not.
+//! Applies hints to columns: sets the types of existing columns and adds new ones.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -12,11 +12,11 @@ use crate::json::types::ddl::{commented, type_ddl};
 use crate::json::types::evolve::list_of;
 use crate::json::types::names::{ELEMENT, column, name_key, quoted};
 
-/// The schema as the hints want it, one after the other. A name finds its column whatever its case, and by its name
-/// in the JSON as well as in the table.
+/// The schema with the hints applied in order. A name matches a column regardless of case, by its JSON name or its
+/// table name.
 ///
 /// # Errors
-/// When a path leads through something that has no fields, or wants a column that is the loader's own.
+/// When a path leads through something that has no fields, or asks for a column reserved for the loader.
 pub(crate) fn apply(schema: Schema, hints: &[Hint], reserved: &[&str]) -> Result<Schema, HintError> {
     let mut columns = Columns::of(&schema.fields);
     let reserved: HashMap<String, &str> = reserved.iter().map(|name| (name_key(name), *name)).collect();
@@ -30,7 +30,7 @@ pub(crate) fn apply(schema: Schema, hints: &[Hint], reserved: &[&str]) -> Result
     Ok(Schema::new_with_metadata(columns.fields, schema.metadata))
 }
 
-/// Siblings, and where each is.
+/// Sibling fields, and where each is.
 #[derive(Default)]
 pub(in crate::json::types) struct Columns {
     pub(in crate::json::types) fields: Vec<FieldRef>,
@@ -42,7 +42,7 @@ impl Columns {
         Self { fields: fields.to_vec(), places: fields.iter().map(|field| name_key(field.name())).zip(0..).collect() }
     }
 
-    /// Puts one hint on what its path leads to.
+    /// Applies one hint at its path.
     pub(in crate::json::types) fn set(&mut self, hint: &Hint) -> Result<(), HintError> {
         self.set_along(hint, &hint.path)
     }
@@ -66,7 +66,7 @@ impl Columns {
 }
 
 impl Hint {
-    /// The type with this hint on what `path` leads to.
+    /// The type with this hint applied at `path`.
     fn set_on(&self, current: &DataType, path: &[String]) -> Result<DataType, HintError> {
         let Some((step, further)) = path.split_first() else { return Ok(self.data_type.clone()) };
         let way = || {
@@ -99,7 +99,7 @@ impl Hint {
         }
     }
 
-    /// The type of what is not there yet and has only what `path` leads to.
+    /// The type of something new that only has what `path` leads to.
     fn type_along(&self, path: &[String]) -> DataType {
         match path {
             [] => self.data_type.clone(),

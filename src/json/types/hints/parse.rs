@@ -1,4 +1,4 @@
-//! Reads hints: a comma between them, each a path, a type and perhaps a comment.
+//! Parses hints: comma-separated, each with a path, a type and an optional comment.
 
 use std::collections::HashSet;
 
@@ -10,10 +10,10 @@ use crate::json::types::ddl::commented;
 use crate::json::types::evolve::list_of;
 use crate::json::types::names::{column, name_key};
 
-/// How deep paths and types nest at most: no JSON that is read nests deeper.
+/// The maximum nesting depth of paths and types; no JSON that we read nests deeper.
 const DEPTH_LIMIT: usize = 128;
 
-/// What may be written, but for other names of the same.
+/// Types that may be written, not counting aliases.
 const KNOWN: [&str; 15] = [
     "boolean",
     "tinyint",
@@ -32,13 +32,13 @@ const KNOWN: [&str; 15] = [
     "struct",
 ];
 
-/// Other names, known to the guess at what was meant.
+/// Aliases, known to the suggestion.
 const ALSO_KNOWN: [&str; 9] = ["byte", "short", "integer", "long", "real", "dec", "numeric", "char", "map"];
 
-/// Reads hints as `cloudFiles.schemaHints` takes them. A comma may stand behind the last one.
+/// Parses hints in the syntax of `cloudFiles.schemaHints`. A trailing comma is allowed.
 ///
 /// # Errors
-/// When they cannot be read, name a type that JSON or the loader does not have, or give a column two types.
+/// When they cannot be parsed, name a type that JSON or the loader does not have, or give a column two types.
 pub(crate) fn parse_hints(ddl: &str) -> Result<Vec<Hint>, HintError> {
     let mut parser = Parser { scanner: Scanner::new(ddl), depth: 0 };
     let mut hints = Vec::new();
@@ -78,7 +78,7 @@ impl Parser<'_> {
         Ok(Hint { path, data_type, comment: self.comment()?, position })
     }
 
-    /// A type, behind the colon it may have.
+    /// A type, after an optional colon.
     fn typed(&mut self) -> Result<DataType, HintError> {
         self.scanner.take(':');
         let position = self.scanner.position();
@@ -154,7 +154,7 @@ impl Parser<'_> {
     }
 
     fn decimal(&mut self) -> Result<DataType, HintError> {
-        // What Spark makes of a decimal that says no more.
+        // Spark's default for a decimal without precision.
         let (mut precision, mut scale) = (10, 0);
         if self.scanner.take('(') {
             precision = self.number("a precision", 1, DECIMAL128_MAX_PRECISION)?;
@@ -167,7 +167,7 @@ impl Parser<'_> {
         Ok(DataType::Decimal128(precision, scale.cast_signed()))
     }
 
-    /// Text, with a length that Delta does not keep.
+    /// A string type whose length Delta does not keep.
     fn text(&mut self) -> Result<DataType, HintError> {
         if self.scanner.take('(') {
             self.number("a length", 1, u32::MAX)?;
