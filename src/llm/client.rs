@@ -1,4 +1,4 @@
-//! One call of a model, with no retry.
+//! One call of a model, without retries.
 
 use std::time::Duration;
 
@@ -14,9 +14,9 @@ use super::{ChatAnswer, ChatMessage, ChatRequest, DatabricksAuth, ModelEndpoint,
 use crate::clock::Clock;
 use crate::error::{Context, Error, ErrorKind, Result};
 
-/// For a connection, at most; half the time-out where that is shorter, so that "not reached" is told apart.
+/// Connection time limit; half the time-out if that is shorter, so that "not reached" can be told apart.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// Shorter than what servers and balancers keep: a connection they have just closed looks like a reset.
+/// Shorter than what servers and load balancers keep: a connection they have just closed looks like a reset.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Asks a model. Never retries: that is the caller's one layer. Cheap to clone.
@@ -27,7 +27,7 @@ pub struct ModelClient {
     clock: Clock,
 }
 
-/// Where a question goes and what is sent along.
+/// Where a question goes and what is sent with it.
 #[derive(Clone)]
 struct Target {
     url: Url,
@@ -42,21 +42,21 @@ struct Body<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     model: Option<&'a str>,
     messages: &'a [ChatMessage],
-    // Servers differ in what they do when it is not said.
+    // Servers differ in their default.
     stream: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     max_tokens: Option<u32>,
 }
 
 impl std::fmt::Debug for Target {
-    /// Without the query, which may hold a key.
+    /// Without the query, which may contain a key.
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(formatter, "{}{} ({:?})", self.url.authority(), self.url.path(), self.tokens)
     }
 }
 
 impl ModelClient {
-    /// A client for one model; `timeout` bounds a request to it. A Databricks token has a time-out of its own.
+    /// A client for one model; `timeout` limits a request to it. Databricks token requests have their own time-out.
     ///
     /// # Errors
     /// A configuration error when the URL, the key or the model's name cannot be used.
@@ -70,7 +70,7 @@ impl ModelClient {
         };
         let builder = reqwest::Client::builder().timeout(timeout).connect_timeout(CONNECT_TIMEOUT.min(timeout / 2));
         let builder = if is_loopback(&target.url) { builder.no_proxy() } else { builder };
-        // One retry layer: the caller's. No redirects: they would carry the chat to somewhere else.
+        // One retry layer: the caller's. No redirects: they would send the chat somewhere else.
         let builder = builder.retry(reqwest::retry::never()).redirect(reqwest::redirect::Policy::none());
         let http = builder.pool_idle_timeout(IDLE_TIMEOUT).build().context(
             ErrorKind::Configuration,
@@ -79,7 +79,7 @@ impl ModelClient {
         Ok(Self { http, target, clock: clock.clone() })
     }
 
-    /// Asks once. Only where Databricks refuses a token before its time is the same asked again, with a new one.
+    /// Asks once. Only if Databricks refuses a token before it expires is the same request repeated, with a new token.
     ///
     /// # Errors
     /// The fault, by what the caller should do.
@@ -148,7 +148,7 @@ fn databricks(host: &str, auth: DatabricksAuth, model: &str) -> Result<Target> {
     let host = host.trim();
     let host = if host.contains("://") { host.to_owned() } else { format!("https://{host}") };
     let mut host = checked_url(&host, "DATABRICKS_HOST", "https://adb-1234.5.azuredatabricks.net")?;
-    // The URL is often copied out of a browser, with the page and the `?o=` of the workspace.
+    // The URL is often copied from a browser, with the page and the `?o=` of the workspace.
     host.set_path("");
     host.set_query(None);
     let url = with_path(host.clone(), &["serving-endpoints", model, "invocations"])?;
@@ -169,7 +169,7 @@ fn databricks(host: &str, auth: DatabricksAuth, model: &str) -> Result<Target> {
     Ok(Target { url, model: None, tokens, fixes: Fixes { key, place } })
 }
 
-/// An http or https URL without a password. What is wrong is told without repeating it: it may hold a key.
+/// An http or https URL without a password. The error does not repeat it, because it may contain a key.
 fn checked_url(text: &str, variable: &str, example: &str) -> Result<Url> {
     let url = Url::parse(text.trim()).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
     let Some(mut url) = url else {

@@ -1,4 +1,4 @@
-//! Telegram: the Bot API client, the update model, and text as Telegram takes it.
+//! Telegram: the Bot API client, the update model, and text in the form that Telegram accepts.
 
 pub mod client;
 pub mod reply;
