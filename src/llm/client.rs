@@ -14,7 +14,7 @@ use super::{ChatAnswer, ChatMessage, ChatRequest, DatabricksAuth, ModelEndpoint,
 use crate::clock::Clock;
 use crate::error::{Context, Error, ErrorKind, Result};
 
-/// Connection time limit; half the time-out if that is shorter, so that "not reached" can be told apart.
+/// Connection time limit; half the time-out if that is shorter, so that "not reached" can be prefixed apart.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Shorter than what servers and load balancers keep: a connection they have just closed looks like a reset.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -109,13 +109,15 @@ impl ModelClient {
             Some(value) => call.header(AUTHORIZATION, value),
             None => call,
         };
-        let told = |message: String| format!("the model server {message}");
+        let prefixed = |message: String| format!("the model server {message}");
         exchange(call).await.map_err(|fault| match fault {
             ModelFault::Unavailable { retry_after, message } => {
-                ModelFault::Unavailable { retry_after, message: told(message) }
+                ModelFault::Unavailable { retry_after, message: prefixed(message) }
             }
-            ModelFault::Failing { retry_after, message } => ModelFault::Failing { retry_after, message: told(message) },
-            ModelFault::Rejected { message } => ModelFault::Rejected { message: told(message) },
+            ModelFault::Failing { retry_after, message } => {
+                ModelFault::Failing { retry_after, message: prefixed(message) }
+            }
+            ModelFault::Rejected { message } => ModelFault::Rejected { message: prefixed(message) },
             fault @ ModelFault::Misconfigured { .. } => fault,
         })
     }

@@ -124,11 +124,12 @@ pub fn parse(text: &str, file: &Path, overrides: &[String]) -> Result<PipelineFi
 }
 
 fn read<T: DeserializeOwned>(text: &str, file: &Path, overrides: &[String]) -> Result<T> {
-    let told = |error: toml::de::Error| Error::configuration(format!("{}: {}", file.display(), explain(&error, text)));
+    let located =
+        |error: toml::de::Error| Error::configuration(format!("{}: {}", file.display(), explain(&error, text)));
     if overrides.is_empty() {
-        return toml::from_str(text).map_err(told);
+        return toml::from_str(text).map_err(located);
     }
-    let mut table: Table = toml::from_str(text).map_err(told)?;
+    let mut table: Table = toml::from_str(text).map_err(located)?;
     for pair in overrides {
         set(&mut table, pair)?;
     }

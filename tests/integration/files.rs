@@ -105,10 +105,10 @@ async fn check_and_status_say_what_a_loader_needs_and_how_far_it_is() {
     land(&app.data(), 2);
     fs::write(app.data().join("landing/1.json"), "{}").unwrap();
     let status = app.wait_for_status(|_| true).await;
-    let told = |name: &str| status["files"][name].as_u64().unwrap();
+    let count = |name: &str| status["files"][name].as_u64().unwrap();
     let counts = ["listed_files", "loaded_files", "waiting_files", "waiting_bytes", "growing_files", "changed_files"];
     let bytes = fs::metadata(app.data().join("landing/2.json")).unwrap().len();
-    assert_eq!(counts.map(told), [3, 2, 1, bytes, 0, 1]);
+    assert_eq!(counts.map(count), [3, 2, 1, bytes, 0, 1]);
     assert_eq!(crate::support::rows(&status, 0), 2 * RECORDS as i64);
     assert!(status["tables"][0]["written_micros"].as_i64().unwrap() > 0, "{status:#}");
     let shown = app.stdout(&["status"]).await;

@@ -80,7 +80,7 @@ impl SendFault {
     /// sent.
     pub(super) fn of(error: reqwest::Error) -> Self {
         let reached = !error.is_connect();
-        let message = told(error);
+        let message = describe(error);
         if reached { Self::Unknown { message } } else { Self::NotSent { message } }
     }
 
@@ -140,7 +140,7 @@ impl Answer {
                     let body = Err(format!("a response of more than {ANSWER_LIMIT} bytes"));
                     return Self { status, retry_after, body };
                 }
-                Err(error) => return Self { status, retry_after, body: Err(told(error)) },
+                Err(error) => return Self { status, retry_after, body: Err(describe(error)) },
             }
         }
     }
@@ -213,7 +213,7 @@ fn refusal(code: i64, description: String, parameters: &Parameters) -> SendFault
 }
 
 /// An error with its causes, without the URL, which contains the token.
-fn told(error: reqwest::Error) -> String {
+fn describe(error: reqwest::Error) -> String {
     let error = error.without_url();
     let mut message = error.to_string();
     let mut cause = error.source();
