@@ -9,6 +9,7 @@
 #![allow(clippy::disallowed_methods)]
 
 pub(super) mod dice;
+mod flow;
 mod gate;
 pub(super) mod ledger;
 mod life;
