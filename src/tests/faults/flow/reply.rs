@@ -9,7 +9,6 @@ use object_store::path::Path;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::super::ledger::{Table, once_each};
 use super::{PACE, Stage, Update};
 use crate::clock::Clock;
 use crate::error::Result;
@@ -23,6 +22,7 @@ use crate::table::{TableRole, TableSpec};
 use crate::telegram::BotClient;
 use crate::telegram::reply::{self, Answered};
 use crate::telemetry::Telemetry;
+use crate::tests::kit::{Table, once_each};
 
 const SILVER: &str = "silver/telegram_responses";
 

@@ -9,7 +9,6 @@ use object_store::path::Path;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::super::ledger::{Table, once_each};
 use super::{PACE, Stage, Update};
 use crate::clock::Clock;
 use crate::error::Result;
@@ -22,6 +21,7 @@ use crate::standin::model::{ModelStandIn, ModelStandInOptions};
 use crate::storage::Storage;
 use crate::table::{TableRole, TableSpec};
 use crate::telemetry::Telemetry;
+use crate::tests::kit::{Table, once_each};
 
 const BOT: BotId = BotId(1);
 
