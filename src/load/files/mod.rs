@@ -45,7 +45,7 @@ use self::telegram::Updates;
 use self::unread::UnreadFiles;
 use self::watch::{Watch, Watched, next_walk_in};
 use crate::clock::Clock;
-use crate::error::{Context, Error, ErrorKind, Result};
+use crate::error::{Context, ErrorKind, Result};
 use crate::pipeline::files::FilesPipeline;
 use crate::retry::Backoff;
 
