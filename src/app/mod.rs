@@ -33,7 +33,7 @@ use crate::telemetry::Telemetry;
 
 pub use self::batch::{BatchSummary, PipelineSummary};
 pub use self::clean::SourceCleaning;
-pub use self::serve::{Listeners, Role};
+pub use self::serve::{DRAIN, Listeners, Role};
 pub use self::survey::{LoaderSurvey, PipelineSurvey, Survey, TableSurvey};
 pub use self::upkeep::TableUpkeep;
 
@@ -96,14 +96,15 @@ impl App {
                 PipelineFile::Files(pipeline) => loaders.push(*pipeline),
             }
         }
-        let storage = Storage::open(&settings.data).map_err(|error| error.during("LAKEGRAM_DATA"))?;
+        let clock = Clock::system();
+        let storage = Storage::open(&settings.data).map_err(|error| error.during("LAKEGRAM_DATA"))?.bounded(&clock);
         Ok(Self {
             settings: Arc::new(settings),
             storage,
             pipelines,
             loaders,
             loading: Arc::default(),
-            clock: Clock::system(),
+            clock,
             telemetry: Telemetry::new(),
             health: Health::default(),
         })

@@ -17,7 +17,7 @@ use crate::receive::{Endpoint, LaneOptions, LaneWriter, Receiver};
 use crate::shutdown::TaskGroup;
 
 /// A drain takes at most this long.
-pub(super) const DRAIN: Duration = Duration::from_secs(10);
+pub const DRAIN: Duration = Duration::from_secs(10);
 /// How long after a start it is swept up behind the process before.
 const SWEEP_AFTER: Duration = Duration::from_secs(20);
 /// Staging files older than this belong to nobody.
@@ -120,7 +120,9 @@ impl App {
         if stop.run_until_cancelled(self.clock.sleep(SWEEP_AFTER)).await.is_none() {
             return Ok(());
         }
-        let swept = self.storage.sweep_staging(&self.clock, STALE_STAGING).await?;
+        let sweep = self.storage.sweep_staging(&self.clock, STALE_STAGING);
+        let Some(swept) = stop.run_until_cancelled(sweep).await else { return Ok(()) };
+        let swept = swept?;
         if swept > 0 {
             tracing::info!(files = swept, "removed what interrupted puts had left behind");
         }
@@ -161,7 +163,7 @@ impl App {
         tasks: &mut TaskGroup,
     ) -> Result<()> {
         let address = listener.local_addr().context(ErrorKind::Unavailable, "the console's address")?;
-        let console = Console::new(self.telemetry.clone(), readiness, self.health.clone());
+        let console = Console::new(self.telemetry.clone(), readiness, self.health.clone(), self.clock.clone());
         let mut bound = Some(listener);
         let open = move || {
             let listener = bound.take();

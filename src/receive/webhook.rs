@@ -15,6 +15,7 @@ use prometheus::IntCounterVec;
 use super::body::{Refusal, SECRET_HEADER, Secrets, VerifiedBody};
 use super::lane::{Landing, LaneHealth, LaneWriter};
 use crate::clock::Clock;
+use crate::connections::Client;
 use crate::health;
 use crate::pipeline::ReceiveSettings;
 
@@ -116,6 +117,9 @@ async fn receive(shared: &Shared, hook: &Hook, request: Request) -> Response {
         let status = StatusCode::from_u16(hook.settings.reject_with).unwrap_or(StatusCode::UNAUTHORIZED);
         return shared.reject(status, "secret");
     };
+    if let Some(client) = request.extensions().get::<Client>() {
+        client.vouch();
+    }
     let limit = usize::try_from(hook.settings.max_body.as_u64()).unwrap_or(usize::MAX);
     let declared = request.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
     if declared.is_some_and(|declared: usize| declared > limit) {

@@ -21,6 +21,7 @@ use super::server::Limits;
 use super::{Endpoint, LaneOptions, LaneWriter, Receiver, SECRET_HEADER};
 use crate::admission::Admission;
 use crate::clock::Clock;
+use crate::connections;
 use crate::error::Result;
 use crate::health::Health;
 use crate::hint::{KeyHints, key_hints};
