@@ -3,6 +3,7 @@
 use object_store::path::Path;
 use object_store::{CopyMode, CopyOptions, ObjectStore, ObjectStoreExt};
 
+use super::local::not_the_root;
 use super::open::{is_persist_failure, told};
 use super::{PutNew, Storage};
 use crate::error::Result;
@@ -18,10 +19,13 @@ impl Storage {
     /// When the store fails, or there is no such object; the copy may be there all the same. Fatal: the disk failed to
     /// persist it.
     pub async fn copy_new(&self, from: &Path, to: &Path) -> Result<PutNew> {
+        self.check_root()?;
         let create = CopyOptions::new().with_mode(CopyMode::Create);
         let failed = match self.object_store().copy_opts(from, to, create).await {
             Ok(()) => return Ok(PutNew::Created),
-            Err(failed) if is_persist_failure(&failed) => return Err(told(failed, "copy to", to)),
+            Err(failed) if is_persist_failure(&failed) || not_the_root(&failed).is_some() => {
+                return Err(told(failed, "copy to", to));
+            }
             Err(failed) => failed,
         };
         match self.is_same(from, to).await? {

@@ -37,6 +37,11 @@ impl Folders {
         &self.root
     }
 
+    /// Forgets what was persisted: the root is another folder now.
+    pub(super) fn forget(&self) {
+        self.persisted.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
     /// Makes `folder` and the ones above it, and persists the name of each in its parent, once in a process.
     pub(super) fn ensure(&self, folder: &FilePath) -> Result<()> {
         if folder == self.root || (self.remembers(folder) && folder.is_dir()) {

@@ -3,7 +3,7 @@
 //! object_store's own local store never fsyncs. Reads go through it; what writes is ours.
 
 use std::fmt;
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind as IoKind, Read};
 use std::ops::Range;
 use std::path::{Path as FilePath, PathBuf};
@@ -22,6 +22,8 @@ use object_store::{
 
 use super::disk::{Disk, OperatingSystem};
 use super::folders::{Folders, make_root, persist_folder};
+use super::identity::Identity;
+use super::root::{NotTheRoot, Root};
 use super::upload::StagedUpload;
 use super::walk;
 use crate::clock::Clock;
@@ -38,7 +40,7 @@ const STORE: &str = "durable local store";
 /// A folder as an object store whose puts survive a power cut.
 #[derive(Clone, Debug)]
 pub struct DurableLocal {
-    folders: Arc<Folders>,
+    root: Arc<Root>,
     reader: Arc<LocalFileSystem>,
 }
 
@@ -70,20 +72,32 @@ impl DurableLocal {
     /// # Errors
     /// When the folder cannot be made or is none.
     pub fn open(root: &FilePath) -> Result<Self> {
-        Self::open_on(Arc::new(OperatingSystem), root)
+        Self::open_on(Arc::new(OperatingSystem), root, Arc::default(), true)
     }
 
-    /// As [`DurableLocal::open`], on a disk of one's own.
-    pub(super) fn open_on(disk: Arc<dyn Disk>, root: &FilePath) -> Result<Self> {
+    /// As [`DurableLocal::open`], on a disk of one's own. A store that is guarded writes to the folder that was opened
+    /// and to no other that takes its path.
+    pub(super) fn open_on(
+        disk: Arc<dyn Disk>,
+        root: &FilePath,
+        identity: Arc<Identity>,
+        is_guarded: bool,
+    ) -> Result<Self> {
         make_root(disk.as_ref(), root)?;
         let root = root.canonicalize().map_err(|error| told(root, error))?;
         let reader = Arc::new(LocalFileSystem::new_with_prefix(&root)?);
-        Ok(Self { folders: Arc::new(Folders::new(root, disk)), reader })
+        Ok(Self { root: Arc::new(Root::open(root, disk, identity, is_guarded)?), reader })
     }
 
     /// The folder.
     pub fn root(&self) -> &FilePath {
-        self.folders.root()
+        self.root.path()
+    }
+
+    /// Does something that writes, on a thread that may block, in the folder that was opened and no other.
+    async fn write<T: Send + 'static>(&self, work: impl FnOnce(&Folders) -> Result<T> + Send + 'static) -> Result<T> {
+        let root = Arc::clone(&self.root);
+        blocking(move || root.guarded(work)).await
     }
 
     /// Where an object lies.
@@ -91,9 +105,14 @@ impl DurableLocal {
         self.reader.path_to_filesystem(path)
     }
 
-    /// Makes the folder that holds `file`, durably.
-    pub(super) fn make_folder_of(&self, file: &FilePath) -> Result<()> {
-        self.folders.ensure(folder_of(file))
+    /// Opens a lock file, and makes its folder, durably.
+    pub(super) fn open_lock_file(&self, path: &Path) -> Result<File> {
+        let file = self.file(path)?;
+        self.root.guarded(|folders| {
+            folders.ensure(folder_of(&file))?;
+            let open = OpenOptions::new().create(true).truncate(false).write(true).open(&file);
+            open.map_err(|error| told(&file, error))
+        })
     }
 
     /// Persists the folder that holds `path`.
@@ -101,8 +120,8 @@ impl DurableLocal {
     /// # Errors
     /// When the disk fails; a folder that is not there has nothing to persist.
     pub(super) async fn persist_folder_of(&self, path: &Path) -> Result<()> {
-        let (file, folders) = (self.file(path)?, Arc::clone(&self.folders));
-        blocking(move || match persist_folder(folders.disk(), folder_of(&file)) {
+        let file = self.file(path)?;
+        self.write(move |folders| match persist_folder(folders.disk(), folder_of(&file)) {
             Err(object_store::Error::NotFound { .. }) => Ok(()),
             persisted => persisted,
         })
@@ -111,8 +130,8 @@ impl DurableLocal {
 
     /// Removes staging files whose last change is longer ago than `older_than`.
     pub(super) async fn sweep(&self, clock: &Clock, older_than: Duration) -> Result<usize> {
-        let (folders, now) = (Arc::clone(&self.folders), clock.now());
-        blocking(move || {
+        let now = clock.now();
+        self.write(move |folders| {
             let mut swept = 0;
             walk::files_named(folders.root(), STAGING_PREFIX, &mut |file, modified| {
                 if now.since(modified) > older_than && folders.disk().unlink(file).is_ok() {
@@ -124,29 +143,31 @@ impl DurableLocal {
         .await
     }
 
+    /// What another folder that has taken the root's path holds says nothing of ours.
+    fn listing(&self, prefix: Option<&Path>, offset: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+        match self.root.look() {
+            Ok(()) => walk::stream(self.root().to_owned(), prefix.cloned(), offset.cloned()),
+            Err(error) => stream::iter([Err(error)]).boxed(),
+        }
+    }
+
     async fn publish(&self, path: &Path, payload: PutPayload, publish: Publish) -> Result<PutResult> {
-        let (file, folders) = (self.file(path)?, Arc::clone(&self.folders));
-        blocking(move || {
-            let (disk, staging) = (folders.disk(), stage(&folders, &file)?);
-            let outcome =
-                write_staged(disk, &staging, &payload).and_then(|()| publish_staged(disk, &staging, &file, publish));
-            finish_staged(disk, &staging, &file, outcome)
-        })
-        .await?;
+        let file = self.file(path)?;
+        self.write(move |folders| put_file(folders, &file, &payload, publish)).await?;
         Ok(PutResult { e_tag: None, version: None })
     }
 
     /// Gives an object a second name, which must not be there yet. Where the system allows no such name, on another
     /// disk or of a file of somebody else, it is a copy.
     async fn link(&self, from: &Path, to: &Path) -> Result<()> {
-        let (from, to, folders) = (self.file(from)?, self.file(to)?, Arc::clone(&self.folders));
-        blocking(move || {
+        let (from, to) = (self.file(from)?, self.file(to)?);
+        self.write(move |folders| {
             let (disk, folder) = (folders.disk(), folder_of(&to));
             folders.ensure(folder)?;
             let handle = File::open(folder).map_err(|error| told(folder, error))?;
             match disk.link(&from, &to) {
                 Err(error) if matches!(error.kind(), IoKind::CrossesDevices | IoKind::PermissionDenied) => {
-                    return copy_file(&folders, &from, &to);
+                    return copy_file(folders, &from, &to);
                 }
                 linked => linked.map_err(|error| told(&to, error))?,
             }
@@ -157,8 +178,8 @@ impl DurableLocal {
 
     /// Takes an object's name away. That is not persisted: whoever deletes can live with what comes back.
     async fn unlink(&self, path: &Path) -> Result<()> {
-        let (file, folders) = (self.file(path)?, Arc::clone(&self.folders));
-        blocking(move || folders.disk().unlink(&file).map_err(|error| told(&file, error))).await
+        let file = self.file(path)?;
+        self.write(move |folders| folders.disk().unlink(&file).map_err(|error| told(&file, error))).await
     }
 }
 
@@ -167,6 +188,17 @@ pub(super) fn stage(folders: &Folders, file: &FilePath) -> Result<PathBuf> {
     let folder = folder_of(file);
     folders.ensure(folder)?;
     Ok(folder.join(format!("{STAGING_PREFIX}{}", random_id().simple())))
+}
+
+/// Puts a file, durably, where no other stands.
+pub(super) fn create_file(folders: &Folders, file: &FilePath, payload: &PutPayload) -> Result<()> {
+    put_file(folders, file, payload, Publish::Create)
+}
+
+fn put_file(folders: &Folders, file: &FilePath, payload: &PutPayload, publish: Publish) -> Result<()> {
+    let (disk, staging) = (folders.disk(), stage(folders, file)?);
+    let outcome = write_staged(disk, &staging, payload).and_then(|()| publish_staged(disk, &staging, file, publish));
+    finish_staged(disk, &staging, file, outcome)
 }
 
 fn write_staged(disk: &dyn Disk, staging: &FilePath, payload: &PutPayload) -> Result<()> {
@@ -243,6 +275,13 @@ pub(super) fn persist_failed(path: &FilePath, source: io::Error) -> object_store
     object_store::Error::Generic { store: STORE, source: Box::new(failed) }
 }
 
+/// Whether a call failed because what stands at the root's path is not what was opened; if so, whether it was noticed
+/// only after something was written.
+pub(super) fn not_the_root(error: &object_store::Error) -> Option<bool> {
+    let object_store::Error::Generic { source, .. } = error else { return None };
+    source.downcast_ref::<NotTheRoot>().map(|moved| moved.in_doubt)
+}
+
 /// What a put says when the disk did not persist it.
 #[cfg(test)]
 pub(crate) fn disk_failure() -> object_store::Error {
@@ -284,7 +323,7 @@ impl ObjectStore for DurableLocal {
         _options: PutMultipartOptions,
     ) -> Result<Box<dyn MultipartUpload>> {
         let file = self.file(location)?;
-        Ok(Box::new(StagedUpload::start(Arc::clone(&self.folders), file).await?))
+        Ok(Box::new(StagedUpload::start(Arc::clone(&self.root), file).await?))
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
@@ -292,7 +331,10 @@ impl ObjectStore for DurableLocal {
         // thread is woken up to look.
         let file = self.file(location)?;
         match std::fs::symlink_metadata(&file) {
-            Err(error) if error.kind() == IoKind::NotFound => Err(told(&file, error)),
+            Err(error) if error.kind() == IoKind::NotFound => {
+                self.root.look()?;
+                Err(told(&file, error))
+            }
             _ => self.reader.get_opts(location, options).await,
         }
     }
@@ -315,16 +357,20 @@ impl ObjectStore for DurableLocal {
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        walk::stream(self.root().to_owned(), prefix.cloned(), None)
+        self.listing(prefix, None)
     }
 
     fn list_with_offset(&self, prefix: Option<&Path>, offset: &Path) -> BoxStream<'static, Result<ObjectMeta>> {
-        walk::stream(self.root().to_owned(), prefix.cloned(), Some(offset.clone()))
+        self.listing(prefix, Some(offset))
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
-        let (root, prefix) = (self.root().to_owned(), prefix.cloned());
-        blocking(move || walk::one_level(&root, prefix.as_ref())).await
+        let (root, prefix) = (Arc::clone(&self.root), prefix.cloned());
+        blocking(move || {
+            root.look()?;
+            walk::one_level(root.path(), prefix.as_ref())
+        })
+        .await
     }
 
     async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {

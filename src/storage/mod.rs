@@ -5,10 +5,12 @@ mod cloud;
 mod copy;
 mod disk;
 mod folders;
+mod identity;
 mod key;
 mod local;
 mod open;
 mod recent;
+mod root;
 #[cfg(test)]
 pub(crate) mod simulated;
 mod upload;
@@ -19,6 +21,7 @@ use std::sync::Arc;
 use object_store::ObjectStore;
 use url::Url;
 
+use self::identity::Identity;
 pub use self::key::StorageKey;
 pub use self::local::DurableLocal;
 pub use self::open::StorageLock;
@@ -32,6 +35,7 @@ pub struct Storage {
     local: Option<Arc<DurableLocal>>,
     /// `None` where every read must come to the store, so that tests can count and fail it.
     recent: Option<Arc<Recent>>,
+    identity: Arc<Identity>,
 }
 
 /// What a create-only put found.

@@ -284,7 +284,7 @@ async fn press(address: SocketAddr, clock: Clock, at_once: usize, stop: Cancella
         while !stop.is_cancelled() {
             let Ok(mut stream) = TcpStream::connect(address).await else { continue };
             made += 1;
-            if number % 2 == 0 {
+            if number.is_multiple_of(2) {
                 let _gone = stream.write_all(b"POST /telegram-webhook HTTP/1.1\r\nx-slow: ").await;
             }
             let mut byte = [0];
