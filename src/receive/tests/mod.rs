@@ -131,6 +131,8 @@ struct Server {
     lane: Lane,
     stop: CancellationToken,
     task: JoinHandle<Result<()>>,
+    /// Makes a connection for every request.
+    client: reqwest::Client,
 }
 
 impl Server {
@@ -146,12 +148,12 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (address, stop) = (listener.local_addr().unwrap(), CancellationToken::new());
         let task = tokio::spawn(receiver.serve(listener, stop.clone()));
-        Self { address, lane, stop, task }
+        let client = reqwest::Client::builder().no_proxy().timeout(LONG).pool_max_idle_per_host(0).build().unwrap();
+        Self { address, lane, stop, task, client }
     }
 
     fn request(&self, method: &str, path: &str) -> reqwest::RequestBuilder {
-        let client = reqwest::Client::builder().no_proxy().timeout(LONG).build().unwrap();
-        client.request(method.parse().unwrap(), format!("http://{}{path}", self.address))
+        self.client.request(method.parse().unwrap(), format!("http://{}{path}", self.address))
     }
 
     async fn status(&self, method: &str, path: &str) -> u16 {
