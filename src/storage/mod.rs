@@ -4,6 +4,7 @@ mod bounded;
 mod cloud;
 mod copy;
 mod disk;
+mod fault;
 mod folders;
 mod identity;
 mod key;
@@ -13,6 +14,7 @@ mod recent;
 mod root;
 #[cfg(test)]
 pub(crate) mod simulated;
+mod staging;
 mod upload;
 mod walk;
 
@@ -50,4 +52,4 @@ pub enum PutNew {
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
-pub(crate) use self::local::disk_failure;
+pub(crate) use self::fault::disk_failure;
