@@ -92,7 +92,7 @@ impl App {
             hints.push(hinted);
             if roles.contains(&Role::Receive) {
                 let writer = self.start_lane(pipeline, hinter, &mut tasks)?;
-                let secrets = self.secrets(pipeline)?;
+                let secrets = self.webhook_secrets(pipeline)?;
                 endpoints.push(Endpoint { settings: pipeline.receive.clone(), secrets, writer });
             }
         }

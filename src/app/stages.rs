@@ -33,7 +33,7 @@ impl App {
         for pipeline in &self.pipelines {
             if roles.contains(&Role::Receive) {
                 self.bot_id(pipeline)?;
-                self.secrets(pipeline)?;
+                self.webhook_secrets(pipeline)?;
             }
             if roles.contains(&Role::Bronze) {
                 self.bronze_options(pipeline, watch::Sender::new(-1))?;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use super::body::Secrets;
+use super::body::LiveSecrets;
 use super::lane::LaneWriter;
 use super::webhook::{Health, Hook, Shared, routes};
 use crate::clock::Clock;
@@ -15,6 +15,7 @@ use crate::connections::{self, Metrics, Server};
 use crate::error::Result;
 use crate::health;
 use crate::pipeline::ReceiveSettings;
+use crate::settings::Secret;
 use crate::telemetry::Telemetry;
 
 /// The webhook of one pipeline.
@@ -22,8 +23,8 @@ use crate::telemetry::Telemetry;
 pub struct Endpoint {
     /// Paths, limits and the status of a wrong secret.
     pub settings: ReceiveSettings,
-    /// One secret, or two during rotation.
-    pub secrets: Vec<String>,
+    /// One secret, or two during rotation, separated by a comma.
+    pub secrets: Secret,
     /// Where bodies are landed.
     pub writer: LaneWriter,
 }
@@ -80,7 +81,7 @@ impl Receiver {
     ) -> Self {
         let lanes = endpoints.iter().map(|endpoint| endpoint.writer.health().clone()).collect();
         let hooks = endpoints.into_iter().flat_map(|Endpoint { settings, secrets, writer }| {
-            let hook = Arc::new(Hook { secrets: Secrets::new(&secrets), settings, writer });
+            let hook = Arc::new(Hook { secrets: LiveSecrets::new(secrets), settings, writer });
             let paths = hook.settings.paths.clone();
             paths.into_iter().map(move |path| (path, Arc::clone(&hook)))
         });

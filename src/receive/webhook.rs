@@ -12,7 +12,7 @@ use axum::routing::get;
 use axum::{Json, Router};
 use prometheus::IntCounterVec;
 
-use super::body::{Refusal, SECRET_HEADER, Secrets, VerifiedBody};
+use super::body::{LiveSecrets, Refusal, SECRET_HEADER, VerifiedBody};
 use super::landing::{Landing, LaneHealth};
 use super::lane::LaneWriter;
 use crate::clock::Clock;
@@ -60,7 +60,7 @@ impl Health {
 #[derive(Debug)]
 pub(super) struct Hook {
     pub(super) settings: ReceiveSettings,
-    pub(super) secrets: Secrets,
+    pub(super) secrets: LiveSecrets,
     pub(super) writer: LaneWriter,
 }
 

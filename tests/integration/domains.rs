@@ -5,6 +5,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use lakegram::receive::SECRET_HEADER;
+use lakegram::standin::model::ModelTrouble;
+use lakegram::standin::telegram::Behaviour;
 use serde_json::{Value, json};
 
 use crate::support::{PATIENCE, Running, SECRET, TestApp};
@@ -104,6 +106,11 @@ async fn a_table_feature_we_do_not_know_makes_its_stage_unwell_and_nothing_else(
     assert!(status == 200 && public.contains("\"degraded\"") && !public.contains("deletionVectors"), "{public}");
     let metrics = get(&format!("{}/metrics", running.console)).await.1;
     assert!(metrics.contains("lakegram_stage_unwell{pipeline=\"telegram\",stage=\"silver\"} 1"), "{metrics}");
+
+    let console = running.console.trim_start_matches("http://").to_owned();
+    let shown = app.run_with(&["status"], &[("LAKEGRAM_CONSOLE", console)]).await;
+    let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
+    assert!(shown.contains("telegram silver is unwell since") && shown.contains("deletionVectors"), "{shown}");
 
     fs::remove_file(&commit).unwrap();
     app.wait_for_sent(10).await;
@@ -223,4 +230,64 @@ async fn a_full_log_disk_and_a_reader_that_has_gone_stop_nothing() {
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
     serves_without_a_log(Stdio::from(writer)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn secrets_that_change_count_without_a_restart() {
+    let app = TestApp::new().await;
+    let (token, secret) = (app.folder().join("token"), app.folder().join("secret"));
+    let bot = app.telegram.token().split(':').next().unwrap().to_owned();
+    fs::write(&token, format!("{bot}:a-token-that-was-revoked")).unwrap();
+    fs::write(&secret, "the-secret-before").unwrap();
+    fs::write(app.folder().join(".env"), "LLM_API_KEY=the-key-before\n").unwrap();
+    app.model.require_key("the-key-after");
+    let app = app
+        .variable("TELEGRAM_BOT_TOKEN", "")
+        .variable("TELEGRAM_BOT_TOKEN_FILE", token.to_str().unwrap())
+        .variable("TELEGRAM_WEBHOOK_SECRET", "")
+        .variable("TELEGRAM_WEBHOOK_SECRET_FILE", secret.to_str().unwrap());
+    let running = app.start(&["serve"]).await;
+    assert_eq!(post(&app, &running, 1).await, 401, "the secret is another one");
+
+    fs::write(&token, app.telegram.token()).unwrap();
+    fs::write(app.folder().join(".env"), "LLM_API_KEY=the-key-after\n").unwrap();
+    running.signal("HUP");
+    fs::write(&secret, format!("{SECRET}, the-secret-before")).unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    while post(&app, &running, 2).await != 200 {
+        assert!(Instant::now() < deadline, "the new secret never counts");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    app.wait_for_sent(1).await;
+    assert_eq!(running.terminate().await, Some(0), "SIGHUP has not ended it");
+    app.audit().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_hangs_does_not_hold_the_process() {
+    for method in ["sendMessage", ""] {
+        let app = TestApp::new().await;
+        if method.is_empty() {
+            app.model.trouble((0..10).map(|_| ModelTrouble::Hang));
+        } else {
+            app.telegram.script(method, vec![Behaviour::Delay(Duration::from_secs(600)); 10]);
+        }
+        let running = app.start(&["serve"]).await;
+        for update_id in 1..=3 {
+            assert_eq!(post(&app, &running, update_id).await, 200);
+        }
+        let begun = || match method.is_empty() {
+            true => app.model.request_count() > 0,
+            false => app.telegram.read(|ledger| ledger.calls_of(method).next().is_some()),
+        };
+        let deadline = Instant::now() + PATIENCE;
+        while !begun() {
+            assert!(Instant::now() < deadline, "nothing was asked");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let told = Instant::now();
+        assert_eq!(running.terminate().await, Some(0));
+        let took = told.elapsed();
+        assert!(took < Duration::from_secs(14), "{method}: it took {took:?}");
+    }
 }

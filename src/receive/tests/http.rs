@@ -354,7 +354,7 @@ async fn a_drain_says_so_and_ends_in_time() {
     let drain = Duration::from_secs(1);
     let limits = with_connections(connections::Limits { drain, ..connections::Limits::default() });
     let lane = LaneSetup::default().open().await;
-    let endpoint = Endpoint { settings: settings(), secrets: vec![SECRET.to_owned()], writer: lane.writer.clone() };
+    let endpoint = Endpoint { settings: settings(), secrets: SECRET.into(), writer: lane.writer.clone() };
     let receiver = Receiver::with_limits(vec![endpoint], &lane.clock, &lane.telemetry, &Health::default(), limits);
     let readiness = receiver.readiness();
     assert_eq!(readiness(), Ok(()));
@@ -391,7 +391,7 @@ async fn pipelines_have_lanes_of_their_own_behind_one_listener() {
     let lanes = [LaneSetup { patience: SHORT, ..LaneSetup::default() }.open().await, LaneSetup::default().open().await];
     let endpoints = ["/one", "/two"].into_iter().zip(&lanes).map(|(path, lane)| Endpoint {
         settings: ReceiveSettings { paths: vec![path.to_owned(), format!("{path}/more")], ..settings() },
-        secrets: vec![format!("secret-of{}", path.replace('/', "-"))],
+        secrets: format!("secret-of{}", path.replace('/', "-")).into(),
         writer: lane.writer.clone(),
     });
     let receiver = Receiver::new(endpoints.collect(), &lanes[0].clock, &lanes[0].telemetry, &Health::default());

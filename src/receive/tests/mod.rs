@@ -142,8 +142,7 @@ impl Server {
 
     async fn start_with(lane: LaneSetup, settings: ReceiveSettings, secrets: &[&str], limits: Limits) -> Self {
         let lane = lane.open().await;
-        let secrets = secrets.iter().map(|&secret| secret.to_owned()).collect();
-        let endpoint = Endpoint { settings, secrets, writer: lane.writer.clone() };
+        let endpoint = Endpoint { settings, secrets: secrets.join(",").into(), writer: lane.writer.clone() };
         let receiver = Receiver::with_limits(vec![endpoint], &lane.clock, &lane.telemetry, &Health::default(), limits);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (address, stop) = (listener.local_addr().unwrap(), CancellationToken::new());
