@@ -38,6 +38,7 @@ use crate::clock::Clock;
 use crate::error::{Error, Result};
 
 pub use self::columns::check_columns;
+pub(crate) use self::scan::Part;
 pub use self::scan::{FileHealth, Scan, Within};
 pub use self::staged::{StagedFile, Stager};
 pub use self::tail::{Tail, TailStep};
