@@ -184,17 +184,24 @@ impl Service {
         let update = json!({"update_id": number, "message": {"message_id": number, "date": 1_760_000_000,
             "chat": {"id": number, "type": "private"}, "from": {"id": number, "is_bot": false, "first_name": "A"},
             "text": "is anybody there?"}});
-        for _ in 0..5 {
+        self.status(|| {
             let request = self.http.post(format!("{}/telegram-webhook", self.url)).header(SECRET_HEADER, SECRET);
-            if let Ok(answer) = request.json(&update).send().await {
+            request.json(&update)
+        })
+        .await
+    }
+
+    pub(super) async fn ready(&self) -> u16 {
+        self.status(|| self.http.get(format!("{}/readyz", self.url))).await
+    }
+
+    async fn status(&self, request: impl Fn() -> reqwest::RequestBuilder) -> u16 {
+        for _ in 0..5 {
+            if let Ok(answer) = request().send().await {
                 return answer.status().as_u16();
             }
         }
         0
-    }
-
-    pub(super) async fn ready(&self) -> u16 {
-        self.http.get(format!("{}/readyz", self.url)).send().await.map_or(0, |answer| answer.status().as_u16())
     }
 
     pub(super) fn unwell(&self) -> Vec<StageHealth> {
