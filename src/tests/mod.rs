@@ -2,6 +2,7 @@
 
 mod domains;
 mod faults;
+mod kit;
 mod power;
 #[cfg(feature = "cloud")]
 mod wire;
