@@ -34,7 +34,7 @@ impl App {
         let roles: BTreeSet<Role> = Role::all();
         self.check_settings(&roles)?;
         let mut tasks = TaskGroup::new(stop.clone());
-        tasks.spawn("root", self.clone().watch_root(stop.clone()));
+        self.keep_root(&mut tasks);
         let (mut lanes, mut pace) = (Vec::new(), Pace::default());
         for pipeline in &self.pipelines {
             let (hinter, hints) = key_hints();

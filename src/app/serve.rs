@@ -85,7 +85,7 @@ impl App {
     pub async fn serve(self, roles: &BTreeSet<Role>, listeners: Listeners, stop: CancellationToken) -> Result<()> {
         self.check_settings(roles)?;
         let mut tasks = TaskGroup::new(stop.clone());
-        tasks.spawn("root", self.clone().watch_root(stop.clone()));
+        self.keep_root(&mut tasks);
         let (mut endpoints, mut hints) = (Vec::new(), Vec::new());
         for pipeline in &self.pipelines {
             let (hinter, hinted) = key_hints();

@@ -128,6 +128,13 @@ impl App {
         }
     }
 
+    /// Starts the keeper of what watches the data root.
+    pub(super) fn keep_root(&self, tasks: &mut TaskGroup) {
+        let app = self.clone();
+        let run = move |(), stop| app.clone().watch_root(stop);
+        self.keeper("", "root", tasks.stop()).spawn(tasks, || async { Ok(()) }, run);
+    }
+
     /// Starts the keeper of what removes the leavings of interrupted puts.
     pub(super) fn keep_sweep(&self, tasks: &mut TaskGroup) {
         let app = self.clone();
