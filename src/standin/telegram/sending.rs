@@ -144,7 +144,7 @@ fn reachable_chat(shared: &Shared, state: &mut State, params: &Params) -> Result
     Ok(chat_id)
 }
 
-/// Enforces the chat's pace, if there is one, and counts callers that do not wait as silence.
+/// Enforces the chat's pace, if there is one, and counts callers that do not wait as told.
 fn admit(shared: &Shared, state: &mut State, chat_id: i64) -> Result<(), Refusal> {
     let now = shared.options.clock.monotonic();
     let chat = state.chat(chat_id);

@@ -18,6 +18,7 @@ use serde_json::value::RawValue;
 use self::fields::{Fields, integer, last_object, object, string};
 use self::layout::{ChatPlace, Layout, MEDIA, Path};
 use crate::clock::Timestamp;
+use crate::panic::catch_sync;
 
 /// The kinds of updates of Bot API 10.3, as `allowed_updates` names them.
 pub const UPDATE_KINDS: &[&str] = &layout::kinds();
@@ -72,15 +73,24 @@ pub struct UpdateColumns<T = String> {
 impl Update {
     /// Parses one line of a segment (without its line break). Any bytes give a result.
     pub fn parse(line: &[u8]) -> Self {
-        parse(line)
+        contained(line, parse)
     }
 }
 
 impl<'a> Update<Cow<'a, str>> {
     /// Like [`Update::parse`], borrowing from the line what needs no change.
     pub fn borrowed(line: &'a [u8]) -> Self {
-        parse(line)
+        contained(line, parse)
     }
+}
+
+/// The result of `look` for a line. If it panics, the line is corrupt, so that it becomes a row with its text and does
+/// not block the lines behind it.
+fn contained<'a, T: Kept<'a>>(line: &'a [u8], look: impl Fn(&'a [u8]) -> Update<T>) -> Update<T> {
+    catch_sync(|| look(line)).unwrap_or_else(|panic| {
+        tracing::error!(%panic, bytes = line.len(), "parsing an update failed; keeping it as a corrupt record");
+        Update::Corrupt { text: text_of(line).into() }
+    })
 }
 
 /// How strings of a line are kept.
@@ -98,7 +108,7 @@ pub fn message_of(line: &str) -> Option<&str> {
 
 fn parse<'a, T: Kept<'a>>(line: &'a [u8]) -> Update<T> {
     let Ok(json) = simdutf8::basic::from_utf8(line) else {
-        return Update::Corrupt { text: Cow::from(base64_of(line)).into() };
+        return Update::Corrupt { text: text_of(line).into() };
     };
     let Some(update) = Fields::parse(json) else {
         return Update::Corrupt { text: Cow::from(json).into() };
@@ -109,8 +119,12 @@ fn parse<'a, T: Kept<'a>>(line: &'a [u8]) -> Update<T> {
     }
 }
 
-fn base64_of(bytes: &[u8]) -> String {
-    format!("{BASE64_PREFIX}{}", STANDARD.encode(bytes))
+/// A line as text, whatever it contains.
+fn text_of(line: &[u8]) -> Cow<'_, str> {
+    match simdutf8::basic::from_utf8(line) {
+        Ok(text) => text.into(),
+        Err(_) => format!("{BASE64_PREFIX}{}", STANDARD.encode(line)).into(),
+    }
 }
 
 /// The text inside the wrapper that our receiver puts around a body that is not a JSON object.

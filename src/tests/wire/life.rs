@@ -30,7 +30,7 @@ pub(super) const FENCE: TableRole = TableRole::Bronze;
 const PROGRESS: TxnId = TxnId::SourceFrom;
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// What was done through all lives, as those who did it were witness.
+/// What was done through all lives, as reported to those who did it.
 #[derive(Debug, Default)]
 pub(super) struct Witness {
     /// Lines that somebody began to land, and those that were said to be durable.
