@@ -14,6 +14,7 @@ pub mod error;
 mod flow;
 pub mod hint;
 pub mod id;
+pub mod identity;
 mod json;
 #[cfg(any(test, fuzzing))]
 pub mod laws;

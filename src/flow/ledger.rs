@@ -90,6 +90,8 @@ impl<R: LedgerRow> Ledger<R> {
         let upstream = LakeTable::open_existing(storage, upstream, clock).await?;
         let upstream = upstream.map_or_else(|| "none".to_owned(), |table| table.table_id().to_owned());
         let (table, files) = LakeTable::open_with_files(storage, &spec, clock).await?;
+        // Opened again it has to be the same table.
+        let spec = TableSpec { id: Some(table.table_id().to_owned()), ..spec };
         let watermark_id = TxnId::Watermark { role, upstream };
         let mut ledger = Self {
             storage: storage.clone(),
@@ -315,7 +317,7 @@ mod tests {
     async fn open(storage: &Storage, clock: &Clock) -> Ledger<Row> {
         let field = |name| Field::new(name, DataType::Int64, true);
         let schema = Arc::new(Schema::new(vec![field("id"), field("version")]));
-        let spec = TableSpec { path: Path::from("t"), schema, stats_columns: vec!["version".to_owned()] };
+        let spec = TableSpec { path: Path::from("t"), schema, stats_columns: vec!["version".to_owned()], id: None };
         Ledger::open(storage, spec, TableRole::Silver, &Path::from("upstream"), clock).await.unwrap().0
     }
 

@@ -35,6 +35,7 @@ impl World {
             path: Path::from("silver/telegram_responses"),
             schema: schema::built_in(schema::RESPONSES).unwrap(),
             stats_columns: Vec::new(),
+            id: None,
         };
         let silver = LakeTable::open(&storage, &spec, &clock).await.unwrap();
         let options = Options { accept_unknown_chats: true, ..Options::default() };

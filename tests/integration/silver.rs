@@ -41,6 +41,7 @@ impl World {
             path: Path::from(pipeline.bronze.table.as_str()),
             schema: schema::built_in(schema::MESSAGES).unwrap(),
             stats_columns: vec!["update_id".to_owned()],
+            id: None,
         };
         let bronze = LakeTable::open(&storage, &spec, &clock).await.unwrap();
         let model = ModelStandIn::start(ModelStandInOptions::default()).await.unwrap();

@@ -128,7 +128,7 @@ impl World {
     async fn append(&self, (table, file): (&str, &str), role: TableRole, columns: &[(&str, ArrayRef)], watermark: i64) {
         let stats = ["update_id", "received_at", "sent_at"].map(str::to_owned).to_vec();
         let schema = schema::built_in(file).unwrap();
-        let spec = TableSpec { path: Path::from(table), schema, stats_columns: stats };
+        let spec = TableSpec { path: Path::from(table), schema, stats_columns: stats, id: None };
         let mut table = LakeTable::open(&self.storage, &spec, &self.clock).await.unwrap();
         let rows = columns.iter().map(|(name, values)| (*name, Arc::clone(values), true));
         let rows = RecordBatch::try_from_iter_with_nullable(rows).unwrap();

@@ -63,8 +63,10 @@ struct Old {
 }
 
 impl Ledger {
-    pub(super) async fn open(place: Place) -> Result<Self> {
+    pub(super) async fn open(mut place: Place) -> Result<Self> {
         let (table, known) = open(&place).await?;
+        // Opened again it has to be the same table.
+        place.spec.id = Some(table.table_id().to_owned());
         let committed_at = place.clock.monotonic();
         Ok(Self { place, table, known, pending: BTreeMap::new(), committed_at, epoch: 0, stands_still: false })
     }

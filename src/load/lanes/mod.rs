@@ -103,7 +103,7 @@ impl BronzeStage {
         let BronzeOptions { storage, pipeline, settings, schema, clock, telemetry, committed } = options;
         let path = Path::parse(&settings.table)
             .map_err(|error| Error::configuration(format!("bronze.table `{}`", settings.table)).caused_by(error))?;
-        let spec = TableSpec { path, schema, stats_columns: STATS_COLUMNS.map(str::to_owned).to_vec() };
+        let spec = TableSpec { path, schema, stats_columns: STATS_COLUMNS.map(str::to_owned).to_vec(), id: None };
         let span = settings.redelivery_window;
         let place = Place {
             storage,

@@ -113,5 +113,5 @@ pub(super) fn spec(table: &str, schema: SchemaRef) -> Result<TableSpec> {
     let path = Path::parse(table)
         .map_err(|error| Error::configuration(format!("reply.table `{table}` is no path")).caused_by(error))?;
     let stats = ["update_id", "chat_id", "silver_version", "sent_at"];
-    Ok(TableSpec { path, schema, stats_columns: stats.map(str::to_owned).to_vec() })
+    Ok(TableSpec { path, schema, stats_columns: stats.map(str::to_owned).to_vec(), id: None })
 }

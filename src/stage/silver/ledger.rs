@@ -76,5 +76,5 @@ pub(super) fn spec(table: &str, schema: SchemaRef) -> Result<TableSpec> {
     let path = Path::parse(table)
         .map_err(|error| Error::configuration(format!("silver.table `{table}` is no path")).caused_by(error))?;
     let stats = ["update_id", "chat_id", "bronze_version", "received_at", "processed_at"];
-    Ok(TableSpec { path, schema, stats_columns: stats.map(str::to_owned).to_vec() })
+    Ok(TableSpec { path, schema, stats_columns: stats.map(str::to_owned).to_vec(), id: None })
 }

@@ -74,7 +74,7 @@ impl World {
     pub(super) async fn new() -> Self {
         let (storage, clock) = (Storage::memory(), Clock::fast(PACE));
         let schema = schema::built_in(schema::RESPONSES).unwrap();
-        let spec = TableSpec { path: Path::from(SILVER), schema, stats_columns: Vec::new() };
+        let spec = TableSpec { path: Path::from(SILVER), schema, stats_columns: Vec::new(), id: None };
         let options = Options { clock: clock.clone(), accept_unknown_chats: true, ..Options::default() };
         let settings = pipeline::load::built_in().unwrap().reply;
         Self {
