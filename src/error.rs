@@ -24,6 +24,8 @@ pub enum ErrorKind {
     Corrupt,
     /// The disk can no longer be trusted (an fsync failed); the process must end; exit code 3.
     Fatal,
+    /// Our own code panicked; what did is opened again, or set aside with the text; exit code 3.
+    Panicked,
 }
 
 /// An error: its kind, what was being done and the mend, and the cause.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use object_store::path::Path;
-use tokio::sync::mpsc;
+use tokio::sync::{Mutex, mpsc};
 
 /// How many hinted keys wait at most; more are found by listing.
 const QUEUE_LIMIT: usize = 4_096;
@@ -19,10 +19,11 @@ pub struct KeyHinter {
     overflowed: Arc<AtomicBool>,
 }
 
-/// The taking end of hinted keys.
-#[derive(Debug)]
+/// The taking end of hinted keys. Clones share the queue, so that a stage that is opened again goes on with it; one
+/// takes at a time.
+#[derive(Clone, Debug)]
 pub struct KeyHints {
-    queue: mpsc::Receiver<Path>,
+    queue: Arc<Mutex<mpsc::Receiver<Path>>>,
     overflowed: Arc<AtomicBool>,
 }
 
@@ -39,7 +40,10 @@ pub struct HintedKeys {
 pub fn key_hints() -> (KeyHinter, KeyHints) {
     let (sender, receiver) = mpsc::channel(QUEUE_LIMIT);
     let overflowed = Arc::new(AtomicBool::new(false));
-    (KeyHinter { queue: sender, overflowed: Arc::clone(&overflowed) }, KeyHints { queue: receiver, overflowed })
+    (
+        KeyHinter { queue: sender, overflowed: Arc::clone(&overflowed) },
+        KeyHints { queue: Arc::new(Mutex::new(receiver)), overflowed },
+    )
 }
 
 impl KeyHinter {
@@ -56,7 +60,7 @@ impl KeyHints {
     /// Safe to cancel.
     pub async fn next(&mut self, limit: usize) -> Option<HintedKeys> {
         let mut keys = Vec::new();
-        if self.queue.recv_many(&mut keys, limit).await == 0 {
+        if self.queue.lock().await.recv_many(&mut keys, limit).await == 0 {
             return None;
         }
         Some(HintedKeys { keys, overflowed: self.overflowed.swap(false, Ordering::AcqRel) })
@@ -77,6 +81,8 @@ mod tests {
         assert_eq!((taken.keys.len(), taken.overflowed), (QUEUE_LIMIT, true));
         hinter.hint(Path::from("raw/next"));
         assert_eq!(hints.next(10).await.unwrap(), HintedKeys { keys: vec![Path::from("raw/next")], overflowed: false });
+        hinter.hint(Path::from("raw/after"));
+        assert_eq!(hints.clone().next(10).await.unwrap().keys, [Path::from("raw/after")], "a clone goes on");
         drop(hinter);
         assert_eq!(hints.next(10).await, None);
     }

@@ -68,7 +68,7 @@ impl TaskGroup {
         match ended {
             Ok((name, outcome)) => outcome.map_err(|error| error.during(name)),
             Err(error) if error.is_cancelled() => Ok(()),
-            Err(error) => Err(Error::new(ErrorKind::Fatal, "a task panicked").caused_by(error)),
+            Err(error) => Err(Error::new(ErrorKind::Panicked, "a task panicked").caused_by(error)),
         }
     }
 }

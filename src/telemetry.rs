@@ -2,10 +2,12 @@
 
 use std::any::Any;
 use std::collections::HashMap;
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use prometheus::{Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
+use prometheus::{
+    Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+};
 use tokio::sync::broadcast;
 use tracing_subscriber::EnvFilter;
 
@@ -37,14 +39,32 @@ pub enum LogFormat {
 pub fn start_logging(format: LogFormat, filter: Option<&str>) -> Result<()> {
     let filter = EnvFilter::try_new(filter.unwrap_or("info"))
         .context(ErrorKind::Configuration, "RUST_LOG does not parse; write for example `info` or `lakegram=debug`")?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    let builder = builder.with_ansi(std::io::stderr().is_terminal());
+    // Whoever writes a line is never told that it could not be written: a full log disk must not stop the service.
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(|| Unfailing(io::stderr()));
+    let builder = builder.log_internal_errors(false).with_ansi(io::stderr().is_terminal());
     // A second start in one process (tests) keeps the first subscriber.
     let _already_started = match format {
         LogFormat::Pretty => builder.with_target(false).try_init(),
         LogFormat::Json => builder.json().flatten_event(true).try_init(),
     };
     Ok(())
+}
+
+/// A writer to which every write succeeds; what cannot be written is lost.
+#[derive(Debug)]
+struct Unfailing<W>(W);
+
+impl<W: Write> Write for Unfailing<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        // All or nothing as far as it goes: the rest of a line that broke off would only look like another.
+        let _lost = self.0.write_all(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let _lost = self.0.flush();
+        Ok(())
+    }
 }
 
 /// One step of one update, for those who watch it travel. Nothing is decided by it.
@@ -111,6 +131,11 @@ impl Telemetry {
         self.registered(IntGauge::new(name, help))
     }
 
+    /// A family of gauges with these label names, as [`Self::counters`].
+    pub fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
+        self.registered(IntGaugeVec::new(Opts::new(name, help), labels))
+    }
+
     /// A histogram of latencies in seconds.
     pub fn latency(&self, name: &str, help: &str) -> Histogram {
         let options = HistogramOpts::new(name, help).buckets(LATENCY_BUCKETS_SECONDS.to_vec());
@@ -156,6 +181,22 @@ mod tests {
         let telemetry = Telemetry::new();
         telemetry.counter("lakegram_receive_updates_total", "updates").inc_by(3);
         assert!(telemetry.render().contains("lakegram_receive_updates_total 3"));
+    }
+
+    #[test]
+    fn a_line_that_cannot_be_written_is_no_error() {
+        struct Full;
+        impl Write for Full {
+            fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+                Err(io::ErrorKind::StorageFull.into())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Err(io::ErrorKind::StorageFull.into())
+            }
+        }
+        let mut writer = Unfailing(Full);
+        assert_eq!(writer.write(b"a line").unwrap(), 6);
+        writer.flush().unwrap();
     }
 
     #[test]

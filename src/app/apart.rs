@@ -5,12 +5,13 @@ use std::future::Future;
 use tokio::sync::oneshot;
 
 use crate::error::{Context, Error, ErrorKind, Result};
+use crate::panic;
 
 /// Runs a task on a thread of its own; the threads that do its blocking work are named after it too, so that the
 /// system's tools tell what it costs. Returns when the task and everything it had begun have ended.
 ///
 /// # Errors
-/// The task's error; Fatal when it panicked.
+/// The task's error; Panicked when it did.
 pub(super) async fn run_apart<T, F>(name: &'static str, task: T) -> Result<()>
 where
     T: FnOnce() -> F + Send + 'static,
@@ -23,13 +24,16 @@ where
     let runtime = runtime.context(ErrorKind::Unavailable, cannot())?;
     let (done, ended) = oneshot::channel();
     let run = move || {
-        let outcome = runtime.block_on(task());
+        let outcome = runtime.block_on(panic::catch(async { task().await }));
         drop(runtime);
         // Nobody waits any more once the drain is over.
         let _unheard = done.send(outcome);
     };
     std::thread::Builder::new().name(name.to_owned()).spawn(run).context(ErrorKind::Unavailable, cannot())?;
-    ended.await.unwrap_or_else(|_| Err(Error::new(ErrorKind::Fatal, format!("the thread `{name}` panicked"))))
+    match ended.await {
+        Ok(outcome) => outcome?,
+        Err(_) => Err(Error::new(ErrorKind::Panicked, format!("the thread `{name}` ended early"))),
+    }
 }
 
 #[cfg(test)]
@@ -50,8 +54,9 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_panic_is_fatal() {
+    async fn a_panic_is_an_error_with_its_text() {
         let error = run_apart("apart", || async { unreachable!("on purpose") }).await.unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Fatal);
+        assert_eq!(error.kind(), ErrorKind::Panicked);
+        assert!(error.to_string().ends_with("on purpose"), "{error}");
     }
 }

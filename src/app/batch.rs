@@ -1,13 +1,17 @@
 //! The scheduled batch: everything available now, through to the replies.
 
+use std::future::Future;
+
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::serve::DRAIN;
 use super::{App, SourceCleaning};
 use crate::error::{Error, ErrorKind, Result};
+use crate::health::StageId;
 use crate::load::files::{FilesStage, FilesSummary};
 use crate::load::lanes::{BronzeStage, BronzeSummary};
+use crate::panic;
 use crate::pipeline::Pipeline;
 use crate::stage::reply::{ReplyStage, ReplySummary};
 use crate::stage::silver::{SilverStage, SilverSummary};
@@ -26,7 +30,7 @@ pub struct PipelineSummary {
 }
 
 /// What a batch did.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct BatchSummary {
     /// For each pipeline of a bot.
     pub pipelines: Vec<PipelineSummary>,
@@ -34,78 +38,120 @@ pub struct BatchSummary {
     pub loaders: Vec<(String, FilesSummary)>,
     /// For each source that is to be cleaned.
     pub cleanings: Vec<SourceCleaning>,
+    /// What failed, each said to have happened in its stage.
+    pub troubles: Vec<Error>,
 }
 
 impl BatchSummary {
-    /// Rows that still wait for an outside system, files that could not be read, and loaders that were stopped.
+    /// Rows that still wait for an outside system, files that could not be read, and stages that failed or were stopped.
     pub fn waiting(&self) -> u64 {
         let rows = self.pipelines.iter().map(|summary| summary.silver.waiting + summary.reply.waiting);
         let files = self
             .loaders
             .iter()
             .map(|(_, summary)| summary.unread.len() as u64 + summary.fresh + u64::from(summary.is_cut_short));
-        rows.sum::<u64>() + files.sum::<u64>()
+        rows.sum::<u64>() + files.sum::<u64>() + self.troubles.len() as u64
     }
+}
+
+/// Until when a batch may go on.
+#[derive(Clone, Debug)]
+struct Deadline {
+    /// Nothing new is begun.
+    stop: CancellationToken,
+    /// What had begun is left as it is.
+    late: CancellationToken,
 }
 
 impl App {
     /// Takes everything that is there through all stages, until `stop` (the deadline or Ctrl-C) and a moment to end what
-    /// had begun.
+    /// had begun. What fails in one stage does not keep the others from working.
     ///
     /// # Errors
-    /// The first error of a stage, or that one did not end in time; what was done stays done.
+    /// Fatal when the disk failed; what was done stays done.
     pub async fn run(&self, progress: impl Fn(&str), stop: &CancellationToken) -> Result<BatchSummary> {
-        let mut summary = BatchSummary::default();
+        let deadline = Deadline { stop: stop.clone(), late: CancellationToken::new() };
+        let (clock, waiting) = (self.clock.clone(), deadline.clone());
+        let timer = async {
+            waiting.stop.cancelled().await;
+            clock.sleep(DRAIN).await;
+            waiting.late.cancel();
+            std::future::pending().await
+        };
+        tokio::select! {
+            summary = Box::pin(self.run_all(progress, &deadline)) => summary,
+            summary = timer => summary,
+        }
+    }
+
+    async fn run_all(&self, progress: impl Fn(&str), deadline: &Deadline) -> Result<BatchSummary> {
+        let (mut summary, stop) = (BatchSummary::default(), &deadline.stop);
         for loader in &self.loaders {
             progress(&format!("{}: loading files into bronze", loader.name));
-            let loading = async { FilesStage::open(self.files_options(loader)?).await?.work_until_idle(stop).await };
-            let done = self.in_time(loading, stop).await.map_err(|error| error.during(&loader.name))?;
+            let load = async { FilesStage::open(self.files_options(loader)?).await?.work_until_idle(stop).await };
+            let done = summary.attempt(loader.name.as_str(), "files", deadline, load).await?;
             summary.loaders.push((loader.name.to_string(), done));
         }
         for pipeline in &self.pipelines {
-            let done = self.in_time(self.run_pipeline(pipeline, &progress, stop), stop).await;
-            summary.pipelines.push(done.map_err(|error| error.during(&pipeline.name))?);
+            let done = Box::pin(self.run_pipeline(pipeline, &progress, deadline, &mut summary)).await?;
+            summary.pipelines.push(done);
         }
         if !stop.is_cancelled() && self.cleans() {
             progress("cleaning sources");
-            summary.cleanings = self.in_time(self.clean(false, stop), stop).await?;
+            summary.cleanings = summary.attempt("", "clean", deadline, self.clean(false, stop)).await?;
         }
         Ok(summary)
-    }
-
-    /// Gives work a moment after `stop` to end what had begun: a store that is away is tried again and again, which a
-    /// stage does not leave off for `stop`.
-    async fn in_time<T>(&self, work: impl Future<Output = Result<T>>, stop: &CancellationToken) -> Result<T> {
-        let late = async {
-            stop.cancelled().await;
-            self.clock.sleep(DRAIN).await;
-            Error::unavailable("not ended in time; what had begun is found again by the next run")
-        };
-        tokio::select! {
-            done = work => done,
-            late = late => Err(late),
-        }
     }
 
     async fn run_pipeline(
         &self,
         pipeline: &Pipeline,
         progress: &impl Fn(&str),
-        stop: &CancellationToken,
+        deadline: &Deadline,
+        summary: &mut BatchSummary,
     ) -> Result<PipelineSummary> {
-        progress(&format!("{}: loading raw JSON into bronze", pipeline.name));
-        let mut bronze = BronzeStage::open(self.bronze_options(pipeline, watch::Sender::new(-1))?).await?;
-        let bronze = match bronze.work_until_idle(stop).await {
-            // What a person has to look at before it is loaded must not keep what is loaded from its answers.
-            Err(error) if error.kind() == ErrorKind::Configuration => Err(error),
-            loaded => Ok(loaded?),
+        let (name, stop) = (pipeline.name.as_str(), &deadline.stop);
+        progress(&format!("{name}: loading raw JSON into bronze"));
+        let load = async {
+            let options = self.bronze_options(pipeline, watch::Sender::new(-1))?;
+            BronzeStage::open(options).await?.work_until_idle(stop).await
         };
-        progress(&format!("{}: asking the model", pipeline.name));
-        let mut silver = SilverStage::open(self.silver_options(pipeline, watch::Sender::new(-1))?).await?;
-        let silver = silver.work_until_idle(stop).await?;
-        progress(&format!("{}: replying", pipeline.name));
-        let mut reply = ReplyStage::open(self.reply_options(pipeline)?).await?;
-        let reply = reply.work_until_idle(stop).await?;
-        Ok(PipelineSummary { pipeline: pipeline.name.to_string(), bronze: bronze?, silver, reply })
+        let bronze = summary.attempt(name, "bronze", deadline, load).await?;
+        progress(&format!("{name}: asking the model"));
+        let ask = async {
+            let options = self.silver_options(pipeline, watch::Sender::new(-1))?;
+            SilverStage::open(options).await?.work_until_idle(stop).await
+        };
+        let silver = summary.attempt(name, "silver", deadline, ask).await?;
+        progress(&format!("{name}: replying"));
+        let send = async { ReplyStage::open(self.reply_options(pipeline)?).await?.work_until_idle(stop).await };
+        let reply = summary.attempt(name, "reply", deadline, send).await?;
+        Ok(PipelineSummary { pipeline: name.to_owned(), bronze, silver, reply })
+    }
+}
+
+impl BatchSummary {
+    /// What a stage did; nothing, and a trouble more, when it failed or did not end in time.
+    async fn attempt<T: Default>(
+        &mut self,
+        pipeline: &str,
+        stage: &'static str,
+        deadline: &Deadline,
+        work: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
+        // Boxed: the futures of stages are large, and they are nested here.
+        let work = Box::pin(work);
+        let caught = deadline.late.run_until_cancelled(panic::catch(work)).await;
+        let late = || Ok(Err(Error::unavailable("not ended in time; what had begun is found again by the next run")));
+        let done = caught.unwrap_or_else(late).unwrap_or_else(|panic| Err(panic.into()));
+        let id = StageId { pipeline: pipeline.to_owned(), stage };
+        match done.map_err(|error| error.during(&id)) {
+            Err(error) if error.kind() == ErrorKind::Fatal => Err(error),
+            Err(error) => {
+                self.troubles.push(error);
+                Ok(T::default())
+            }
+            Ok(done) => Ok(done),
+        }
     }
 }

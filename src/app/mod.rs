@@ -3,10 +3,12 @@
 mod apart;
 mod batch;
 mod clean;
+mod keeper;
 mod pace;
 mod parts;
 mod poll;
 mod serve;
+mod stages;
 mod survey;
 mod upkeep;
 
@@ -16,6 +18,7 @@ use object_store::path::Path;
 
 use crate::clock::Clock;
 use crate::error::Result;
+use crate::health::Health;
 use crate::id::{BotId, Name};
 use crate::llm::ModelClient;
 use crate::load::files::{FilesOptions, FilesProgress};
@@ -51,6 +54,8 @@ pub struct App {
     pub clock: Clock,
     /// Metrics and hops.
     pub telemetry: Telemetry,
+    /// How each stage is.
+    pub health: Health,
 }
 
 /// A table of a pipeline.
@@ -100,6 +105,7 @@ impl App {
             loading: Arc::default(),
             clock: Clock::system(),
             telemetry: Telemetry::new(),
+            health: Health::default(),
         })
     }
 

@@ -15,14 +15,14 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 pub(super) const COMMITS: i64 = 1_000;
 
 /// Follows how far the stages have brought their tables.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Pace {
     stages: Vec<Stage>,
     longest: Duration,
     look_every: Duration,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Stage {
     version: watch::Receiver<i64>,
     /// Where the last round found it; `None` before the stage has told anything.

@@ -26,24 +26,23 @@ impl App {
     /// As [`App::serve`] with all roles, pulling updates; `console` shows metrics and health.
     ///
     /// # Errors
-    /// The first error that ended a part of it.
+    /// A configuration error before anything is begun, and what Telegram says of the token; afterwards only that the
+    /// disk failed.
     pub async fn poll(self, console: TcpListener, stop: CancellationToken) -> Result<()> {
-        let mut tasks = TaskGroup::new(stop.clone());
         let roles: BTreeSet<Role> = Role::all();
+        self.check_settings(&roles)?;
+        let mut tasks = TaskGroup::new(stop.clone());
         let (mut lanes, mut pace) = (Vec::new(), Pace::default());
         for pipeline in &self.pipelines {
             let (hinter, hints) = key_hints();
-            let writer = self.start_lane(pipeline, hinter, &mut tasks).await?;
-            pace.follow(self.start_stages(pipeline, &roles, hints, &mut tasks).await?);
+            let writer = self.start_lane(pipeline, hinter, &mut tasks)?;
+            pace.follow(self.keep_stages(pipeline, &roles, hints, &mut tasks));
             lanes.push(writer.readiness());
             let puller = Puller { bot: self.bot_client(pipeline)?, writer, clock: self.clock.clone() };
             tasks.spawn("poll", puller.run(stop.clone()));
         }
-        self.start_console(console, Arc::new(move || lanes.iter().try_for_each(|ready| ready())), &mut tasks, &stop)?;
-        tasks.spawn("maintain", self.clone().maintain_apart(pace, stop.clone()));
-        if self.cleans() {
-            tasks.spawn("clean", self.clone().clean_apart(stop.clone()));
-        }
+        self.keep_console(console, Arc::new(move || lanes.iter().try_for_each(|ready| ready())), &mut tasks)?;
+        self.keep_upkeep(&pace, &mut tasks);
         tasks.wait(&self.clock, DRAIN).await
     }
 }

@@ -17,6 +17,7 @@ mod webhook;
 
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use tokio_util::sync::CancellationToken;
@@ -53,6 +54,9 @@ Exit codes: 0 done, 1 a check or audit found something, 2 wrong usage or configu
 /// Threads for work that blocks, mostly puts on a local disk. A disk serves no more of them faster, and each costs
 /// memory: a stack and its share of the allocator's arenas.
 const BLOCKING_THREADS: usize = 16;
+
+/// How long blocking work may take to end once everything else has.
+const HUNG_CALLS: Duration = Duration::from_millis(500);
 
 #[derive(Debug, Subcommand)]
 enum Verb {
@@ -102,6 +106,8 @@ enum Verdict {
     Done,
     /// Exit code 1.
     Found,
+    /// Exit code 2: a person has to change something; what, was told.
+    Misconfigured,
     /// Exit code 3: something still waits for an outside system.
     Waiting,
 }
@@ -113,6 +119,7 @@ pub fn main() -> ExitCode {
     match outcome {
         Ok(Verdict::Done) => ExitCode::SUCCESS,
         Ok(Verdict::Found) => ExitCode::from(1),
+        Ok(Verdict::Misconfigured) => ExitCode::from(2),
         Ok(Verdict::Waiting) => ExitCode::from(3),
         Err(error) => {
             output::complain(&error);
@@ -133,7 +140,10 @@ fn start(cli: Cli, environment: Environment) -> Result<Verdict> {
         .enable_all()
         .build()
         .context(ErrorKind::Unavailable, "cannot start the runtime")?;
-    runtime.block_on(dispatch(cli, environment))
+    let outcome = runtime.block_on(dispatch(cli, environment));
+    // A call into a file system that hangs cannot be called back; it must not hold the process.
+    runtime.shutdown_timeout(HUNG_CALLS);
+    outcome
 }
 
 async fn dispatch(cli: Cli, environment: Environment) -> Result<Verdict> {

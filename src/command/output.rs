@@ -1,5 +1,4 @@
 //! The one door to standard output and standard error.
-#![allow(clippy::print_stdout, clippy::print_stderr)]
 
 use std::io::Write;
 
@@ -20,9 +19,9 @@ pub(super) fn print(text: &str) -> Result<Verdict> {
     }
 }
 
-/// Prints an error as one line.
+/// Prints an error as one line. Where nobody reads it, nobody is told.
 pub(super) fn complain(error: &Error) {
-    eprintln!("lakegram: {error}");
+    let _nobody_reads = writeln!(std::io::stderr().lock(), "lakegram: {error}");
 }
 
 /// A table for people.

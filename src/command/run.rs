@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 use super::progress::Progress;
 use super::{Pipelines, Verdict, clean, output};
 use crate::app::{App, BatchSummary};
-use crate::error::Result;
+use crate::error::{ErrorKind, Result};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Options {
@@ -48,7 +48,17 @@ pub(super) async fn run(app: App, options: Options, stop: CancellationToken) -> 
     if !cleaned.is_empty() {
         output::print(&cleaned)?;
     }
-    Ok(if summary.waiting() > 0 { Verdict::Waiting } else { Verdict::Done })
+    verdict(&summary)
+}
+
+/// What the troubles of the stages come to, each told in a line.
+fn verdict(summary: &BatchSummary) -> Result<Verdict> {
+    summary.troubles.iter().for_each(output::complain);
+    Ok(match summary.troubles.iter().any(|error| error.kind() == ErrorKind::Configuration) {
+        true => Verdict::Misconfigured,
+        false if summary.waiting() > 0 => Verdict::Waiting,
+        false => Verdict::Done,
+    })
 }
 
 fn shown_loaders(summary: &BatchSummary) -> String {

@@ -2,16 +2,17 @@
 
 use std::sync::Arc;
 
-use axum::Router;
 use axum::extract::{Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use axum::{Json, Router};
 use serde::Deserialize;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::{Context, ErrorKind, Result};
+use crate::health::Health;
 use crate::telemetry::Telemetry;
 
 /// Says whether bytes can be landed now, and if not, why.
@@ -22,6 +23,7 @@ pub type Readiness = Arc<dyn Fn() -> std::result::Result<(), String> + Send + Sy
 pub struct Console {
     telemetry: Telemetry,
     readiness: Readiness,
+    health: Health,
 }
 
 #[derive(Deserialize)]
@@ -31,8 +33,8 @@ struct ReadyQuery {
 
 impl Console {
     /// A console over these.
-    pub fn new(telemetry: Telemetry, readiness: Readiness) -> Self {
-        Self { telemetry, readiness }
+    pub fn new(telemetry: Telemetry, readiness: Readiness, health: Health) -> Self {
+        Self { telemetry, readiness, health }
     }
 
     /// Serves until `stop`.
@@ -43,7 +45,7 @@ impl Console {
         let routes = Router::new()
             .route("/livez", get(async || "ok\n"))
             .route("/readyz", get(ready))
-            .route("/health", get(ready))
+            .route("/health", get(health))
             .route("/metrics", get(metrics))
             .with_state(self);
         axum::serve(listener, routes)
@@ -53,12 +55,25 @@ impl Console {
     }
 }
 
+/// Speaks of landing alone; `?verbose` names the stages as well.
 async fn ready(State(console): State<Console>, Query(query): Query<ReadyQuery>) -> Response {
-    match (console.readiness)() {
-        Ok(()) if query.verbose.is_some() => (StatusCode::OK, "landing: ok\n").into_response(),
-        Ok(()) => (StatusCode::OK, "ok\n").into_response(),
-        Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("landing: {reason}\n")).into_response(),
-    }
+    let ready = (console.readiness)();
+    let status = status_of(&ready);
+    let text = match (query.verbose, ready) {
+        (Some(_), ready) => console.health.report(&ready).to_string(),
+        (None, Ok(())) => "ok\n".to_owned(),
+        (None, Err(reason)) => format!("landing: {reason}\n"),
+    };
+    (status, text).into_response()
+}
+
+async fn health(State(console): State<Console>) -> Response {
+    let ready = (console.readiness)();
+    (status_of(&ready), Json(console.health.report(&ready))).into_response()
+}
+
+fn status_of(ready: &std::result::Result<(), String>) -> StatusCode {
+    if ready.is_ok() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }
 }
 
 async fn metrics(State(console): State<Console>) -> Response {

@@ -5,33 +5,22 @@ use crate::clock::Timestamp;
 use crate::error::{Error, Result};
 use crate::storage::{StorageKey, StorageLock};
 
-/// Held as long as this process may write the lane.
-#[derive(Debug)]
-pub(super) struct Claim {
-    /// The newest key of the lane.
-    pub(super) newest: Timestamp,
-    _lock: StorageLock,
-}
-
-impl Claim {
-    /// Takes the lane of `options`.
-    ///
-    /// # Errors
-    /// A configuration error when another process has the lane; unavailable when it cannot be listed.
-    pub(super) async fn take(options: &LaneOptions) -> Result<Self> {
-        let LaneOptions { storage, pipeline, bot_id, lane, .. } = options;
-        let lock = StorageKey::LaneLock { pipeline: pipeline.clone(), bot_id: *bot_id, lane: lane.clone() };
-        let Some(lock) = storage.try_lock(&lock.path())? else {
-            return Err(Error::configuration(format!(
-                "lane `{lane}` is in use by another process; stop that one, or give this one a name in receive.lane"
-            )));
-        };
-        Ok(Self { newest: newest_key(options).await?, _lock: lock })
-    }
+/// Takes the lane of `options` for this process, for as long as the lock is held.
+///
+/// # Errors
+/// A configuration error when another process has the lane.
+pub(super) fn take(options: &LaneOptions) -> Result<StorageLock> {
+    let LaneOptions { storage, pipeline, bot_id, lane, .. } = options;
+    let lock = StorageKey::LaneLock { pipeline: pipeline.clone(), bot_id: *bot_id, lane: lane.clone() };
+    storage.try_lock(&lock.path())?.ok_or_else(|| {
+        Error::configuration(format!(
+            "lane `{lane}` is in use by another process; stop that one, or give this one a name in receive.lane"
+        ))
+    })
 }
 
 /// The newest key of the lane, found by walking only its newest folders. Files that are no segments do not count.
-async fn newest_key(options: &LaneOptions) -> Result<Timestamp> {
+pub(super) async fn newest_key(options: &LaneOptions) -> Result<Timestamp> {
     let LaneOptions { storage, pipeline, bot_id, lane, .. } = options;
     let lane = StorageKey::Lane { pipeline: pipeline.clone(), bot_id: *bot_id, lane: lane.clone() }.path();
     let micros_of = |path: &_| match StorageKey::parse(path) {

@@ -6,22 +6,27 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::mpsc::error::TrySendError;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::body::VerifiedBody;
-use super::claim::Claim;
+use super::claim;
 use super::intake::{Admitted, Intake};
 use super::writer::Writer;
 use crate::admission::Admission;
-use crate::clock::Clock;
-use crate::error::{Error, Result};
+use crate::clock::{Clock, Timestamp};
+use crate::error::{Error, ErrorKind, Result};
 use crate::hint::KeyHinter;
 use crate::id::{BotId, Name};
+use crate::retry::Backoff;
 use crate::storage::Storage;
 use crate::telemetry::Telemetry;
 
 /// How long a waiter waits for its put, and how long a put is tried.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// How long a body waits for a lane that is just being opened.
+const OPENING_PATIENCE: Duration = Duration::from_secs(1);
+/// Between the tries to open a lane: the first and the longest pause.
+const OPENING_PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
 /// Bodies that gather for one put; their bytes are bounded by the admission.
 pub(super) const BATCH_LIMIT: usize = 10_000;
 
@@ -75,11 +80,12 @@ pub(super) struct Entry {
     pub(super) landed: oneshot::Sender<Landing>,
 }
 
-/// Whether the last landing of a lane failed. Apart from the writer, so that whoever asks keeps no lane open.
+/// Whether a lane is open and its last landing did not fail. Apart from the writer, so that whoever asks keeps no lane open.
 #[derive(Clone, Debug)]
 pub(super) struct LaneHealth {
     lane: Name,
     failing: Arc<AtomicBool>,
+    opened: watch::Receiver<bool>,
 }
 
 impl LaneHealth {
@@ -88,6 +94,9 @@ impl LaneHealth {
     }
 
     pub(super) fn ready(&self) -> std::result::Result<(), String> {
+        if !*self.opened.borrow() {
+            return Err(format!("lane `{}` is not open yet; see the log", self.lane));
+        }
         match self.failing.load(Ordering::Relaxed) {
             true => Err(format!("segments of lane `{}` cannot be put; see the log", self.lane)),
             false => Ok(()),
@@ -95,32 +104,71 @@ impl LaneHealth {
     }
 }
 
+impl LaneHealth {
+    /// Waits a moment for a lane that is just being opened.
+    async fn is_open(&self, clock: &Clock) -> bool {
+        if *self.opened.borrow() {
+            return true;
+        }
+        let mut opened = self.opened.clone();
+        let soon = clock.timeout(OPENING_PATIENCE, opened.wait_for(|is_open| *is_open)).await;
+        matches!(soon, Some(Ok(_)))
+    }
+}
+
+/// The newest key of the lane, asked for until the store tells it.
+async fn newest_key(options: &LaneOptions) -> Result<Timestamp> {
+    let mut backoff = Backoff::new(OPENING_PAUSES.0, OPENING_PAUSES.1);
+    loop {
+        match claim::newest_key(options).await {
+            Err(error) if error.kind() != ErrorKind::Fatal => {
+                let pause = backoff.next_delay();
+                tracing::warn!(lane = %options.lane, %error, retry_in = ?pause, "a lane cannot be opened; nothing is landed meanwhile");
+                options.clock.sleep(pause).await;
+            }
+            newest => return newest,
+        }
+    }
+}
+
 impl LaneWriter {
-    /// Opens a lane and takes it for this process. The second value is the writer's task; it ends when every
-    /// `LaneWriter` is gone, or with the error that makes landing impossible for good.
+    /// Takes a lane for this process. The second value is the task that opens it, however often the store fails, and
+    /// then writes it; until it is open nothing can be landed. The task ends when every `LaneWriter` is gone, or with
+    /// the error that makes landing impossible for good.
     ///
     /// # Errors
-    /// A configuration error when another process has the lane; unavailable when it cannot be listed.
-    pub async fn open(options: LaneOptions) -> Result<(Self, impl Future<Output = Result<()>> + Send + 'static)> {
-        Self::open_with(options, PATIENCE).await
+    /// A configuration error when another process has the lane.
+    pub fn open(options: LaneOptions) -> Result<(Self, impl Future<Output = Result<()>> + Send + 'static)> {
+        Self::open_with(options, PATIENCE)
     }
 
-    pub(super) async fn open_with(
+    pub(super) fn open_with(
         options: LaneOptions,
         patience: Duration,
     ) -> Result<(Self, impl Future<Output = Result<()>> + Send + 'static)> {
-        let claim = Claim::take(&options).await?;
+        let lock = claim::take(&options)?;
         let gauge = options.telemetry.gauge("lakegram_receive_in_flight_bytes", "bytes taken in and not yet durable");
-        let (sender, queue) = mpsc::channel(BATCH_LIMIT);
+        let (sender, mut queue) = mpsc::channel(BATCH_LIMIT);
+        let (open, opened) = watch::channel(false);
         let writer = Self {
             queue: sender,
             intake: Intake::new(options.admission.clone(), gauge),
-            health: LaneHealth { lane: options.lane.clone(), failing: Arc::default() },
+            health: LaneHealth { lane: options.lane.clone(), failing: Arc::default(), opened },
             clock: options.clock.clone(),
             patience,
         };
-        let task = Writer::new(options, queue, claim, writer.health.clone(), patience);
-        Ok((writer, task.run()))
+        let health = writer.health.clone();
+        let task = async move {
+            let newest = tokio::select! {
+                newest = newest_key(&options) => newest?,
+                // Nobody gives it anything before it is open, so this is the end of the givers.
+                _ = queue.recv() => return Ok(()),
+            };
+            let writer = Writer::new(options, queue, (newest, lock), health, patience);
+            open.send_replace(true);
+            writer.run().await
+        };
+        Ok((writer, task))
     }
 
     /// Lands a body; returns when it is durable, or will not be in time.
@@ -130,6 +178,9 @@ impl LaneWriter {
         let more = line.len().saturating_sub(admitted.bytes());
         if !self.intake.try_grow(&mut admitted, more) {
             return Landing::Full;
+        }
+        if !self.health.is_open(&self.clock).await {
+            return self.failed();
         }
         let (landed, waiting) = oneshot::channel();
         match self.queue.try_send(Entry { line, admitted, landed }) {

@@ -22,6 +22,7 @@ use super::lane::LaneWriter;
 use super::webhook::{Health, Hook, Shared, routes};
 use crate::clock::Clock;
 use crate::error::Result;
+use crate::health;
 use crate::pipeline::ReceiveSettings;
 use crate::telemetry::Telemetry;
 
@@ -87,11 +88,17 @@ impl Default for Limits {
 
 impl Receiver {
     /// A server for these webhooks.
-    pub fn new(endpoints: Vec<Endpoint>, clock: &Clock, telemetry: &Telemetry) -> Self {
-        Self::with_limits(endpoints, clock, telemetry, Limits::default())
+    pub fn new(endpoints: Vec<Endpoint>, clock: &Clock, telemetry: &Telemetry, stages: &health::Health) -> Self {
+        Self::with_limits(endpoints, clock, telemetry, stages, Limits::default())
     }
 
-    pub(super) fn with_limits(endpoints: Vec<Endpoint>, clock: &Clock, telemetry: &Telemetry, limits: Limits) -> Self {
+    pub(super) fn with_limits(
+        endpoints: Vec<Endpoint>,
+        clock: &Clock,
+        telemetry: &Telemetry,
+        stages: &health::Health,
+        limits: Limits,
+    ) -> Self {
         let lanes = endpoints.iter().map(|endpoint| endpoint.writer.health().clone()).collect();
         let hooks = endpoints.into_iter().flat_map(|Endpoint { settings, secrets, writer }| {
             let hook = Arc::new(Hook { secrets: Secrets::new(&secrets), settings, writer });
@@ -101,6 +108,7 @@ impl Receiver {
         let shared = Shared {
             hooks: hooks.collect(),
             health: Arc::new(Health { draining: AtomicBool::new(false), lanes }),
+            stages: stages.clone(),
             rejected: telemetry.counters("lakegram_receive_rejected_total", "requests not landed", &["reason"]),
             clock: clock.clone(),
             body_timeout: limits.body,

@@ -5,16 +5,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::{Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use axum::{Json, Router};
 use prometheus::IntCounterVec;
 
 use super::body::{Refusal, SECRET_HEADER, Secrets, VerifiedBody};
 use super::lane::{Landing, LaneHealth, LaneWriter};
 use crate::clock::Clock;
+use crate::health;
 use crate::pipeline::ReceiveSettings;
 
 /// What a client that is told to come back should wait, in seconds.
@@ -26,6 +27,8 @@ pub(super) struct Shared {
     /// By path.
     pub(super) hooks: HashMap<String, Arc<Hook>>,
     pub(super) health: Arc<Health>,
+    /// How the stages are.
+    pub(super) stages: health::Health,
     pub(super) rejected: IntCounterVec,
     pub(super) clock: Clock,
     /// For the body of a request.
@@ -77,7 +80,7 @@ pub(super) fn routes(shared: Arc<Shared>) -> Router {
     Router::new()
         .route("/livez", get(async || "ok\n"))
         .route("/readyz", get(ready))
-        .route("/health", get(ready))
+        .route("/health", get(health_report))
         .fallback(webhook)
         .with_state(shared)
 }
@@ -87,6 +90,13 @@ async fn ready(State(shared): State<Arc<Shared>>) -> Response {
         Ok(()) => "ok\n".into_response(),
         Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")).into_response(),
     }
+}
+
+/// Anybody may ask here, so the reasons stay on the console.
+async fn health_report(State(shared): State<Arc<Shared>>) -> Response {
+    let ready = shared.health.ready();
+    let status = if ready.is_ok() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(shared.stages.report(&ready).without_reasons())).into_response()
 }
 
 async fn webhook(State(shared): State<Arc<Shared>>, request: Request) -> Response {

@@ -7,13 +7,12 @@ use object_store::path::Path;
 use prometheus::{Histogram, IntCounter};
 use tokio::sync::mpsc;
 
-use super::claim::Claim;
 use super::lane::{BATCH_LIMIT, Entry, Landing, LaneHealth, LaneOptions};
 use super::slumber::{LOOK_EVERY, Slumber};
 use crate::clock::Timestamp;
 use crate::error::{ErrorKind, Result};
 use crate::retry::Backoff;
-use crate::storage::{PutNew, StorageKey};
+use crate::storage::{PutNew, StorageKey, StorageLock};
 
 /// Bytes of one segment, but for a larger line of its own.
 const SEGMENT_BYTES: usize = 8 * 1_024 * 1_024;
@@ -38,7 +37,7 @@ pub(super) struct Writer {
     metrics: Metrics,
     /// How long a put is tried.
     patience: Duration,
-    _claim: Claim,
+    _lock: StorageLock,
 }
 
 /// The bytes of one put and the key they go to. The bytes of a key never change: an earlier put may yet succeed.
@@ -57,10 +56,11 @@ struct Metrics {
 }
 
 impl Writer {
+    /// A writer of a lane whose newest key and lock these are.
     pub(super) fn new(
         options: LaneOptions,
         queue: mpsc::Receiver<Entry>,
-        claim: Claim,
+        (last_key, lock): (Timestamp, StorageLock),
         health: LaneHealth,
         patience: Duration,
     ) -> Self {
@@ -70,8 +70,8 @@ impl Writer {
             updates: telemetry.counter("lakegram_receive_updates_total", "updates that were landed"),
             failures: telemetry.counter("lakegram_receive_landing_failures_total", "puts of segments that failed"),
         };
-        let (last_key, slumber) = (claim.newest, Slumber::new(&options.clock));
-        Self { options, queue, held: None, last_key, slumber, unlanded: None, health, metrics, patience, _claim: claim }
+        let slumber = Slumber::new(&options.clock);
+        Self { options, queue, held: None, last_key, slumber, unlanded: None, health, metrics, patience, _lock: lock }
     }
 
     /// Lands what comes until every giver is gone.

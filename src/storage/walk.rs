@@ -1,8 +1,10 @@
 //! Listings of a folder in path order that open only the folders they need. Dot files are hidden.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::{Path as FilePath, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::UNIX_EPOCH;
 
 use chrono::{DateTime, Utc};
@@ -16,6 +18,8 @@ use crate::clock::Timestamp;
 
 /// Objects read ahead of whoever takes them.
 const READ_AHEAD: usize = 256;
+/// Odd files that are named in the log; more are left alone without a word.
+const MAX_TOLD: usize = 1_000;
 
 struct Entry {
     /// Relative to the root, with `/` at its end when it is a folder: what listings are ordered by.
@@ -137,7 +141,17 @@ fn entries(root: &FilePath, folder: &str, offset: &str) -> io::Result<Vec<Entry>
     Ok(entries)
 }
 
-/// `None` when the file has gone since it was listed, or has a name that no object can have.
+/// Says of a pipe, a socket or a device that it is left alone, but not with every listing.
+fn tell_once(file: &FilePath) {
+    static TOLD: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+    let mut told = TOLD.lock().unwrap_or_else(PoisonError::into_inner);
+    if told.len() < MAX_TOLD && told.insert(file.to_owned()) {
+        tracing::warn!("{} is not a regular file; it is left alone", file.display());
+    }
+}
+
+/// `None` when the file has gone since it was listed, is no regular file (to open a pipe would wait for ever for a
+/// writer), or has a name that no object can have.
 fn object(entry: &Entry) -> Option<Result<ObjectMeta>> {
     let location = Path::parse(&entry.sort_key).ok()?;
     let meta = match fs::metadata(&entry.file) {
@@ -145,6 +159,10 @@ fn object(entry: &Entry) -> Option<Result<ObjectMeta>> {
         Err(error) if error.kind() == ErrorKind::NotFound => return None,
         Err(error) => return Some(Err(told(&entry.file, error))),
     };
+    if !meta.is_file() {
+        tell_once(&entry.file);
+        return None;
+    }
     let last_modified: DateTime<Utc> = meta.modified().map(DateTime::from).unwrap_or_default();
     Some(Ok(ObjectMeta { location, last_modified, size: meta.len(), e_tag: None, version: None }))
 }

@@ -7,6 +7,7 @@
 mod architecture;
 mod audit;
 mod commands;
+mod domains;
 mod files;
 mod full_disk;
 mod kills;

@@ -47,15 +47,15 @@ async fn a_table_with_another_schema_is_refused_by_name() {
     let app = TestApp::new().await;
     let folder = app.folder().join("schemas");
     std::fs::create_dir(&folder).unwrap();
-    app.serve().await.terminate().await;
+    app.stdout(&["run"]).await;
     let shipped =
         std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/schemas/telegram_messages.json")).unwrap();
     let changed =
         shipped.replace(r#""name": "message_id", "type": "long""#, r#""name": "message_id", "type": "string""#);
     assert_ne!(changed, shipped);
     std::fs::write(folder.join("telegram_messages.json"), changed).unwrap();
-    let line = complaint(&app, &["serve"], 2).await;
-    assert!(line.contains("message_id"), "{line}");
+    let line = complaint(&app, &["run"], 2).await;
+    assert!(line.contains("telegram/bronze: ") && line.contains("message_id"), "{line}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

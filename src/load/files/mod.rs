@@ -81,6 +81,16 @@ struct Unread {
 }
 
 impl FilesStage {
+    /// Whether the settings make sense, as far as that can be told without a store.
+    ///
+    /// # Errors
+    /// Configuration when they do not.
+    pub fn check_settings(options: &FilesOptions) -> Result<()> {
+        let FilesOptions { data, pipeline, .. } = options;
+        let is_local = data.local_root().is_some();
+        discover::Filter::new(&pipeline.source, is_local).and(Rules::new(&pipeline.bronze)).map(drop)
+    }
+
     /// Opens the source and, where it is there, the table, and learns what is loaded.
     ///
     /// # Errors

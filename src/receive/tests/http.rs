@@ -264,7 +264,7 @@ async fn a_drain_says_so_and_ends_in_time() {
     let limits = Limits { drain: Duration::from_secs(1), ..Limits::default() };
     let lane = LaneSetup::default().open().await;
     let endpoint = Endpoint { settings: settings(), secrets: vec![SECRET.to_owned()], writer: lane.writer.clone() };
-    let receiver = Receiver::with_limits(vec![endpoint], &lane.clock, &lane.telemetry, limits);
+    let receiver = Receiver::with_limits(vec![endpoint], &lane.clock, &lane.telemetry, &Health::default(), limits);
     let readiness = receiver.readiness();
     assert_eq!(readiness(), Ok(()));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -303,7 +303,7 @@ async fn pipelines_have_lanes_of_their_own_behind_one_listener() {
         secrets: vec![format!("secret-of{}", path.replace('/', "-"))],
         writer: lane.writer.clone(),
     });
-    let receiver = Receiver::new(endpoints.collect(), &lanes[0].clock, &lanes[0].telemetry);
+    let receiver = Receiver::new(endpoints.collect(), &lanes[0].clock, &lanes[0].telemetry, &Health::default());
     let readiness = receiver.readiness();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();

@@ -136,7 +136,7 @@ async fn a_lane_has_one_writer() {
         clock: lane.clock.clone(),
         telemetry: Telemetry::new(),
     };
-    let error = LaneWriter::open(options).await.map(drop).unwrap_err();
+    let error = LaneWriter::open(options).map(drop).unwrap_err();
     assert_eq!(error.exit_code(), 2);
     assert!(error.to_string().contains("lane `edge` is in use"), "{error}");
     lane.land("{\"a\": 1}").await;

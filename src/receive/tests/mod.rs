@@ -22,6 +22,7 @@ use super::{Endpoint, LaneOptions, LaneWriter, Receiver, SECRET_HEADER};
 use crate::admission::Admission;
 use crate::clock::Clock;
 use crate::error::Result;
+use crate::health::Health;
 use crate::hint::{KeyHints, key_hints};
 use crate::id::{BotId, Name};
 use crate::pipeline::ReceiveSettings;
@@ -74,8 +75,10 @@ impl LaneSetup {
             clock: clock.clone(),
             telemetry: telemetry.clone(),
         };
-        let (writer, task) = LaneWriter::open_with(options, self.patience).await.unwrap();
-        Lane { storage, control, clock, telemetry, hints, writer, task: tokio::spawn(task) }
+        let (writer, task) = LaneWriter::open_with(options, self.patience).unwrap();
+        let task = tokio::spawn(task);
+        until(&clock, async || writer.readiness()().is_ok()).await;
+        Lane { storage, control, clock, telemetry, hints, writer, task }
     }
 }
 
@@ -138,7 +141,7 @@ impl Server {
         let lane = lane.open().await;
         let secrets = secrets.iter().map(|&secret| secret.to_owned()).collect();
         let endpoint = Endpoint { settings, secrets, writer: lane.writer.clone() };
-        let receiver = Receiver::with_limits(vec![endpoint], &lane.clock, &lane.telemetry, limits);
+        let receiver = Receiver::with_limits(vec![endpoint], &lane.clock, &lane.telemetry, &Health::default(), limits);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (address, stop) = (listener.local_addr().unwrap(), CancellationToken::new());
         let task = tokio::spawn(receiver.serve(listener, stop.clone()));

@@ -271,7 +271,7 @@ impl ReplyStage {
                 Ok(())
             }
             Event::Ended(_, Err(error)) => Err(error),
-            Event::Panicked(message) => Err(Error::new(ErrorKind::Fatal, format!("a sender panicked: {message}"))),
+            Event::Panicked(message) => Err(Error::new(ErrorKind::Panicked, format!("a sender panicked: {message}"))),
         }
     }
 

@@ -254,7 +254,7 @@ impl SilverStage {
     fn take_ended(&mut self, ended: Ended) -> Result<()> {
         let mut next = Some(ended);
         while let Some(ended) = next {
-            let row = ended.map_err(|error| Error::new(ErrorKind::Fatal, "a question panicked").caused_by(error))?;
+            let row = ended.map_err(|error| Error::new(ErrorKind::Panicked, "a question panicked").caused_by(error))?;
             self.finished.extend(row);
             next = self.asking.try_join_next();
         }

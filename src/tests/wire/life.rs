@@ -83,22 +83,17 @@ impl Life {
 
     async fn land(self, storage: Storage, lines: u64) {
         let (hinter, _hints) = key_hints();
-        let options = || LaneOptions {
+        let options = LaneOptions {
             storage: storage.clone(),
             pipeline: Name::new("telegram").unwrap(),
             bot_id: BotId(42),
             lane: Name::new(self.lane).unwrap(),
             admission: Admission::new(1_000_000),
-            hinter: hinter.clone(),
+            hinter,
             clock: self.wire.clock.clone(),
             telemetry: Telemetry::new(),
         };
-        let (writer, task) = loop {
-            match LaneWriter::open(options()).await {
-                Ok(opened) => break opened,
-                Err(error) => self.again("open a lane", &error).await,
-            }
-        };
+        let (writer, task) = LaneWriter::open(options).unwrap();
         let givers: Vec<_> = (0..3).map(|giver| self.clone().give(writer.clone(), giver, lines)).collect();
         // The lane ends with the last of its givers.
         drop(writer);

@@ -1,0 +1,186 @@
+//! How each stage of this process is: kept by whoever keeps the stages, shown by the probes.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use serde::{Serialize, Serializer};
+
+use crate::clock::Timestamp;
+
+/// The states of all stages of this process. Cheap to clone; clones share them.
+#[derive(Clone, Debug, Default)]
+pub struct Health {
+    stages: Arc<Mutex<BTreeMap<StageId, StageState>>>,
+}
+
+/// Which stage.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct StageId {
+    /// The pipeline; empty for what serves all of them.
+    pub pipeline: String,
+    /// The stage: `bronze`, `silver`, `reply`, `maintain`, …
+    pub stage: &'static str,
+}
+
+/// How a stage is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum StageState {
+    /// It is being opened for the first time.
+    Opening,
+    /// It works.
+    Ok,
+    /// It does not work now; the rest does.
+    Unwell(Unwell),
+}
+
+/// Why a stage does not work, and what comes next.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Unwell {
+    /// What failed, in one line.
+    pub reason: String,
+    /// Since when it has not worked.
+    #[serde(serialize_with = "as_text")]
+    pub since: Timestamp,
+    /// When it is opened again.
+    #[serde(serialize_with = "as_text")]
+    pub next_try: Timestamp,
+}
+
+/// A stage and how it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct StageHealth {
+    /// Which stage.
+    #[serde(flatten)]
+    pub id: StageId,
+    /// How it is.
+    #[serde(flatten)]
+    pub state: StageState,
+}
+
+/// All of it, for a probe.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Report {
+    /// `ok`; `degraded` when a stage is unwell; `failing` when nothing can be landed.
+    pub status: &'static str,
+    /// `ok`, or why nothing can be landed.
+    pub landing: String,
+    /// Every stage.
+    pub stages: Vec<StageHealth>,
+}
+
+fn as_text<S: Serializer>(moment: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(moment)
+}
+
+impl Health {
+    /// Notes how a stage is; returns how it was.
+    pub fn note(&self, id: &StageId, state: StageState) -> Option<StageState> {
+        self.stages.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone(), state)
+    }
+
+    /// All stages, by pipeline and name.
+    pub fn stages(&self) -> Vec<StageHealth> {
+        let stages = self.stages.lock().unwrap_or_else(PoisonError::into_inner);
+        stages.iter().map(|(id, state)| StageHealth { id: id.clone(), state: state.clone() }).collect()
+    }
+
+    /// What a probe is told, given whether bytes can be landed.
+    pub fn report(&self, landing: &Result<(), String>) -> Report {
+        let stages = self.stages();
+        let status = match landing {
+            Err(_) => "failing",
+            Ok(()) if stages.iter().any(StageHealth::is_unwell) => "degraded",
+            Ok(()) => "ok",
+        };
+        let landing = landing.as_ref().err().map_or("ok", String::as_str).to_owned();
+        Report { status, landing, stages }
+    }
+}
+
+impl Report {
+    /// The same without reasons, for whoever has not shown who they are: errors name buckets and hosts.
+    #[must_use]
+    pub fn without_reasons(mut self) -> Self {
+        for stage in &mut self.stages {
+            if let StageState::Unwell(unwell) = &mut stage.state {
+                "see the console or the log".clone_into(&mut unwell.reason);
+            }
+        }
+        self
+    }
+}
+
+impl fmt::Display for Report {
+    /// Lines for people.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(formatter, "landing: {}", self.landing)?;
+        self.stages.iter().try_for_each(|stage| writeln!(formatter, "{stage}"))
+    }
+}
+
+impl StageHealth {
+    /// Whether it does not work.
+    pub fn is_unwell(&self) -> bool {
+        matches!(self.state, StageState::Unwell(_))
+    }
+
+    /// The state in one word.
+    pub fn word(&self) -> &'static str {
+        match self.state {
+            StageState::Opening => "opening",
+            StageState::Ok => "ok",
+            StageState::Unwell(_) => "unwell",
+        }
+    }
+}
+
+impl fmt::Display for StageId {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.pipeline.is_empty() {
+            true => formatter.write_str(self.stage),
+            false => write!(formatter, "{}/{}", self.pipeline, self.stage),
+        }
+    }
+}
+
+impl fmt::Display for StageHealth {
+    /// One line for people.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}: {}", self.id, self.word())?;
+        if let StageState::Unwell(Unwell { reason, since, next_try }) = &self.state {
+            write!(formatter, " since {since}, next try {next_try}: {reason}")?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_stage_is_shown_to_people_and_to_programs() {
+        let health = Health::default();
+        let id = StageId { pipeline: "telegram".to_owned(), stage: "silver" };
+        assert_eq!(health.note(&id, StageState::Opening), None);
+        let moment = Timestamp::from_micros(0);
+        let unwell = Unwell { reason: "the store is away".to_owned(), since: moment, next_try: moment };
+        assert_eq!(health.note(&id, StageState::Unwell(unwell)), Some(StageState::Opening));
+        let stages = health.stages();
+        let time = "1970-01-01T00:00:00.000000Z";
+        let line = format!("telegram/silver: unwell since {time}, next try {time}: the store is away");
+        assert_eq!(stages[0].to_string(), line);
+        let expected = json!([{"pipeline": "telegram", "stage": "silver", "state": "unwell",
+            "reason": "the store is away", "since": time, "next_try": time}]);
+        assert_eq!(serde_json::to_value(&stages).unwrap(), expected);
+        let report = health.report(&Ok(()));
+        assert_eq!((report.status, report.to_string()), ("degraded", format!("landing: ok\n{line}\n")));
+        assert!(!report.without_reasons().to_string().contains("the store"));
+        let failing = health.report(&Err("the disk is full".to_owned()));
+        assert_eq!((failing.status, failing.landing.as_str()), ("failing", "the disk is full"));
+    }
+}
