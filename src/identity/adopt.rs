@@ -9,7 +9,7 @@ use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, StringArray, Time
 use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
 use futures::TryStreamExt;
 
-use super::{Found, Inspection, index, upstream};
+use super::{Found, Inspection, index};
 use crate::clock::Timestamp;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::id::{BotId, Name, trace_id};
@@ -77,10 +77,9 @@ impl Inspection<'_> {
             });
         }
         let marks = self.unmarked_answers().await?;
-        let [silver_is_new, replies_are_new] = [TableRole::Silver, TableRole::Reply].map(|role| self.is_new(role));
-        let adopts = !tables.is_empty();
-        let questions_are_history = adopts && !redo && silver_is_new && replies_are_new;
-        let answers_are_history = adopts && !redo && replies_are_new && !silver_is_new;
+        let is_lost = |role: TableRole| self.problems().iter().any(|problem| problem.role == role) && self.is_new(role);
+        let questions_are_history = !redo && is_lost(TableRole::Silver) && self.is_new(TableRole::Reply);
+        let answers_are_history = !redo && is_lost(TableRole::Reply) && !self.is_new(TableRole::Silver);
         Ok(Plan {
             pipeline: self.wanted.pipeline.to_string(),
             tables,
@@ -137,13 +136,7 @@ impl Inspection<'_> {
 
     /// Whether no stage has ever appended to a table.
     fn is_new(&self, role: TableRole) -> bool {
-        let Found { table, identity } = &self.found[index(role)];
-        let has_link = upstream(role).is_none() || identity.as_ref().is_some_and(|identity| identity.upstream.is_some());
-        match table {
-            None => true,
-            // Marking it is a commit of its own: only rows tell that it is in use.
-            Some(table) => has_link && table.fence(role) == 0,
-        }
+        self.found[index(role)].table.as_ref().is_none_or(|table| table.fence(role) == 0)
     }
 
     /// The names that the tables go by, but for the pipeline's own.
