@@ -4,6 +4,7 @@ mod apart;
 mod batch;
 mod clean;
 mod keeper;
+mod own;
 mod pace;
 mod parts;
 mod poll;
@@ -56,6 +57,8 @@ pub struct App {
     pub telemetry: Telemetry,
     /// How each stage is.
     pub health: Health,
+    /// What was found of the pipelines' tables.
+    looks: own::Looks,
 }
 
 /// A table of a pipeline.
@@ -106,6 +109,7 @@ impl App {
             clock: Clock::system(),
             telemetry: Telemetry::new(),
             health: Health::default(),
+            looks: own::Looks::default(),
         })
     }
 

@@ -1,5 +1,6 @@
 //! The command line: verbs, their options, and exit codes.
 
+mod adopt;
 mod audit;
 mod check;
 mod clean;
@@ -84,6 +85,8 @@ enum Verb {
     Maintain(maintain::Options),
     /// Deletes or moves source files that are loaded, as clean_source says; with a dry run.
     Clean(clean::Options),
+    /// Takes over tables, folders or a bot under another name, after showing what will be asked and sent.
+    Adopt(adopt::Options),
     /// Prints a completion script for a shell.
     Completions {
         /// The shell.
@@ -165,6 +168,7 @@ async fn dispatch(cli: Cli, environment: Environment) -> Result<Verdict> {
         Verb::Schema(options) => schema::schema(&open(&options.pipelines)?),
         Verb::Maintain(options) => maintain::maintain(open(&options.pipelines)?, options, stop_on_signal(stop)).await,
         Verb::Clean(options) => clean::clean(open(&options.pipelines)?, options, stop_on_signal(stop)).await,
+        Verb::Adopt(options) => adopt::adopt(open(&options.pipelines)?, options).await,
         Verb::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "lakegram", &mut script);

@@ -3,9 +3,10 @@
 //! Every step may be made again: a run that was interrupted is finished by the next one. What was answered before stays
 //! answered: by default nothing is asked or sent a second time.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
+use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
 use futures::TryStreamExt;
 
@@ -23,6 +24,17 @@ pub const HISTORY_ROUTE: &str = "history";
 /// An update of a bot.
 type UpdateKey = (i64, i64);
 
+/// A message that was answered before its silver table was made.
+#[derive(Clone, Copy, Debug)]
+struct Mark {
+    key: UpdateKey,
+    chat_id: i64,
+    /// Parts of its reply that have outcomes.
+    parts: i64,
+    /// Microseconds since 1970, as bronze says.
+    received: i64,
+}
+
 /// What adopting a pipeline's tables would do.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Plan {
@@ -32,8 +44,10 @@ pub struct Plan {
     pub tables: Vec<TablePlan>,
     /// Other names of the pipeline whose raw folders and intents become its own.
     pub former_pipelines: Vec<String>,
-    /// Updates that have outcomes in the replies table and no silver row: marked as answered.
+    /// Messages that were answered, as the replies table says, and have no silver row: marked as answered.
     pub marked_answered: u64,
+    /// Only bronze is adopted now: once it is loaded from raw, the replies tell which of its messages were answered.
+    pub loads_first: bool,
     /// Messages received before now are not asked, because nothing says which of them were answered.
     pub questions_are_history: bool,
     /// Answers written before now are not sent, because nothing says which of them were sent.
@@ -76,7 +90,11 @@ impl Inspection<'_> {
                 action: if table.is_some() { "taken over" } else { "made" },
             });
         }
-        let marks = self.unmarked_answers().await?;
+        let loads_first = self.loads_first();
+        if loads_first {
+            tables.retain(|table: &TablePlan| table.role == TableRole::Bronze.as_str());
+        }
+        let marks = self.answered_before().await?;
         let is_lost = |role: TableRole| self.problems().iter().any(|problem| problem.role == role) && self.is_new(role);
         let questions_are_history = !redo && is_lost(TableRole::Silver) && self.is_new(TableRole::Reply);
         let answers_are_history = !redo && is_lost(TableRole::Reply) && !self.is_new(TableRole::Silver);
@@ -85,6 +103,7 @@ impl Inspection<'_> {
             tables,
             former_pipelines: self.former_pipelines().iter().map(Name::to_string).collect(),
             marked_answered: marks.len() as u64,
+            loads_first,
             would_be_asked: if questions_are_history { 0 } else { self.unasked(&marks).await? },
             would_be_sent: if answers_are_history { 0 } else { self.unsent().await? },
             questions_are_history,
@@ -98,9 +117,9 @@ impl Inspection<'_> {
     /// When the store fails, or a stage of the pipeline is running; the same call may be made again.
     pub async fn adopt(mut self, plan: &Plan) -> Result<()> {
         let now = self.clock.now();
-        let marks = self.unmarked_answers().await?;
+        let marks = self.answered_before().await?;
         let former_pipelines = self.former_pipelines();
-        for role in TableRole::ALL {
+        for role in TableRole::ALL.into_iter().filter(|role| !plan.loads_first || *role == TableRole::Bronze) {
             let is_history = match role {
                 TableRole::Bronze => false,
                 TableRole::Silver => plan.questions_are_history,
@@ -119,7 +138,7 @@ impl Inspection<'_> {
         }
         match self.as_record() {
             Some(record) => record.replace(self.storage).await,
-            None => Err(Error::configuration("the bot is not known; set its token, then adopt again")),
+            None => Ok(()),
         }
     }
 
@@ -132,6 +151,12 @@ impl Inspection<'_> {
         table.identify(identity, &[]).await?;
         self.found[index(role)] = Found { identity: table.identity()?, table: Some(table) };
         Ok(())
+    }
+
+    /// Whether bronze and silver are both to be made, and replies tell what was answered: of messages that are in bronze.
+    fn loads_first(&self) -> bool {
+        let [bronze, silver, replies] = TableRole::ALL.map(|role| self.is_new(role));
+        bronze && silver && !replies && self.problems().iter().any(|problem| problem.role == TableRole::Bronze)
     }
 
     /// Whether no stage has ever appended to a table.
@@ -158,30 +183,42 @@ impl Inspection<'_> {
         names
     }
 
-    /// Updates that have outcomes and no silver row, with the chat and the moment of the first outcome.
-    async fn unmarked_answers(&self) -> Result<Vec<(UpdateKey, i64, i64)>> {
-        let Some(replies) = &self.found[index(TableRole::Reply)].table else { return Ok(Vec::new()) };
-        let silver = self.keys(TableRole::Silver).await?;
-        let mut outcomes = Vec::new();
+    /// Messages that were answered, as the replies table says, and have no silver row.
+    async fn answered_before(&self) -> Result<Vec<Mark>> {
+        let (Some(bronze), Some(replies)) =
+            (&self.found[index(TableRole::Bronze)].table, &self.found[index(TableRole::Reply)].table)
+        else {
+            return Ok(Vec::new());
+        };
+        let mut parts: HashMap<UpdateKey, i64> = HashMap::new();
         let files = replies.files().await?;
-        let mut batches = replies.read_files(&files, Some(&["bot_id", "update_id", "chat_id", "sent_at"]));
+        let mut batches = replies.read_files(&files, Some(&["bot_id", "update_id", "part"]));
         while let Some(batch) = batches.try_next().await? {
-            let [bots, updates, chats] = [0, 1, 2].map(|column| batch.column(column).as_primitive::<Int64Type>());
-            let sent = batch.column(3).as_primitive::<TimestampMicrosecondType>();
+            let [bots, updates, part] = [0, 1, 2].map(|column| batch.column(column).as_primitive::<Int64Type>());
             for row in 0..batch.num_rows() {
-                let key = (bots.value(row), updates.value(row));
-                if silver.binary_search(&key).is_err() {
-                    outcomes.push((key, chats.value(row), sent.value(row)));
-                }
+                let highest = parts.entry((bots.value(row), updates.value(row))).or_default();
+                *highest = (*highest).max(part.value(row));
             }
         }
-        outcomes.sort_unstable_by_key(|(key, _, sent)| (*key, *sent));
-        outcomes.dedup_by_key(|(key, ..)| *key);
-        Ok(outcomes)
+        let silver = self.keys(TableRole::Silver).await?;
+        parts.retain(|key, _| silver.binary_search(key).is_err());
+        let (files, mut marks) = (bronze.files().await?, Vec::new());
+        let mut batches = bronze.read_files(&files, Some(&["bot_id", "update_id", "chat_id", "_received_at"]));
+        while let Some(batch) = batches.try_next().await? {
+            let [bots, updates, chats] = [0, 1, 2].map(|column| batch.column(column).as_primitive::<Int64Type>());
+            let received = batch.column(3).as_primitive::<TimestampMicrosecondType>();
+            for row in (0..batch.num_rows()).filter(|row| updates.is_valid(*row)) {
+                let key = (bots.value(row), updates.value(row));
+                let mark = |parts| Mark { key, parts, chat_id: chats.value(row), received: received.value(row) };
+                marks.extend(parts.get(&key).copied().map(mark));
+            }
+        }
+        marks.sort_unstable_by_key(|mark| (mark.key, mark.received));
+        Ok(marks)
     }
 
     /// Gives updates that were answered before a silver row, so that nobody asks them again.
-    async fn mark_answered(&mut self, marks: &[(UpdateKey, i64, i64)], now: Timestamp) -> Result<()> {
+    async fn mark_answered(&mut self, marks: &[Mark], now: Timestamp) -> Result<()> {
         let Some(silver) = &mut self.found[index(TableRole::Silver)].table else { return Ok(()) };
         for marks in marks.chunks(ROWS_AT_ONCE) {
             let fence = Fence { role: TableRole::Silver, seen: silver.fence(TableRole::Silver) };
@@ -197,11 +234,11 @@ impl Inspection<'_> {
     }
 
     /// Messages of the bot in bronze that have no silver row and will have none by marking.
-    async fn unasked(&self, marks: &[(UpdateKey, i64, i64)]) -> Result<u64> {
+    async fn unasked(&self, marks: &[Mark]) -> Result<u64> {
         let silver = self.keys(TableRole::Silver).await?;
         let is_ours = |bot: i64| self.wanted.bot_id.is_none_or(|wanted| wanted == BotId(bot));
         let asked = self.keys(TableRole::Bronze).await?.into_iter().filter(|key| {
-            let is_marked = marks.binary_search_by_key(key, |(marked, ..)| *marked).is_ok();
+            let is_marked = marks.binary_search_by_key(key, |mark| mark.key).is_ok();
             is_ours(key.0) && !is_marked && silver.binary_search(key).is_err()
         });
         Ok(asked.count() as u64)
@@ -239,29 +276,28 @@ impl Inspection<'_> {
     }
 }
 
-/// Silver rows of updates that were answered before the table was made.
-fn history_rows(marks: &[(UpdateKey, i64, i64)], now: Timestamp) -> Result<RecordBatch> {
-    let integers = |of: fn(&(UpdateKey, i64, i64)) -> i64| Arc::new(Int64Array::from_iter_values(marks.iter().map(of)));
-    let moments = |of: &dyn Fn(&(UpdateKey, i64, i64)) -> i64| {
-        let values = marks.iter().map(of);
-        Arc::new(TimestampMicrosecondArray::from_iter_values(values).with_timezone("UTC")) as ArrayRef
+/// Silver rows of messages that were answered before the table was made.
+fn history_rows(marks: &[Mark], now: Timestamp) -> Result<RecordBatch> {
+    let integers = |of: fn(&Mark) -> i64| Arc::new(Int64Array::from_iter_values(marks.iter().map(of))) as ArrayRef;
+    let moments = |of: &dyn Fn(&Mark) -> i64| {
+        let values = TimestampMicrosecondArray::from_iter_values(marks.iter().map(of));
+        Arc::new(values.with_timezone("UTC")) as ArrayRef
     };
-    let texts = |of: &dyn Fn(&(UpdateKey, i64, i64)) -> String| {
-        Arc::new(StringArray::from_iter_values(marks.iter().map(of))) as ArrayRef
-    };
-    let columns: [(&str, ArrayRef); 12] = [
-        ("bot_id", integers(|mark| mark.0.0)),
-        ("update_id", integers(|mark| mark.0.1)),
-        ("chat_id", integers(|mark| mark.1)),
+    let texts =
+        |of: &dyn Fn(&Mark) -> String| Arc::new(StringArray::from_iter_values(marks.iter().map(of))) as ArrayRef;
+    let columns = [
+        ("bot_id", integers(|mark| mark.key.0)),
+        ("update_id", integers(|mark| mark.key.1)),
+        ("chat_id", integers(|mark| mark.chat_id)),
         ("attempt", integers(|_| 1)),
-        ("status", texts(&|_| "ignored".to_owned())),
+        ("status", texts(&|_| "answered".to_owned())),
         ("route", texts(&|_| HISTORY_ROUTE.to_owned())),
-        ("error", texts(&|_| "answered before this table was made".to_owned())),
-        ("reply_parts", integers(|_| 0)),
+        ("error", texts(&|_| "answered before this table was made; the text is not known".to_owned())),
+        ("reply_parts", integers(|mark| mark.parts)),
         ("model_calls", integers(|_| 0)),
-        ("received_at", moments(&|mark| mark.2)),
+        ("received_at", moments(&|mark| mark.received)),
         ("processed_at", moments(&|_| now.as_micros())),
-        ("trace_id", texts(&|mark| trace_id(BotId(mark.0.0), mark.0.1))),
+        ("trace_id", texts(&|mark| trace_id(BotId(mark.key.0), mark.key.1))),
     ];
     let columns = columns.into_iter().map(|(name, values)| (name, values, true));
     RecordBatch::try_from_iter_with_nullable(columns).context(ErrorKind::Fatal, "rows of history do not make a batch")

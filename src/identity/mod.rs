@@ -9,12 +9,16 @@ pub mod adopt;
 mod record;
 
 use std::fmt;
+use std::sync::Arc;
 
-use crate::clock::{Clock, Timestamp};
+use arrow::datatypes::{Schema, SchemaRef};
+use object_store::path::Path;
+
+use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::id::{BotId, Name};
 use crate::storage::Storage;
-use crate::table::{Identity, LakeTable, TableRole, TableSpec};
+use crate::table::{Identity, LakeTable, OwnTable, TableRole, TableSpec};
 
 pub use self::record::Record;
 
@@ -57,15 +61,11 @@ pub struct Inspection<'a> {
     problems: Vec<Problem>,
 }
 
-/// A table that a stage may open.
-#[derive(Clone, Debug, Default)]
-pub struct OwnTable {
-    /// Its id.
-    pub id: String,
-    /// What the pipeline was called before: those raw folders and intents are its own too.
-    pub former_pipelines: Vec<Name>,
-    /// Rows of the upstream table from before this moment were handled before this table was made.
-    pub history_before: Option<Timestamp>,
+impl OwnTables {
+    /// Whether every stage may open its table.
+    pub fn are_whole(&self) -> bool {
+        self.tables.iter().all(std::result::Result::is_ok)
+    }
 }
 
 /// The tables of a pipeline, each for the stage that appends to it, or why it may not.
@@ -74,10 +74,22 @@ pub struct OwnTables {
     tables: [std::result::Result<OwnTable, Problem>; 3],
 }
 
+impl Wanted {
+    /// For a look at tables that are to change in nothing: their columns do not matter.
+    pub fn paths(pipeline: &Name, bot_id: Option<BotId>, paths: [Path; 3]) -> Self {
+        let schema = Arc::new(Schema::empty());
+        let spec = |path| TableSpec { path, schema: SchemaRef::clone(&schema), stats_columns: Vec::new(), id: None };
+        Self { pipeline: pipeline.clone(), bot_id, specs: paths.map(spec) }
+    }
+}
+
 impl fmt::Display for Problem {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { what, pipeline, .. } = self;
-        write!(formatter, "{what}; correct the pipeline file, or run `lakegram adopt {pipeline}` to see what adopting does")
+        write!(
+            formatter,
+            "{what}; correct the pipeline file, or run `lakegram adopt {pipeline}` to see what adopting does"
+        )
     }
 }
 
@@ -86,8 +98,8 @@ impl OwnTables {
     ///
     /// # Errors
     /// A configuration error that says what does not fit, and how to fix it.
-    pub fn of(&self, role: TableRole) -> Result<&OwnTable> {
-        self.tables[index(role)].as_ref().map_err(|problem| Error::configuration(problem.to_string()))
+    pub fn of(&self, role: TableRole) -> Result<OwnTable> {
+        self.tables[index(role)].clone().map_err(|problem| Error::configuration(problem.to_string()))
     }
 }
 
@@ -142,7 +154,7 @@ impl Inspection<'_> {
         }
         let own = |role| match (self.obstacle(role), &self.found[index(role)]) {
             (None, Found { table: Some(table), identity: Some(identity) }) => Ok(OwnTable {
-                id: table.table_id().to_owned(),
+                id: Some(table.table_id().to_owned()),
                 former_pipelines: identity.former_pipelines.clone(),
                 history_before: identity.history_before,
             }),
@@ -185,8 +197,10 @@ impl Inspection<'_> {
         Identity::new(&self.wanted.pipeline, role, self.wanted.bot_id, self.upstream_id(role).map(str::to_owned))
     }
 
+    /// Which tables the pipeline has now; one that is not there stays the one that was written down.
     fn as_record(&self) -> Option<Record> {
-        let id = |role| self.id(role).map(str::to_owned);
+        let recorded = |role| self.record.as_ref().map(|record| record.ids()[index(role)]);
+        let id = |role| self.id(role).or_else(|| recorded(role)).map(str::to_owned);
         Some(Record {
             pipeline: self.wanted.pipeline.clone(),
             bot: self.wanted.bot_id?,
@@ -196,7 +210,7 @@ impl Inspection<'_> {
         })
     }
 
-    fn path(&self, role: TableRole) -> &object_store::path::Path {
+    fn path(&self, role: TableRole) -> &Path {
         &self.wanted.specs[index(role)].path
     }
 
@@ -221,7 +235,11 @@ impl Inspection<'_> {
         }
         let recorded = self.record.as_ref().map(|record| record.ids()[index(role)]);
         Ok(recorded.filter(|id| *id != table.table_id()).map(|id| {
-            format!("table {path} (id {}) is not the one that pipeline `{}` had (id {id})", table.table_id(), self.wanted.pipeline)
+            format!(
+                "table {path} (id {}) is not the one that pipeline `{}` had (id {id})",
+                table.table_id(),
+                self.wanted.pipeline
+            )
         }))
     }
 
@@ -229,7 +247,10 @@ impl Inspection<'_> {
     fn mismatch(&self, role: TableRole, identity: &Identity) -> Option<String> {
         let Wanted { pipeline, bot_id, .. } = &self.wanted;
         if identity.role != role {
-            return Some(format!("is the {} table of pipeline `{}`, not a {role} table", identity.role, identity.pipeline));
+            return Some(format!(
+                "is the {} table of pipeline `{}`, not a {role} table",
+                identity.role, identity.pipeline
+            ));
         }
         if identity.pipeline != *pipeline {
             return Some(format!("belongs to pipeline `{}`, and this is `{pipeline}`", identity.pipeline));
@@ -243,7 +264,9 @@ impl Inspection<'_> {
         let its = identity.upstream.as_deref().unwrap_or("unknown");
         match self.id(upstream) {
             Some(id) if id == its => None,
-            Some(id) => Some(format!("was fed from another {upstream} table (id {its}) than {} (id {id})", self.path(upstream))),
+            Some(id) => {
+                Some(format!("was fed from another {upstream} table (id {its}) than {} (id {id})", self.path(upstream)))
+            }
             None => Some(format!("was fed from a {upstream} table (id {its}) that is not at {}", self.path(upstream))),
         }
     }
@@ -280,7 +303,9 @@ impl Inspection<'_> {
             && has_answers(silver).await?
         {
             let answered = self.path(TableRole::Silver);
-            return Ok(Some(format!("table {path} is not there, while {answered} has answers: all would be sent again")));
+            return Ok(Some(format!(
+                "table {path} is not there, while {answered} has answers: all would be sent again"
+            )));
         }
         Ok(None)
     }

@@ -36,6 +36,17 @@ pub struct Identity {
     pub history_before: Option<Timestamp>,
 }
 
+/// The table that a stage may open, as whoever looked at it before says. By default any, and it may be made.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OwnTable {
+    /// Its id.
+    pub id: Option<String>,
+    /// What the pipeline was called before: those raw folders and intents are its own too.
+    pub former_pipelines: Vec<Name>,
+    /// Rows of the upstream table from before this moment were handled before this table was made.
+    pub history_before: Option<Timestamp>,
+}
+
 impl Identity {
     /// Of a table that is made now.
     pub fn new(pipeline: &Name, role: TableRole, bot_id: Option<BotId>, upstream: Option<String>) -> Self {
@@ -131,7 +142,9 @@ impl LakeTable {
             Ok(Some(std::iter::once(Action::MetaData(metadata)).chain(txns.map(Action::Txn)).collect()))
         });
         match landing.await? {
-            Landing::Expired => Err(Error::unavailable(format!("table {} could not be marked in time", self.log.table))),
+            Landing::Expired => {
+                Err(Error::unavailable(format!("table {} could not be marked in time", self.log.table)))
+            }
             Landing::Landed { .. } | Landing::Withdrawn => Ok(()),
         }
     }

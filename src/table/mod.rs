@@ -39,7 +39,7 @@ use crate::clock::Clock;
 use crate::error::{Error, Result};
 
 pub use self::columns::check_columns;
-pub use self::identity::Identity;
+pub use self::identity::{Identity, OwnTable};
 pub use self::scan::{FileHealth, Scan, Within};
 pub use self::staged::{StagedFile, Stager};
 pub use self::tail::{Tail, TailStep};

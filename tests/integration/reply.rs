@@ -53,6 +53,7 @@ impl World {
             bot_id: self.telegram.bot_id(),
             bot: BotClient::new(&self.telegram.api_url(), self.telegram.token()).unwrap(),
             schema: schema::built_in(schema::REPLIES).unwrap(),
+            own: lakegram::table::OwnTable::default(),
             clock: self.clock.clone(),
             telemetry: Telemetry::new(),
         })

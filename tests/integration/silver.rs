@@ -55,6 +55,7 @@ impl World {
             pipeline: self.pipeline.clone(),
             bot_id: Some(BOT),
             schema: schema::built_in(schema::RESPONSES).unwrap(),
+            own: lakegram::table::OwnTable::default(),
             model: ModelClient::new(endpoint, "m", Duration::from_secs(5), &self.clock).unwrap(),
             acknowledger: None,
             clock: self.clock.clone(),

@@ -26,7 +26,7 @@ use crate::pipeline::load::{PipelineFile, load};
 use crate::schema;
 use crate::storage::{Storage, StorageKey};
 use crate::table::log::{Action, Add, Remove, commit_bytes};
-use crate::table::{Append, CommitOutcome, DataFile, Fence, LakeTable, TableRole, TableSpec, TxnId, parquet};
+use crate::table::{Append, CommitOutcome, DataFile, Fence, LakeTable, OwnTable, TableRole, TableSpec, TxnId, parquet};
 use crate::telemetry::Telemetry;
 
 const HOUR: Duration = Duration::from_secs(3_600);
@@ -77,6 +77,7 @@ impl World {
             pipeline: self.pipeline.name.clone(),
             settings: self.pipeline.bronze.clone(),
             schema: schema::built_in(schema::MESSAGES).unwrap(),
+            own: OwnTable::default(),
             clock: self.clock.clone(),
             telemetry: Telemetry::new(),
             committed: watch::Sender::new(-1),

@@ -67,7 +67,8 @@ impl Ledger {
     pub(super) async fn open(place: &Place) -> Result<Option<Self>> {
         if let Some(schema) = &place.updates {
             let stats_columns = telegram::STATS_COLUMNS.map(str::to_owned).to_vec();
-            let spec = TableSpec { path: place.table.clone(), schema: SchemaRef::clone(schema), stats_columns, id: None };
+            let spec =
+                TableSpec { path: place.table.clone(), schema: SchemaRef::clone(schema), stats_columns, id: None };
             let table = LakeTable::open(&place.data, &spec, &place.clock).await?;
             updates::check(place.table.as_ref(), &table.schema())?;
             return Self::learn(place.clone(), table).await.map(Some);

@@ -297,7 +297,7 @@ impl Ledger {
 
     /// Drops what is known and learns it anew, as at a start. Until that has succeeded nothing changes, and the stale
     /// handle refuses every commit.
-    async fn reopen(&mut self) -> Result<()> {
+    pub(super) async fn reopen(&mut self) -> Result<()> {
         tracing::info!(table = %self.place.spec.path, "opening the table again: what is known of it may be too old");
         if self.table.is_stale() {
             // Sees to it that an attempt whose fate was open leaves no commit without its file.

@@ -109,7 +109,10 @@ pub(super) async fn settled(ledger: &mut ReplyLedger) -> Result<HashSet<ReplyKey
 }
 
 /// What the replies table must be.
-pub(super) fn spec(table: &str, schema: SchemaRef) -> Result<TableSpec> {
+///
+/// # Errors
+/// A configuration error when `table` is not a path.
+pub fn spec(table: &str, schema: SchemaRef) -> Result<TableSpec> {
     let path = Path::parse(table)
         .map_err(|error| Error::configuration(format!("reply.table `{table}` is no path")).caused_by(error))?;
     let stats = ["update_id", "chat_id", "silver_version", "sent_at"];

@@ -18,6 +18,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use self::intent::Intents;
+pub use self::ledger::spec as table_spec;
 use self::ledger::{Outcome, ReplyKey, ReplyLedger, Status};
 use self::options::ReplyMetrics;
 pub use self::options::{ReplyOptions, ReplySummary};
@@ -29,7 +30,7 @@ use crate::flow::feed::{Feed, Step};
 use crate::flow::watermark::Watermark;
 use crate::id::{BotId, random_id};
 use crate::retry::Backoff;
-use crate::table::TableRole;
+use crate::table::{TableRole, TableSpec};
 use crate::telemetry::{Hop, Telemetry};
 
 /// How often the silver table is looked at without a hint.
@@ -65,8 +66,9 @@ impl ReplyStage {
     /// # Errors
     /// When the table cannot be opened or the store fails.
     pub async fn open(options: ReplyOptions) -> Result<Self> {
-        let ReplyOptions { storage, pipeline, settings, silver_table, bot_id, bot, schema, clock, telemetry } = options;
-        let spec = ledger::spec(&settings.table, schema)?;
+        let ReplyOptions { storage, pipeline, settings, silver_table, bot_id, bot, schema, own, clock, telemetry } =
+            options;
+        let spec = TableSpec { id: own.id, ..ledger::spec(&settings.table, schema)? };
         let silver = Path::from(silver_table);
         let (ledger, _) = ReplyLedger::open(&storage, spec, TableRole::Reply, &silver, &clock).await?;
         let intents = Intents::new(&storage, &pipeline, &clock);

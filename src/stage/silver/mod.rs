@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use self::ask::{Asker, Question};
 use self::history::History;
 use self::ledger::SilverLedger;
+pub use self::ledger::spec as table_spec;
 pub use self::options::{SilverOptions, SilverSummary};
 use self::route::Decision;
 use self::rows::{BronzeRow, RowKey, SilverRow, Status};
@@ -32,7 +33,7 @@ use crate::flow::watermark::Watermark;
 use crate::id::BotId;
 use crate::pipeline::Route;
 use crate::retry::Backoff;
-use crate::table::TableRole;
+use crate::table::{TableRole, TableSpec};
 use crate::telemetry::{Hop, Telemetry};
 
 /// How often the bronze table is looked at without a hint.
@@ -78,6 +79,7 @@ impl SilverStage {
         let SilverOptions { storage, pipeline, schema, clock, telemetry, .. } = &options;
         let settings = &pipeline.silver;
         let spec = ledger::spec(&settings.table, Arc::clone(schema))?;
+        let spec = TableSpec { id: options.own.id.clone(), ..spec };
         let bronze = Path::from(pipeline.bronze.table.as_str());
         let (ledger, files) = SilverLedger::open(storage, spec, TableRole::Silver, &bronze, clock).await?;
         let mut history = History::new(settings.model.history);

@@ -20,7 +20,7 @@ use crate::schema;
 use crate::stage::reply::{ReplyOptions, ReplyStage};
 use crate::standin::telegram::{Fate, Options, TelegramStandIn};
 use crate::storage::Storage;
-use crate::table::{Append, CommitOutcome, Fence, LakeTable, TableRole, TableSpec};
+use crate::table::{Append, CommitOutcome, Fence, LakeTable, OwnTable, TableRole, TableSpec};
 use crate::telegram::BotClient;
 use crate::telegram::text;
 use crate::telemetry::Telemetry;
@@ -137,6 +137,7 @@ impl World {
             bot_id: self.telegram.bot_id(),
             bot: BotClient::new(&self.telegram.api_url(), self.telegram.token()).unwrap(),
             schema: schema::built_in(schema::REPLIES).unwrap(),
+            own: OwnTable::default(),
             clock: self.clock.clone(),
             telemetry: Telemetry::new(),
         })
