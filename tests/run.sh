@@ -29,6 +29,10 @@ cargo fmt --check
 
 step "lints"
 cargo clippy --quiet --all-targets -- -D warnings
+# A service can be built without the demo, and the demo without what tests do to its stand-ins.
+for features in sql,cloud sql,cloud,demo; do
+    cargo clippy --quiet --no-default-features --features "$features" -- -D warnings
+done
 
 step "unit and integration tests"
 cargo test --quiet --lib --bins --test integration
@@ -36,10 +40,10 @@ cargo test --quiet --lib --bins --test integration
 step "doc tests"
 cargo test --quiet --doc
 
-step "strace and a full disk"
+step "strace, a full disk and an unmounted volume"
 # A group of its own: it needs the rights to trace and to mount. A test that may not says SKIPPED.
 command -v strace >/dev/null || apt-get install --yes --quiet strace >/dev/null 2>&1 || true
-cargo test --quiet --test integration -- --ignored --nocapture strace full_disk
+cargo test --quiet --test integration -- --ignored --nocapture strace full_disk unmounted
 
 step "Spark"
 # A group of its own: it needs Java and the jars of Delta, which not every machine can have.

@@ -87,6 +87,7 @@ impl App {
 
     async fn run_all(&self, progress: impl Fn(&str), deadline: &Deadline) -> Result<BatchSummary> {
         let (mut summary, stop) = (BatchSummary::default(), &deadline.stop);
+        summary.attempt("", "root", deadline, self.storage.identify(&self.clock)).await?;
         for loader in &self.loaders {
             progress(&format!("{}: loading files into bronze", loader.name));
             let load = async { FilesStage::open(self.files_options(loader)?).await?.work_until_idle(stop).await };

@@ -52,6 +52,9 @@ impl App {
     /// The first error of a pipeline; what was done stays done.
     pub async fn clean(&self, is_dry: bool, stop: &CancellationToken) -> Result<Vec<SourceCleaning>> {
         let mut cleanings = Vec::new();
+        if !is_dry && self.cleans() {
+            self.storage.identify(&self.clock).await?;
+        }
         for loader in self.loaders.iter().filter(|loader| loader.source.clean_source.is_on()) {
             cleanings.push(self.clean_loader(loader, is_dry, stop).await?);
         }

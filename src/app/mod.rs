@@ -8,6 +8,7 @@ mod own;
 mod pace;
 mod parts;
 mod poll;
+mod root;
 mod serve;
 mod stages;
 mod survey;
@@ -92,6 +93,23 @@ impl App {
     /// # Errors
     /// A configuration error with the mend.
     pub fn open(settings: Settings, names: &[String], overrides: &[String]) -> Result<Self> {
+        Self::open_on(settings, names, overrides, Storage::open)
+    }
+
+    /// As [`App::open`], for commands that only read: a data folder that is not there is not made.
+    ///
+    /// # Errors
+    /// As [`App::open`].
+    pub fn open_to_read(settings: Settings, names: &[String], overrides: &[String]) -> Result<Self> {
+        Self::open_on(settings, names, overrides, Storage::open_to_read)
+    }
+
+    fn open_on(
+        settings: Settings,
+        names: &[String],
+        overrides: &[String],
+        storage: impl FnOnce(&str) -> Result<Storage>,
+    ) -> Result<Self> {
         let (mut pipelines, mut loaders) = (Vec::new(), Vec::new());
         for file in pipeline::load::load(&settings.pipelines, names, overrides)? {
             match file {
@@ -99,7 +117,7 @@ impl App {
                 PipelineFile::Files(pipeline) => loaders.push(*pipeline),
             }
         }
-        let storage = Storage::open(&settings.data).map_err(|error| error.during("LAKEGRAM_DATA"))?;
+        let storage = storage(&settings.data).map_err(|error| error.during("LAKEGRAM_DATA"))?;
         Ok(Self {
             settings: Arc::new(settings),
             storage,

@@ -32,6 +32,7 @@ impl App {
         let roles: BTreeSet<Role> = Role::all();
         self.check_settings(&roles)?;
         let mut tasks = TaskGroup::new(stop.clone());
+        tasks.spawn("root", self.clone().watch_root(stop.clone()));
         let (mut lanes, mut pace) = (Vec::new(), Pace::default());
         for pipeline in &self.pipelines {
             let (hinter, hints) = key_hints();

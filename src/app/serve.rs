@@ -85,6 +85,7 @@ impl App {
     pub async fn serve(self, roles: &BTreeSet<Role>, listeners: Listeners, stop: CancellationToken) -> Result<()> {
         self.check_settings(roles)?;
         let mut tasks = TaskGroup::new(stop.clone());
+        tasks.spawn("root", self.clone().watch_root(stop.clone()));
         let (mut endpoints, mut hints) = (Vec::new(), Vec::new());
         for pipeline in &self.pipelines {
             let (hinter, hinted) = key_hints();
@@ -120,9 +121,11 @@ impl App {
         if stop.run_until_cancelled(self.clock.sleep(SWEEP_AFTER)).await.is_none() {
             return Ok(());
         }
-        let swept = self.storage.sweep_staging(&self.clock, STALE_STAGING).await?;
-        if swept > 0 {
-            tracing::info!(files = swept, "removed what interrupted puts had left behind");
+        match self.storage.sweep_staging(&self.clock, STALE_STAGING).await {
+            Ok(0) => {}
+            Ok(files) => tracing::info!(files, "removed what interrupted puts had left behind"),
+            Err(error) if error.kind() == ErrorKind::Fatal => return Err(error),
+            Err(error) => tracing::warn!(%error, "what interrupted puts left behind stays until the next start"),
         }
         stop.cancelled().await;
         Ok(())

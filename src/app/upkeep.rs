@@ -39,6 +39,7 @@ impl App {
         progress: impl Fn(&TableRef),
         stop: &CancellationToken,
     ) -> Result<Vec<TableUpkeep>> {
+        self.storage.identify(&self.clock).await?;
         let mut upkeep = Vec::new();
         for (pipeline, tables) in self.all_tables() {
             for (index, table) in tables.iter().enumerate() {

@@ -48,6 +48,11 @@ pub(super) async fn check(app: App) -> Result<Verdict> {
 }
 
 async fn check_storage(app: &App) -> Result<String> {
+    if let Ok(folder) = app.storage.url().to_file_path()
+        && !folder.exists()
+    {
+        return Ok(format!("{} is not there yet; the first start makes it", folder.display()));
+    }
     let probe = Path::from(format!(".lakegram-check-{}", random_id()));
     let put = app.storage.put_new(&probe, Bytes::from_static(b"lakegram check")).await?;
     app.storage.delete(&probe).await?;

@@ -15,7 +15,7 @@ pub(super) struct Options {
     pub(super) pipelines: Pipelines,
     /// Say what would go, and change nothing.
     #[arg(long)]
-    dry_run: bool,
+    pub(super) dry_run: bool,
     /// Print JSON.
     #[arg(long)]
     json: bool,

@@ -4,6 +4,7 @@ mod adopt;
 mod audit;
 mod check;
 mod clean;
+#[cfg(feature = "demo")]
 mod demo;
 mod maintain;
 mod output;
@@ -62,6 +63,7 @@ const HUNG_CALLS: Duration = Duration::from_millis(500);
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// The whole pipeline on loopback with no account: a chat page, a Telegram stand-in, a model stand-in.
+    #[cfg(feature = "demo")]
     Demo(demo::Options),
     /// The service: webhooks in, rows and replies out.
     Serve(serve::Options),
@@ -152,21 +154,23 @@ fn start(cli: Cli, environment: Environment) -> Result<Verdict> {
 async fn dispatch(cli: Cli, environment: Environment) -> Result<Verdict> {
     let stop = CancellationToken::new();
     let open = |pipelines: &Pipelines| App::open(Settings::of(environment.clone())?, &pipelines.names, &cli.overrides);
+    let read = |names: &[String]| App::open_to_read(Settings::of(environment.clone())?, names, &cli.overrides);
     match cli.verb {
+        #[cfg(feature = "demo")]
         Verb::Demo(options) => demo::demo(options, environment, &cli.overrides, stop_on_signal(stop)).await,
         Verb::Serve(options) => serve::serve(open(&options.pipelines)?, options, stop_on_signal(stop)).await,
         Verb::Run(options) => run::run(open(&options.pipelines)?, options, stop_on_signal(stop)).await,
         Verb::Poll(options) => poll::poll(open(&options.pipelines)?, stop_on_signal(stop)).await,
-        Verb::Webhook(options) => webhook::webhook(open(options.pipelines())?, options).await,
-        Verb::Check(options) => check::check(open(&options.pipelines)?).await,
-        Verb::Status(options) => status::status(open(&options.pipelines)?, options).await,
-        Verb::Audit(options) => audit::audit(open(&options.pipelines)?, options).await,
-        Verb::Query(options) => {
-            let all = Pipelines { names: Vec::new() };
-            query::query(open(&all)?, options).await
-        }
-        Verb::Schema(options) => schema::schema(&open(&options.pipelines)?),
+        Verb::Webhook(options) => webhook::webhook(read(&options.pipelines().names)?, options).await,
+        Verb::Check(options) => check::check(read(&options.pipelines.names)?).await,
+        Verb::Status(options) => status::status(read(&options.pipelines.names)?, options).await,
+        Verb::Audit(options) => audit::audit(read(&options.pipelines.names)?, options).await,
+        Verb::Query(options) => query::query(read(&[])?, options).await,
+        Verb::Schema(options) => schema::schema(&read(&options.pipelines.names)?),
         Verb::Maintain(options) => maintain::maintain(open(&options.pipelines)?, options, stop_on_signal(stop)).await,
+        Verb::Clean(options) if options.dry_run => {
+            clean::clean(read(&options.pipelines.names)?, options, stop_on_signal(stop)).await
+        }
         Verb::Clean(options) => clean::clean(open(&options.pipelines)?, options, stop_on_signal(stop)).await,
         Verb::Adopt(options) => adopt::adopt(open(&options.pipelines)?, options).await,
         Verb::Completions { shell } => {

@@ -3,7 +3,7 @@
 use object_store::path::Path;
 use object_store::{CopyMode, CopyOptions, ObjectStore, ObjectStoreExt};
 
-use super::open::{is_persist_failure, told};
+use super::fault::{failed_call, is_persist_failure, not_the_root};
 use super::{PutNew, Storage};
 use crate::error::Result;
 
@@ -18,10 +18,13 @@ impl Storage {
     /// When the store fails, or there is no such object; the copy may be there all the same. Fatal: the disk failed to
     /// persist it.
     pub async fn copy_new(&self, from: &Path, to: &Path) -> Result<PutNew> {
+        self.check_root()?;
         let create = CopyOptions::new().with_mode(CopyMode::Create);
         let failed = match self.object_store().copy_opts(from, to, create).await {
             Ok(()) => return Ok(PutNew::Created),
-            Err(failed) if is_persist_failure(&failed) => return Err(told(failed, "copy to", to)),
+            Err(failed) if is_persist_failure(&failed) || not_the_root(&failed).is_some() => {
+                return Err(failed_call(failed, "copy to", to));
+            }
             Err(failed) => failed,
         };
         match self.is_same(from, to).await? {
@@ -31,7 +34,7 @@ impl Storage {
                 Ok(PutNew::Created)
             }
             Some(false) => Ok(PutNew::Taken),
-            None => Err(told(failed, "copy to", to)),
+            None => Err(failed_call(failed, "copy to", to)),
         }
     }
 
@@ -50,7 +53,9 @@ impl Storage {
             let range = from..left.size.min(from + COMPARED_BYTES);
             let read = |path| store.get_range(path, range.clone());
             let (left, right) = futures::join!(read(one), read(other));
-            if left.map_err(|error| told(error, "read", one))? != right.map_err(|error| told(error, "read", other))? {
+            if left.map_err(|error| failed_call(error, "read", one))?
+                != right.map_err(|error| failed_call(error, "read", other))?
+            {
                 return Ok(Some(false));
             }
             from = range.end;

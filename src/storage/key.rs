@@ -9,6 +9,8 @@ use crate::id::{BotId, Name};
 /// A place below `LAKEGRAM_DATA`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum StorageKey {
+    /// The id of the data root: `_lakegram/root.json`.
+    Root,
     /// One raw segment: `raw/<pipeline>/<bot_id>/<lane>/<yyyy-mm-dd>/<hh>/<20-digit microseconds>.json`.
     Segment {
         /// The pipeline that received it.
@@ -98,6 +100,7 @@ impl StorageKey {
     /// The path of this place.
     pub fn path(&self) -> Path {
         match self {
+            Self::Root => Path::from("_lakegram/root.json"),
             Self::Segment { pipeline, bot_id, lane, micros } => {
                 let (day, hour) = day_and_hour(*micros);
                 Path::from(format!("raw/{pipeline}/{bot_id}/{lane}/{day}/{hour}/{:020}.json", micros.as_micros()))

@@ -3,13 +3,17 @@
 mod cloud;
 mod copy;
 mod disk;
+mod fault;
 mod folders;
+mod identity;
 mod key;
 mod local;
 mod open;
 mod recent;
+mod root;
 #[cfg(test)]
 pub(crate) mod simulated;
+mod staging;
 mod upload;
 mod walk;
 
@@ -18,6 +22,7 @@ use std::sync::Arc;
 use object_store::ObjectStore;
 use url::Url;
 
+use self::identity::Identity;
 pub use self::key::StorageKey;
 pub use self::local::DurableLocal;
 pub use self::open::StorageLock;
@@ -31,6 +36,7 @@ pub struct Storage {
     local: Option<Arc<DurableLocal>>,
     /// `None` where every read must come to the store, so that tests can count and fail it.
     recent: Option<Arc<Recent>>,
+    identity: Arc<Identity>,
 }
 
 /// What a create-only put found.
@@ -45,4 +51,4 @@ pub enum PutNew {
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
-pub(crate) use self::local::disk_failure;
+pub(crate) use self::fault::disk_failure;

@@ -1,7 +1,7 @@
 //! From `LAKEGRAM_DATA` to an object store, and the few operations the rest is built of.
 
-use std::fs::{OpenOptions, TryLockError};
-use std::path::Path as FilePath;
+use std::fs::TryLockError;
+use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +14,8 @@ use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, PutMode};
 use url::Url;
 
 use super::disk::{Disk, OperatingSystem};
-use super::local::PersistFailed;
+use super::fault::{failed_call, is_persist_failure, not_the_root};
+use super::identity::Identity;
 use super::{DurableLocal, PutNew, Storage, cloud};
 use crate::clock::Clock;
 use crate::error::{Context, Error, ErrorKind, Result};
@@ -33,16 +34,41 @@ impl Storage {
     /// # Errors
     /// A configuration error when the URL or its credentials cannot be used.
     pub fn open(url: &str) -> Result<Self> {
-        let Some(url) = Url::parse(url).ok().filter(|_| url.contains("://")) else {
-            return Self::open_folder(FilePath::new(url));
-        };
-        match url.scheme() {
-            "memory" => return Ok(Self::memory()),
-            "file" => {
-                let wrong = format!("{url} names no folder of this machine; write it like file:///var/lib/lakegram");
-                return Self::open_folder(&url.to_file_path().map_err(|()| Error::configuration(wrong))?);
+        Self::open_guarded(url, true)
+    }
+
+    /// As [`Storage::open`], of a folder that belongs to somebody else, who may replace it at any time. The data root is
+    /// none: whatever is written to it goes to the folder that was opened, or nowhere.
+    ///
+    /// # Errors
+    /// As [`Storage::open`].
+    pub fn open_foreign(url: &str) -> Result<Self> {
+        Self::open_guarded(url, false)
+    }
+
+    /// As [`Storage::open`], for commands that only read: a folder that is not there is not made, and reads as empty.
+    ///
+    /// # Errors
+    /// As [`Storage::open`].
+    pub fn open_to_read(url: &str) -> Result<Self> {
+        match local_folder(url)? {
+            Some(folder) if !folder.exists() => {
+                let folder = std::path::absolute(&folder).unwrap_or(folder);
+                let url =
+                    Url::from_directory_path(folder).map_err(|()| Error::configuration(format!("no folder: {url}")))?;
+                Ok(Self { url, ..Self::memory() })
             }
-            _ => {}
+            _ => Self::open(url),
+        }
+    }
+
+    fn open_guarded(url: &str, is_guarded: bool) -> Result<Self> {
+        if let Some(folder) = local_folder(url)? {
+            return Self::open_disk(Arc::new(OperatingSystem), &folder, is_guarded);
+        }
+        let url = Url::parse(url).context(ErrorKind::Configuration, format!("{url} is no URL"))?;
+        if url.scheme() == "memory" {
+            return Ok(Self::memory());
         }
         let (store, prefix) = cloud::open(&url)?;
         Ok(Self::in_cloud(store, prefix, url))
@@ -61,28 +87,31 @@ impl Storage {
             true => store,
             false => Arc::new(PrefixStore::new(store, prefix)),
         };
-        Self { store, url, local: None, recent: Some(Arc::default()) }
-    }
-
-    fn open_folder(folder: &FilePath) -> Result<Self> {
-        Self::open_folder_on(Arc::new(OperatingSystem), folder)
+        Self { store, url, local: None, recent: Some(Arc::default()), identity: Arc::default() }
     }
 
     /// Opens a folder on a disk of one's own.
+    #[cfg(test)]
     pub(crate) fn open_folder_on(disk: Arc<dyn Disk>, folder: &FilePath) -> Result<Self> {
+        Self::open_disk(disk, folder, true)
+    }
+
+    fn open_disk(disk: Arc<dyn Disk>, folder: &FilePath, is_guarded: bool) -> Result<Self> {
         let unusable = format!("the folder {} cannot be used; make it writable or name another", folder.display());
-        let local = DurableLocal::open_on(disk, folder).context(ErrorKind::Configuration, unusable.clone())?;
+        let identity = Arc::<Identity>::default();
+        let local = DurableLocal::open_on(disk, folder, Arc::clone(&identity), is_guarded);
+        let local = local.context(ErrorKind::Configuration, unusable.clone())?;
         let url = Url::from_directory_path(local.root()).map_err(|()| Error::configuration(unusable))?;
         let local = Arc::new(local);
         let store = Arc::clone(&local) as Arc<dyn ObjectStore>;
-        Ok(Self { store, url, local: Some(local), recent: Some(Arc::default()) })
+        Ok(Self { store, url, local: Some(local), recent: Some(Arc::default()), identity })
     }
 
     /// An empty storage in memory.
     pub fn memory() -> Self {
         #[allow(clippy::expect_used)]
         let url = Url::parse("memory:///").expect("a constant URL parses");
-        Self { store: Arc::new(InMemory::new()), url, local: None, recent: None }
+        Self { store: Arc::new(InMemory::new()), url, local: None, recent: None, identity: Arc::default() }
     }
 
     /// The same storage with its object store wrapped, for stores that count, fail or are slow.
@@ -113,6 +142,7 @@ impl Storage {
     /// Unavailable: nothing is there now, the same bytes may be put again. Unknown: it could not be read back
     /// either. Fatal: the disk failed to persist it.
     pub async fn put_new(&self, path: &Path, bytes: Bytes) -> Result<PutNew> {
+        self.check_root()?;
         let failed = match self.store.put_opts(path, bytes.clone().into(), PutMode::Create.into()).await {
             Ok(_) => {
                 self.remember(path, &bytes);
@@ -120,12 +150,13 @@ impl Storage {
             }
             Err(failed) => failed,
         };
-        if is_persist_failure(&failed) {
-            return Err(told(failed, "put", path));
+        // What another folder holds says nothing of ours, so it is not read back either.
+        if is_persist_failure(&failed) || not_the_root(&failed).is_some() {
+            return Err(failed_call(failed, "put", path));
         }
         if is_on(Sabotage::ReadBack) {
             let is_taken = matches!(failed, object_store::Error::AlreadyExists { .. });
-            return if is_taken { Ok(PutNew::Taken) } else { Err(told(failed, "put", path)) };
+            return if is_taken { Ok(PutNew::Taken) } else { Err(failed_call(failed, "put", path)) };
         }
         match self.get_from_store(path).await {
             Ok(Some(there)) if there == bytes => {
@@ -134,7 +165,7 @@ impl Storage {
                 Ok(PutNew::Created)
             }
             Ok(Some(_)) => Ok(PutNew::Taken),
-            Ok(None) => Err(told(failed, "put", path)),
+            Ok(None) => Err(failed_call(failed, "put", path)),
             Err(error) => Err(Error::new(ErrorKind::Unknown, format!("put {path}: nobody knows whether it is there"))
                 .caused_by(error)),
         }
@@ -145,9 +176,10 @@ impl Storage {
     /// # Errors
     /// When the store fails.
     pub async fn put_overwrite(&self, path: &Path, bytes: Bytes) -> Result<()> {
+        self.check_root()?;
         self.forget(path);
         let put = self.store.put_opts(path, bytes.into(), PutMode::Overwrite.into()).await;
-        put.map(drop).map_err(|error| told(error, "put", path))
+        put.map(drop).map_err(|error| failed_call(error, "put", path))
     }
 
     /// The bytes of an object; `None` when there is none. What this process has just created comes from memory.
@@ -182,6 +214,7 @@ impl Storage {
     /// # Errors
     /// When the store fails.
     pub async fn delete(&self, path: &Path) -> Result<()> {
+        self.check_root()?;
         self.forget(path);
         existing(self.store.delete(path).await, "delete", path).map(drop)
     }
@@ -196,7 +229,7 @@ impl Storage {
             Some(after) => self.store.list_with_offset(Some(prefix), after),
             None => self.store.list(Some(prefix)),
         };
-        listing.take(limit).try_collect().await.map_err(|error| told(error, "list", prefix))
+        listing.take(limit).try_collect().await.map_err(|error| failed_call(error, "list", prefix))
     }
 
     /// The greatest value that `pick` finds in the paths below `prefix`, in one pass over them.
@@ -206,7 +239,7 @@ impl Storage {
     pub async fn greatest_below<T: Ord>(&self, prefix: &Path, pick: impl Fn(&Path) -> Option<T>) -> Result<Option<T>> {
         let mut listing = self.store.list(Some(prefix));
         let mut greatest = None;
-        while let Some(meta) = listing.try_next().await.map_err(|error| told(error, "list", prefix))? {
+        while let Some(meta) = listing.try_next().await.map_err(|error| failed_call(error, "list", prefix))? {
             greatest = greatest.max(pick(&meta.location));
         }
         Ok(greatest)
@@ -218,7 +251,7 @@ impl Storage {
     /// When the store fails.
     pub async fn list_folders(&self, prefix: &Path) -> Result<Vec<Path>> {
         let listing = self.store.list_with_delimiter(Some(prefix)).await;
-        let mut folders = listing.map_err(|error| told(error, "list", prefix))?.common_prefixes;
+        let mut folders = listing.map_err(|error| failed_call(error, "list", prefix))?.common_prefixes;
         folders.sort();
         Ok(folders)
     }
@@ -230,7 +263,7 @@ impl Storage {
     /// Fatal when the disk fails.
     pub async fn persist_folder_of(&self, path: &Path) -> Result<()> {
         match &self.local {
-            Some(local) => local.persist_folder_of(path).await.map_err(|error| told(error, "persist", path)),
+            Some(local) => local.persist_folder_of(path).await.map_err(|error| failed_call(error, "persist", path)),
             None => Ok(()),
         }
     }
@@ -266,10 +299,7 @@ impl Storage {
     pub fn try_lock(&self, path: &Path) -> Result<Option<StorageLock>> {
         let Some(local) = &self.local else { return Ok(Some(StorageLock { _file: None })) };
         let context = || format!("the lock file {path} cannot be made");
-        let file = local.file(path).context(ErrorKind::Configuration, context())?;
-        local.make_folder_of(&file).context(ErrorKind::Unavailable, context())?;
-        let open = OpenOptions::new().create(true).truncate(false).write(true).open(file);
-        let file = open.context(ErrorKind::Unavailable, context())?;
+        let file = local.open_lock_file(path).context(ErrorKind::Unavailable, context())?;
         match file.try_lock() {
             Ok(()) => Ok(Some(StorageLock { _file: Some(file) })),
             Err(TryLockError::WouldBlock) => Ok(None),
@@ -283,9 +313,23 @@ impl Storage {
     /// When the folder cannot be read.
     pub async fn sweep_staging(&self, clock: &Clock, older_than: Duration) -> Result<usize> {
         match &self.local {
-            Some(local) => local.sweep(clock, older_than).await.map_err(|error| told(error, "sweep", &Path::default())),
+            Some(local) => {
+                local.sweep(clock, older_than).await.map_err(|error| failed_call(error, "sweep", &Path::default()))
+            }
             None => Ok(0),
         }
+    }
+}
+
+/// The folder of this machine that a URL or a plain path names; `None` when it is elsewhere.
+fn local_folder(url: &str) -> Result<Option<PathBuf>> {
+    match Url::parse(url).ok().filter(|_| url.contains("://")) {
+        None => Ok(Some(PathBuf::from(url))),
+        Some(parsed) if parsed.scheme() == "file" => {
+            let wrong = format!("{url} names no folder of this machine; write it like file:///var/lib/lakegram");
+            parsed.to_file_path().map(Some).map_err(|()| Error::configuration(wrong))
+        }
+        Some(_) => Ok(None),
     }
 }
 
@@ -294,17 +338,6 @@ fn existing<T>(found: object_store::Result<T>, doing: &str, path: &Path) -> Resu
     match found {
         Ok(found) => Ok(Some(found)),
         Err(object_store::Error::NotFound { .. }) => Ok(None),
-        Err(error) => Err(told(error, doing, path)),
+        Err(error) => Err(failed_call(error, doing, path)),
     }
-}
-
-pub(super) fn told(error: object_store::Error, doing: &str, path: &Path) -> Error {
-    if is_persist_failure(&error) {
-        return Error::new(ErrorKind::Fatal, format!("{doing} {path}")).caused_by(error);
-    }
-    Error::from(error).during(format!("{doing} {path}"))
-}
-
-pub(super) fn is_persist_failure(error: &object_store::Error) -> bool {
-    matches!(error, object_store::Error::Generic { source, .. } if source.is::<PersistFailed>())
 }

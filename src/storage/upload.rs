@@ -8,13 +8,14 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use object_store::{MultipartUpload, PutPayload, PutResult, Result, UploadPart};
 
-use super::folders::Folders;
-use super::local::{Publish, blocking, finish_staged, persist_file, publish_staged, stage, told};
+use super::fault::{blocking, store_error};
+use super::root::Root;
+use super::staging::{Publish, finish_staged, persist_file, publish_staged, stage};
 
 /// An upload in parts to a local file. What was not completed leaves a staging file, which is swept.
 #[derive(Debug)]
 pub(super) struct StagedUpload {
-    folders: Arc<Folders>,
+    root: Arc<Root>,
     file: PathBuf,
     staging: PathBuf,
     handle: Arc<File>,
@@ -22,11 +23,14 @@ pub(super) struct StagedUpload {
 }
 
 impl StagedUpload {
-    pub(super) async fn start(folders: Arc<Folders>, file: PathBuf) -> Result<Self> {
+    pub(super) async fn start(root: Arc<Root>, file: PathBuf) -> Result<Self> {
         blocking(move || {
-            let staging = stage(&folders, &file)?;
-            let handle = folders.disk().create(&staging).map_err(|error| told(&staging, error))?;
-            Ok(Self { folders, file, staging, handle: Arc::new(handle), offset: 0 })
+            let (staging, handle) = root.guarded(|folders| {
+                let staging = stage(folders, &file)?;
+                let handle = folders.disk().create(&staging).map_err(|error| store_error(&staging, error))?;
+                Ok((staging, handle))
+            })?;
+            Ok(Self { root, file, staging, handle: Arc::new(handle), offset: 0 })
         })
         .await
     }
@@ -36,14 +40,15 @@ impl StagedUpload {
 impl MultipartUpload for StagedUpload {
     fn put_part(&mut self, data: PutPayload) -> UploadPart {
         let (handle, staging, offset) = (Arc::clone(&self.handle), self.staging.clone(), self.offset);
-        let folders = Arc::clone(&self.folders);
+        let root = Arc::clone(&self.root);
         self.offset += data.content_length() as u64;
         Box::pin(blocking(move || {
             // Parts may be written side by side, so each has a cursor of its own.
-            let mut file = OpenOptions::new().write(true).open(&staging).map_err(|error| told(&staging, error))?;
-            file.seek(SeekFrom::Start(offset)).map_err(|error| told(&staging, error))?;
+            let mut file =
+                OpenOptions::new().write(true).open(&staging).map_err(|error| store_error(&staging, error))?;
+            file.seek(SeekFrom::Start(offset)).map_err(|error| store_error(&staging, error))?;
             for chunk in &data {
-                folders.disk().write(&file, &staging, chunk).map_err(|error| told(&staging, error))?;
+                root.folders().disk().write(&file, &staging, chunk).map_err(|error| store_error(&staging, error))?;
             }
             drop(handle);
             Ok(())
@@ -52,19 +57,21 @@ impl MultipartUpload for StagedUpload {
 
     async fn complete(&mut self) -> Result<PutResult> {
         let (handle, staging, file) = (Arc::clone(&self.handle), self.staging.clone(), self.file.clone());
-        let folders = Arc::clone(&self.folders);
+        let root = Arc::clone(&self.root);
         blocking(move || {
-            let disk = folders.disk();
-            let outcome = persist_file(disk, &handle, &staging)
-                .and_then(|()| publish_staged(disk, &staging, &file, Publish::Overwrite));
-            finish_staged(disk, &staging, &file, outcome)
+            root.guarded(|folders| {
+                let disk = folders.disk();
+                let outcome = persist_file(disk, &handle, &staging)
+                    .and_then(|()| publish_staged(disk, &staging, &file, Publish::Overwrite));
+                finish_staged(disk, &staging, &file, outcome)
+            })
         })
         .await?;
         Ok(PutResult { e_tag: None, version: None })
     }
 
     async fn abort(&mut self) -> Result<()> {
-        let (folders, staging) = (Arc::clone(&self.folders), self.staging.clone());
-        blocking(move || folders.disk().unlink(&staging).map_err(|error| told(&staging, error))).await
+        let (root, staging) = (Arc::clone(&self.root), self.staging.clone());
+        blocking(move || root.folders().disk().unlink(&staging).map_err(|error| store_error(&staging, error))).await
     }
 }

@@ -16,14 +16,22 @@ const SIZE: &str = "size=4m";
 const EACH: i64 = 5;
 
 /// A small disk of its own, for as long as the value lives.
-struct SmallDisk(PathBuf);
+pub(crate) struct SmallDisk(PathBuf);
 
 impl SmallDisk {
     /// Mounts it; `None` where that is not allowed.
-    fn mount(at: &Path) -> Option<Self> {
+    pub(crate) fn mount(at: &Path, size: &str) -> Option<Self> {
         std::fs::create_dir_all(at).unwrap();
-        let mut mount = Command::new("mount");
-        mount.args(["-t", "tmpfs", "-o", SIZE, "tmpfs"]).arg(at).stderr(Stdio::null());
+        Self::run(Command::new("mount").args(["-t", "tmpfs", "-o", size, "tmpfs"]), at)
+    }
+
+    /// Mounts a folder in another place as well.
+    pub(crate) fn bind(folder: &Path, at: &Path) -> Option<Self> {
+        Self::run(Command::new("mount").arg("--bind").arg(folder), at)
+    }
+
+    fn run(mount: &mut Command, at: &Path) -> Option<Self> {
+        mount.arg(at).stderr(Stdio::null());
         mount.status().is_ok_and(|status| status.success()).then(|| Self(at.to_owned()))
     }
 
@@ -47,7 +55,7 @@ impl Drop for SmallDisk {
 #[ignore = "needs the right to mount; tests/run.sh runs it with --ignored full_disk"]
 async fn a_full_disk_answers_503_and_goes_on_once_there_is_space() {
     let app = TestApp::new().await;
-    let Some(disk) = SmallDisk::mount(&app.data()) else {
+    let Some(disk) = SmallDisk::mount(&app.data(), SIZE) else {
         println!("\nSKIPPED: a tmpfs may not be mounted here. What happens on a full disk was not looked at.\n");
         return;
     };

@@ -14,6 +14,7 @@ mod kills;
 mod pipeline;
 mod readers;
 mod reply;
+mod root;
 mod silver;
 mod soak;
 mod store_calls;

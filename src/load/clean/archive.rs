@@ -69,7 +69,7 @@ impl Archive {
         };
         let mut root = source.clone();
         root.set_path(&format!("/{}", from.get(..common).unwrap_or_default().join("/")));
-        let storage = Storage::open(root.as_str()).map_err(|error| error.during("clean_source.to"))?;
+        let storage = Storage::open_foreign(root.as_str()).map_err(|error| error.during("clean_source.to"))?;
         Ok(Self { storage, from: in_root(&from)?, to: in_root(&to)?, folder })
     }
 

@@ -89,7 +89,7 @@ impl Source {
         let is_own = settings.path.contains("://") || settings.path.starts_with('/');
         let during = |error: Error| error.during(format!("source.path `{}`", settings.path));
         let (storage, folder) = match is_own {
-            true => (Storage::open(&settings.path).map_err(during)?, Path::default()),
+            true => (Storage::open_foreign(&settings.path).map_err(during)?, Path::default()),
             false => {
                 let folder = Path::parse(&settings.path);
                 (data.clone(), folder.context(ErrorKind::Configuration, format!("source.path `{}`", settings.path))?)

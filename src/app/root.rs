@@ -1,0 +1,43 @@
+//! The data root's identity while the service runs: given one at the start, and looked at now and then.
+
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::App;
+use crate::error::{ErrorKind, Result};
+use crate::retry::Backoff;
+
+/// How often a root in the cloud is looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(300);
+/// Between the tries of a look that failed: the first and the longest pause.
+const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+
+impl App {
+    /// Gives the data root an id where it has none, and looks now and then whether it is still the same root. A store
+    /// that is away delays this and nothing else.
+    ///
+    /// # Errors
+    /// When the disk failed.
+    pub(super) async fn watch_root(self, stop: CancellationToken) -> Result<()> {
+        let mut backoff = Backoff::new(PAUSES.0, PAUSES.1);
+        while !stop.is_cancelled() {
+            let wait = match self.storage.look_at_root(&self.clock).await {
+                Ok(()) => {
+                    backoff.reset();
+                    LOOK_EVERY
+                }
+                Err(error) if error.kind() == ErrorKind::Fatal => return Err(error),
+                Err(error) => {
+                    tracing::warn!(%error, "the identity of the data root could not be looked at; trying again");
+                    backoff.next_delay()
+                }
+            };
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = self.clock.sleep(wait) => {}
+            }
+        }
+        Ok(())
+    }
+}
