@@ -31,7 +31,7 @@ use self::parts::Replies;
 pub use self::report::{AuditedTable, Check, Finding, Listed, PipelineAudit};
 use self::source::Source;
 use crate::clock::{Clock, Timestamp};
-use crate::error::{ErrorKind, Result};
+use crate::error::Result;
 use crate::id::{BotId, Name};
 use crate::identity::{self, Wanted};
 use crate::load::files::FilesOptions;
@@ -139,14 +139,10 @@ impl Scope<'_> {
         self.history_before = replies.history_before();
         let paths = [&bronze, &silver, &replies].map(Source::path);
         let wanted = Wanted::paths(&self.pipeline.name, self.bot_id.map(BotId), paths);
-        match identity::inspect(&self.audit.storage, &self.audit.clock, wanted).await {
-            Ok(inspection) => {
-                let problems = inspection.problems().iter().map(|problem| Finding::new(problem.to_string()));
-                problems.for_each(|problem| checks.progress.broken(problem));
-            }
-            // A table whose log cannot be read is named with its files.
-            Err(error) if error.kind() == ErrorKind::Corrupt => {}
-            Err(error) => return Err(error),
+        let inspection = identity::inspect(&self.audit.storage, &self.audit.clock, wanted).await?;
+        // A table that cannot be looked at is named with its files.
+        for problem in inspection.problems().iter().filter(|problem| problem.trouble.is_none()) {
+            checks.progress.broken(Finding::new(problem.to_string()));
         }
 
         progress.begin(&format!("{}: looking at the files of the tables", self.pipeline.name));

@@ -79,7 +79,10 @@ impl Inspection<'_> {
     pub async fn plan(&self, redo: bool) -> Result<Plan> {
         let mut tables = Vec::new();
         for problem in self.problems() {
-            let Found { table, identity } = &self.found[index(problem.role)];
+            let Found { table, identity, .. } = &self.found[index(problem.role)];
+            if let Some(kind) = problem.trouble {
+                return Err(Error::new(kind, problem.what.clone()));
+            }
             if identity.as_ref().is_some_and(|identity| identity.role != problem.role) {
                 return Err(Error::configuration(format!("{}; name another table in the pipeline file", problem.what)));
             }
@@ -149,7 +152,7 @@ impl Inspection<'_> {
             None => LakeTable::create(self.storage, spec, Some(identity), self.clock).await?,
         };
         table.identify(identity, &[]).await?;
-        self.found[index(role)] = Found { identity: table.identity()?, table: Some(table) };
+        self.found[index(role)] = Found { identity: table.identity()?, table: Some(table), trouble: None };
         Ok(())
     }
 
@@ -167,7 +170,7 @@ impl Inspection<'_> {
     /// The names that the tables go by, but for the pipeline's own.
     fn former_pipelines(&self) -> Vec<Name> {
         let mut names = Vec::new();
-        for Found { table, identity } in &self.found {
+        for Found { table, identity, .. } in &self.found {
             match (identity, table) {
                 (Some(identity), _) => {
                     names.extend(identity.former_pipelines.clone());

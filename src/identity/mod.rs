@@ -15,7 +15,7 @@ use arrow::datatypes::{Schema, SchemaRef};
 use object_store::path::Path;
 
 use crate::clock::Clock;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::id::{BotId, Name};
 use crate::storage::Storage;
 use crate::table::{Identity, LakeTable, OwnTable, TableRole, TableSpec};
@@ -34,10 +34,12 @@ pub struct Wanted {
 }
 
 /// A table as it was found.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Found {
     table: Option<LakeTable>,
     identity: Option<Identity>,
+    /// Why it could not be looked at.
+    trouble: Option<Error>,
 }
 
 /// Why a table cannot be used as it is.
@@ -47,6 +49,8 @@ pub struct Problem {
     pub role: TableRole,
     /// What is there, and what was asked for.
     pub what: String,
+    /// Set where the table could not be looked at: adopting does not help then.
+    pub trouble: Option<ErrorKind>,
     pipeline: Name,
 }
 
@@ -86,6 +90,9 @@ impl Wanted {
 impl fmt::Display for Problem {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { what, pipeline, .. } = self;
+        if self.trouble.is_some() {
+            return formatter.write_str(what);
+        }
         write!(
             formatter,
             "{what}; correct the pipeline file, or run `lakegram adopt {pipeline}` to see what adopting does"
@@ -99,7 +106,8 @@ impl OwnTables {
     /// # Errors
     /// A configuration error that says what does not fit, and how to fix it.
     pub fn of(&self, role: TableRole) -> Result<OwnTable> {
-        self.tables[index(role)].clone().map_err(|problem| Error::configuration(problem.to_string()))
+        let kind = |problem: &Problem| problem.trouble.unwrap_or(ErrorKind::Configuration);
+        self.tables[index(role)].clone().map_err(|problem| Error::new(kind(&problem), problem.to_string()))
     }
 }
 
@@ -112,10 +120,13 @@ fn index(role: TableRole) -> usize {
 /// # Errors
 /// When the store fails, or a table is not understood.
 pub async fn inspect<'a>(storage: &'a Storage, clock: &'a Clock, wanted: Wanted) -> Result<Inspection<'a>> {
+    // What keeps one table from being read is no business of the stages of the others.
     let find = async |spec: &TableSpec| {
-        let table = LakeTable::open_existing(storage, &spec.path, clock).await?;
-        let identity = table.as_ref().map(LakeTable::identity).transpose()?.flatten();
-        Ok::<_, Error>(Found { table, identity })
+        let found = LakeTable::open_existing(storage, &spec.path, clock).await.and_then(|table| {
+            let identity = table.as_ref().map(LakeTable::identity).transpose()?.flatten();
+            Ok(Found { table, identity, trouble: None })
+        });
+        Ok(found.unwrap_or_else(|error| Found { trouble: Some(error), ..Found::default() }))
     };
     let [bronze, silver, replies] = &wanted.specs;
     let record = Record::read(storage, &wanted.pipeline);
@@ -123,8 +134,13 @@ pub async fn inspect<'a>(storage: &'a Storage, clock: &'a Clock, wanted: Wanted)
     let found = [bronze, silver, replies];
     let mut inspection = Inspection { storage, clock, wanted, found, record, problems: Vec::new() };
     for role in TableRole::ALL {
-        if let Some(what) = inspection.problem(role).await? {
-            inspection.problems.push(Problem { role, what, pipeline: inspection.wanted.pipeline.clone() });
+        let found = match &inspection.found[index(role)].trouble {
+            Some(error) => Some((error.to_string(), Some(error.kind()))),
+            None => inspection.problem(role).await?.map(|what| (what, None)),
+        };
+        if let Some((what, trouble)) = found {
+            let pipeline = inspection.wanted.pipeline.clone();
+            inspection.problems.push(Problem { role, what, trouble, pipeline });
         }
     }
     Ok(inspection)
@@ -153,7 +169,7 @@ impl Inspection<'_> {
             record.create(self.storage).await?;
         }
         let own = |role| match (self.obstacle(role), &self.found[index(role)]) {
-            (None, Found { table: Some(table), identity: Some(identity) }) => Ok(OwnTable {
+            (None, Found { table: Some(table), identity: Some(identity), .. }) => Ok(OwnTable {
                 id: Some(table.table_id().to_owned()),
                 former_pipelines: identity.former_pipelines.clone(),
                 history_before: identity.history_before,
@@ -162,6 +178,7 @@ impl Inspection<'_> {
             (None, _) => Err(Problem {
                 role,
                 what: format!("table {} could not be made", self.path(role)),
+                trouble: None,
                 pipeline: self.wanted.pipeline.clone(),
             }),
         };
@@ -223,7 +240,7 @@ impl Inspection<'_> {
     }
 
     async fn problem(&self, role: TableRole) -> Result<Option<String>> {
-        let Found { table, identity } = &self.found[index(role)];
+        let Found { table, identity, .. } = &self.found[index(role)];
         let Some(table) = table else { return self.missing(role).await };
         let path = self.path(role);
         if let Some(identity) = identity {
@@ -293,7 +310,8 @@ impl Inspection<'_> {
             let id = record.ids()[index(role)];
             return Ok(Some(format!("table {path} is not there, and pipeline `{pipeline}` had one (id {id})")));
         }
-        let later = TableRole::ALL.into_iter().find(|later| *later > role && self.id(*later).is_some());
+        let is_there = |later: &TableRole| self.id(*later).is_some() || self.found[index(*later)].trouble.is_some();
+        let later = TableRole::ALL.into_iter().find(|later| *later > role && is_there(later));
         if let Some(later) = later {
             let what = format!("table {path} is not there, while its {later} table {} is", self.path(later));
             return Ok(Some(what));

@@ -10,6 +10,7 @@ mod commands;
 mod domains;
 mod files;
 mod full_disk;
+mod identity;
 mod kills;
 mod pipeline;
 mod readers;
