@@ -40,6 +40,7 @@ use crate::error::{Error, Result};
 
 pub use self::columns::check_columns;
 pub use self::identity::{Identity, OwnTable};
+pub(crate) use self::scan::Part;
 pub use self::scan::{FileHealth, Scan, Within};
 pub use self::staged::{StagedFile, Stager};
 pub use self::tail::{Tail, TailStep};
