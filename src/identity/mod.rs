@@ -185,9 +185,11 @@ impl Inspection<'_> {
         Ok(OwnTables { tables: TableRole::ALL.map(own) })
     }
 
-    /// What keeps a stage from its table: a stage needs every table up to its own.
+    /// What keeps a stage from its table. A stage needs every table up to its own. Silver also waits for a replies table
+    /// that is not the pipeline's: what it answered meanwhile could not be told from what was sent before.
     fn obstacle(&self, role: TableRole) -> Option<&Problem> {
-        self.problems.iter().find(|problem| problem.role <= role)
+        let is_between = |problem: &Problem| role == TableRole::Silver && problem.trouble.is_none();
+        self.problems.iter().find(|problem| problem.role <= role || is_between(problem))
     }
 
     async fn make_own(&mut self, role: TableRole) -> Result<()> {
