@@ -19,7 +19,7 @@ pub(super) struct Options {
 pub(super) async fn maintain(app: App, _options: Options, stop: CancellationToken) -> Result<Verdict> {
     let tables: usize = app.all_tables().iter().map(|(_, tables)| tables.len()).sum();
     let bar = std::io::stderr().is_terminal().then(|| ProgressBar::new(tables as u64));
-    // Whoever asks for maintenance wants it now, however little has gathered.
+    // Whoever asks for maintenance wants it now, however little there is to do.
     let options = MaintainOptions { compact_at_files: 2, checkpoint_every: 1, ..MaintainOptions::default() };
     let progress = |table: &crate::app::TableRef| match &bar {
         Some(bar) => bar.inc(1),

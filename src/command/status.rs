@@ -23,7 +23,7 @@ pub(super) async fn status(app: App, options: Options) -> Result<Verdict> {
     let surveys = app.survey().await?;
     if options.json {
         let text =
-            serde_json::to_string_pretty(&surveys).context(ErrorKind::Corrupt, "the status cannot be written")?;
+            serde_json::to_string_pretty(&surveys).context(ErrorKind::Corrupt, "cannot write the status as JSON")?;
         return output::print(&text);
     }
     for survey in &surveys {
@@ -67,7 +67,7 @@ fn shown_loader(survey: &LoaderSurvey, now: Timestamp) -> String {
     let FilesSurvey { listed_files, loaded_files, waiting_files, waiting_bytes, growing_files, changed_files } = files;
     let waiting_bytes = ByteSize::b(*waiting_bytes);
     text.push_str(&format!(
-        "files: {loaded_files} loaded, {listed_files} listed, {waiting_files} ({waiting_bytes}) wait to be loaded, \
+        "files: {loaded_files} loaded, {listed_files} listed, {waiting_files} ({waiting_bytes}) waiting to be loaded, \
          {growing_files} may still be growing, {changed_files} changed since they were loaded\n"
     ));
     text
@@ -79,10 +79,10 @@ fn age(moment: Timestamp, now: Timestamp) -> humantime::FormattedDuration {
 
 fn shown(survey: &PipelineSurvey, now: Timestamp) -> String {
     let mut text = format!("{}\n{}\n", survey.pipeline, shown_tables(&survey.tables));
-    text.push_str(&format!("bronze rows that wait for silver: {}\n", survey.waiting_for_silver));
+    text.push_str(&format!("bronze rows waiting for silver: {}\n", survey.waiting_for_silver));
     for (lane, micros) in &survey.positions {
         let position = Timestamp::from_micros(*micros);
-        text.push_str(&format!("lane {lane}: ingested for good to {position}, {} ago\n", age(position, now)));
+        text.push_str(&format!("lane {lane}: ingested up to {position}, {} ago\n", age(position, now)));
     }
     text
 }

@@ -99,7 +99,7 @@ impl TokenSource {
 impl ClientCredentials {
     async fn token(&self, http: &reqwest::Client, clock: &Clock, refused: Option<&str>) -> Result<String, ModelFault> {
         let token = clock.timeout(TOKEN_TIMEOUT, self.current_or_new(http, clock, refused)).await;
-        token.unwrap_or_else(|| Err(unavailable("it takes too long")))
+        token.unwrap_or_else(|| Err(unavailable("it timed out")))
     }
 
     async fn current_or_new(
@@ -118,7 +118,10 @@ impl ClientCredentials {
             (Ok(token), _) => Ok(current.insert(token).text.clone()),
             // Renewing early leaves time for the token server to come back.
             (Err(fault), Some(token)) => {
-                tracing::warn!(?fault, "the Databricks token could not be renewed early; it is used while it lives");
+                tracing::warn!(
+                    ?fault,
+                    "could not refresh the Databricks token early; using the current one until it expires"
+                );
                 token.renew_at = now + RENEW_AGAIN;
                 Ok(token.text.clone())
             }
@@ -142,7 +145,7 @@ impl ClientCredentials {
         // What the body holds is not told: it may be a token.
         let grant: Option<Grant> = serde_json::from_slice(&reply.body).ok();
         let grant = grant.filter(|grant| bearer(&grant.access_token).is_some());
-        let grant = grant.ok_or_else(|| unavailable("its answer cannot be read"))?;
+        let grant = grant.ok_or_else(|| unavailable("cannot parse its response"))?;
         let life = grant.expires_in.map_or(UNTOLD_LIFE, Duration::from_secs);
         let ends_at = asked_at.saturating_add(life);
         Ok(Token { text: grant.access_token, renew_at: ends_at.saturating_sub(EARLY.min(life / 2)), ends_at })

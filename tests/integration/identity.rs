@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::Output;
 use std::time::Duration;
 
+use lakegram::standin::telegram::Options;
 use serde_json::Value;
 
 use crate::support::{Running, TestApp, rows};
@@ -229,6 +230,37 @@ async fn with_bronze_and_silver_removed_bronze_is_loaded_first() {
     let plan = adopt(&app).await;
     assert_eq!(plan["marked_answered"], ANSWERED);
     goes_on(&app, ANSWERED + 1).await;
+}
+
+/// Three messages answered, one answered and not sent, one that has only landed: written by release 0.1.
+#[tokio::test(flavor = "multi_thread")]
+async fn tables_of_release_0_1_are_carried_on_without_a_loss_or_a_second_answer() {
+    let options = Options { accept_unknown_chats: true, ..Options::default() };
+    let app = TestApp::with_telegram(options).await;
+    copy(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/release-0.1"), &app.data());
+    assert!(app.telegram.token().starts_with("4242424242:"), "the bot of the fixture");
+    goes_on(&app, 2).await;
+    let texts: Vec<String> = app.telegram.sent().into_iter().map(|message| message.text).collect();
+    assert!(texts[0].contains("answered, not sent") && texts[1].contains("only landed"), "{texts:?}");
+    assert_eq!(questions(&app), 1);
+    app.count_by_sql(5).await;
+    // A process of that release that still runs is fenced: its own counter was raised too.
+    let log = app.data().join(SILVER).join("_delta_log");
+    let commits: String = (5..).map_while(|v| std::fs::read_to_string(log.join(format!("{v:020}.json"))).ok()).collect();
+    for id in ["lakegram/telegram/silver\",\"version\":5", "lakegram/silver\",\"version\":1"] {
+        assert!(commits.contains(id), "{commits}");
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let (path, to) = (entry.as_ref().unwrap().path(), to.join(entry.unwrap().file_name()));
+        match path.is_dir() {
+            true => copy(&path, &to),
+            false => drop(std::fs::copy(&path, &to).unwrap()),
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

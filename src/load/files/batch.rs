@@ -1,6 +1,7 @@
-//! Loading a batch of files: read on one thread, parsed and encoded on others, put ahead of the commit that names them.
+//! Loads a batch of files: read on one thread, parsed and encoded on others, written before the commit that refers to
+//! them.
 //!
-//! Memory is bounded by the parts that are under way, whatever the files hold.
+//! Memory is bounded by the parts in progress, whatever the files contain.
 
 use std::sync::Arc;
 
@@ -19,9 +20,9 @@ use crate::error::{Context, Error, ErrorKind, Result};
 use crate::json::records::Records;
 use crate::table::{StagedFile, Stager};
 
-/// Bytes of records in a part: as much as makes a data file worth its place, times a handful in memory.
+/// Bytes of records in a part: enough to make a decent data file; a part takes several times that in memory.
 const PART_BYTES: usize = 8 << 20;
-/// A file that is no longer is read to its end before any of it is handed on, so that one that breaks off does no harm.
+/// A file up to this size is read to its end before any of it is passed on, so that a truncated one does no harm.
 const HELD_BYTES: usize = 4 << 20;
 /// Pieces that wait for their part.
 const PIECES_AHEAD: usize = 2;
@@ -31,16 +32,16 @@ const PIECES_AHEAD: usize = 2;
 pub(super) struct Loader {
     pub(super) reader: Reader,
     pub(super) shared: Shared,
-    /// Where the records are Telegram updates.
+    /// Set if the records are Telegram updates.
     pub(super) updates: Option<Updates>,
     pub(super) stager: Stager,
-    /// What its rows say. It lies before the first look into a file: whatever changes one later is newer.
+    /// The ingestion time of the rows. It precedes the first read of a file, so any later change to the file is newer.
     pub(super) ingested_at: Timestamp,
-    /// Parts that are made at the same time.
+    /// Parts processed at the same time.
     pub(super) parallel: usize,
 }
 
-/// A batch that waits for its commit.
+/// A batch ready to be committed.
 #[derive(Debug, Default)]
 pub(super) struct Loaded {
     /// Files that were read to their end.
@@ -56,7 +57,7 @@ pub(super) struct Loaded {
 enum Event {
     Piece(Piece),
     Read(Found),
-    /// `has_begun` when pieces of it were handed on.
+    /// `has_begun` if pieces of it were already passed on.
     Unread {
         file: Found,
         error: Error,
@@ -64,7 +65,7 @@ enum Event {
     },
 }
 
-/// What became of one part.
+/// The result of one part.
 struct MadePart {
     staged: StagedFile,
     rescued_rows: u64,
@@ -72,10 +73,10 @@ struct MadePart {
 }
 
 impl Loader {
-    /// Loads the files. One that cannot be read is left out.
+    /// Loads the files. Those that cannot be read are left out.
     ///
     /// # Errors
-    /// When the table's store fails, or a new field is to stop the loader.
+    /// When the table's store fails, or a new field must stop the loader.
     pub(super) async fn load(&self, files: Vec<Found>) -> Result<Loaded> {
         let (mut files, mut unread) = (files, Vec::new());
         loop {
@@ -85,7 +86,7 @@ impl Loader {
                 loaded.loaded.unread.append(&mut unread);
                 return Ok(loaded.loaded);
             }
-            // Rows of it are among the others: the batch is loaded again without it.
+            // Its rows are mixed with the others: load the batch again without it.
             files.retain(|file| !begun.iter().any(|(broken, _)| broken.path == file.path));
             unread.extend(begun);
         }
@@ -123,7 +124,7 @@ impl Loader {
         Ok(attempt)
     }
 
-    /// Begins to make a part.
+    /// Starts processing a part.
     fn make(&self, part: Part, making: &mut FuturesUnordered<BoxFuture<'static, Result<MadePart>>>) {
         let loader = self.clone();
         let made = tokio::spawn(async move { loader.make_part(part).await });
@@ -153,7 +154,7 @@ impl Loader {
         Ok(MadePart { staged, rescued_rows: made.rescued_rows, corrupt_rows: made.corrupt_rows })
     }
 
-    /// Reads files one after another and hands their records on, until nobody wants them.
+    /// Reads files one after another and passes their records on until the receiver is gone.
     fn read(&self, files: Vec<Found>, events: &mpsc::Sender<Event>) {
         for (file, records) in self.reader.open_each(files) {
             let mut has_begun = false;
@@ -198,11 +199,11 @@ fn hand_on(held: &mut Vec<Piece>, events: &mpsc::Sender<Event>) -> Result<()> {
     Ok(())
 }
 
-/// One try at a batch.
+/// One attempt at a batch.
 #[derive(Default)]
 struct Attempt {
     loaded: Loaded,
-    /// Files that broke off after some of their rows had gone into parts.
+    /// Files that failed after some of their rows had gone into parts.
     begun: Vec<(Found, Error)>,
 }
 

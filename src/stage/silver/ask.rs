@@ -254,7 +254,7 @@ impl Asker {
         SilverRow {
             status: if empty { Status::Failed } else { Status::Answered },
             response: (!empty).then_some(answer.text),
-            error: empty.then(|| "the model gave an empty answer".to_owned()),
+            error: empty.then(|| "the model returned an empty answer".to_owned()),
             reply,
             model: answer.model,
             finish_reason: answer.finish_reason,

@@ -197,7 +197,7 @@ async fn an_answer_that_does_not_come_in_time_may_be_the_rows_fault() {
     stand_in.trouble([ModelTrouble::Hang, ModelTrouble::Delay(HOUR)]);
     for _ in 0..2 {
         let Err(ModelFault::Failing { message, .. }) = ask(&hasty).await else { panic!("it came") };
-        assert!(message.contains("no answer in time"), "{message}");
+        assert!(message.contains("did not respond in time"), "{message}");
     }
 }
 

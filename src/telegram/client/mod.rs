@@ -139,7 +139,7 @@ impl BotClient {
         let builder = if is_loopback(&url) { builder.no_proxy() } else { builder };
         let http = builder.build().context(
             ErrorKind::Configuration,
-            "the HTTP client of the Bot API cannot be made; are the CA certificates of this system installed?",
+            "cannot create the HTTP client for the Bot API; are the system's CA certificates installed?",
         )?;
         Ok(Self { http, api_url: api_url.trim_end_matches('/').into(), token, call_timeout: CALL_TIMEOUT })
     }
@@ -267,7 +267,7 @@ fn checked_api_url(api_url: &str) -> Result<Url> {
     };
     Url::parse(api_url).ok().filter(usable).ok_or_else(|| {
         Error::configuration(format!(
-            "TELEGRAM_API_URL `{api_url}` cannot be used; give what stands before `/bot`, as https://api.telegram.org"
+            "TELEGRAM_API_URL `{api_url}` cannot be used; write the part before `/bot`, like https://api.telegram.org"
         ))
     })
 }
@@ -277,7 +277,7 @@ fn checked_token(token: &str) -> Result<&str> {
     let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, ':' | '_' | '-');
     if token.is_empty() || !token.chars().all(fits) {
         return Err(Error::configuration(
-            "the bot token has characters that no token has; copy it whole from BotFather (123456:ABC…)",
+            "the bot token contains invalid characters; copy all of it from BotFather (123456:ABC…)",
         ));
     }
     Ok(token)
