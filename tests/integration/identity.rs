@@ -246,7 +246,8 @@ async fn tables_of_release_0_1_are_carried_on_without_a_loss_or_a_second_answer(
     app.count_by_sql(5).await;
     // A process of that release that still runs is fenced: its own counter was raised too.
     let log = app.data().join(SILVER).join("_delta_log");
-    let commits: String = (5..).map_while(|v| std::fs::read_to_string(log.join(format!("{v:020}.json"))).ok()).collect();
+    let commits: String =
+        (5..).map_while(|v| std::fs::read_to_string(log.join(format!("{v:020}.json"))).ok()).collect();
     for id in ["lakegram/telegram/silver\",\"version\":5", "lakegram/silver\",\"version\":1"] {
         assert!(commits.contains(id), "{commits}");
     }

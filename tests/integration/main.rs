@@ -8,6 +8,7 @@ mod architecture;
 mod audit;
 mod commands;
 mod domains;
+mod fair;
 mod files;
 mod full_disk;
 mod identity;

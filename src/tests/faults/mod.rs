@@ -8,6 +8,7 @@
 // Whether a test goes deep is said by the environment, and its length is measured by the machine's clock.
 #![allow(clippy::disallowed_methods)]
 
+mod flow;
 mod gate;
 mod ledger;
 mod life;
