@@ -68,7 +68,8 @@ impl FilesLedger {
     pub(super) async fn open(options: &LedgerOptions) -> Result<Option<Self>> {
         if let Some(schema) = &options.updates {
             let stats_columns = telegram::STATS_COLUMNS.map(str::to_owned).to_vec();
-            let spec = TableSpec { path: options.table.clone(), schema: SchemaRef::clone(schema), stats_columns };
+            let spec =
+                TableSpec { path: options.table.clone(), schema: SchemaRef::clone(schema), stats_columns, id: None };
             let table = LakeTable::open(&options.data, &spec, &options.clock).await?;
             updates::check(options.table.as_ref(), &table.schema())?;
             return Self::learn(options.clone(), table).await.map(Some);
@@ -86,7 +87,7 @@ impl FilesLedger {
     pub(super) async fn create(options: &LedgerOptions, columns: &SchemaRef) -> Result<Self> {
         let stats_columns = vec!["_ingested_at".to_owned()];
         let schema = with_ours(columns, options.payload);
-        let spec = TableSpec { path: options.table.clone(), schema, stats_columns };
+        let spec = TableSpec { path: options.table.clone(), schema, stats_columns, id: None };
         Self::learn(options.clone(), LakeTable::open(&options.data, &spec, &options.clock).await?).await
     }
 
