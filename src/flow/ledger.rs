@@ -10,7 +10,6 @@ use std::time::Duration;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 
-use super::is_transient;
 use super::key::{KeySet, UpdateKey};
 use super::unread::Unread;
 use crate::clock::Clock;
@@ -185,7 +184,7 @@ impl<R: LedgerRow> Ledger<R> {
         let mut backoff = backoff();
         loop {
             match self.try_refresh().await {
-                Err(error) if is_transient(&error) => self.pause(&error, &mut backoff).await,
+                Err(error) if error.is_transient() => self.pause(&error, &mut backoff).await,
                 outcome => return outcome,
             }
         }
@@ -227,7 +226,7 @@ impl<R: LedgerRow> Ledger<R> {
                     return Ok(Recorded { version: had_rows.then_some(version), rows });
                 }
                 Ok(None) => {}
-                Err(error) if is_transient(&error) => self.pause(&error, &mut backoff).await,
+                Err(error) if error.is_transient() => self.pause(&error, &mut backoff).await,
                 Err(error) => return Err(error),
             }
         }
@@ -313,7 +312,7 @@ impl<R: LedgerRow> Ledger<R> {
             match error.kind() {
                 // Merged and cleaned away since the table was opened.
                 ErrorKind::Corrupt => self.reopen().await?,
-                _ if is_transient(&error) => self.pause(&error, &mut backoff).await,
+                _ if error.is_transient() => self.pause(&error, &mut backoff).await,
                 _ => return Err(error),
             }
         }

@@ -54,14 +54,9 @@ use self::queue::{Later, Queue};
 use self::watermark::Watermark;
 use self::work::{Call, Work};
 use crate::clock::Clock;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 use crate::retry::Backoff;
 use crate::storage::Storage;
-
-/// Whether an error may pass by itself. Credentials that are renewed look refused for a moment.
-pub(crate) fn is_transient(error: &Error) -> bool {
-    matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Unknown | ErrorKind::Refused)
-}
 
 /// What a flow is made of.
 pub(crate) struct FlowOptions<'a> {

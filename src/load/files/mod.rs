@@ -164,9 +164,7 @@ impl FilesStage {
                     backoff.reset();
                     next_walk_in(self.pipeline.source.list_every, settles_in, walked)
                 }
-                Err(error)
-                    if matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Unknown | ErrorKind::Refused) =>
-                {
+                Err(error) if error.is_transient() => {
                     tracing::warn!(%error, "loading failed; retrying");
                     backoff.next_delay()
                 }
