@@ -20,6 +20,7 @@ type Run = for<'a> fn(&'a Bench) -> BoxFuture<'a, Result<Findings>>;
 const ROWS: [(&str, Run); 11] = [
     ("acks", |bench| Box::pin(rows::acks::run(bench))),
     ("commits", |bench| Box::pin(rows::commits::run(bench))),
+    ("pressure", |bench| Box::pin(rows::pressure::run(bench))),
     ("replies", |bench| Box::pin(rows::replies::run(bench))),
     ("tables", |bench| Box::pin(rows::tables::run(bench))),
     ("start", |bench| Box::pin(rows::start::run(bench))),

@@ -30,7 +30,10 @@ pub(super) async fn check(app: App) -> Result<Verdict> {
             |what: &str, outcome| findings.push(Finding { what: format!("{}: {what}", pipeline.name), outcome });
         add("schemas and tables", check_tables(&app, pipeline).await);
         add("lane", check_lane(&app, pipeline));
-        add("webhook secret", app.secrets(pipeline).map(|secrets| format!("{} set", secrets.len())));
+        add(
+            "webhook secret",
+            app.webhook_secrets(pipeline).map(|secrets| format!("{} set", secrets.current().split(',').count())),
+        );
         add("bot", check_bot(&app, pipeline).await);
         add("model", check_model(&app, pipeline).await);
     }

@@ -4,9 +4,10 @@ use bytesize::ByteSize;
 use tokio_util::sync::CancellationToken;
 
 use super::{Pipelines, Verdict, output};
-use crate::app::{App, SourceCleaning};
+use crate::app::{App, DRAIN, SourceCleaning};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::pipeline::clean::CleanAction;
+use crate::shutdown::in_time;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
@@ -32,7 +33,7 @@ serve and run do the same by themselves.";
 
 pub(super) async fn clean(app: App, options: Options, stop: CancellationToken) -> Result<Verdict> {
     let kept = app.kept_sources();
-    let cleanings = app.clean(options.dry_run, &stop).await?;
+    let cleanings = in_time(app.clean(options.dry_run, &stop), &app.clock, &stop, DRAIN).await?;
     if cleanings.is_empty() {
         return Err(nothing_to_do(&kept));
     }

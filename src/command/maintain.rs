@@ -6,8 +6,9 @@ use indicatif::ProgressBar;
 use tokio_util::sync::CancellationToken;
 
 use super::{Pipelines, Verdict, output};
-use crate::app::{App, TableUpkeep};
+use crate::app::{App, DRAIN, TableUpkeep};
 use crate::error::Result;
+use crate::shutdown::in_time;
 use crate::table::maintain::MaintainOptions;
 
 #[derive(Debug, clap::Args)]
@@ -25,7 +26,7 @@ pub(super) async fn maintain(app: App, _options: Options, stop: CancellationToke
         Some(bar) => bar.inc(1),
         None => tracing::info!(table = %table.path, "maintaining"),
     };
-    let upkeep = app.maintain(&options, progress, &stop).await;
+    let upkeep = in_time(app.maintain(&options, progress, &stop), &app.clock, &stop, DRAIN).await;
     if let Some(bar) = bar {
         bar.finish_and_clear();
     }

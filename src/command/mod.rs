@@ -150,6 +150,7 @@ fn start(cli: Cli, environment: Environment) -> Result<Verdict> {
 
 async fn dispatch(cli: Cli, environment: Environment) -> Result<Verdict> {
     let stop = CancellationToken::new();
+    reload_on_hangup(environment.clone());
     let open = |pipelines: &Pipelines| App::open(Settings::of(environment.clone())?, &pipelines.names, &cli.overrides);
     let read = |names: &[String]| App::open_to_read(Settings::of(environment.clone())?, names, &cli.overrides);
     match cli.verb {
@@ -190,6 +191,20 @@ fn stop_on_signal(stop: CancellationToken) -> CancellationToken {
         }
     });
     stop
+}
+
+/// Reads `.env` again at every SIGHUP, which ends no command. Secret files need no signal.
+fn reload_on_hangup(environment: Environment) {
+    use tokio::signal::unix::{SignalKind, signal};
+    let Ok(mut hangup) = signal(SignalKind::hangup()) else { return };
+    tokio::spawn(async move {
+        while hangup.recv().await.is_some() {
+            match environment.reload() {
+                Ok(()) => tracing::info!("read .env again; secrets in it count from now on, other settings at a start"),
+                Err(error) => tracing::error!(%error, "what .env held before stays"),
+            }
+        }
+    });
 }
 
 async fn wait_for_signal() -> std::io::Result<()> {

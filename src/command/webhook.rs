@@ -60,7 +60,9 @@ pub(super) async fn webhook(app: App, options: Options) -> Result<Verdict> {
 }
 
 async fn set(app: &App, pipeline: &Pipeline, bot: &BotClient, host: &str) -> Result<String> {
-    let secret = app.secrets(pipeline)?.into_iter().next().unwrap_or_default();
+    // During a rotation the new one stands first.
+    let secrets = app.webhook_secrets(pipeline)?.current();
+    let secret = secrets.split(',').next().unwrap_or_default().trim().to_owned();
     let base = if host.contains("://") { host.to_owned() } else { format!("https://{host}") };
     let path = pipeline.receive.paths.first().map(String::as_str).unwrap_or_default();
     let request = WebhookRequest {

@@ -13,6 +13,7 @@ use super::fault::{Fixes, of_status};
 use super::{ChatAnswer, ChatMessage, ChatRequest, DatabricksAuth, ModelEndpoint, ModelFault};
 use crate::clock::Clock;
 use crate::error::{Context, Error, ErrorKind, Result};
+use crate::settings::Secret;
 
 /// For a connection, at most; half the time-out where that is shorter, so that "not reached" is told apart.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -79,7 +80,7 @@ impl ModelClient {
         Ok(Self { http, target, clock: clock.clone() })
     }
 
-    /// Asks once. Only where Databricks refuses a token before its time is the same asked again, with a new one.
+    /// Asks once. Only where a token is refused and there is another one by now is the same asked again.
     ///
     /// # Errors
     /// The fault, by what the caller should do.
@@ -128,10 +129,10 @@ impl ModelClient {
     }
 }
 
-fn openai(base_url: &str, api_key: Option<String>, model: &str) -> Result<Target> {
+fn openai(base_url: &str, api_key: Option<Secret>, model: &str) -> Result<Target> {
     let url = with_path(checked_url(base_url, "LLM_BASE_URL", "https://api.openai.com/v1")?, &["chat", "completions"])?;
-    let tokens = match api_key.map(|key| key.trim().to_owned()).filter(|key| !key.is_empty()) {
-        Some(key) => TokenSource::Fixed(sendable(key, "LLM_API_KEY")?),
+    let tokens = match api_key.filter(|key| !key.current().trim().is_empty()) {
+        Some(key) => TokenSource::Setting(sendable(key, "LLM_API_KEY")?),
         None => TokenSource::Anonymous,
     };
     let fixes = Fixes {
@@ -154,8 +155,8 @@ fn databricks(host: &str, auth: DatabricksAuth, model: &str) -> Result<Target> {
     let url = with_path(host.clone(), &["serving-endpoints", model, "invocations"])?;
     let (tokens, key) = match auth {
         DatabricksAuth::Token(token) => {
-            let token = sendable(token.trim().to_owned(), "DATABRICKS_TOKEN")?;
-            (TokenSource::Fixed(token), "check DATABRICKS_TOKEN and its permission to query the serving endpoint")
+            let token = sendable(token, "DATABRICKS_TOKEN")?;
+            (TokenSource::Setting(token), "check DATABRICKS_TOKEN and its permission to query the serving endpoint")
         }
         DatabricksAuth::Client { id, secret } => (
             TokenSource::client(with_path(host, &["oidc", "v1", "token"])?, id, secret),
@@ -194,8 +195,8 @@ fn with_path(mut url: Url, segments: &[&str]) -> Result<Url> {
     Ok(url)
 }
 
-fn sendable(token: String, variable: &str) -> Result<String> {
-    if bearer(&token).is_none() {
+fn sendable(token: Secret, variable: &str) -> Result<Secret> {
+    if bearer(token.current().trim()).is_none() {
         return Err(Error::configuration(format!(
             "{variable} is empty or contains characters that a header cannot carry; copy it again"
         )));
@@ -222,11 +223,11 @@ mod tests {
     }
 
     fn at(base_url: &str, key: Option<&str>) -> Result<ModelClient> {
-        new(ModelEndpoint::OpenAi { base_url: base_url.to_owned(), api_key: key.map(str::to_owned) }, "m")
+        new(ModelEndpoint::OpenAi { base_url: base_url.to_owned(), api_key: key.map(Secret::from) }, "m")
     }
 
     fn databricks_at(host: &str, token: &str, model: &str) -> Result<ModelClient> {
-        new(ModelEndpoint::Databricks { host: host.to_owned(), auth: DatabricksAuth::Token(token.to_owned()) }, model)
+        new(ModelEndpoint::Databricks { host: host.to_owned(), auth: DatabricksAuth::Token(token.into()) }, model)
     }
 
     #[test]

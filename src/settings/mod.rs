@@ -1,6 +1,7 @@
 //! The environment as checked settings, and the only door to it.
 
 mod environment;
+mod secret;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -8,6 +9,7 @@ use std::path::PathBuf;
 use url::Url;
 
 pub use self::environment::Environment;
+pub use self::secret::Secret;
 use crate::error::{Error, Result};
 use crate::id::Name;
 

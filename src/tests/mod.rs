@@ -1,5 +1,6 @@
 //! Tests of the whole that need its internals: the pipeline in one process, under faults and deaths.
 
+mod domains;
 mod faults;
 mod kit;
 mod power;

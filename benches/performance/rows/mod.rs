@@ -8,6 +8,7 @@ pub(crate) mod idle;
 pub(crate) mod load;
 pub(crate) mod loss;
 pub(crate) mod memory;
+pub(crate) mod pressure;
 pub(crate) mod replies;
 pub(crate) mod start;
 pub(crate) mod tables;

@@ -9,6 +9,7 @@ use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use tokio::sync::mpsc;
+use tokio::task::JoinError;
 
 use super::columns::Shared;
 use super::content::{Content, Reader};
@@ -18,6 +19,7 @@ use super::telegram::Updates;
 use crate::clock::Timestamp;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::json::records::Records;
+use crate::panic::Panic;
 use crate::table::{StagedFile, Stager};
 
 /// Bytes of records in a part: enough to make a decent data file; a part takes several times that in memory.
@@ -73,11 +75,27 @@ struct MadePart {
 }
 
 impl Loader {
-    /// Loads the files. Those that cannot be read are left out.
+    /// Loads the files. One that cannot be read, or that our own code panics on, is left out.
     ///
     /// # Errors
-    /// When the table's store fails, or a new field must stop the loader.
-    pub(super) async fn load(&self, files: Vec<Found>) -> Result<Loaded> {
+    /// When the table's store fails, or a new field is to stop the loader.
+    pub(super) async fn load(&self, mut files: Vec<Found>) -> Result<Loaded> {
+        let error = match self.load_readable(files.clone()).await {
+            Err(error) if error.kind() == ErrorKind::Panicked => error,
+            loaded => return loaded,
+        };
+        if files.len() <= 1 {
+            let unread = files.into_iter().zip([error]).collect();
+            return Ok(Loaded { unread, ..Loaded::default() });
+        }
+        // Half by half, until the file that it was is alone.
+        let rest = files.split_off(files.len() / 2);
+        let mut loaded = Box::pin(self.load(files)).await?;
+        loaded.append(Box::pin(self.load(rest)).await?);
+        Ok(loaded)
+    }
+
+    async fn load_readable(&self, files: Vec<Found>) -> Result<Loaded> {
         let (mut files, mut unread) = (files, Vec::new());
         loop {
             let mut loaded = self.load_once(&files).await?;
@@ -114,7 +132,7 @@ impl Loader {
                 attempt.take(making.next().await)?;
             }
         }
-        reading.await.context(ErrorKind::Unavailable, "read files")?;
+        reading.await.map_err(|error| of_task(error, "read files"))?;
         if attempt.begun.is_empty() && !part.pieces.is_empty() {
             self.make(part, &mut making);
         }
@@ -128,7 +146,7 @@ impl Loader {
     fn make(&self, part: Part, making: &mut FuturesUnordered<BoxFuture<'static, Result<MadePart>>>) {
         let loader = self.clone();
         let made = tokio::spawn(async move { loader.make_part(part).await });
-        making.push(Box::pin(async move { made.await.context(ErrorKind::Unavailable, "load a part")? }));
+        making.push(Box::pin(async move { made.await.map_err(|error| of_task(error, "load a part"))? }));
     }
 
     async fn make_part(&self, part: Part) -> Result<MadePart> {
@@ -149,7 +167,7 @@ impl Loader {
                 }
             }
         });
-        let made = making.await.context(ErrorKind::Unavailable, "parse records")??;
+        let made = making.await.map_err(|error| of_task(error, "parse records"))??;
         let staged = self.stager.put(made.rows).await?;
         Ok(MadePart { staged, rescued_rows: made.rescued_rows, corrupt_rows: made.corrupt_rows })
     }
@@ -189,6 +207,25 @@ impl Loader {
         }
         self.reader.check_unchanged(file)?;
         hand_on(&mut held, events)
+    }
+}
+
+impl Loaded {
+    fn append(&mut self, mut more: Self) {
+        self.files.append(&mut more.files);
+        self.staged.append(&mut more.staged);
+        self.unread.append(&mut more.unread);
+        self.rows += more.rows;
+        self.rescued_rows += more.rescued_rows;
+        self.corrupt_rows += more.corrupt_rows;
+    }
+}
+
+/// Why a task did not end by itself.
+fn of_task(error: JoinError, doing: &str) -> Error {
+    match Panic::of_task(error) {
+        Some(panic) => Error::from(panic).during(doing),
+        None => Error::unavailable(format!("{doing}: it was stopped")),
     }
 }
 

@@ -9,7 +9,7 @@ use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStore};
 
 use super::seen::{Seen, Stamp};
-use crate::clock::Timestamp;
+use crate::clock::{Clock, Timestamp};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::pipeline::files::SourceSettings;
 use crate::storage::Storage;
@@ -89,7 +89,10 @@ impl Source {
         let is_own = settings.path.contains("://") || settings.path.starts_with('/');
         let during = |error: Error| error.during(format!("source.path `{}`", settings.path));
         let (storage, folder) = match is_own {
-            true => (Storage::open_foreign(&settings.path).map_err(during)?, Path::default()),
+            true => {
+                let storage = Storage::open_foreign(&settings.path).map_err(during)?;
+                (storage.bounded(&Clock::system()), Path::default())
+            }
             false => {
                 let folder = Path::parse(&settings.path);
                 (data.clone(), folder.context(ErrorKind::Configuration, format!("source.path `{}`", settings.path))?)
