@@ -17,7 +17,7 @@ use crate::support::{Bench, Result};
 type Run = for<'a> fn(&'a Bench) -> BoxFuture<'a, Result<Findings>>;
 
 /// Every kind of work, in the order of the table.
-const ROWS: [(&str, Run); 11] = [
+const ROWS: [(&str, Run); 12] = [
     ("acks", |bench| Box::pin(rows::acks::run(bench))),
     ("commits", |bench| Box::pin(rows::commits::run(bench))),
     ("pressure", |bench| Box::pin(rows::pressure::run(bench))),
