@@ -58,6 +58,9 @@ use crate::error::Result;
 use crate::retry::Backoff;
 use crate::storage::Storage;
 
+/// Files up to this size are read whole, with one request; larger ones piece by piece.
+const SMALL_FILE_BYTES: i64 = 1_024 * 1_024;
+
 /// What a flow is made of.
 pub(crate) struct FlowOptions<'a> {
     pub(crate) storage: &'a Storage,
