@@ -11,9 +11,9 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use futures::TryStreamExt;
 
+use super::SMALL_FILE_BYTES;
 use super::key::{KeySet, UpdateKey};
 use super::unread::Unread;
-use super::{SMALL_FILE_BYTES};
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::retry::Backoff;
