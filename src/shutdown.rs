@@ -75,10 +75,7 @@ impl TaskGroup {
             }
         });
         if drained.await.is_none() {
-            tracing::warn!(
-                ?grace,
-                "some tasks did not end in time; what they had begun is found again at the next start"
-            );
+            tracing::warn!(?grace, "some tasks did not finish in time; the next start continues from there");
         }
         self.tasks.abort_all();
         outcome

@@ -150,7 +150,7 @@ impl BatchSummary {
         // Boxed: the futures of stages are large, and they are nested here.
         let work = Box::pin(work);
         let caught = deadline.late.run_until_cancelled(panic::catch(work)).await;
-        let late = || Ok(Err(Error::unavailable("not ended in time; what had begun is found again by the next run")));
+        let late = || Ok(Err(Error::unavailable("not finished in time; the next run continues from there")));
         let done = caught.unwrap_or_else(late).unwrap_or_else(|panic| Err(panic.into()));
         let id = StageId { pipeline: pipeline.to_owned(), stage };
         match done.map_err(|error| error.during(&id)) {

@@ -101,7 +101,7 @@ impl App {
             match self.clean(false, &stop).await {
                 Ok(cleanings) => cleanings.iter().for_each(SourceCleaning::log),
                 Err(error) if matches!(error.kind(), ErrorKind::Fatal | ErrorKind::Configuration) => return Err(error),
-                Err(error) => tracing::warn!(%error, "cleaning failed for the moment; trying again in an hour"),
+                Err(error) => tracing::warn!(%error, "cleaning failed; retrying in an hour"),
             }
             tokio::select! {
                 () = stop.cancelled() => {}

@@ -36,7 +36,7 @@ impl App {
         let id = StageId { pipeline: pipeline.to_owned(), stage };
         let labels = ["pipeline", "stage"];
         let unwell = self.telemetry.gauges("lakegram_stage_unwell", "1 while a stage does not work", &labels);
-        let help = "times a stage was opened again after trouble";
+        let help = "times a stage was reopened after trouble";
         let reopenings = self.telemetry.counters("lakegram_stage_reopenings_total", help, &labels);
         let unwell = unwell.with_label_values(&[pipeline, stage]);
         unwell.set(0);
@@ -100,11 +100,11 @@ impl Keeper {
             let error = match ended {
                 Err(error) if error.kind() == ErrorKind::Fatal => return Err(error.during(&self.id)),
                 Ok(()) if self.stop.is_cancelled() => return Ok(()),
-                Ok(()) => Error::unavailable("it ended by itself"),
+                Ok(()) => Error::unavailable("it ended unexpectedly"),
                 Err(error) => error,
             };
             if self.stop.is_cancelled() {
-                tracing::warn!(stage = %self.id, %error, "a stage stopped with an error; the next start goes on from there");
+                tracing::warn!(stage = %self.id, %error, "a stage stopped with an error; the next start continues from there");
                 return Ok(());
             }
             let pause = backoff.next_delay();
@@ -138,7 +138,7 @@ impl Keeper {
         }
         tracing::error!(
             stage = %self.id, reason, retry_in = ?pause,
-            "a stage is unwell and is opened again later; what waits for it is kept, and the rest goes on"
+            "a stage is unwell and will be reopened; its work is kept, and everything else continues"
         );
     }
 }

@@ -87,7 +87,7 @@ fn openai(settings: &Settings, clock: &Clock) -> Result<ModelEndpoint> {
     let api_key = Secret::of_variable(settings.environment(), "LLM_API_KEY", clock, |_| Ok(()))?;
     if api_key.is_none() && settings.llm_base_url == PUBLIC_OPENAI {
         return Err(Error::configuration(
-            "LLM_API_KEY is not set; put your OpenAI key into .env, or set LLM_BASE_URL to a server that needs none",
+            "LLM_API_KEY is not set; put your OpenAI key into .env, or set LLM_BASE_URL to a server that does not need one",
         ));
     }
     Ok(ModelEndpoint::OpenAi { base_url: settings.llm_base_url.clone(), api_key })

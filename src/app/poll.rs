@@ -61,7 +61,7 @@ impl Puller {
         let kinds: Vec<String> = UPDATE_KINDS.iter().map(|&kind| kind.to_owned()).collect();
         let (mut offset, mut has_pulled) = (None, false);
         let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
-        tracing::info!("pulling updates; write to your bot");
+        tracing::info!("polling for updates; write to your bot");
         loop {
             let pulled = tokio::select! {
                 () = stop.cancelled() => return Ok(()),
@@ -83,12 +83,12 @@ impl Puller {
                 }
                 Err(SendFault::Refused { code: 409, description, .. }) => {
                     return Err(Error::configuration(format!(
-                        "{description}; a webhook or another poller has this bot: run `lakegram webhook delete`, or stop it"
+                        "{description}; a webhook or another poller is using this bot: run `lakegram webhook delete`, or stop the other one"
                     )));
                 }
                 Err(SendFault::RetryAfter { wait, .. }) => Some(wait),
                 Err(fault) => {
-                    tracing::warn!(?fault, "Telegram cannot be reached; trying again");
+                    tracing::warn!(?fault, "Telegram cannot be reached; retrying");
                     Some(backoff.next_delay())
                 }
             };
@@ -110,7 +110,7 @@ impl Puller {
         for update in updates {
             let landed = self.writer.land_pulled(update.get().as_bytes().to_vec().into()).await;
             if let Err(fault) = landed {
-                tracing::error!(%fault, "an update could not be landed; Telegram keeps it");
+                tracing::error!(%fault, "could not land an update; Telegram keeps it");
                 return Some(Duration::from_secs(2));
             }
             if let Ok(Id { update_id }) = serde_json::from_str(update.get()) {

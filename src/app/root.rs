@@ -29,7 +29,7 @@ impl App {
                 }
                 Err(error) if error.kind() == ErrorKind::Fatal => return Err(error),
                 Err(error) => {
-                    tracing::warn!(%error, "the identity of the data root could not be looked at; trying again");
+                    tracing::warn!(%error, "could not check the identity of the data root; retrying");
                     backoff.next_delay()
                 }
             };

@@ -72,7 +72,7 @@ impl Listeners {
 }
 
 async fn bind(name: &str, address: std::net::SocketAddr) -> Result<TcpListener> {
-    let mend = format!("cannot listen on {address}; stop what listens there or change {name}");
+    let mend = format!("cannot listen on {address}; stop whatever is listening there, or change {name}");
     TcpListener::bind(address).await.context(ErrorKind::Configuration, mend)
 }
 
@@ -125,9 +125,11 @@ impl App {
         let Some(swept) = stop.run_until_cancelled(sweep).await else { return Ok(()) };
         match swept {
             Ok(0) => {}
-            Ok(files) => tracing::info!(files, "removed what interrupted puts had left behind"),
+            Ok(files) => tracing::info!(files, "removed the leftovers of interrupted puts"),
             Err(error) if error.kind() == ErrorKind::Fatal => return Err(error),
-            Err(error) => tracing::warn!(%error, "what interrupted puts left behind stays until the next start"),
+            Err(error) => {
+                tracing::warn!(%error, "could not remove the leftovers of interrupted puts; trying again at the next start")
+            }
         }
         stop.cancelled().await;
         Ok(())

@@ -159,7 +159,7 @@ impl App {
 }
 
 fn json_rows(batch: &RecordBatch) -> Result<Vec<Value>> {
-    let context = "rows cannot be written as JSON";
+    let context = "cannot write rows as JSON";
     let mut writer = arrow::json::ArrayWriter::new(Vec::new());
     writer.write(batch).and_then(|()| writer.finish()).context(ErrorKind::Corrupt, context)?;
     serde_json::from_slice(&writer.into_inner()).context(ErrorKind::Corrupt, context)

@@ -81,7 +81,7 @@ impl App {
             match self.maintain_moved(&mut heads, commits, &options, &stop).await {
                 Ok(()) => {}
                 Err(error) if error.kind() == ErrorKind::Fatal => return Err(error),
-                Err(error) => tracing::warn!(%error, "maintenance failed; trying again in a minute"),
+                Err(error) => tracing::warn!(%error, "maintenance failed; retrying in a minute"),
             }
         }
     }
@@ -104,7 +104,7 @@ impl App {
                 }
                 let done = self.maintain_table(table, tables.get(index + 1), options, stop).await?;
                 if let Some((version, summary)) = done {
-                    tracing::debug!(table = %table.path, version, ?summary, "looked after");
+                    tracing::debug!(table = %table.path, version, ?summary, "maintained all tables");
                     heads.insert(table.path.clone(), version);
                 }
             }

@@ -64,9 +64,9 @@ fn doubles(rows: &[SilverKey], check: &mut Check) {
 fn orphans(rows: &[SilverKey], bronze: &Source, check: &mut Check) {
     for row in rows {
         if bronze.is_blind((row.received, row.received)) {
-            check.unproven(1, "a file of bronze that may hold the row cannot be read");
+            check.unproven(1, "a bronze file that may have the row cannot be read");
         } else if bronze.table.is_none() {
-            check.unproven(1, "the bronze table is not there");
+            check.unproven(1, "the bronze table does not exist");
         } else {
             check.broken(row.finding("a silver row has no bronze row"));
         }

@@ -135,7 +135,7 @@ impl Chunk {
             let there = segments.into_iter().filter_map(|(listed, bytes)| Some((listed, bytes?)));
             there.map(|(listed, bytes)| (listed, lines(&bytes))).collect::<Vec<_>>()
         });
-        for (listed, lines) in parsing.await.context(ErrorKind::Unavailable, "take segments apart")? {
+        for (listed, lines) in parsing.await.context(ErrorKind::Unavailable, "split segments into lines")? {
             let segment = Segment { first: self.lines.len(), lines: lines.len(), with_rows: 0 };
             self.lines.extend(lines);
             self.segments.insert((listed.lane, listed.micros), segment);

@@ -45,7 +45,7 @@ impl Judge<'_> {
             if row.is_fresh || all_wait {
                 check.waits(row.received, self.scope.now);
             } else if self.lacks.is_blind(self.span(&row)) {
-                check.unproven(1, format!("a file of {} that may hold the row cannot be read", self.lacks.name));
+                check.unproven(1, format!("a file of {} that may have the row cannot be read", self.lacks.name));
             } else if !is_known {
                 let text = format!("files of {} were removed before the next stage had read them", self.of.name);
                 check.unproven(1, text);

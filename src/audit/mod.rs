@@ -145,7 +145,7 @@ impl Scope<'_> {
             checks.progress.broken(Finding::new(problem.to_string()));
         }
 
-        progress.begin(&format!("{}: looking at the files of the tables", self.pipeline.name));
+        progress.begin(&format!("{}: checking the files of the tables", self.pipeline.name));
         for source in [&mut bronze, &mut silver, &mut replies] {
             source.check_files(&mut checks.files, || progress.add(0)).await?;
         }
@@ -154,10 +154,10 @@ impl Scope<'_> {
         check_watermark(TableRole::Silver, &silver, &bronze, &mut checks.progress);
         check_watermark(TableRole::Reply, &replies, &silver, &mut checks.progress);
 
-        progress.begin(&format!("{}: holding raw lines against bronze rows", self.pipeline.name));
+        progress.begin(&format!("{}: comparing raw lines with bronze rows", self.pipeline.name));
         let mut sides = raw::Checks { raw: &mut checks.raw, unique: &mut checks.unique };
         raw::check(&self, &mut bronze, &mut sides, &progress).await?;
-        progress.begin(&format!("{}: holding bronze, silver and replies against each other", self.pipeline.name));
+        progress.begin(&format!("{}: comparing bronze, silver and replies", self.pipeline.name));
         for share in shares {
             let sources = (&mut bronze, &mut silver, &mut replies);
             self.check_share(share, sources, &mut checks, &progress).await?;
@@ -192,7 +192,7 @@ impl Scope<'_> {
         let mut answers = keys::silver(self, silver, share, progress).await?;
         let missing = answers::check_answers(self, (&rows, bronze), &answers, &mut checks.silver);
         drop(rows);
-        let what = "a bronze row is lost, silver has passed it without a row";
+        let what = "a bronze row is lost: silver has passed it without writing a row";
         let judge = Judge { scope: self, of: bronze, columns: &keys::BRONZE, lacks: silver, what };
         judge.judge(missing, &mut checks.silver).await?;
 
@@ -203,7 +203,7 @@ impl Scope<'_> {
         let mut found = Replies { scope: self, silver, check, unknown, missing: Vec::new() };
         found.check(&answers, &outcomes);
         let missing = found.missing;
-        let what = "a part of an answer is lost, reply has passed it without an outcome";
+        let what = "a part of an answer is lost: the replier has passed it without an outcome";
         let columns = ["bot_id", "update_id", "received_at", "attempt"];
         let judge = Judge { scope: self, of: silver, columns: &columns, lacks: replies, what };
         judge.judge(missing, &mut checks.replies).await
@@ -229,7 +229,7 @@ fn check_watermark(role: TableRole, of: &Source, upstream: &Source, check: &mut 
     let Some(table) = &upstream.table else {
         let watermarks = of.watermarks(role);
         check.checked += watermarks;
-        return check.unproven(watermarks, format!("the {} table is not there or cannot be read", upstream.name));
+        return check.unproven(watermarks, format!("the {} table does not exist or cannot be read", upstream.name));
     };
     let Some(watermark) = of.watermark(role, upstream) else { return };
     check.checked += 1;
@@ -266,11 +266,11 @@ impl<'a> Progress<'a> {
 impl Checks {
     fn new() -> Self {
         Self {
-            raw: Check::new("raw lines", "each is one bronze row, word for word, or a redelivery of one"),
+            raw: Check::new("raw lines", "each is one bronze row, verbatim, or a redelivery of one"),
             unique: Check::new("bronze rows", "no update twice within the redelivery window, no line twice"),
-            silver: Check::new("silver rows", "each update has exactly one of attempt 1, and no attempt two"),
+            silver: Check::new("silver rows", "each update has exactly one row of attempt 1, and no attempt has two"),
             replies: Check::new("replies", "each answer's parts have outcomes in order, none is sent twice"),
-            files: Check::new("files", "each live file is there and whole, and the log has no gap"),
+            files: Check::new("files", "each live file exists and is intact, and the log has no gap"),
             progress: Check::new("progress", "watermarks are not beyond their table; positions hold by `raw lines`"),
             unknown: Listed::default(),
         }

@@ -55,7 +55,7 @@ impl Replies<'_> {
             let Some(part) = sends.first().map(|send| send.part) else { continue };
             self.check_sends(answer, sends);
             if stopped || part != arrived + 1 || (is_ours && part > parts) {
-                let what = "a part stands where none may be: beyond the answer, or after one that did not arrive";
+                let what = "a part is where none may be: beyond the answer, or after one that did not arrive";
                 self.check.broken(finding(what, answer.received, sends.first()));
                 stopped = true;
             } else if sends.iter().any(|send| send.status == Status::Sent) {
@@ -102,9 +102,9 @@ impl Replies<'_> {
         }
         for reply in replies {
             if self.silver.table.is_none() {
-                self.check.unproven(1, "the silver table is not there, or cannot be read");
+                self.check.unproven(1, "the silver table does not exist or cannot be read");
             } else if self.silver.is_blind((Timestamp::from_micros(i64::MIN), reply.sent_at)) {
-                self.check.unproven(1, "a file of silver that may hold the answer cannot be read");
+                self.check.unproven(1, "a silver file that may have the answer cannot be read");
             } else {
                 self.check.broken(finding("a reply has no answer", reply.sent_at, Some(reply)));
             }

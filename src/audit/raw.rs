@@ -148,7 +148,7 @@ impl Raw<'_> {
             };
             let place = Place { lane, micros, line };
             if at != micros || integer(bots, row) != self.lanes.bot(lane) {
-                let what = "a row is of another bot or moment than its segment";
+                let what = "a row has another bot or time than its segment";
                 checks.raw.broken(self.finding(what, place, update_id));
                 continue;
             }
@@ -159,7 +159,7 @@ impl Raw<'_> {
             };
             match chunk.fit(place, content) {
                 Fit::Right => {}
-                Fit::Differs => checks.raw.broken(self.finding("a row says other than its line", place, update_id)),
+                Fit::Differs => checks.raw.broken(self.finding("a row differs from its line", place, update_id)),
                 Fit::NoLine => checks.raw.broken(self.finding("a row has no line", place, update_id)),
                 // The same update twice is found by its id.
                 Fit::Second if update_id.is_some() => {}
@@ -192,14 +192,14 @@ impl Raw<'_> {
         let (place, same) = (line.place, redelivery::reach(self.scope.window()));
         let position = self.positions.get(&place.lane).copied().unwrap_or_default();
         if bronze.is_blind((place.micros.minus(same), place.micros.plus(same))) {
-            return check.unproven(1, "the bronze file that may hold the row of a line cannot be read");
+            return check.unproven(1, "the bronze file that may have the row of a line cannot be read");
         }
         if !line.is_loaded && place.micros > position {
             return check.waits(place.micros, self.scope.now);
         }
         let what = match line.is_loaded {
-            true => "a line is lost, other lines of its segment have rows",
-            false => "a line is lost, its lane is ingested for good beyond it",
+            true => "a line is lost: other lines of its segment have rows",
+            false => "a line is lost: its lane is ingested beyond it",
         };
         check.broken(self.finding(what, place, line.update_id));
     }
@@ -215,9 +215,9 @@ impl Raw<'_> {
     fn tell_unproven(&self, check: &mut Check) {
         check.cleaned += self.cleaned;
         if let (count, Some(newest)) = self.gone {
-            check.unproven(count, format!("the segments of rows are gone, cleaned up to {newest}"));
+            check.unproven(count, format!("the segments of rows are missing, cleaned up to {newest}"));
         }
-        check.unproven(self.foreign, "rows name no segment of this pipeline");
+        check.unproven(self.foreign, "rows do not name a segment of this pipeline");
     }
 
     fn finding(&self, what: &str, place: Place, update_id: Option<i64>) -> Finding {

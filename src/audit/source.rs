@@ -141,8 +141,8 @@ impl Source {
             check.checked += 1;
             match table.file_health(&file.file).await? {
                 FileHealth::Whole => {}
-                FileHealth::Missing => broken.push((index, "a file is gone".to_owned())),
-                FileHealth::Torn { why } => broken.push((index, format!("a file is torn, {why}"))),
+                FileHealth::Missing => broken.push((index, "a file is missing".to_owned())),
+                FileHealth::Torn { why } => broken.push((index, format!("a file is corrupt, {why}"))),
             }
         }
         for (index, what) in broken {
@@ -287,18 +287,18 @@ impl<'a> Columns<'a> {
 
     pub(super) fn integers(&self, name: &str) -> Result<&'a Int64Array> {
         let column = self.batch.column_by_name(name).and_then(|column| column.as_primitive_opt::<Int64Type>());
-        column.ok_or_else(|| Error::corrupt(format!("column {name} is missing or no bigint")))
+        column.ok_or_else(|| Error::corrupt(format!("column {name} is missing or is not a bigint")))
     }
 
     pub(super) fn strings(&self, name: &str) -> Result<&'a StringArray> {
         let column = self.batch.column_by_name(name).and_then(|column| column.as_string_opt::<i32>());
-        column.ok_or_else(|| Error::corrupt(format!("column {name} is missing or no string")))
+        column.ok_or_else(|| Error::corrupt(format!("column {name} is missing or is not a string")))
     }
 
     pub(super) fn moments(&self, name: &str) -> Result<&'a TimestampMicrosecondArray> {
         let column = self.batch.column_by_name(name);
         let column = column.and_then(|column| column.as_primitive_opt::<TimestampMicrosecondType>());
-        column.ok_or_else(|| Error::corrupt(format!("column {name} is missing or no timestamp")))
+        column.ok_or_else(|| Error::corrupt(format!("column {name} is missing or is not a timestamp")))
     }
 }
 

@@ -117,7 +117,7 @@ impl<W: Work> Flow<W> {
 
     /// Rows that waited in the upstream table are not where they were: a comparison of contents finds them again.
     fn compare_again(&mut self, fetching: Vec<Later>) {
-        tracing::info!("rows that wait were moved by a clean-up; comparing contents");
+        tracing::info!("waiting rows were moved by a clean-up; comparing contents");
         self.watermark.hold();
         for Later { place, key, .. } in fetching.into_iter().chain(self.queue.forget_later()) {
             self.taken.remove(&key);

@@ -14,7 +14,7 @@ pub(super) fn take(options: &LaneOptions) -> Result<StorageLock> {
     let lock = StorageKey::LaneLock { pipeline: pipeline.clone(), bot_id: *bot_id, lane: lane.clone() };
     storage.try_lock(&lock.path())?.ok_or_else(|| {
         Error::configuration(format!(
-            "lane `{lane}` is in use by another process; stop that one, or give this one a name in receive.lane"
+            "lane `{lane}` is in use by another process; stop that process, or set receive.lane to another name for this one"
         ))
     })
 }

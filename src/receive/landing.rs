@@ -82,7 +82,7 @@ impl LaneHealth {
             return Err(format!("lane `{}` is not open yet; see the log", self.lane));
         }
         match self.failing.load(Ordering::Relaxed) {
-            true => Err(format!("segments of lane `{}` cannot be put; see the log", self.lane)),
+            true => Err(format!("segments of lane `{}` cannot be written; see the log", self.lane)),
             false => Ok(()),
         }
     }

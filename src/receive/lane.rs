@@ -62,7 +62,7 @@ impl LaneWriter {
         patience: Duration,
     ) -> Result<(Self, impl Future<Output = Result<()>> + Send + 'static)> {
         let lock = claim::take(&options)?;
-        let gauge = options.telemetry.gauge("lakegram_receive_in_flight_bytes", "bytes taken in and not yet durable");
+        let gauge = options.telemetry.gauge("lakegram_receive_in_flight_bytes", "bytes received and not yet durable");
         let (sender, mut queue) = mpsc::channel(BATCH_LIMIT);
         let (open, opened) = watch::channel(false);
         let writer = Self {
@@ -116,7 +116,7 @@ impl LaneWriter {
     /// # Errors
     /// Unavailable when it could not be landed now; Telegram still has it.
     pub async fn land_pulled(&self, update: Bytes) -> Result<()> {
-        let later = || Error::unavailable("the update could not be landed now");
+        let later = || Error::unavailable("could not land the update now");
         let body = VerifiedBody::of_pull(update.into(), &self.intake).ok_or_else(later)?;
         match self.land(body).await {
             Landing::Durable => Ok(()),

@@ -36,7 +36,10 @@ impl Slumber {
         let passed = wall.since(self.wall).max(monotonic.saturating_sub(self.monotonic));
         (self.wall, self.monotonic) = (wall, monotonic);
         if passed >= LONG {
-            tracing::warn!(hours = passed.as_secs() / 3_600, "slept for long; what had come before is not landed now");
+            tracing::warn!(
+                hours = passed.as_secs() / 3_600,
+                "the process was asleep for long; not landing requests from before"
+            );
             self.awake_from = monotonic + AFTERWARDS;
         }
         monotonic < self.awake_from

@@ -68,7 +68,7 @@ impl Writer {
         let metrics = Metrics {
             landing_seconds: telemetry.latency("lakegram_receive_landing_seconds", "time until a segment was durable"),
             updates: telemetry.counter("lakegram_receive_updates_total", "updates that were landed"),
-            failures: telemetry.counter("lakegram_receive_landing_failures_total", "puts of segments that failed"),
+            failures: telemetry.counter("lakegram_receive_landing_failures_total", "failed puts of segments"),
         };
         let slumber = Slumber::new(&options.clock);
         Self { options, queue, held: None, last_key, slumber, unlanded: None, health, metrics, patience, _lock: lock }
@@ -169,7 +169,7 @@ impl Writer {
                 Err(error) if error.kind() == ErrorKind::Fatal => return Err(error),
                 Err(error) => {
                     self.metrics.failures.inc();
-                    tracing::warn!(%error, "a segment could not be put");
+                    tracing::warn!(%error, "could not write a segment");
                     return Ok(false);
                 }
             }

@@ -122,8 +122,8 @@ fn read_dot_env(file: &Path) -> Result<BTreeMap<String, String>> {
     if file.is_file() {
         let entries = dotenvy::from_path_iter(file).context(ErrorKind::Configuration, "cannot read .env")?;
         for entry in entries {
-            let (name, value) =
-                entry.map_err(|error| Error::configuration(format!(".env: {error}; write NAME=value, one a line")))?;
+            let (name, value) = entry
+                .map_err(|error| Error::configuration(format!(".env: {error}; write NAME=value, one per line")))?;
             values.insert(name, value);
         }
     }

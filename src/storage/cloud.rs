@@ -35,7 +35,7 @@ pub(super) fn open_with(url: &Url, amazon: object_store::aws::AmazonS3Builder) -
 
     use crate::error::{Context, ErrorKind};
 
-    let wrong = format!("{url} cannot be opened; write a folder, s3://bucket/prefix, az://container/prefix or gs://…");
+    let wrong = format!("cannot open {url}; write a folder, s3://bucket/prefix, az://container/prefix or gs://…");
     let (scheme, path) = ObjectStoreScheme::parse(url).map_err(|_| Error::configuration(wrong.clone()))?;
     let retry = RetryConfig { max_retries: 0, ..RetryConfig::default() };
     let text = url.as_str();

@@ -76,7 +76,7 @@ pub(super) fn make_root(disk: &dyn Disk, folder: &FilePath) -> Result<()> {
     {
         // What cannot be opened or persisted up there is not ours.
         if let Some(Err(error)) = there.parent().map(|parent| persist_folder(disk, parent)) {
-            tracing::debug!(%error, "the name of the data folder was not persisted");
+            tracing::debug!(%error, "could not persist the name of the data folder");
         }
         return Ok(());
     }

@@ -104,7 +104,7 @@ impl Storage {
             if self.identity.is_another.swap(is_another, Ordering::SeqCst) != is_another {
                 match self.check_root() {
                     Err(error) => tracing::error!(%error, "nothing is written until it is back"),
-                    Ok(()) => tracing::warn!("the data root is the one that was opened again; going on"),
+                    Ok(()) => tracing::warn!("the data root is the one that was opened again; continuing"),
                 }
             }
             return Ok(());
@@ -119,7 +119,7 @@ impl Storage {
         self.identity.set(file.id);
         if is_empty {
             self.identity.epoch.fetch_add(1, Ordering::SeqCst);
-            tracing::error!(root = %self.url(), "the data root was deleted while it was in use; going on in an empty one");
+            tracing::error!(root = %self.url(), "the data root was deleted while in use; continuing in an empty one");
         }
         Ok(())
     }
@@ -140,8 +140,7 @@ impl Storage {
 
     async fn read_root_file(&self, path: &Path) -> Result<Option<RootFile>> {
         let Some(bytes) = self.get(path).await? else { return Ok(None) };
-        let wrong =
-            || Error::corrupt(format!("{path} holds no id; restore it, or delete it to give the root a new one"));
+        let wrong = || Error::corrupt(format!("{path} has no id; restore it, or delete it to give the root a new one"));
         RootFile::parse(&bytes).map(Some).ok_or_else(wrong)
     }
 }

@@ -66,7 +66,7 @@ impl Storage {
         if let Some(folder) = local_folder(url)? {
             return Self::open_disk(Arc::new(OperatingSystem), &folder, is_guarded);
         }
-        let url = Url::parse(url).context(ErrorKind::Configuration, format!("{url} is no URL"))?;
+        let url = Url::parse(url).context(ErrorKind::Configuration, format!("{url} is not a URL"))?;
         if url.scheme() == "memory" {
             return Ok(Self::memory());
         }
@@ -97,7 +97,7 @@ impl Storage {
     }
 
     fn open_disk(disk: Arc<dyn Disk>, folder: &FilePath, is_guarded: bool) -> Result<Self> {
-        let unusable = format!("the folder {} cannot be used; make it writable or name another", folder.display());
+        let unusable = format!("cannot use the folder {}; make it writable or use another one", folder.display());
         let identity = Arc::<Identity>::default();
         let local = DurableLocal::open_on(disk, folder, Arc::clone(&identity), is_guarded);
         let local = local.context(ErrorKind::Configuration, unusable.clone())?;
@@ -166,8 +166,9 @@ impl Storage {
             }
             Ok(Some(_)) => Ok(PutNew::Taken),
             Ok(None) => Err(failed_call(failed, "put", path)),
-            Err(error) => Err(Error::new(ErrorKind::Unknown, format!("put {path}: nobody knows whether it is there"))
-                .caused_by(error)),
+            Err(error) => {
+                Err(Error::new(ErrorKind::Unknown, format!("put {path}: the outcome is unknown")).caused_by(error))
+            }
         }
     }
 
@@ -298,7 +299,7 @@ impl Storage {
     /// When the file cannot be made.
     pub fn try_lock(&self, path: &Path) -> Result<Option<StorageLock>> {
         let Some(local) = &self.local else { return Ok(Some(StorageLock { _file: None })) };
-        let context = || format!("the lock file {path} cannot be made");
+        let context = || format!("cannot create the lock file {path}");
         let file = local.open_lock_file(path).context(ErrorKind::Unavailable, context())?;
         match file.try_lock() {
             Ok(()) => Ok(Some(StorageLock { _file: Some(file) })),
@@ -326,7 +327,7 @@ fn local_folder(url: &str) -> Result<Option<PathBuf>> {
     match Url::parse(url).ok().filter(|_| url.contains("://")) {
         None => Ok(Some(PathBuf::from(url))),
         Some(parsed) if parsed.scheme() == "file" => {
-            let wrong = format!("{url} names no folder of this machine; write it like file:///var/lib/lakegram");
+            let wrong = format!("{url} is not a folder on this machine; write it like file:///var/lib/lakegram");
             parsed.to_file_path().map(Some).map_err(|()| Error::configuration(wrong))
         }
         Some(_) => Ok(None),

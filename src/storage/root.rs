@@ -157,7 +157,7 @@ impl Root {
         }
         if self.is_same_by_id() {
             *pinned = self.pin_anew()?;
-            tracing::warn!(folder = %self.path().display(), "the data folder was mounted or copied anew; going on in it");
+            tracing::warn!(folder = %self.path().display(), "the data folder was mounted or copied again; continuing in it");
             return Ok(());
         }
         let parent = self.path().parent().map(Inode::at).transpose().ok().flatten().flatten();

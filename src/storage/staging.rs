@@ -91,7 +91,7 @@ pub(super) fn publish_staged(disk: &dyn Disk, staging: &FilePath, file: &FilePat
 pub(super) fn finish_staged(disk: &dyn Disk, staging: &FilePath, file: &FilePath, outcome: Result<()>) -> Result<()> {
     match disk.unlink(staging) {
         Err(error) if error.kind() != IoKind::NotFound => {
-            tracing::warn!(%error, file = %file.display(), "a staging file could not be removed");
+            tracing::warn!(%error, file = %file.display(), "could not remove a staging file");
         }
         _ => {}
     }

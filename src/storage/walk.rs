@@ -146,7 +146,7 @@ fn report_once(file: &FilePath) {
     static REPORTED: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
     let mut reported = REPORTED.lock().unwrap_or_else(PoisonError::into_inner);
     if reported.len() < MAX_REPORTED && reported.insert(file.to_owned()) {
-        tracing::warn!("{} is not a regular file; it is left alone", file.display());
+        tracing::warn!("{} is not a regular file; ignoring it", file.display());
     }
 }
 

@@ -104,7 +104,7 @@ pub(crate) fn check_protocol(table: &Path, protocol: &Protocol) -> Result<()> {
         return Ok(());
     }
     Err(Error::configuration(format!(
-        "table {table} asks for reader version {}, writer version {} and features [{}]; lakegram knows reader 1, writer \
+        "table {table} requires reader version {}, writer version {} and features [{}]; lakegram supports reader 1, writer \
          2 and [{}]: drop the others, or let lakegram make the table",
         protocol.min_reader_version,
         protocol.min_writer_version,
@@ -158,7 +158,7 @@ pub(crate) fn missing(table: &Path, have: &Schema, wanted: &Schema) -> Result<Ve
         };
         if namesake.name() != field.name() {
             return Err(Error::configuration(format!(
-                "table {table} has a column {} where {} was meant; names must not differ only in case",
+                "table {table} has a column {}, but {} was expected; names must not differ only in case",
                 namesake.name(),
                 field.name()
             )));
@@ -169,7 +169,7 @@ pub(crate) fn missing(table: &Path, have: &Schema, wanted: &Schema) -> Result<Ve
                 continue;
             }
             return Err(Error::configuration(format!(
-                "column {} of table {table} is {found} where {meant} was meant; change the schema file, or write to a new table",
+                "column {} of table {table} has type {found}, but {meant} was expected; change the schema file, or use a new table",
                 field.name()
             )));
         };
@@ -208,7 +208,8 @@ fn grown(have: &Field, wanted: &Field) -> Option<Field> {
 pub(crate) fn widened(table: &Path, metadata: &MetaData, added: &[Field]) -> Result<MetaData> {
     let unreadable = || format!("widen the schema of table {table}");
     if let Some(field) = added.iter().find(|field| is_variant(field)) {
-        let text = format!("column {} of table {table} would be its first of variants; name a new table", field.name());
+        let text =
+            format!("column {} of table {table} would be its first variant column; use a new table", field.name());
         return Err(Error::configuration(text));
     }
     // As plain JSON, so that what we do not know of the present columns stays as it is.
@@ -237,7 +238,7 @@ pub(crate) fn file_schema(table: &Path, schema: &SchemaRef, rows: &RecordBatch) 
         let full = values.is_some_and(|values| values.null_count() == 0);
         if !field.is_nullable() && !full {
             return Err(Error::configuration(format!(
-                "column {} of table {table} must have a value, and the rows to append have none; make it nullable",
+                "column {} of table {table} is required, but the rows to append lack it; make it nullable",
                 field.name()
             )));
         }

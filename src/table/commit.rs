@@ -123,7 +123,7 @@ impl LakeTable {
         let mut in_doubt = false;
         while self.is_alive() {
             let put = self.clock.timeout(PUT_PATIENCE, self.log.storage.put_new(path, bytes.clone())).await;
-            let lost = || Err(Error::new(ErrorKind::Unknown, format!("put {path}: no answer")));
+            let lost = || Err(Error::new(ErrorKind::Unknown, format!("put {path}: no response")));
             let error = match put.unwrap_or_else(lost) {
                 // A put that returns after the life of the attempt has created what nobody may see.
                 Ok(_) if !self.is_alive() => break,
@@ -133,7 +133,7 @@ impl LakeTable {
                 Err(error) => return Err(error),
             };
             in_doubt |= error.kind() == ErrorKind::Unknown;
-            tracing::warn!(%error, tries = backoff.tries(), "a put failed for the moment");
+            tracing::warn!(%error, tries = backoff.tries(), "a put failed; retrying");
             self.clock.sleep(backoff.next_delay()).await;
         }
         Ok(PutEnd::Expired)
@@ -188,7 +188,7 @@ impl LakeTable {
             version += 1;
             if passed.len() > READ_ON_LIMIT {
                 self.stale = true;
-                let text = format!("table {} is far ahead of what was read of it; open it again", self.log.table);
+                let text = format!("table {} is far ahead of what was read; open it again", self.log.table);
                 return Err(Error::unavailable(text));
             }
         }

@@ -224,7 +224,8 @@ impl LakeTable {
             }
             News::Gap => {
                 self.stale = true;
-                let text = format!("commits of table {} are gone before they were read; open it again", self.log.table);
+                let text =
+                    format!("commits of table {} were cleaned up before they were read; open it again", self.log.table);
                 Err(Error::unavailable(text))
             }
         }

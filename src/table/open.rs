@@ -47,7 +47,7 @@ impl LakeTable {
         }
         put_first_commit(storage, spec, identity, clock).await?;
         let made = Self::open_existing(storage, &spec.path, clock).await?;
-        made.ok_or_else(|| Error::corrupt(format!("table {} was made and is gone again", spec.path)))
+        made.ok_or_else(|| Error::corrupt(format!("table {} disappeared right after it was created", spec.path)))
     }
 
     /// Opens the table as it is; `None` when it is not there.
@@ -112,7 +112,7 @@ impl LakeTable {
             Ok(Some(vec![Action::MetaData(columns::widened(&spec.path, &state.metadata, &missing)?)]))
         });
         match landing.await? {
-            Landing::Expired => Err(Error::unavailable(format!("table {} could not be widened in time", spec.path))),
+            Landing::Expired => Err(Error::unavailable(format!("could not extend table {} in time", spec.path))),
             Landing::Landed { .. } | Landing::Withdrawn => Ok(()),
         }
     }
@@ -161,8 +161,8 @@ async fn put_first_commit(
     let actions = [Action::CommitInfo(information), protocol, Action::MetaData(metadata)];
     let path = TableLog::new(storage, &spec.path).commit_path(0);
     match storage.put_new(&path, commit_bytes(&actions)?).await? {
-        PutNew::Created => tracing::info!(table = %spec.path, "made a table"),
-        PutNew::Taken => tracing::info!(table = %spec.path, "somebody else made the table first"),
+        PutNew::Created => tracing::info!(table = %spec.path, "created a table"),
+        PutNew::Taken => tracing::info!(table = %spec.path, "another process created the table first"),
     }
     Ok(())
 }

@@ -32,7 +32,7 @@ async fn what_has_just_landed_waits_and_what_lies_below_the_position_is_lost() {
     let path = world.put("a", 2 * HOUR, &(update(9) + "corrupt\n")).await;
     let audit = world.audit().await;
     assert!(only(&audit, &["raw lines"]));
-    let what = "a line is lost, its lane is ingested for good beyond it: bot 1";
+    let what = "a line is lost: its lane is ingested beyond it: bot 1";
     let found = broken(&audit, "raw lines");
     assert_eq!(found, [format!("{what}, {path} line 2"), format!("{what}, update 9, {path} line 1")]);
 }
@@ -60,7 +60,7 @@ async fn a_row_that_was_deleted_is_named_by_its_line_and_by_what_silver_made_of_
     world.rewrite(BRONZE, |id| id != 2, |_| false).await;
     let audit = world.audit().await;
     assert!(only(&audit, &["raw lines", "silver rows"]));
-    let lost = format!("a line is lost, other lines of its segment have rows: bot 1, update 2, {path} line 2");
+    let lost = format!("a line is lost: other lines of its segment have rows: bot 1, update 2, {path} line 2");
     assert_eq!(broken(&audit, "raw lines"), [lost]);
     assert_eq!(broken(&audit, "silver rows"), ["a silver row has no bronze row: bot 1, update 2, attempt 1"]);
 }

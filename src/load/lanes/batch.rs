@@ -64,10 +64,10 @@ pub(super) async fn read<'a>(storage: &'a Storage, wanted: &'a [Found], bounds: 
                 bytes += content.len() as u64;
                 batch.segments.push(Segment { key: found.key.clone(), lines: lines(found, content).await? });
             }
-            Ok(None) => tracing::warn!(path = %found.path, "a segment is gone before it was loaded"),
+            Ok(None) => tracing::warn!(path = %found.path, "a segment disappeared before it was loaded"),
             Err(error) if error.kind() == ErrorKind::Fatal => return Err(error),
             Err(error) => {
-                tracing::warn!(%error, "a segment cannot be read now; it is left to the next listing");
+                tracing::warn!(%error, "cannot read a segment now; leaving it to the next listing");
                 batch.trouble = Some(error);
                 batch.unread.push(found.key.lane.clone());
             }
@@ -86,5 +86,5 @@ async fn lines(found: &Found, content: bytes::Bytes) -> Result<Vec<Line>> {
         return Ok(rows::lines(&key, &path, &content));
     }
     let parsing = tokio::task::spawn_blocking(move || rows::lines(&key, &path, &content));
-    parsing.await.context(ErrorKind::Unavailable, "take a segment apart")
+    parsing.await.context(ErrorKind::Unavailable, "split a segment into lines")
 }

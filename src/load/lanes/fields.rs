@@ -27,7 +27,7 @@ pub(super) async fn of(table: &SchemaRef, evolution: Evolution, lines: &[&Line])
         return make().map(Some);
     }
     let making = tokio::task::spawn_blocking(make);
-    making.await.context(ErrorKind::Unavailable, "make columns of the fields of messages")?.map(Some)
+    making.await.context(ErrorKind::Unavailable, "turn the fields of messages into columns")?.map(Some)
 }
 
 /// Why lines are not loaded: line `row` of them has these fields.

@@ -111,7 +111,7 @@ pub(super) async fn list(storage: &Storage, lane: &LaneId, after: Option<&Path>)
         let modified = Timestamp::from_micros(object.last_modified.timestamp_micros());
         match SegmentKey::parse(&object.location).filter(|key| key.lane == *lane) {
             Some(key) => found.push(Found { key, path: object.location, size_bytes: object.size, modified }),
-            None => tracing::debug!(path = %object.location, "not a segment of this lane; passed over"),
+            None => tracing::debug!(path = %object.location, "not a segment of this lane; ignored"),
         }
     }
     Ok(Page { found, next })

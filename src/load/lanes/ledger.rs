@@ -372,6 +372,6 @@ async fn open(place: &Place) -> Result<(LakeTable, Known)> {
     let (table, files) = LakeTable::open_with_files(&place.storage, &place.spec, &place.clock).await?;
     updates::check(place.spec.path.as_ref(), &table.schema())?;
     let known =
-        Known::learn(place, &table, files).await.map_err(|error| Error::during(error, "learn what is ingested"))?;
+        Known::learn(place, &table, files).await.map_err(|error| Error::during(error, "read what is ingested"))?;
     Ok((table, known))
 }

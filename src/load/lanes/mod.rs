@@ -170,7 +170,7 @@ impl BronzeStage {
                     backoff.next_delay()
                 }
                 Err(error) if self.ledger.stands_still() => {
-                    tracing::error!(%error, "the loader stands still; what is received waits in raw/, nothing is lost");
+                    tracing::error!(%error, "loading is paused; new segments stay in raw/");
                     self.doubt();
                     backoff.next_delay()
                 }
@@ -185,7 +185,7 @@ impl BronzeStage {
         }
         // A start would find it again; it is only faster so.
         if let Err(error) = self.ledger.commit(&[], true).await {
-            tracing::warn!(%error, "progress was not committed before the end");
+            tracing::warn!(%error, "could not commit progress before stopping");
         }
         Ok(())
     }
@@ -204,7 +204,7 @@ impl BronzeStage {
         if self.clock.monotonic() >= self.no_look_back_before {
             has_worked |= match self.look_back(stop).await {
                 Err(error) if error.is_transient() || self.ledger.stands_still() => {
-                    tracing::warn!(%error, "the look-back failed for the moment; it begins anew later");
+                    tracing::warn!(%error, "the look-back failed; it will start over later");
                     self.no_look_back_before = self.clock.monotonic() + LOOK_BACK_PAUSE;
                     self.ledger.drop_late();
                     self.look_back = None;
@@ -306,7 +306,7 @@ impl BronzeStage {
         for path in hinted.keys {
             let ours = |key: &SegmentKey| self.ledger.place().pipelines.contains(&key.lane.pipeline);
             let Some(key) = SegmentKey::parse(&path).filter(ours) else {
-                tracing::warn!(%path, "a hint names no segment of this pipeline");
+                tracing::warn!(%path, "a hint does not name a segment of this pipeline");
                 continue;
             };
             let lane = self.ledger.known.lane(&key.lane);

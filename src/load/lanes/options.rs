@@ -63,7 +63,7 @@ impl BronzeMetrics {
             files: telemetry.counter("lakegram_bronze_files_total", "segments read"),
             rows: telemetry.counter("lakegram_bronze_rows_total", "rows added"),
             redeliveries: telemetry.counter("lakegram_bronze_redeliveries_total", "lines that were redeliveries"),
-            corrupt: telemetry.counter("lakegram_bronze_corrupt_rows_total", "rows that are no update"),
+            corrupt: telemetry.counter("lakegram_bronze_corrupt_rows_total", "rows that are not updates"),
             commit_seconds: telemetry.latency("lakegram_bronze_commit_seconds", "time a commit took"),
             lag_seconds: telemetry.latency("lakegram_bronze_lag_seconds", "time from a segment's key to its commit"),
         }

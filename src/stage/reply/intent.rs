@@ -72,7 +72,7 @@ impl Intents {
     /// of which nothing left and whose deletion failed, is deleted first: nobody else would end it before its time.
     pub(super) async fn claim(&self, key: &PartKey, body: &IntentBody) -> Result<Claim> {
         let path = self.key(key).path();
-        let bytes = serde_json::to_vec(body).context(ErrorKind::Fatal, "an intent cannot be written")?;
+        let bytes = serde_json::to_vec(body).context(ErrorKind::Fatal, "cannot write an intent")?;
         let bytes = Bytes::from(bytes);
         let since = Moment::now(&self.clock);
         if is_on(Sabotage::Intent) {
@@ -89,7 +89,7 @@ impl Intents {
                 Ok(PutNew::Taken) => return Ok(Claim::Others),
                 Err(error) if error.is_transient() => {
                     // Not before its time to live could anyone call this intent dead.
-                    tracing::warn!(%error, "an intent could not be made; trying again");
+                    tracing::warn!(%error, "could not create an intent; retrying");
                     self.clock.sleep(backoff.next_delay()).await;
                 }
                 Err(error) => return Err(error),
@@ -122,7 +122,7 @@ impl Intents {
     /// is in the table, and the next start removes what is left.
     pub(super) async fn delete(&self, key: &PartKey) {
         if let Err(error) = self.try_delete(key).await {
-            tracing::warn!(%error, "an intent could not be deleted; the next start does it");
+            tracing::warn!(%error, "could not delete an intent; the next start will");
         }
     }
 

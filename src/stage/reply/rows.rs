@@ -201,7 +201,7 @@ struct Columns<'a> {
 impl<'a> Columns<'a> {
     fn integers(&self, name: &str) -> error::Result<&'a Int64Array> {
         let column = self.batch.column_by_name(name).and_then(|column| column.as_primitive_opt::<Int64Type>());
-        column.ok_or_else(|| Error::corrupt(format!("column {name} is missing or no bigint")))
+        column.ok_or_else(|| Error::corrupt(format!("column {name} is missing or is not a bigint")))
     }
 
     fn moments(&self, name: &str) -> error::Result<&'a TimestampMicrosecondArray> {
@@ -212,6 +212,6 @@ impl<'a> Columns<'a> {
 
     fn strings(&self, name: &str) -> error::Result<&'a StringArray> {
         let column = self.batch.column_by_name(name).and_then(|column| column.as_string_opt::<i32>());
-        column.ok_or_else(|| Error::corrupt(format!("column {name} is missing or no string")))
+        column.ok_or_else(|| Error::corrupt(format!("column {name} is missing or is not a string")))
     }
 }

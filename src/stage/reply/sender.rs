@@ -116,7 +116,7 @@ impl Sender {
                 Err(Halt::Stopped) => return Ok(false),
                 // Nothing of the part has left: what was sent has been recorded, or has an intent to be watched.
                 Err(Halt::Failed(error)) if error.is_transient() => {
-                    tracing::warn!(%error, "a reply waits for the store");
+                    tracing::warn!(%error, "a reply is waiting for the store");
                     if self.pause(WATCH_EVERY).await.is_err() {
                         return Ok(false);
                     }
@@ -246,11 +246,11 @@ impl Sender {
                 }
                 SendFault::RetryAfter { wait, .. } => return Attempt::Again(wait),
                 SendFault::NotSent { message } => {
-                    tracing::warn!(message, "Telegram cannot be reached; trying again");
+                    tracing::warn!(message, "Telegram cannot be reached; retrying");
                     return Attempt::Again(delivery.backoff.next_delay());
                 }
                 SendFault::BadToken => {
-                    tracing::error!(retry_in = ?BAD_TOKEN_WAIT, "Telegram refuses the bot token; replies wait until it is set right");
+                    tracing::error!(retry_in = ?BAD_TOKEN_WAIT, "Telegram refuses the bot token; replies wait until it is fixed");
                     return Attempt::Again(BAD_TOKEN_WAIT);
                 }
             }

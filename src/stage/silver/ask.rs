@@ -163,11 +163,11 @@ impl Asker {
                 Try::Failed(message)
             }
             Err(ModelFault::Unavailable { retry_after, message }) => {
-                tracing::warn!(message, "the model is not available; rows wait");
+                tracing::warn!(message, "the model is unavailable; rows wait");
                 self.note_failure(question, retry_after)
             }
             Err(ModelFault::Misconfigured { message }) => {
-                tracing::error!(message, retry_in = ?MISCONFIGURED_WAIT, "the model refuses us; rows wait until the settings are right");
+                tracing::error!(message, retry_in = ?MISCONFIGURED_WAIT, "the model refuses access; rows wait until the settings are fixed");
                 self.note_failure(question, Some(MISCONFIGURED_WAIT))
             }
             Err(ModelFault::Failing { retry_after, message }) => self.failing(question, tries, retry_after, message),
@@ -215,7 +215,7 @@ impl Asker {
                 false
             }
             Some(Err(ModelFault::Misconfigured { message })) => {
-                tracing::error!(message, retry_in = ?MISCONFIGURED_WAIT, "the model refuses us; rows wait until the settings are right");
+                tracing::error!(message, retry_in = ?MISCONFIGURED_WAIT, "the model refuses access; rows wait until the settings are fixed");
                 self.note_failure(question, Some(MISCONFIGURED_WAIT));
                 false
             }

@@ -89,7 +89,7 @@ impl SilverStage {
             telemetry: telemetry.clone(),
             committed: options.committed.clone(),
             rows_total: telemetry.counters("lakegram_silver_rows_total", "rows added", &["status"]),
-            waiting_rows: telemetry.gauge("lakegram_silver_waiting_rows", "rows that wait for the model"),
+            waiting_rows: telemetry.gauge("lakegram_silver_waiting_rows", "rows waiting for the model"),
             summary: SilverSummary::default(),
             wind_down,
         };
