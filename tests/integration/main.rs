@@ -13,6 +13,7 @@ mod files;
 mod full_disk;
 mod kills;
 mod pipeline;
+mod pressure;
 mod readers;
 mod reply;
 mod root;
