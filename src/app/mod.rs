@@ -4,6 +4,7 @@ mod apart;
 mod batch;
 mod clean;
 mod keeper;
+mod own;
 mod pace;
 mod parts;
 mod poll;
@@ -58,6 +59,8 @@ pub struct App {
     pub telemetry: Telemetry,
     /// How each stage is.
     pub health: Health,
+    /// What was found of the pipelines' tables.
+    looks: own::Looks,
     /// Who it is, and whom it lets in.
     pub secrets: Arc<Secrets>,
 }
@@ -128,6 +131,7 @@ impl App {
             clock,
             telemetry: Telemetry::new(),
             health: Health::default(),
+            looks: own::Looks::default(),
             secrets: Arc::default(),
         })
     }

@@ -11,6 +11,7 @@ mod domains;
 mod fair;
 mod files;
 mod full_disk;
+mod identity;
 mod kills;
 mod pipeline;
 mod pressure;

@@ -58,21 +58,23 @@ pub(super) async fn recall(
         newest.is_none_or(|newest| newest.timestamp_micros() >= from.as_micros())
     };
     let within = Within { column: "received_at", from: from.as_micros(), to: i64::MAX };
-    for file in files.into_iter().filter(reaches) {
-        let mut scan = ledger.scan(&file, &rows::HISTORY_COLUMNS, Some(within)).await?;
-        while let Some(batch) = scan.next().await? {
-            for row in rows::said(&batch)?.into_iter().filter(|row| row.received_at >= from) {
-                history.add(row.chat_id, row.received_at, &row.question, &row.answer);
-            }
+    let files = files.into_iter().filter(reaches).collect();
+    let take = |batch: &arrow::array::RecordBatch| {
+        for row in rows::said(batch)?.into_iter().filter(|row| row.received_at >= from) {
+            history.add(row.chat_id, row.received_at, &row.question, &row.answer);
         }
-    }
-    Ok(())
+        Ok(())
+    };
+    ledger.scan(files, &rows::HISTORY_COLUMNS, within, take).await
 }
 
 /// What the silver table must be.
-pub(super) fn spec(table: &str, schema: SchemaRef) -> Result<TableSpec> {
+///
+/// # Errors
+/// A configuration error when `table` is not a path.
+pub fn spec(table: &str, schema: SchemaRef) -> Result<TableSpec> {
     let path = Path::parse(table)
         .map_err(|error| Error::configuration(format!("silver.table `{table}` is not a path")).caused_by(error))?;
     let stats = ["update_id", "chat_id", "bronze_version", "received_at", "processed_at"];
-    Ok(TableSpec { path, schema, stats_columns: stats.map(str::to_owned).to_vec() })
+    Ok(TableSpec { path, schema, stats_columns: stats.map(str::to_owned).to_vec(), id: None })
 }
