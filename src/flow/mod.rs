@@ -31,6 +31,7 @@ pub(crate) mod ledger;
 pub(crate) mod permits;
 mod progress;
 pub(crate) mod queue;
+mod row;
 mod run;
 #[cfg(test)]
 mod tests;
