@@ -1,4 +1,4 @@
-//! Pulling with getUpdates instead of a webhook: what is pulled is landed before Telegram is told to forget it.
+//! Polling with getUpdates instead of a webhook: updates are landed before Telegram is told to forget them.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -25,11 +25,11 @@ const DRAIN: Duration = Duration::from_secs(10);
 const REFUSED_WAIT: Duration = Duration::from_secs(30);
 
 impl App {
-    /// As [`App::serve`] with all roles, pulling updates; `console` shows metrics and health.
+    /// Like [`App::serve`] with all roles, but polling for updates; `console` shows metrics and health.
     ///
     /// # Errors
-    /// A configuration error before anything is begun, and what Telegram says of the token; afterwards only that the
-    /// disk failed.
+    /// A configuration error before anything is started, and what Telegram says about the token; afterwards only that
+    /// the disk failed.
     pub async fn poll(self, console: TcpListener, stop: CancellationToken) -> Result<()> {
         let roles: BTreeSet<Role> = Role::all();
         self.check_settings(&roles)?;
@@ -101,7 +101,7 @@ impl Puller {
         }
     }
 
-    /// Lands what was pulled, in order. The offset, which makes Telegram forget, moves only past what is durable.
+    /// Lands polled updates in order. The offset, which makes Telegram forget, only moves past what is durable.
     async fn land(&self, updates: &[Box<serde_json::value::RawValue>], offset: &mut Option<i64>) -> Option<Duration> {
         #[derive(serde::Deserialize)]
         struct Id {

@@ -1,4 +1,4 @@
-//! The data root's identity while the service runs: given one at the start, and looked at now and then.
+//! The data root's identity while the service runs: created at the start, and checked now and then.
 
 use std::time::Duration;
 
@@ -8,14 +8,14 @@ use super::App;
 use crate::error::{ErrorKind, Result};
 use crate::retry::Backoff;
 
-/// How often a root in the cloud is looked at.
+/// How often a root in the cloud is checked.
 const LOOK_EVERY: Duration = Duration::from_secs(300);
-/// Between the tries of a look that failed: the first and the longest pause.
+/// The first and the longest pause between retries of a failed check.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
 impl App {
-    /// Gives the data root an id where it has none, and looks now and then whether it is still the same root. A store
-    /// that is away delays this and nothing else.
+    /// Gives the data root an id if it has none, and checks now and then whether it is still the same root. An
+    /// unavailable store only delays this.
     ///
     /// # Errors
     /// When the disk failed.

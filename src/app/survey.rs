@@ -1,4 +1,4 @@
-//! What the tables say of a pipeline: versions, progress, lag, backlog, unknown replies and failures.
+//! What the tables say about a pipeline: versions, progress, lag, backlog, unknown replies and failures.
 
 use std::collections::BTreeMap;
 
@@ -20,7 +20,7 @@ pub struct PipelineSurvey {
     pub pipeline: String,
     /// Its tables.
     pub tables: Vec<TableSurvey>,
-    /// Microseconds since 1970 up to which each lane is ingested for good, by `<bot_id>/<lane>`.
+    /// Microseconds since 1970 up to which each lane is ingested, by `<bot_id>/<lane>`.
     pub positions: BTreeMap<String, i64>,
     /// Bronze rows that silver has not answered yet.
     pub waiting_for_silver: i64,
@@ -33,7 +33,7 @@ pub struct LoaderSurvey {
     pub pipeline: String,
     /// Its table.
     pub tables: Vec<TableSurvey>,
-    /// How far it is.
+    /// Its progress.
     pub files: FilesSurvey,
 }
 
@@ -54,11 +54,11 @@ pub struct TableSurvey {
     pub table: &'static str,
     /// Its folder.
     pub path: String,
-    /// Its version; `None` when it is not there yet.
+    /// Its version; `None` if it does not exist yet.
     pub version: Option<i64>,
     /// Data files.
     pub files: usize,
-    /// Bytes in them.
+    /// Their bytes.
     pub bytes: i64,
     /// When the newest of them was written, microseconds since 1970.
     pub written_micros: Option<i64>,
@@ -87,7 +87,7 @@ impl App {
         Ok(surveys)
     }
 
-    /// Looks at each thing a loader needs; gives the verdicts, with the mend where there is one.
+    /// Checks each thing a loader needs; returns the verdicts, with a fix where there is one.
     pub async fn check_loader(&self, loader: &FilesPipeline) -> Vec<(&'static str, Result<String>)> {
         match self.files_options(loader) {
             Ok(options) => files::check(&options).await,
@@ -105,7 +105,7 @@ impl App {
         })
     }
 
-    /// The version of a table and its newest rows as JSON, newest first; `None` when it is not there yet.
+    /// The version of a table and its newest rows as JSON, newest first; `None` if it does not exist yet.
     ///
     /// # Errors
     /// When the store fails or the table is not understood.

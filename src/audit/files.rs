@@ -6,7 +6,7 @@ use super::{Audit, AuditStep, Progress};
 use crate::error::Result;
 use crate::load::files::{self, FilesOptions};
 
-/// Holds the files of a source against the rows of its table.
+/// Compares the files of a source with the rows of its table.
 pub(super) async fn check(audit: &Audit, options: FilesOptions, tell: &dyn Fn(&AuditStep)) -> Result<PipelineAudit> {
     let loader = options.pipeline.clone();
     let progress = Progress::new(tell, 0);

@@ -1,10 +1,10 @@
-//! Proves the promises on the data at hand, row by row, and changes nothing.
+//! Checks the promises against the data, row by row, and changes nothing.
 //!
-//! Safe beside a running service: the tables are taken against the stream, replies first and the raw listing last.
-//! So whatever comes in meanwhile is seen upstream only, where it waits for the stage that has not had its turn.
+//! Safe beside a running service: the tables are read against the direction of the data, replies first and the raw
+//! listing last. So whatever arrives meanwhile is only seen upstream, where it counts as waiting.
 //!
-//! Memory does not grow with the tables: lines and rows are compared by stretches of time, updates by shares of all
-//! updates that fit a budget.
+//! Memory does not grow with the tables: lines and rows are compared by spans of time, updates by shares that fit a
+//! budget.
 
 mod answers;
 mod chunk;
@@ -50,7 +50,7 @@ pub struct Audit {
     pub bots: Vec<AuditedBot>,
     /// The loaders of foreign files.
     pub loaders: Vec<FilesOptions>,
-    /// Only what was received from here on, where that is given.
+    /// Only what was received since then, if set.
     pub since: Option<Timestamp>,
 }
 
@@ -59,18 +59,18 @@ pub struct Audit {
 pub struct AuditedBot {
     /// Its pipeline file.
     pub pipeline: Pipeline,
-    /// The bot that replies; `None` when its token is not set, and then every bot is taken for it.
+    /// The bot that replies; `None` if its token is not set, and then every bot counts.
     pub bot_id: Option<BotId>,
 }
 
-/// How far an audit has come.
+/// The progress of an audit.
 #[derive(Clone, Debug)]
 pub struct AuditStep {
     /// What is being done.
     pub doing: String,
-    /// Rows read.
+    /// Rows read so far.
     pub done: u64,
-    /// Rows to read, about.
+    /// Rows to read, approximately.
     pub of: u64,
 }
 
@@ -78,16 +78,16 @@ pub struct AuditStep {
 struct Scope<'a> {
     audit: &'a Audit,
     pipeline: &'a Pipeline,
-    /// Only what was received from here on.
+    /// Only what was received since then.
     since: Option<Timestamp>,
     now: Timestamp,
-    /// The bot that replies, where it is known.
+    /// The bot that replies, if known.
     bot_id: Option<i64>,
     /// Answers from before this moment were handled before the replies table was made.
     history_before: Option<Timestamp>,
 }
 
-/// Tells how far it has come.
+/// Reports progress.
 struct Progress<'a> {
     tell: &'a dyn Fn(&AuditStep),
     step: Cell<AuditStep>,
@@ -108,7 +108,7 @@ impl Audit {
     /// Audits every pipeline.
     ///
     /// # Errors
-    /// When the store fails, or a table asks for more than we know. What is broken is no error but a finding.
+    /// When the store fails, or a table requires more than we support. A broken promise is a finding, not an error.
     pub async fn run(self, tell: &dyn Fn(&AuditStep)) -> Result<Vec<PipelineAudit>> {
         let mut audits = Vec::new();
         for AuditedBot { pipeline, bot_id } in &self.bots {
@@ -178,7 +178,7 @@ impl Scope<'_> {
         })
     }
 
-    /// One share of all updates, through the three tables.
+    /// Checks one share of all updates in the three tables.
     async fn check_share(
         &self,
         share: Share,
@@ -196,7 +196,7 @@ impl Scope<'_> {
         let judge = Judge { scope: self, of: bronze, columns: &keys::BRONZE, lacks: silver, what };
         judge.judge(missing, &mut checks.silver).await?;
 
-        // Of two rows of one attempt, which are named above, the one with more parts counts.
+        // If an attempt has two rows, which is reported above, the one with more parts counts.
         answers.sort_unstable_by_key(|answer| (parts::answer_of(answer), answer.received, Reverse(answer.parts)));
         let outcomes = keys::replies(self, replies, share, progress).await?;
         let (check, unknown) = (&mut checks.replies, &mut checks.unknown);
@@ -213,18 +213,18 @@ impl Scope<'_> {
         &self.pipeline.name
     }
 
-    /// How long a redelivery is recognised.
+    /// How long a redelivery is recognized.
     fn window(&self) -> Duration {
         self.pipeline.bronze.redelivery_window
     }
 
-    /// Whether what was received then is looked at.
+    /// Whether something received then is in scope.
     fn holds(&self, received: Timestamp) -> bool {
         self.since.is_none_or(|since| received >= since)
     }
 }
 
-/// A watermark is not beyond the table it is about.
+/// A watermark must not be beyond the head of the table it is about.
 fn check_watermark(role: TableRole, of: &Source, upstream: &Source, check: &mut Check) {
     let Some(table) = &upstream.table else {
         let watermarks = of.watermarks(role);

@@ -1,11 +1,11 @@
-//! A lane taken by this process: its lock, and the key after which it goes on.
+//! A lane claimed by this process: its lock, and the key after which it continues.
 
 use super::landing::LaneOptions;
 use crate::clock::Timestamp;
 use crate::error::{Error, Result};
 use crate::storage::{StorageKey, StorageLock};
 
-/// Takes the lane of `options` for this process, for as long as the lock is held.
+/// Claims the lane of `options` for this process, for as long as the lock is held.
 ///
 /// # Errors
 /// A configuration error when another process has the lane.
@@ -19,7 +19,7 @@ pub(super) fn take(options: &LaneOptions) -> Result<StorageLock> {
     })
 }
 
-/// The newest key of the lane, found by walking only its newest folders. Files that are no segments do not count.
+/// The newest key of the lane, found by walking only its newest folders. Other files do not count.
 pub(super) async fn newest_key(options: &LaneOptions) -> Result<Timestamp> {
     let LaneOptions { storage, pipeline, bot_id, lane, .. } = options;
     let lane = StorageKey::Lane { pipeline: pipeline.clone(), bot_id: *bot_id, lane: lane.clone() }.path();

@@ -123,7 +123,7 @@ async fn a_row_that_says_other_than_its_line_is_named() {
     world.storage.put_overwrite(&Path::from(path.as_str()), changed.into()).await.unwrap();
     let audit = world.audit().await;
     assert!(only(&audit, &["raw lines"]));
-    let found = format!("a row says other than its line: bot 1, update 3, {path} line 4");
+    let found = format!("a row differs from its line: bot 1, update 3, {path} line 4");
     assert_eq!(broken(&audit, "raw lines"), [found]);
     world.storage.put_overwrite(&Path::from(path.as_str()), update(1).into()).await.unwrap();
     assert_eq!(check(&world.audit().await, "raw lines").broken, 3, "rows without lines");

@@ -1,4 +1,4 @@
-//! What the bronze stage is made of, and what it tells of itself.
+//! What the loader is given, and what it reports.
 
 use arrow::datatypes::SchemaRef;
 use prometheus::{Histogram, IntCounter};
@@ -11,7 +11,7 @@ use crate::storage::Storage;
 use crate::table::OwnTable;
 use crate::telemetry::Telemetry;
 
-/// What the stage works with.
+/// What the loader works with.
 #[derive(Debug)]
 pub struct BronzeOptions {
     /// The store below `LAKEGRAM_DATA`.
@@ -28,7 +28,7 @@ pub struct BronzeOptions {
     pub clock: Clock,
     /// Metrics and hops.
     pub telemetry: Telemetry,
-    /// Told the latest version with rows: the hint for the stage that reads the table.
+    /// Receives the latest version with rows: the hint for the stage that reads the table.
     pub committed: watch::Sender<i64>,
 }
 

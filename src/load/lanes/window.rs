@@ -1,4 +1,4 @@
-//! The redelivery window: which updates were seen lately, in a few bits each.
+//! The redelivery window: which updates were seen recently, in a few bits each.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -9,8 +9,9 @@ use crate::clock::Timestamp;
 use crate::id::BotId;
 
 const HOUR_MICROS: i64 = 3_600_000_000;
-/// Within so long of each other, two updates with one id are one update. Telegram repeats an update for a day, and ids
-/// jump at random only after a week without any: a like id from further away is another update and must not be dropped.
+/// Within this time of each other, two updates with the same id are one update. Telegram repeats an update for a day,
+/// and ids only jump randomly after a week without any: an equal id from further away is another update and must not be
+/// dropped.
 const SAME: Duration = Duration::from_secs(6 * 86_400);
 
 /// Updates seen within a span of time, by bot and hour. Nothing is concluded from the order of ids.
@@ -22,7 +23,7 @@ pub(super) struct Window {
 }
 
 impl Window {
-    /// An empty window for everything received from `floor` on, that recognises an update for `span` at least.
+    /// An empty window for everything received from `floor` on, which recognizes an update for at least `span`.
     pub(super) fn new(span: Duration, floor: Timestamp) -> Self {
         Self { same: span.max(SAME), floor, hours: BTreeMap::new() }
     }
@@ -32,12 +33,12 @@ impl Window {
         self.floor
     }
 
-    /// How far from each other two deliveries of one update may lie.
+    /// How far apart two deliveries of one update may be.
     pub(super) fn same(&self) -> Duration {
         self.same
     }
 
-    /// Whether an update that was received at `received_at` was seen around then.
+    /// Whether an update received at `received_at` was seen around that time.
     pub(super) fn contains(&self, bot_id: BotId, update_id: i64, received_at: Timestamp) -> bool {
         let around = hour(received_at.minus(self.same))..=hour(received_at.plus(self.same));
         let bits = as_bits(update_id);
@@ -49,7 +50,7 @@ impl Window {
         seen.insert(as_bits(update_id));
     }
 
-    /// Forgets the hours that ended before `horizon`. The newest hour stays: one clock that runs ahead must not make
+    /// Forgets the hours that ended before `horizon`. The newest hour stays: one clock that is ahead must not make
     /// everything else old.
     pub(super) fn forget_before(&mut self, horizon: Timestamp) {
         let Some((newest, _)) = self.hours.last_key_value() else { return };
@@ -57,7 +58,7 @@ impl Window {
         if self.hours.keys().next().is_some_and(|oldest| *oldest < first) {
             self.hours = self.hours.split_off(&first);
         }
-        // Also when there was nothing to forget: the floor promises no more than what is kept from now on.
+        // Also if there was nothing to forget: the floor promises no more than what is kept from now on.
         self.floor = self.floor.max(Timestamp::from_micros(first.saturating_mul(HOUR_MICROS)));
     }
 }
@@ -66,7 +67,7 @@ fn hour(moment: Timestamp) -> i64 {
     moment.as_micros().div_euclid(HOUR_MICROS)
 }
 
-/// An order-free mapping of any id to bits.
+/// A mapping of any id to bits, independent of the order of ids.
 fn as_bits(update_id: i64) -> u64 {
     u64::from_ne_bytes(update_id.to_ne_bytes())
 }
