@@ -37,6 +37,15 @@ pub struct Storage {
     identity: Arc<Identity>,
 }
 
+/// What tells an object from any other that is, or will be, at its path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mark {
+    size_bytes: u64,
+    modified_nanos: i64,
+    /// The store's own name for its content; of a local file its device and number.
+    tag: Option<String>,
+}
+
 /// What a create-only put found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PutNew {
