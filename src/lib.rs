@@ -9,6 +9,7 @@ pub mod audit;
 pub mod clock;
 pub mod command;
 pub mod console;
+#[cfg(feature = "demo")]
 pub mod demo;
 pub mod error;
 mod flow;
@@ -29,6 +30,7 @@ pub mod schema;
 pub mod settings;
 pub mod shutdown;
 pub mod stage;
+#[cfg(feature = "demo")]
 pub mod standin;
 pub mod storage;
 pub mod table;
@@ -36,4 +38,5 @@ pub mod telegram;
 pub mod telemetry;
 
 #[cfg(test)]
+#[cfg(feature = "faults")]
 mod tests;

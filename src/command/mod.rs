@@ -3,6 +3,7 @@
 mod audit;
 mod check;
 mod clean;
+#[cfg(feature = "demo")]
 mod demo;
 mod maintain;
 mod output;
@@ -61,6 +62,7 @@ const HUNG_CALLS: Duration = Duration::from_millis(500);
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// The whole pipeline on loopback with no account: a chat page, a Telegram stand-in, a model stand-in.
+    #[cfg(feature = "demo")]
     Demo(demo::Options),
     /// The service: webhooks in, rows and replies out.
     Serve(serve::Options),
@@ -151,6 +153,7 @@ async fn dispatch(cli: Cli, environment: Environment) -> Result<Verdict> {
     let open = |pipelines: &Pipelines| App::open(Settings::of(environment.clone())?, &pipelines.names, &cli.overrides);
     let read = |names: &[String]| App::open_to_read(Settings::of(environment.clone())?, names, &cli.overrides);
     match cli.verb {
+        #[cfg(feature = "demo")]
         Verb::Demo(options) => demo::demo(options, environment, &cli.overrides, stop_on_signal(stop)).await,
         Verb::Serve(options) => serve::serve(open(&options.pipelines)?, options, stop_on_signal(stop)).await,
         Verb::Run(options) => run::run(open(&options.pipelines)?, options, stop_on_signal(stop)).await,

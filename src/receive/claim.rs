@@ -1,6 +1,6 @@
 //! A lane taken by this process: its lock, and the key after which it goes on.
 
-use super::lane::LaneOptions;
+use super::landing::LaneOptions;
 use crate::clock::Timestamp;
 use crate::error::{Error, Result};
 use crate::storage::{StorageKey, StorageLock};

@@ -1,7 +1,6 @@
 //! The door to a lane: whoever holds a [`LaneWriter`] can land bodies in it, with HTTP or without.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,57 +9,17 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::body::VerifiedBody;
 use super::claim;
-use super::intake::{Admitted, Intake};
+use super::intake::Intake;
+use super::landing::{BATCH_LIMIT, Entry, Landing, LaneHealth, LaneOptions};
 use super::writer::Writer;
-use crate::admission::Admission;
 use crate::clock::{Clock, Timestamp};
 use crate::error::{Error, ErrorKind, Result};
-use crate::hint::KeyHinter;
-use crate::id::{BotId, Name};
 use crate::retry::Backoff;
-use crate::storage::Storage;
-use crate::telemetry::Telemetry;
 
 /// How long a waiter waits for its put, and how long a put is tried.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// How long a body waits for a lane that is just being opened.
-const OPENING_PATIENCE: Duration = Duration::from_secs(1);
 /// Between the tries to open a lane: the first and the longest pause.
 const OPENING_PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
-/// Bodies that gather for one put; their bytes are bounded by the admission.
-pub(super) const BATCH_LIMIT: usize = 10_000;
-
-/// What a lane works with.
-#[derive(Debug)]
-pub struct LaneOptions {
-    /// The store below `LAKEGRAM_DATA`.
-    pub storage: Storage,
-    /// The pipeline.
-    pub pipeline: Name,
-    /// The bot.
-    pub bot_id: BotId,
-    /// The lane's name; one process writes a lane.
-    pub lane: Name,
-    /// Bytes in memory.
-    pub admission: Admission,
-    /// Who is told of new segments.
-    pub hinter: KeyHinter,
-    /// Time.
-    pub clock: Clock,
-    /// Metrics.
-    pub telemetry: Telemetry,
-}
-
-/// What became of a body.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Landing {
-    /// It would survive a power cut.
-    Durable,
-    /// Too many bytes wait; come back.
-    Full,
-    /// It could not be landed in time; it may turn up all the same.
-    Failed,
-}
 
 /// Gives bodies to a lane's writer. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -70,50 +29,6 @@ pub struct LaneWriter {
     health: LaneHealth,
     clock: Clock,
     patience: Duration,
-}
-
-/// A line on its way into a segment, with its share of the budget and whoever waits for it.
-#[derive(Debug)]
-pub(super) struct Entry {
-    pub(super) line: Vec<u8>,
-    pub(super) admitted: Admitted,
-    pub(super) landed: oneshot::Sender<Landing>,
-}
-
-/// Whether a lane is open and its last landing did not fail. Apart from the writer, so that whoever asks keeps no lane open.
-#[derive(Clone, Debug)]
-pub(super) struct LaneHealth {
-    lane: Name,
-    failing: Arc<AtomicBool>,
-    opened: watch::Receiver<bool>,
-}
-
-impl LaneHealth {
-    pub(super) fn note(&self, landing: Landing) {
-        self.failing.store(landing == Landing::Failed, Ordering::Relaxed);
-    }
-
-    pub(super) fn ready(&self) -> std::result::Result<(), String> {
-        if !*self.opened.borrow() {
-            return Err(format!("lane `{}` is not open yet; see the log", self.lane));
-        }
-        match self.failing.load(Ordering::Relaxed) {
-            true => Err(format!("segments of lane `{}` cannot be put; see the log", self.lane)),
-            false => Ok(()),
-        }
-    }
-}
-
-impl LaneHealth {
-    /// Waits a moment for a lane that is just being opened.
-    async fn is_open(&self, clock: &Clock) -> bool {
-        if *self.opened.borrow() {
-            return true;
-        }
-        let mut opened = self.opened.clone();
-        let soon = clock.timeout(OPENING_PATIENCE, opened.wait_for(|is_open| *is_open)).await;
-        matches!(soon, Some(Ok(_)))
-    }
 }
 
 /// The newest key of the lane, asked for until the store tells it.
@@ -153,7 +68,7 @@ impl LaneWriter {
         let writer = Self {
             queue: sender,
             intake: Intake::new(options.admission.clone(), gauge),
-            health: LaneHealth { lane: options.lane.clone(), failing: Arc::default(), opened },
+            health: LaneHealth::new(options.lane.clone(), opened),
             clock: options.clock.clone(),
             patience,
         };

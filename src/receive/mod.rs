@@ -3,6 +3,7 @@
 mod body;
 mod claim;
 mod intake;
+mod landing;
 mod lane;
 mod server;
 mod slumber;
@@ -12,5 +13,6 @@ mod webhook;
 mod writer;
 
 pub use self::body::{SECRET_HEADER, VerifiedBody};
-pub use self::lane::{Landing, LaneOptions, LaneWriter};
+pub use self::landing::{Landing, LaneOptions};
+pub use self::lane::LaneWriter;
 pub use self::server::{Endpoint, Receiver};

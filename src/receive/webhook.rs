@@ -13,7 +13,8 @@ use axum::{Json, Router};
 use prometheus::IntCounterVec;
 
 use super::body::{Refusal, SECRET_HEADER, Secrets, VerifiedBody};
-use super::lane::{Landing, LaneHealth, LaneWriter};
+use super::landing::{Landing, LaneHealth};
+use super::lane::LaneWriter;
 use crate::clock::Clock;
 use crate::health;
 use crate::pipeline::ReceiveSettings;

@@ -7,7 +7,7 @@ use object_store::path::Path;
 use prometheus::{Histogram, IntCounter};
 use tokio::sync::mpsc;
 
-use super::lane::{BATCH_LIMIT, Entry, Landing, LaneHealth, LaneOptions};
+use super::landing::{BATCH_LIMIT, Entry, Landing, LaneHealth, LaneOptions};
 use super::slumber::{LOOK_EVERY, Slumber};
 use crate::clock::Timestamp;
 use crate::error::{ErrorKind, Result};

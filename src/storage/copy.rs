@@ -3,8 +3,7 @@
 use object_store::path::Path;
 use object_store::{CopyMode, CopyOptions, ObjectStore, ObjectStoreExt};
 
-use super::local::not_the_root;
-use super::open::{is_persist_failure, told};
+use super::fault::{failed_call, is_persist_failure, not_the_root};
 use super::{PutNew, Storage};
 use crate::error::Result;
 
@@ -24,7 +23,7 @@ impl Storage {
         let failed = match self.object_store().copy_opts(from, to, create).await {
             Ok(()) => return Ok(PutNew::Created),
             Err(failed) if is_persist_failure(&failed) || not_the_root(&failed).is_some() => {
-                return Err(told(failed, "copy to", to));
+                return Err(failed_call(failed, "copy to", to));
             }
             Err(failed) => failed,
         };
@@ -35,7 +34,7 @@ impl Storage {
                 Ok(PutNew::Created)
             }
             Some(false) => Ok(PutNew::Taken),
-            None => Err(told(failed, "copy to", to)),
+            None => Err(failed_call(failed, "copy to", to)),
         }
     }
 
@@ -54,7 +53,9 @@ impl Storage {
             let range = from..left.size.min(from + COMPARED_BYTES);
             let read = |path| store.get_range(path, range.clone());
             let (left, right) = futures::join!(read(one), read(other));
-            if left.map_err(|error| told(error, "read", one))? != right.map_err(|error| told(error, "read", other))? {
+            if left.map_err(|error| failed_call(error, "read", one))?
+                != right.map_err(|error| failed_call(error, "read", other))?
+            {
                 return Ok(Some(false));
             }
             from = range.end;

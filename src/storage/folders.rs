@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use object_store::Result;
 
 use super::disk::Disk;
-use super::local::{persist_failed, told};
+use super::fault::{persist_failed, store_error};
 
 /// Folders to remember at most; a forgotten one is only persisted once more.
 const REMEMBERED: usize = 4_096;
@@ -49,7 +49,7 @@ impl Folders {
         }
         let Some(parent) = folder.parent() else { return Ok(()) };
         self.ensure(parent)?;
-        make(self.disk(), folder).map_err(|error| told(folder, error))?;
+        make(self.disk(), folder).map_err(|error| store_error(folder, error))?;
         persist_folder(self.disk(), parent)?;
         self.remember(folder);
         Ok(())
@@ -82,13 +82,13 @@ pub(super) fn make_root(disk: &dyn Disk, folder: &FilePath) -> Result<()> {
     }
     let parent = folder.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(FilePath::new("."));
     make_root(disk, parent)?;
-    make(disk, folder).map_err(|error| told(folder, error))?;
+    make(disk, folder).map_err(|error| store_error(folder, error))?;
     persist_folder(disk, parent)
 }
 
 /// Persists the names in a folder. That it cannot be opened is a failed call; that it cannot be persisted is the end.
 pub(super) fn persist_folder(disk: &dyn Disk, folder: &FilePath) -> Result<()> {
-    let handle = File::open(folder).map_err(|error| told(folder, error))?;
+    let handle = File::open(folder).map_err(|error| store_error(folder, error))?;
     disk.sync_folder(&handle, folder).map_err(|error| persist_failed(folder, error))
 }
 

@@ -4,7 +4,7 @@
 
 use std::fmt;
 use std::fs::{File, OpenOptions};
-use std::io::{self, ErrorKind as IoKind, Read};
+use std::io::ErrorKind as IoKind;
 use std::ops::Range;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path as FilePath, PathBuf};
@@ -22,43 +22,23 @@ use object_store::{
 };
 
 use super::disk::{Disk, OperatingSystem};
+use super::fault::{blocking, persist_failed, store_error};
 use super::folders::{Folders, make_root, persist_folder};
 use super::identity::Identity;
-use super::root::{NotTheRoot, Root};
+use super::root::Root;
+use super::staging::{Publish, STAGING_PREFIX, copy_file, folder_of, put_file};
 use super::upload::StagedUpload;
 use super::{Mark, walk};
 use crate::clock::Clock;
-use crate::id::random_id;
 
-/// How staging files begin. Dot files are hidden from listings.
-const STAGING_PREFIX: &str = ".lakegram-staging-";
 /// Deletes of one stream that run side by side, as in object_store's own local store.
 const DELETES_AHEAD: usize = 10;
-/// Bytes of a file that are copied at a time.
-const COPIED_BYTES: usize = 1 << 20;
-const STORE: &str = "durable local store";
 
 /// A folder as an object store whose puts survive a power cut.
 #[derive(Clone, Debug)]
 pub struct DurableLocal {
     root: Arc<Root>,
     reader: Arc<LocalFileSystem>,
-}
-
-/// The kernel could not persist what was written and may have dropped it: nothing on this disk can be trusted to be
-/// there after a retry, so the process has to end.
-#[derive(Debug, thiserror::Error)]
-#[error("the disk failed to persist {path}; check the disk, then start again: {source}")]
-pub(super) struct PersistFailed {
-    path: String,
-    source: io::Error,
-}
-
-/// Whether a put may replace what is there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Publish {
-    Create,
-    Overwrite,
 }
 
 impl fmt::Display for DurableLocal {
@@ -85,7 +65,7 @@ impl DurableLocal {
         is_guarded: bool,
     ) -> Result<Self> {
         make_root(disk.as_ref(), root)?;
-        let root = root.canonicalize().map_err(|error| told(root, error))?;
+        let root = root.canonicalize().map_err(|error| store_error(root, error))?;
         let reader = Arc::new(LocalFileSystem::new_with_prefix(&root)?);
         Ok(Self { root: Arc::new(Root::open(root, disk, identity, is_guarded)?), reader })
     }
@@ -118,7 +98,7 @@ impl DurableLocal {
             Err(error) if matches!(error.kind(), IoKind::NotFound | IoKind::NotADirectory) => {
                 self.root.look().map(|()| None)
             }
-            Err(error) => Err(told(&file, error)),
+            Err(error) => Err(store_error(&file, error)),
         }
     }
 
@@ -128,7 +108,7 @@ impl DurableLocal {
         self.root.guarded(|folders| {
             folders.ensure(folder_of(&file))?;
             let open = OpenOptions::new().create(true).truncate(false).write(true).open(&file);
-            open.map_err(|error| told(&file, error))
+            open.map_err(|error| store_error(&file, error))
         })
     }
 
@@ -181,12 +161,12 @@ impl DurableLocal {
         self.write(move |folders| {
             let (disk, folder) = (folders.disk(), folder_of(&to));
             folders.ensure(folder)?;
-            let handle = File::open(folder).map_err(|error| told(folder, error))?;
+            let handle = File::open(folder).map_err(|error| store_error(folder, error))?;
             match disk.link(&from, &to) {
                 Err(error) if matches!(error.kind(), IoKind::CrossesDevices | IoKind::PermissionDenied) => {
                     return copy_file(folders, &from, &to);
                 }
-                linked => linked.map_err(|error| told(&to, error))?,
+                linked => linked.map_err(|error| store_error(&to, error))?,
             }
             disk.sync_folder(&handle, folder).map_err(|error| persist_failed(&to, error))
         })
@@ -196,129 +176,8 @@ impl DurableLocal {
     /// Takes an object's name away. That is not persisted: whoever deletes can live with what comes back.
     async fn unlink(&self, path: &Path) -> Result<()> {
         let file = self.file(path)?;
-        self.write(move |folders| folders.disk().unlink(&file).map_err(|error| told(&file, error))).await
+        self.write(move |folders| folders.disk().unlink(&file).map_err(|error| store_error(&file, error))).await
     }
-}
-
-/// Names a staging file beside `file` and makes its folder.
-pub(super) fn stage(folders: &Folders, file: &FilePath) -> Result<PathBuf> {
-    let folder = folder_of(file);
-    folders.ensure(folder)?;
-    Ok(folder.join(format!("{STAGING_PREFIX}{}", random_id().simple())))
-}
-
-/// Puts a file, durably, where no other stands.
-pub(super) fn create_file(folders: &Folders, file: &FilePath, payload: &PutPayload) -> Result<()> {
-    put_file(folders, file, payload, Publish::Create)
-}
-
-fn put_file(folders: &Folders, file: &FilePath, payload: &PutPayload, publish: Publish) -> Result<()> {
-    let (disk, staging) = (folders.disk(), stage(folders, file)?);
-    let outcome = write_staged(disk, &staging, payload).and_then(|()| publish_staged(disk, &staging, file, publish));
-    finish_staged(disk, &staging, file, outcome)
-}
-
-fn write_staged(disk: &dyn Disk, staging: &FilePath, payload: &PutPayload) -> Result<()> {
-    let file = disk.create(staging).map_err(|error| told(staging, error))?;
-    for chunk in payload {
-        disk.write(&file, staging, chunk).map_err(|error| told(staging, error))?;
-    }
-    persist_file(disk, &file, staging)
-}
-
-/// Copies a file, durably, to a name that must not be there yet.
-pub(super) fn copy_file(folders: &Folders, from: &FilePath, to: &FilePath) -> Result<()> {
-    let (disk, staging) = (folders.disk(), stage(folders, to)?);
-    let outcome = write_copy(disk, from, &staging).and_then(|()| publish_staged(disk, &staging, to, Publish::Create));
-    finish_staged(disk, &staging, to, outcome)
-}
-
-fn write_copy(disk: &dyn Disk, from: &FilePath, staging: &FilePath) -> Result<()> {
-    let mut source = File::open(from).map_err(|error| told(from, error))?;
-    let file = disk.create(staging).map_err(|error| told(staging, error))?;
-    let mut buffer = vec![0; COPIED_BYTES];
-    loop {
-        let count = source.read(&mut buffer).map_err(|error| told(from, error))?;
-        let Some(read) = buffer.get(..count).filter(|read| !read.is_empty()) else { break };
-        disk.write(&file, staging, read).map_err(|error| told(staging, error))?;
-    }
-    persist_file(disk, &file, staging)
-}
-
-pub(super) fn persist_file(disk: &dyn Disk, file: &File, path: &FilePath) -> Result<()> {
-    disk.sync_file(file, path).map_err(|error| not_persisted(path, error))
-}
-
-/// What a failed fsync of a staging file means.
-pub(super) fn not_persisted(path: &FilePath, error: io::Error) -> object_store::Error {
-    match error.kind() {
-        // Delayed allocation may find the disk full only now; the file is thrown away, nothing else is in doubt.
-        IoKind::StorageFull | IoKind::QuotaExceeded => told(path, error),
-        _ => persist_failed(path, error),
-    }
-}
-
-/// Gives a persisted staging file its name, and persists the name. The folder is opened first: a process that is out
-/// of file descriptors then fails a put before anything can be seen of it.
-pub(super) fn publish_staged(disk: &dyn Disk, staging: &FilePath, file: &FilePath, publish: Publish) -> Result<()> {
-    let folder = folder_of(file);
-    let handle = File::open(folder).map_err(|error| told(folder, error))?;
-    match publish {
-        Publish::Create => disk.link(staging, file),
-        Publish::Overwrite => disk.rename(staging, file),
-    }
-    .map_err(|error| told(file, error))?;
-    disk.sync_folder(&handle, folder).map_err(|error| persist_failed(file, error))
-}
-
-/// Removes the staging name. After a create it is a second name of the object, after a failure the only one; left
-/// behind by a crash it is swept.
-pub(super) fn finish_staged(disk: &dyn Disk, staging: &FilePath, file: &FilePath, outcome: Result<()>) -> Result<()> {
-    match disk.unlink(staging) {
-        Err(error) if error.kind() != IoKind::NotFound => {
-            tracing::warn!(%error, file = %file.display(), "a staging file could not be removed");
-        }
-        _ => {}
-    }
-    outcome
-}
-
-fn folder_of(file: &FilePath) -> &FilePath {
-    file.parent().unwrap_or(FilePath::new("."))
-}
-
-pub(super) fn persist_failed(path: &FilePath, source: io::Error) -> object_store::Error {
-    let failed = PersistFailed { path: path.display().to_string(), source };
-    object_store::Error::Generic { store: STORE, source: Box::new(failed) }
-}
-
-/// Whether a call failed because what stands at the root's path is not what was opened; if so, whether it was noticed
-/// only after something was written.
-pub(super) fn not_the_root(error: &object_store::Error) -> Option<bool> {
-    let object_store::Error::Generic { source, .. } = error else { return None };
-    source.downcast_ref::<NotTheRoot>().map(|moved| moved.in_doubt)
-}
-
-/// What a put says when the disk did not persist it.
-#[cfg(test)]
-pub(crate) fn disk_failure() -> object_store::Error {
-    persist_failed(FilePath::new("object"), io::Error::other("input/output error"))
-}
-
-pub(super) fn told(path: &FilePath, error: io::Error) -> object_store::Error {
-    let (path, source) = (path.display().to_string(), error);
-    match source.kind() {
-        IoKind::AlreadyExists => object_store::Error::AlreadyExists { path, source: source.into() },
-        IoKind::NotFound => object_store::Error::NotFound { path, source: source.into() },
-        IoKind::PermissionDenied => object_store::Error::PermissionDenied { path, source: source.into() },
-        _ => object_store::Error::Generic { store: STORE, source: format!("{path}: {source}").into() },
-    }
-}
-
-pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(|error| object_store::Error::Generic { store: STORE, source: error.into() })?
 }
 
 #[async_trait]
@@ -350,7 +209,7 @@ impl ObjectStore for DurableLocal {
         match std::fs::symlink_metadata(&file) {
             Err(error) if error.kind() == IoKind::NotFound => {
                 self.root.look()?;
-                Err(told(&file, error))
+                Err(store_error(&file, error))
             }
             _ => self.reader.get_opts(location, options).await,
         }

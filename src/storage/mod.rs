@@ -3,6 +3,7 @@
 mod cloud;
 mod copy;
 mod disk;
+mod fault;
 mod folders;
 mod identity;
 mod key;
@@ -12,6 +13,7 @@ mod recent;
 mod root;
 #[cfg(test)]
 pub(crate) mod simulated;
+mod staging;
 mod upload;
 mod walk;
 
@@ -58,4 +60,4 @@ pub enum PutNew {
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
-pub(crate) use self::local::disk_failure;
+pub(crate) use self::fault::disk_failure;

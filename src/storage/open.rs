@@ -14,8 +14,8 @@ use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, PutMode};
 use url::Url;
 
 use super::disk::{Disk, OperatingSystem};
+use super::fault::{failed_call, is_persist_failure, not_the_root};
 use super::identity::Identity;
-use super::local::{PersistFailed, not_the_root};
 use super::{DurableLocal, Mark, PutNew, Storage, cloud};
 use crate::clock::Clock;
 use crate::error::{Context, Error, ErrorKind, Result};
@@ -152,11 +152,11 @@ impl Storage {
         };
         // What another folder holds says nothing of ours, so it is not read back either.
         if is_persist_failure(&failed) || not_the_root(&failed).is_some() {
-            return Err(told(failed, "put", path));
+            return Err(failed_call(failed, "put", path));
         }
         if is_on(Sabotage::ReadBack) {
             let is_taken = matches!(failed, object_store::Error::AlreadyExists { .. });
-            return if is_taken { Ok(PutNew::Taken) } else { Err(told(failed, "put", path)) };
+            return if is_taken { Ok(PutNew::Taken) } else { Err(failed_call(failed, "put", path)) };
         }
         match self.get_from_store(path).await {
             Ok(Some(there)) if there == bytes => {
@@ -165,7 +165,7 @@ impl Storage {
                 Ok(PutNew::Created)
             }
             Ok(Some(_)) => Ok(PutNew::Taken),
-            Ok(None) => Err(told(failed, "put", path)),
+            Ok(None) => Err(failed_call(failed, "put", path)),
             Err(error) => Err(Error::new(ErrorKind::Unknown, format!("put {path}: nobody knows whether it is there"))
                 .caused_by(error)),
         }
@@ -179,7 +179,7 @@ impl Storage {
         self.check_root()?;
         self.forget(path);
         let put = self.store.put_opts(path, bytes.into(), PutMode::Overwrite.into()).await;
-        put.map(drop).map_err(|error| told(error, "put", path))
+        put.map(drop).map_err(|error| failed_call(error, "put", path))
     }
 
     /// The bytes of an object; `None` when there is none. What this process has just created comes from memory.
@@ -231,7 +231,7 @@ impl Storage {
     /// When what stands at the root's path is not what was opened.
     pub fn mark_here(&self, path: &Path) -> Result<Option<Option<Mark>>> {
         let Some(local) = &self.local else { return Ok(None) };
-        local.mark(path).map(Some).map_err(|error| told(error, "look at", path))
+        local.mark(path).map(Some).map_err(|error| failed_call(error, "look at", path))
     }
 
     /// Deletes an object. Deleting what is gone is success.
@@ -254,7 +254,7 @@ impl Storage {
             Some(after) => self.store.list_with_offset(Some(prefix), after),
             None => self.store.list(Some(prefix)),
         };
-        listing.take(limit).try_collect().await.map_err(|error| told(error, "list", prefix))
+        listing.take(limit).try_collect().await.map_err(|error| failed_call(error, "list", prefix))
     }
 
     /// The greatest value that `pick` finds in the paths below `prefix`, in one pass over them.
@@ -264,7 +264,7 @@ impl Storage {
     pub async fn greatest_below<T: Ord>(&self, prefix: &Path, pick: impl Fn(&Path) -> Option<T>) -> Result<Option<T>> {
         let mut listing = self.store.list(Some(prefix));
         let mut greatest = None;
-        while let Some(meta) = listing.try_next().await.map_err(|error| told(error, "list", prefix))? {
+        while let Some(meta) = listing.try_next().await.map_err(|error| failed_call(error, "list", prefix))? {
             greatest = greatest.max(pick(&meta.location));
         }
         Ok(greatest)
@@ -276,7 +276,7 @@ impl Storage {
     /// When the store fails.
     pub async fn list_folders(&self, prefix: &Path) -> Result<Vec<Path>> {
         let listing = self.store.list_with_delimiter(Some(prefix)).await;
-        let mut folders = listing.map_err(|error| told(error, "list", prefix))?.common_prefixes;
+        let mut folders = listing.map_err(|error| failed_call(error, "list", prefix))?.common_prefixes;
         folders.sort();
         Ok(folders)
     }
@@ -288,7 +288,7 @@ impl Storage {
     /// Fatal when the disk fails.
     pub async fn persist_folder_of(&self, path: &Path) -> Result<()> {
         match &self.local {
-            Some(local) => local.persist_folder_of(path).await.map_err(|error| told(error, "persist", path)),
+            Some(local) => local.persist_folder_of(path).await.map_err(|error| failed_call(error, "persist", path)),
             None => Ok(()),
         }
     }
@@ -338,7 +338,9 @@ impl Storage {
     /// When the folder cannot be read.
     pub async fn sweep_staging(&self, clock: &Clock, older_than: Duration) -> Result<usize> {
         match &self.local {
-            Some(local) => local.sweep(clock, older_than).await.map_err(|error| told(error, "sweep", &Path::default())),
+            Some(local) => {
+                local.sweep(clock, older_than).await.map_err(|error| failed_call(error, "sweep", &Path::default()))
+            }
             None => Ok(0),
         }
     }
@@ -361,20 +363,6 @@ fn existing<T>(found: object_store::Result<T>, doing: &str, path: &Path) -> Resu
     match found {
         Ok(found) => Ok(Some(found)),
         Err(object_store::Error::NotFound { .. }) => Ok(None),
-        Err(error) => Err(told(error, doing, path)),
+        Err(error) => Err(failed_call(error, doing, path)),
     }
-}
-
-pub(super) fn told(error: object_store::Error, doing: &str, path: &Path) -> Error {
-    if is_persist_failure(&error) {
-        return Error::new(ErrorKind::Fatal, format!("{doing} {path}")).caused_by(error);
-    }
-    if not_the_root(&error) == Some(true) {
-        return Error::new(ErrorKind::Unknown, format!("{doing} {path}")).caused_by(error);
-    }
-    Error::from(error).during(format!("{doing} {path}"))
-}
-
-pub(super) fn is_persist_failure(error: &object_store::Error) -> bool {
-    matches!(error, object_store::Error::Generic { source, .. } if source.is::<PersistFailed>())
 }

@@ -14,26 +14,13 @@ use std::sync::{Arc, PoisonError, RwLock};
 use object_store::Result;
 
 use super::disk::Disk;
+use super::fault::{not_the_root_error, store_error};
 use super::folders::{Folders, make_root};
 use super::identity::{Identity, RootFile};
 use super::key::StorageKey;
-use super::local::{create_file, told};
+use super::staging::create_file;
 use crate::clock::Timestamp;
 use crate::id::random_id;
-
-const STORE: &str = "durable local store";
-
-/// What stands at the root's path is not what was opened, so nothing was written.
-#[derive(Debug, thiserror::Error)]
-#[error(
-    "the data folder {path} is not the one that was opened (unmounted or replaced?); put it back and this process goes \
-     on, or restart it to use what is there now"
-)]
-pub(super) struct NotTheRoot {
-    path: String,
-    /// Whether it was noticed only after something was written.
-    pub(super) in_doubt: bool,
-}
 
 /// Names a folder whatever its path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,7 +81,7 @@ impl Pinned {
 impl Root {
     /// The folder at `path`, which is there.
     pub(super) fn open(path: PathBuf, disk: Arc<dyn Disk>, identity: Arc<Identity>, is_guarded: bool) -> Result<Self> {
-        let pinned = is_guarded.then(|| Pinned::open(&path)).transpose().map_err(|error| told(&path, error))?;
+        let pinned = is_guarded.then(|| Pinned::open(&path)).transpose().map_err(|error| store_error(&path, error))?;
         if is_guarded && let Some(file) = read_file(&path) {
             identity.set(file.id);
         }
@@ -164,7 +151,7 @@ impl Root {
 
     fn recover(&self, pinned: &RwLock<Pinned>) -> Result<()> {
         let mut pinned = pinned.write().unwrap_or_else(PoisonError::into_inner);
-        let there = Inode::at(self.path()).map_err(|error| told(self.path(), error))?;
+        let there = Inode::at(self.path()).map_err(|error| store_error(self.path(), error))?;
         if there == Some(pinned.folder) {
             return Ok(());
         }
@@ -191,7 +178,7 @@ impl Root {
 
     /// Takes what stands at the path for the root from now on.
     fn pin_anew(&self) -> Result<Pinned> {
-        let pinned = Pinned::open(self.path()).map_err(|error| told(self.path(), error))?;
+        let pinned = Pinned::open(self.path()).map_err(|error| store_error(self.path(), error))?;
         self.folders.forget();
         self.identity.epoch.fetch_add(1, Ordering::SeqCst);
         Ok(pinned)
@@ -199,7 +186,7 @@ impl Root {
 
     /// Gives a root that was made again an id of its own. The file system's clock says when it was made.
     fn name_anew(&self) -> Result<()> {
-        let made = fs::metadata(self.path()).map_err(|error| told(self.path(), error))?;
+        let made = fs::metadata(self.path()).map_err(|error| store_error(self.path(), error))?;
         let made_at = made.mtime().saturating_mul(1_000_000).saturating_add(made.mtime_nsec() / 1_000);
         let file = RootFile::new(random_id().to_string(), Timestamp::from_micros(made_at));
         let path = self.path().join(StorageKey::Root.path().as_ref());
@@ -209,8 +196,7 @@ impl Root {
     }
 
     fn not_the_root(&self, in_doubt: bool) -> object_store::Error {
-        let moved = NotTheRoot { path: self.path().display().to_string(), in_doubt };
-        object_store::Error::Generic { store: STORE, source: Box::new(moved) }
+        not_the_root_error(self.path(), in_doubt)
     }
 }
 
@@ -366,7 +352,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_id_is_given_once_and_a_file_that_holds_none_is_told() {
+    async fn an_id_is_given_once_and_a_file_that_holds_none_is_store_error() {
         let (storage, clock) = (Storage::memory(), Clock::system());
         storage.identify(&clock).await.unwrap();
         let id = storage.root_id();

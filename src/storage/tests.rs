@@ -10,10 +10,11 @@ use object_store::{CopyMode, CopyOptions, ObjectStoreExt, PutMode, RenameOptions
 use proptest::prelude::*;
 
 use super::disk::OperatingSystem;
+use super::fault::{failed_call, not_persisted, store_error};
 use super::folders::Folders;
-use super::local::{copy_file, finish_staged, not_persisted, told};
 use super::simulated::{CutAt, Lies, Moment, SimulatedDisk};
-use super::{PutNew, Storage, open};
+use super::staging::{copy_file, finish_staged};
+use super::{PutNew, Storage};
 use crate::clock::Clock;
 use crate::error::ErrorKind;
 
@@ -259,11 +260,11 @@ fn a_full_disk_is_a_failed_put_and_a_failed_fsync_is_the_end() {
     std::fs::write(&staging, b"torn").unwrap();
     let full = || std::io::Error::from(std::io::ErrorKind::StorageFull);
     let broken = std::io::Error::other("input/output error");
-    let kind = |error| open::told(error, "put", &Path::from("x")).kind();
-    assert_eq!(kind(told(&staging, full())), ErrorKind::Unavailable);
+    let kind = |error| failed_call(error, "put", &Path::from("x")).kind();
+    assert_eq!(kind(store_error(&staging, full())), ErrorKind::Unavailable);
     assert_eq!(kind(not_persisted(&staging, full())), ErrorKind::Unavailable);
     assert_eq!(kind(not_persisted(&staging, broken)), ErrorKind::Fatal);
-    assert!(finish_staged(&OperatingSystem, &staging, &staging, Err(told(&staging, full()))).is_err());
+    assert!(finish_staged(&OperatingSystem, &staging, &staging, Err(store_error(&staging, full()))).is_err());
     assert!(!staging.exists(), "what was staged gives its space back");
 }
 

@@ -8,8 +8,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use object_store::{MultipartUpload, PutPayload, PutResult, Result, UploadPart};
 
-use super::local::{Publish, blocking, finish_staged, persist_file, publish_staged, stage, told};
+use super::fault::{blocking, store_error};
 use super::root::Root;
+use super::staging::{Publish, finish_staged, persist_file, publish_staged, stage};
 
 /// An upload in parts to a local file. What was not completed leaves a staging file, which is swept.
 #[derive(Debug)]
@@ -26,7 +27,7 @@ impl StagedUpload {
         blocking(move || {
             let (staging, handle) = root.guarded(|folders| {
                 let staging = stage(folders, &file)?;
-                let handle = folders.disk().create(&staging).map_err(|error| told(&staging, error))?;
+                let handle = folders.disk().create(&staging).map_err(|error| store_error(&staging, error))?;
                 Ok((staging, handle))
             })?;
             Ok(Self { root, file, staging, handle: Arc::new(handle), offset: 0 })
@@ -43,10 +44,11 @@ impl MultipartUpload for StagedUpload {
         self.offset += data.content_length() as u64;
         Box::pin(blocking(move || {
             // Parts may be written side by side, so each has a cursor of its own.
-            let mut file = OpenOptions::new().write(true).open(&staging).map_err(|error| told(&staging, error))?;
-            file.seek(SeekFrom::Start(offset)).map_err(|error| told(&staging, error))?;
+            let mut file =
+                OpenOptions::new().write(true).open(&staging).map_err(|error| store_error(&staging, error))?;
+            file.seek(SeekFrom::Start(offset)).map_err(|error| store_error(&staging, error))?;
             for chunk in &data {
-                root.folders().disk().write(&file, &staging, chunk).map_err(|error| told(&staging, error))?;
+                root.folders().disk().write(&file, &staging, chunk).map_err(|error| store_error(&staging, error))?;
             }
             drop(handle);
             Ok(())
@@ -70,6 +72,6 @@ impl MultipartUpload for StagedUpload {
 
     async fn abort(&mut self) -> Result<()> {
         let (root, staging) = (Arc::clone(&self.root), self.staging.clone());
-        blocking(move || root.folders().disk().unlink(&staging).map_err(|error| told(&staging, error))).await
+        blocking(move || root.folders().disk().unlink(&staging).map_err(|error| store_error(&staging, error))).await
     }
 }

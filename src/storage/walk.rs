@@ -13,7 +13,7 @@ use object_store::path::Path;
 use object_store::{ListResult, ObjectMeta, Result};
 use tokio::sync::mpsc;
 
-use super::local::told;
+use super::fault::store_error;
 use crate::clock::Timestamp;
 
 /// Objects read ahead of whoever takes them.
@@ -59,7 +59,7 @@ impl Walk {
         self.folders_read += 1;
         let entries = match entries(&self.root, folder, &self.offset) {
             Ok(entries) => entries,
-            Err(error) => return give(Err(told(&self.root.join(folder), error))),
+            Err(error) => return give(Err(store_error(&self.root.join(folder), error))),
         };
         for entry in entries {
             let go_on = if entry.is_folder {
@@ -78,7 +78,7 @@ impl Walk {
 /// Objects and folders directly below `prefix`.
 pub(super) fn one_level(root: &FilePath, prefix: Option<&Path>) -> Result<ListResult> {
     let folder = prefix.map(Path::as_ref).unwrap_or_default();
-    let entries = entries(root, folder, "").map_err(|error| told(&root.join(folder), error))?;
+    let entries = entries(root, folder, "").map_err(|error| store_error(&root.join(folder), error))?;
     let mut found = ListResult { objects: Vec::new(), common_prefixes: Vec::new() };
     for entry in entries {
         if entry.is_folder {
@@ -157,7 +157,7 @@ fn object(entry: &Entry) -> Option<Result<ObjectMeta>> {
     let meta = match fs::metadata(&entry.file) {
         Ok(meta) => meta,
         Err(error) if error.kind() == ErrorKind::NotFound => return None,
-        Err(error) => return Some(Err(told(&entry.file, error))),
+        Err(error) => return Some(Err(store_error(&entry.file, error))),
     };
     if !meta.is_file() {
         tell_once(&entry.file);

@@ -92,10 +92,11 @@ impl LakeTable {
             if self.stale {
                 return Ok(Landing::Expired);
             }
+            let Some(planned) = plan(&self.state, &news)? else { return Ok(Landing::Withdrawn) };
             if let Some(gap) = self.ensure_there().await? {
                 news = gap;
+                continue;
             }
-            let Some(planned) = plan(&self.state, &news)? else { return Ok(Landing::Withdrawn) };
             let mut actions = vec![Action::CommitInfo(self.commit_info(provenance, &commit_id))];
             actions.extend(planned);
             let version = self.state.version + 1;

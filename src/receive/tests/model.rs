@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::store::{Puts, THEIRS};
 use super::*;
 use crate::receive::body::VerifiedBody;
-use crate::receive::lane::Landing;
+use crate::receive::landing::Landing;
 
 /// So many times as fast as life, and how long a waiter waits on that clock.
 const PACE: u32 = 400;

@@ -109,6 +109,7 @@ impl Script {
         poison.or_else(|| self.queue.pop_front()).or_else(|| self.always.clone())
     }
 
+    #[cfg(any(test, feature = "faults"))]
     pub(super) fn recover(&mut self) {
         self.poison.clear();
         self.queue.clear();

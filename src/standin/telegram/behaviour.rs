@@ -67,11 +67,13 @@ pub(super) struct Script {
 
 impl Script {
     /// Adds behaviours for the next calls of `method`.
+    #[cfg(any(test, feature = "faults"))]
     pub(super) fn add(&mut self, method: &str, behaviours: Vec<Behaviour>) {
         self.methods.entry(method.to_ascii_lowercase()).or_default().extend(behaviours);
     }
 
     /// Forgets what was to happen.
+    #[cfg(any(test, feature = "faults"))]
     pub(super) fn clear(&mut self) {
         self.methods.clear();
     }

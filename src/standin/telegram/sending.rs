@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::StandInEvent;
 use super::ledger::SentMessage;
-use super::methods::{Outcome, Refusal};
+use super::outcome::{Outcome, Refusal};
 use super::params::Params;
 use super::state::{Shared, State};
 use super::updates::bot_message;

@@ -18,7 +18,8 @@ use tokio::sync::Semaphore;
 
 use super::behaviour::Behaviour;
 use super::ledger::{Call, Fate};
-use super::methods::{self, Refusal};
+use super::methods;
+use super::outcome::Refusal;
 use super::params::Params;
 use super::state::Shared;
 

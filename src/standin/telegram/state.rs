@@ -195,6 +195,7 @@ impl State {
     }
 
     /// Continues with this id, as Telegram jumps after a silent week.
+    #[cfg(any(test, feature = "faults"))]
     pub(super) fn jump_to(&mut self, update_id: i64) {
         self.next_update_id = update_id;
     }
@@ -255,6 +256,7 @@ impl State {
     }
 
     /// The JSON of an update that waits or was acknowledged.
+    #[cfg(any(test, feature = "faults"))]
     pub(super) fn body_of(&self, update_id: i64) -> Option<Arc<str>> {
         let waiting = self.backlog.find(update_id);
         let update = waiting.or_else(|| self.past.iter().rev().find(|update| update.update_id == update_id));

@@ -97,6 +97,7 @@ impl Backlog {
     }
 
     /// The update of this id, if it waits.
+    #[cfg(any(test, feature = "faults"))]
     pub(super) fn find(&self, update_id: i64) -> Option<&Pending> {
         self.updates.values().find(|update| update.update_id == update_id)
     }

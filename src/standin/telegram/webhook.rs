@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 use url::{Host, Url};
 
-use super::methods::{Outcome, Refusal};
+use super::outcome::{Outcome, Refusal};
 use super::params::Params;
 use super::state::{Shared, State, Webhook};
 
