@@ -6,11 +6,13 @@ mod clean;
 mod keeper;
 mod pace;
 mod parts;
+mod places;
 mod poll;
 mod root;
 mod serve;
 mod stages;
 mod survey;
+mod unread;
 mod upkeep;
 
 use std::sync::Arc;
@@ -36,6 +38,8 @@ pub use self::batch::{BatchSummary, PipelineSummary};
 pub use self::clean::SourceCleaning;
 pub use self::serve::{Listeners, Role};
 pub use self::survey::{LoaderSurvey, PipelineSurvey, Survey, TableSurvey};
+use self::unread::Readers;
+pub use self::unread::UnreadRaw;
 pub use self::upkeep::TableUpkeep;
 
 /// Everything a command works with.
@@ -57,6 +61,8 @@ pub struct App {
     pub telemetry: Telemetry,
     /// How each stage is.
     pub health: Health,
+    /// Who reads what of the raw folders.
+    readers: Readers,
 }
 
 /// A table of a pipeline.
@@ -107,15 +113,17 @@ impl App {
         overrides: &[String],
         storage: impl FnOnce(&str) -> Result<Storage>,
     ) -> Result<Self> {
-        let (mut pipelines, mut loaders) = (Vec::new(), Vec::new());
-        for file in pipeline::load::load(&settings.pipelines, names, overrides)? {
+        let (mut pipelines, mut loaders, mut readers) = (Vec::new(), Vec::new(), Readers::default());
+        let (chosen, others) = pipeline::load::load_with_others(&settings.pipelines, names, overrides)?;
+        chosen.iter().chain(&others).for_each(|file| readers.add(file));
+        for file in chosen {
             match file {
                 PipelineFile::Bot(pipeline) => pipelines.push(*pipeline),
                 PipelineFile::Files(pipeline) => loaders.push(*pipeline),
             }
         }
         let storage = storage(&settings.data).map_err(|error| error.during("LAKEGRAM_DATA"))?;
-        Ok(Self {
+        let app = Self {
             settings: Arc::new(settings),
             storage,
             pipelines,
@@ -124,7 +132,11 @@ impl App {
             clock: Clock::system(),
             telemetry: Telemetry::new(),
             health: Health::default(),
-        })
+            readers,
+        };
+        app.check_bots()?;
+        app.check_sources()?;
+        Ok(app)
     }
 
     /// The bot id of a pipeline, from its token.

@@ -119,7 +119,14 @@ impl App {
         options: &MaintainOptions,
         stop: &CancellationToken,
     ) -> Result<Option<(i64, MaintainSummary)>> {
-        let mut options = options.clone();
+        let (mut options, mut clock, mut refused) = (options.clone(), self.clock.clone(), None);
+        if options.clean {
+            // What deletes by age goes by the store's clock; the rest does not wait for that one.
+            match self.storage.clock(&self.clock).await {
+                Ok(theirs) => clock = theirs,
+                Err(error) => (options.clean, refused) = (false, Some(error)),
+            }
+        }
         // Only clean-up asks how far the reader is; and one that has never committed has handled nothing.
         if let (true, Some(reader)) = (options.clean, reader)
             && let Some(opened) = LakeTable::open_existing(&self.storage, &table.path, &self.clock).await?
@@ -127,6 +134,7 @@ impl App {
             let readers = LakeTable::open_existing(&self.storage, &reader.path, &self.clock).await?;
             options.reader_watermark = Some(table.reader_watermark(&opened, readers.as_ref()).unwrap_or(-1));
         }
-        maintain(&self.storage, &table.path, &options, &self.clock, stop).await
+        let done = maintain(&self.storage, &table.path, &options, &clock, stop).await?;
+        refused.map_or(Ok(done), Err)
     }
 }

@@ -25,6 +25,7 @@ struct Finding {
 
 pub(super) async fn check(app: App) -> Result<Verdict> {
     let mut findings = vec![Finding { what: "storage".to_owned(), outcome: check_storage(&app).await }];
+    findings.push(Finding { what: "raw folders".to_owned(), outcome: check_raw(&app).await });
     for pipeline in &app.pipelines {
         let mut add =
             |what: &str, outcome| findings.push(Finding { what: format!("{}: {what}", pipeline.name), outcome });
@@ -45,6 +46,14 @@ pub(super) async fn check(app: App) -> Result<Verdict> {
     });
     output::print(&output::table(&["what", "verdict", "detail"], rows))?;
     Ok(if found { Verdict::Found } else { Verdict::Done })
+}
+
+async fn check_raw(app: &App) -> Result<String> {
+    let unread = app.unread_raw().await?;
+    match unread.is_empty() {
+        true => Ok("each is read by a pipeline".to_owned()),
+        false => Err(Error::configuration(unread.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))),
+    }
 }
 
 async fn check_storage(app: &App) -> Result<String> {

@@ -30,6 +30,7 @@ pub(super) async fn status(app: App, options: Options) -> Result<Verdict> {
         output::print(&match survey {
             Survey::Bot(survey) => shown(survey, app.clock.now()),
             Survey::Loader(survey) => shown_loader(survey, app.clock.now()),
+            Survey::Unread { unread_raw } => unread_raw.iter().map(|unread| format!("{unread}\n")).collect(),
         })?;
     }
     Ok(Verdict::Done)

@@ -14,6 +14,7 @@ mod root;
 #[cfg(test)]
 pub(crate) mod simulated;
 mod staging;
+mod time;
 mod upload;
 mod walk;
 
