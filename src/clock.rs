@@ -126,6 +126,25 @@ impl Clock {
     }
 }
 
+/// A moment on both clocks: the wall clock may step back, and the monotonic one may stand while the machine sleeps.
+#[derive(Clone, Copy, Debug)]
+pub struct Moment {
+    wall: Timestamp,
+    monotonic: Duration,
+}
+
+impl Moment {
+    /// This moment.
+    pub fn now(clock: &Clock) -> Self {
+        Self { wall: clock.now(), monotonic: clock.monotonic() }
+    }
+
+    /// How long ago it was, by whichever clock says longer.
+    pub fn age(self, clock: &Clock) -> Duration {
+        clock.now().since(self.wall).max(clock.monotonic().saturating_sub(self.monotonic))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

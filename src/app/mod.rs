@@ -3,6 +3,7 @@
 mod apart;
 mod batch;
 mod clean;
+mod clocks;
 mod keeper;
 mod pace;
 mod parts;
@@ -36,6 +37,7 @@ use crate::telemetry::Telemetry;
 
 pub use self::batch::{BatchSummary, PipelineSummary};
 pub use self::clean::SourceCleaning;
+pub(crate) use self::clocks::keys_ahead;
 pub use self::serve::{Listeners, Role};
 pub use self::survey::{LoaderSurvey, PipelineSurvey, Survey, TableSurvey};
 use self::unread::Readers;

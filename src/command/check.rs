@@ -25,12 +25,22 @@ struct Finding {
 
 pub(super) async fn check(app: App) -> Result<Verdict> {
     let mut findings = vec![Finding { what: "storage".to_owned(), outcome: check_storage(&app).await }];
+    let time = app.storage.time().await;
+    if let Ok(theirs) = &time {
+        let trouble = app.clock_trouble(*theirs).map_or_else(|| Ok(format!("agrees with the store's, {theirs}")), told);
+        findings.push(Finding { what: "clock".to_owned(), outcome: trouble });
+    }
     findings.push(Finding { what: "raw folders".to_owned(), outcome: check_raw(&app).await });
     for pipeline in &app.pipelines {
         let mut add =
             |what: &str, outcome| findings.push(Finding { what: format!("{}: {what}", pipeline.name), outcome });
         add("schemas and tables", check_tables(&app, pipeline).await);
         add("lane", check_lane(&app, pipeline));
+        if let Ok(theirs) = &time
+            && let Ok(Some(trouble)) = app.lane_trouble(pipeline, *theirs).await
+        {
+            add("keys", told(trouble));
+        }
         add("webhook secret", app.secrets(pipeline).map(|secrets| format!("{} set", secrets.len())));
         add("bot", check_bot(&app, pipeline).await);
         add("model", check_model(&app, pipeline).await);
@@ -46,6 +56,10 @@ pub(super) async fn check(app: App) -> Result<Verdict> {
     });
     output::print(&output::table(&["what", "verdict", "detail"], rows))?;
     Ok(if found { Verdict::Found } else { Verdict::Done })
+}
+
+fn told(trouble: String) -> Result<String> {
+    Err(Error::configuration(trouble))
 }
 
 async fn check_raw(app: &App) -> Result<String> {

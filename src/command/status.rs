@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytesize::ByteSize;
 
 use super::{Pipelines, Verdict, output};
-use crate::app::{App, LoaderSurvey, PipelineSurvey, Survey, TableSurvey};
+use crate::app::{App, LoaderSurvey, PipelineSurvey, Survey, TableSurvey, keys_ahead};
 use crate::clock::Timestamp;
 use crate::error::{Context, ErrorKind, Result};
 use crate::load::files::FilesSurvey;
@@ -74,6 +74,14 @@ fn shown_loader(survey: &LoaderSurvey, now: Timestamp) -> String {
     text
 }
 
+/// How long ago, or how far ahead of the clock, a key is.
+fn distance(key: Timestamp, now: Timestamp) -> String {
+    match keys_ahead(key, now) {
+        Some(ahead) => format!("{} ahead of the clock; a clock was or is wrong", humantime::format_duration(ahead)),
+        None => format!("{} ago", age(key, now)),
+    }
+}
+
 fn age(moment: Timestamp, now: Timestamp) -> humantime::FormattedDuration {
     humantime::format_duration(Duration::from_secs(now.since(moment).as_secs()))
 }
@@ -83,7 +91,7 @@ fn shown(survey: &PipelineSurvey, now: Timestamp) -> String {
     text.push_str(&format!("bronze rows that wait for silver: {}\n", survey.waiting_for_silver));
     for (lane, micros) in &survey.positions {
         let position = Timestamp::from_micros(*micros);
-        text.push_str(&format!("lane {lane}: ingested for good to {position}, {} ago\n", age(position, now)));
+        text.push_str(&format!("lane {lane}: ingested for good to {position}, {}\n", distance(position, now)));
     }
     text
 }

@@ -1,130 +1,288 @@
-//! What the table before brings to a stage: the rows of its log and, where the log alone does not tell what is new,
+//! What the upstream table brings to a stage: the rows of its log and, where the log alone does not tell what is new,
 //! every row that might be.
 
-use std::collections::{HashSet, VecDeque};
-use std::hash::Hash;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 use arrow::array::RecordBatch;
+use arrow::compute::concat_batches;
 use object_store::path::Path;
 
 use crate::clock::Clock;
-use crate::error::Result;
+use crate::error::{Context, Error, ErrorKind, Result};
 use crate::storage::Storage;
-use crate::table::{DataFile, Tail, TailStep};
+use crate::table::{DataFile, Part, Scan, Tail, TailStep};
+
+/// Where a row stands in the upstream table: in the order in which rows are brought.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Place {
+    /// The version up to which its stretch goes.
+    pub(crate) version: i64,
+    /// The number of its file in that stretch, from 0.
+    pub(crate) file: u32,
+    /// The number of the row in that file, from 0.
+    pub(crate) row: u32,
+}
+
+/// Rows of one file, one after the other.
+#[derive(Debug)]
+pub(crate) struct Rows {
+    /// Where the first of them stands.
+    pub(crate) first: Place,
+    pub(crate) batch: RecordBatch,
+}
+
+/// Rows that were asked for by their places.
+#[derive(Debug)]
+pub(crate) struct Fetched {
+    /// In the order of the batch; all of one file.
+    pub(crate) places: Vec<Place>,
+    pub(crate) batch: RecordBatch,
+}
 
 /// The next thing a feed brings.
 #[derive(Debug)]
 pub(crate) enum Step {
+    /// The table was found. The feed waits to be told where to start, by [`Feed::start`].
+    Found {
+        /// The table's id.
+        table_id: String,
+    },
     /// Nothing newer yet.
     AtHead,
-    /// A commit of rows that were never there before.
+    /// A commit. Its rows were never there before, unless a writer has doubled them.
     New {
         /// The version of the commit.
         version: i64,
-        /// Its rows.
-        batches: Vec<RecordBatch>,
+        /// Its rows; there may be none.
+        rows: Vec<Rows>,
     },
-    /// Rows that may be done already come next: the feed waits to be told what is, by [`Feed::compare_with`].
+    /// Rows that may be done already come next, up to a version.
     Unclear {
-        /// The version up to which they go.
+        /// That version.
         version: i64,
     },
-    /// Some of these rows; [`Feed::is_new`] tells which are work.
-    Chunk {
-        /// The version up to which they go.
-        version: i64,
-        /// The rows.
-        batch: RecordBatch,
-    },
-    /// That was the last chunk.
+    /// Some of these rows.
+    Some(Rows),
+    /// That were all of them.
     Cleared {
         /// The version up to which everything has now been brought.
         version: i64,
     },
 }
 
-/// A table, read forward. `K` names a row.
+/// What is read next.
 #[derive(Debug)]
-pub(crate) struct Feed<K> {
-    tail: Tail,
-    backlog: Option<Backlog<K>>,
+enum Next {
+    /// The table is not found yet, or the stage has not said where to start.
+    Start,
+    /// The commit after the last.
+    Commit,
+    /// The contents of the table.
+    Snapshot,
+    /// The rest of a stretch whose rows may be done already.
+    Stretch(Box<Stretch>),
 }
 
 /// Rows up to a version that may be done already. Kept until each was brought: the tail does not bring them again.
 #[derive(Debug)]
-struct Backlog<K> {
+struct Stretch {
     version: i64,
-    chunks: VecDeque<Chunk>,
-    /// What is done or under way; `None` until the stage has told.
-    known: Option<HashSet<K>>,
+    /// Of a commit that rewrote the table: its rows.
+    rows: VecDeque<Rows>,
+    /// Else files of a snapshot, of which these are left.
+    files: Arc<[DataFile]>,
+    file: usize,
+    /// Rows of that file that were brought.
+    brought: usize,
+    scan: Option<OpenScan>,
 }
 
+/// A file that is being read, and the rows read of it.
+struct OpenScan {
+    scan: Scan,
+    read: usize,
+}
+
+impl std::fmt::Debug for OpenScan {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("OpenScan").field("read", &self.read).finish_non_exhaustive()
+    }
+}
+
+/// A table, read forward.
 #[derive(Debug)]
-enum Chunk {
-    File(DataFile),
-    Rows(RecordBatch),
+pub(crate) struct Feed {
+    tail: Tail,
+    next: Next,
+    /// The files of snapshots by their version, while rows of them may be asked for.
+    snapshots: BTreeMap<i64, Arc<[DataFile]>>,
 }
 
-impl<K: Eq + Hash> Feed<K> {
-    /// The `columns` of the table at `path`, after version `after` (-1: from the first).
-    pub(crate) fn new(storage: &Storage, path: &Path, after: i64, columns: &[&str], clock: &Clock) -> Self {
-        Self { tail: Tail::new(storage, path, after, columns, clock), backlog: None }
+impl Feed {
+    /// The `columns` of the table at `path`.
+    pub(crate) fn new(storage: &Storage, path: &Path, columns: &[&str], clock: &Clock) -> Self {
+        let tail = Tail::new(storage, path, -1, columns, clock);
+        Self { tail, next: Next::Start, snapshots: BTreeMap::new() }
+    }
+
+    /// Answers [`Step::Found`]: everything up to this version is done. Without one all of the table comes as unclear.
+    pub(crate) fn start(&mut self, after: Option<i64>) {
+        self.next = match after {
+            Some(version) => {
+                self.tail.start_after(version);
+                Next::Commit
+            }
+            None => Next::Snapshot,
+        };
+    }
+
+    /// Brings all of the table again, as unclear.
+    pub(crate) fn compare(&mut self) {
+        self.next = Next::Snapshot;
+    }
+
+    /// Rows of versions up to this one are not asked for any more.
+    pub(crate) fn forget_to(&mut self, version: i64) {
+        self.snapshots = self.snapshots.split_off(&(version + 1));
     }
 
     /// Whether everything up to `version` was brought.
     pub(crate) fn has_reached(&self, version: i64) -> bool {
-        self.backlog.is_none() && self.tail.version() >= version
+        matches!(self.next, Next::Commit) && self.tail.version() >= version
     }
 
     /// The next step.
     ///
     /// # Errors
-    /// When the store fails; the same step comes again.
+    /// When the store fails; the same step comes again. Corrupt when the table is gone or another one is in its place.
     pub(crate) async fn next(&mut self) -> Result<Step> {
-        if let Some(backlog) = &mut self.backlog {
-            let version = backlog.version;
-            if backlog.known.is_none() {
-                return Ok(Step::Unclear { version });
+        match &mut self.next {
+            Next::Start => {
+                let table_id = self.tail.table_id().await?;
+                Ok(table_id.map_or(Step::AtHead, |table_id| Step::Found { table_id }))
             }
-            let batch = match backlog.chunks.front() {
-                None => {
-                    self.backlog = None;
-                    return Ok(Step::Cleared { version });
+            Next::Commit => self.next_commit().await,
+            Next::Snapshot => self.next_snapshot().await,
+            Next::Stretch(stretch) => {
+                let step = stretch.next(&self.tail).await?;
+                if matches!(step, Step::Cleared { .. }) {
+                    self.next = Next::Commit;
                 }
-                Some(Chunk::Rows(batch)) => batch.clone(),
-                Some(Chunk::File(file)) => self.tail.read_file(file).await?,
-            };
-            backlog.chunks.pop_front();
-            return Ok(Step::Chunk { version, batch });
+                Ok(step)
+            }
         }
-        let (version, chunks) = match self.tail.next().await? {
-            TailStep::AtHead => return Ok(Step::AtHead),
+    }
+
+    async fn next_commit(&mut self) -> Result<Step> {
+        match self.tail.next().await? {
+            TailStep::AtHead => Ok(Step::AtHead),
+            TailStep::Lost => self.next_snapshot().await,
             TailStep::Rows { version, batches, rewritten } => {
-                if !rewritten || batches.is_empty() {
-                    return Ok(Step::New { version, batches });
+                let place = |file| Place { version, file, row: 0 };
+                let rows = (0..).zip(batches).map(|(file, batch)| Rows { first: place(file), batch });
+                let rows: Vec<Rows> = rows.collect();
+                if !rewritten || rows.is_empty() {
+                    return Ok(Step::New { version, rows });
                 }
-                (version, batches.into_iter().map(Chunk::Rows).collect())
+                self.next = Next::Stretch(Box::new(Stretch::new(version, rows.into(), Arc::default())));
+                Ok(Step::Unclear { version })
             }
-            TailStep::Lost => {
-                let (version, files) = self.tail.snapshot().await?;
-                tracing::warn!(version, files = files.len(), "a stretch of a table's log is gone; comparing its rows");
-                (version, files.into_iter().map(Chunk::File).collect())
-            }
-        };
-        self.backlog = Some(Backlog { version, chunks, known: None });
+        }
+    }
+
+    async fn next_snapshot(&mut self) -> Result<Step> {
+        let (version, files) = self.tail.snapshot().await?;
+        tracing::info!(version, files = files.len(), "comparing the contents of an upstream table with what is done");
+        let files: Arc<[DataFile]> = files.into();
+        self.snapshots.insert(version, Arc::clone(&files));
+        self.next = Next::Stretch(Box::new(Stretch::new(version, VecDeque::new(), files)));
         Ok(Step::Unclear { version })
     }
 
-    /// Answers [`Step::Unclear`]: what is done, and what is under way.
-    pub(crate) fn compare_with(&mut self, known: HashSet<K>) {
-        if let Some(backlog) = &mut self.backlog {
-            backlog.known = Some(known);
+    /// The rows at these places, a batch for each file; `None` when one of the files is gone, and only a comparison of
+    /// contents finds the rows again.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub(crate) async fn fetch(&mut self, mut places: Vec<Place>) -> Result<Option<Vec<Fetched>>> {
+        places.sort_unstable();
+        let mut fetched = Vec::new();
+        for places in places.chunk_by(|one, next| (one.version, one.file) == (next.version, next.file)) {
+            match self.fetch_of_file(places).await {
+                Ok(Some(rows)) => fetched.push(rows),
+                Ok(None) => return Ok(None),
+                // Cleaned away.
+                Err(error) if error.kind() == ErrorKind::Corrupt => return Ok(None),
+                Err(error) => return Err(error),
+            }
         }
+        Ok(Some(fetched))
     }
 
-    /// Whether a row of a [`Step::Chunk`] is work; from then on it is known.
-    pub(crate) fn is_new(&mut self, key: K) -> bool {
-        let known = self.backlog.as_mut().and_then(|backlog| backlog.known.as_mut());
-        known.is_none_or(|known| known.insert(key))
+    async fn fetch_of_file(&mut self, places: &[Place]) -> Result<Option<Fetched>> {
+        let Some(Place { version, file, .. }) = places.first().copied() else { return Ok(None) };
+        let index = usize::try_from(file).unwrap_or(usize::MAX);
+        let file = match self.snapshots.get(&version) {
+            Some(files) => files.get(index).cloned(),
+            None => self.tail.files_of(version).await?.and_then(|files| files.get(index).cloned()),
+        };
+        let Some(file) = file else { return Ok(None) };
+        let rows: Vec<u32> = places.iter().map(|place| place.row).collect();
+        let mut scan = self.tail.scan(&file, Part::Rows(&rows)).await?;
+        let mut batches = Vec::new();
+        while let Some(batch) = scan.next().await? {
+            batches.push(batch);
+        }
+        let Some(first) = batches.first() else { return Ok(None) };
+        let batch = concat_batches(&first.schema(), &batches).context(ErrorKind::Corrupt, "rows of one file differ")?;
+        if batch.num_rows() != places.len() {
+            return Err(Error::corrupt(format!("file {} has fewer rows than it had", file.path)));
+        }
+        Ok(Some(Fetched { places: places.to_vec(), batch }))
+    }
+}
+
+impl Stretch {
+    fn new(version: i64, rows: VecDeque<Rows>, files: Arc<[DataFile]>) -> Self {
+        Self { version, rows, files, file: 0, brought: 0, scan: None }
+    }
+
+    async fn next(&mut self, tail: &Tail) -> Result<Step> {
+        if let Some(rows) = self.rows.pop_front() {
+            return Ok(Step::Some(rows));
+        }
+        while let Some(file) = self.files.get(self.file) {
+            match self.next_of_file(tail, &file.clone()).await {
+                Ok(Some(rows)) => return Ok(Step::Some(rows)),
+                Ok(None) => (self.file, self.brought, self.scan) = (self.file + 1, 0, None),
+                Err(error) => {
+                    // What was read of it so far is not lost: it is skipped when the file is read again.
+                    self.scan = None;
+                    return Err(error);
+                }
+            }
+        }
+        Ok(Step::Cleared { version: self.version })
+    }
+
+    async fn next_of_file(&mut self, tail: &Tail, file: &DataFile) -> Result<Option<Rows>> {
+        if self.scan.is_none() {
+            self.scan = Some(OpenScan { scan: tail.scan(file, Part::Within(None)).await?, read: 0 });
+        }
+        let Some(open) = &mut self.scan else { return Ok(None) };
+        while let Some(batch) = open.scan.next().await? {
+            let before = open.read;
+            open.read += batch.num_rows();
+            if open.read <= self.brought || batch.num_rows() == 0 {
+                continue;
+            }
+            self.brought = open.read;
+            let (Ok(file), Ok(row)) = (u32::try_from(self.file), u32::try_from(before)) else {
+                return Err(Error::corrupt("a table has more files, or a file more rows, than can be read"));
+            };
+            return Ok(Some(Rows { first: Place { version: self.version, file, row }, batch }));
+        }
+        Ok(None)
     }
 }

@@ -1,50 +1,58 @@
 //! A stage's own table as its ledger: what is done, and the commits that record more, each exactly once.
+//!
+//! What is done is kept as a set of keys, a few bits for each. Files that were there at the start are read only when a
+//! key may be in them, by the bounds of `update_id` that the log holds: new updates have numbers that no file covers.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::fmt;
-use std::hash::Hash;
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
-use futures::stream::BoxStream;
-use object_store::path::Path;
-use serde_json::Value;
 
+use super::is_transient;
+use super::key::{KeySet, UpdateKey};
+use super::unread::Unread;
 use crate::clock::Clock;
-use crate::error::{ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::retry::Backoff;
 use crate::storage::Storage;
-use crate::table::{Append, Commit, CommitOutcome, DataFile, Fence, LakeTable, TableRole, TableSpec, TxnId};
+use crate::table::{
+    Append, Commit, CommitOutcome, DataFile, Fence, LakeTable, Scan, TableRole, TableSpec, TxnId, Within,
+};
+
+/// Files up to this size are read with one request.
+const SMALL_FILE_BYTES: i64 = 1_024 * 1_024;
 
 /// A row that a stage writes once.
-pub(crate) trait LedgerRow: Sized + Send + Sync {
-    /// What names it: no second row of the same key is written.
-    type Key: Clone + Eq + Hash + Send + Sync + fmt::Debug;
+pub(crate) trait LedgerRow: Clone + Send + Sync + 'static {
+    /// Names a row among those of its update: no second row of the same name is written.
+    type Part: Copy + Eq + Send + Sync + fmt::Debug;
     /// What is worth knowing of a row that is there.
     type State: Copy + Send + Sync + fmt::Debug;
     /// What is read back of the table.
     const COLUMNS: &'static [&'static str];
-    /// The column with the version of the table before that a row was made from.
-    const VERSION_COLUMN: &'static str;
 
-    fn key(&self) -> Self::Key;
+    /// The update that it is about.
+    fn key(&self) -> UpdateKey;
+    fn part(&self) -> Self::Part;
     fn state(&self) -> Self::State;
-    /// The version of the table before that it was made from.
-    fn version(&self) -> i64;
     /// Rows as a batch of a table with `schema`; columns that are not the stage's are null.
     fn to_batch(schema: &SchemaRef, rows: &[Self]) -> Result<RecordBatch>;
     /// What a batch of the table says.
     fn known(batch: &RecordBatch) -> Result<Vec<Known<Self>>>;
 }
 
-/// A row that is there. Without a version it may be of any.
+/// A row that is there.
 #[derive(Clone, Debug)]
 pub(crate) struct Known<R: LedgerRow> {
-    pub(crate) key: R::Key,
+    pub(crate) key: UpdateKey,
+    pub(crate) part: R::Part,
     pub(crate) state: R::State,
-    pub(crate) version: Option<i64>,
 }
+
+/// The rows there are of one update.
+pub(crate) type Parts<R> = [(<R as LedgerRow>::Part, <R as LedgerRow>::State)];
 
 /// What a commit came to.
 #[derive(Debug)]
@@ -56,121 +64,176 @@ pub(crate) struct Recorded<R> {
     pub(crate) rows: Vec<R>,
 }
 
+/// What a ledger is of.
+pub(crate) struct LedgerOptions<R: LedgerRow> {
+    pub(crate) storage: Storage,
+    pub(crate) spec: TableSpec,
+    /// The stage that appends to the table.
+    pub(crate) role: TableRole,
+    /// Whether an update with these rows will have no more of them.
+    pub(crate) settles: fn(&Parts<R>) -> bool,
+    pub(crate) clock: Clock,
+}
+
+impl<R: LedgerRow> Clone for LedgerOptions<R> {
+    fn clone(&self) -> Self {
+        let Self { storage, spec, role, settles, clock } = self;
+        let (storage, spec, clock) = (storage.clone(), spec.clone(), clock.clone());
+        Self { storage, spec, role: *role, settles: *settles, clock }
+    }
+}
+
+/// An update that is under way, or of which not all rows are there.
+struct Item<R: LedgerRow> {
+    rows: Vec<(R::Part, R::State)>,
+    is_under_way: bool,
+}
+
 /// The table, opened by the stage that appends to it.
-#[derive(Debug)]
 pub(crate) struct Ledger<R: LedgerRow> {
-    storage: Storage,
-    spec: TableSpec,
-    clock: Clock,
+    options: LedgerOptions<R>,
     table: LakeTable,
-    role: TableRole,
-    watermark_id: TxnId,
+    /// The value of the fence that what is known stands on.
     seen: i64,
-    /// Up to this version our own work is done and forgotten. Not the table's watermark: another process may have moved
-    /// that past rows we have under way, and what became of those we must know.
-    forgotten_to: i64,
-    /// What is there, of versions above it.
-    known: HashMap<R::Key, R::State>,
-    /// The same by version.
-    by_version: BTreeMap<i64, Vec<R::Key>>,
+    items: HashMap<UpdateKey, Item<R>>,
+    done: KeySet,
+    /// Files of the table as it was opened.
+    unread: Vec<Unread>,
     /// Commits that the handle has passed and whose rows could not be read yet. The handle does not tell them again.
     unlearned: Vec<Commit>,
 }
 
+impl<R: LedgerRow> fmt::Debug for Ledger<R> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Ledger").field("table", &self.options.spec.path).finish_non_exhaustive()
+    }
+}
+
 impl<R: LedgerRow> Ledger<R> {
-    /// Opens the table and learns what is there; the files it has come along. `upstream` is the folder of the upstream
-    /// table.
-    pub(crate) async fn open(
-        storage: &Storage,
-        spec: TableSpec,
-        role: TableRole,
-        upstream: &Path,
-        clock: &Clock,
-    ) -> Result<(Self, Vec<DataFile>)> {
-        let upstream = LakeTable::open_existing(storage, upstream, clock).await?;
-        let upstream = upstream.map_or_else(|| "none".to_owned(), |table| table.table_id().to_owned());
-        let (table, files) = LakeTable::open_with_files(storage, &spec, clock).await?;
-        let watermark_id = TxnId::Watermark { role, upstream };
-        let mut ledger = Self {
-            storage: storage.clone(),
-            spec,
-            clock: clock.clone(),
-            role,
-            seen: 0,
-            forgotten_to: table.txn(&watermark_id).unwrap_or(-1),
-            watermark_id,
-            known: HashMap::new(),
-            by_version: BTreeMap::new(),
+    /// Opens the table; its files come along. None of them is read.
+    pub(crate) async fn open(options: LedgerOptions<R>) -> Result<(Self, Vec<DataFile>)> {
+        let (table, files) = LakeTable::open_with_files(&options.storage, &options.spec, &options.clock).await?;
+        Ok((Self::at(options, table, &files), files))
+    }
+
+    fn at(options: LedgerOptions<R>, table: LakeTable, files: &[DataFile]) -> Self {
+        Self {
+            seen: table.fence(options.role),
+            items: HashMap::new(),
+            done: KeySet::default(),
+            unread: files.iter().map(Unread::new).collect(),
             unlearned: Vec::new(),
+            options,
             table,
-        };
-        ledger.learn(&files).await?;
-        Ok((ledger, files))
+        }
     }
 
-    /// The version of the table before up to which everything is done, by whoever did it.
-    pub(crate) fn watermark(&self) -> i64 {
-        self.table.txn(&self.watermark_id).unwrap_or(-1)
+    /// The version of the upstream table with this id up to which everything is done, by whoever did it; `None` when
+    /// nothing is known of that table.
+    pub(crate) fn watermark(&self, upstream: &str) -> Option<i64> {
+        self.table.txn(&self.watermark_id(upstream))
     }
 
-    /// What is known of a row that our own work has not passed.
-    pub(crate) fn get(&self, key: &R::Key) -> Option<R::State> {
-        self.known.get(key).copied()
+    fn watermark_id(&self, upstream: &str) -> TxnId {
+        TxnId::Watermark { role: self.options.role, upstream: upstream.to_owned() }
     }
 
-    /// Reads what other processes have recorded.
+    /// Whether all rows of these updates are there. Reads the files that may hold some, once each; what is transient is
+    /// retried.
+    ///
+    /// # Errors
+    /// When the table cannot be read.
+    pub(crate) async fn are_done(&mut self, keys: &[UpdateKey]) -> Result<Vec<bool>> {
+        self.learn_of(keys).await?;
+        Ok(keys.iter().map(|key| self.done.contains(key)).collect())
+    }
+
+    /// An update is under way from now on: what is there of it stays known until [`Self::end`]. It must have been asked
+    /// for with [`Self::are_done`].
+    pub(crate) fn begin(&mut self, key: UpdateKey) {
+        let item = self.items.entry(key).or_insert_with(|| Item { rows: Vec::new(), is_under_way: true });
+        item.is_under_way = true;
+    }
+
+    /// An update is not under way any more.
+    pub(crate) fn end(&mut self, key: &UpdateKey) {
+        let Some(item) = self.items.get_mut(key) else { return };
+        item.is_under_way = false;
+        if item.rows.is_empty() || (self.options.settles)(&item.rows) {
+            self.items.remove(key);
+        }
+    }
+
+    /// What is known of a row of an update that is under way.
+    pub(crate) fn get(&self, key: &UpdateKey, part: R::Part) -> Option<R::State> {
+        let rows = &self.items.get(key)?.rows;
+        rows.iter().find(|(there, _)| *there == part).map(|(_, state)| *state)
+    }
+
+    /// What is known of an update that is under way.
+    pub(crate) fn rows(&self, key: &UpdateKey) -> &Parts<R> {
+        self.items.get(key).map_or(&[], |item| &item.rows)
+    }
+
+    /// Reads what other processes have recorded. What is transient is retried.
+    ///
+    /// # Errors
+    /// When the table cannot be read.
     pub(crate) async fn refresh(&mut self) -> Result<()> {
+        let mut backoff = backoff();
+        loop {
+            match self.try_refresh().await {
+                Err(error) if is_transient(&error) => self.pause(&error, &mut backoff).await,
+                outcome => return outcome,
+            }
+        }
+    }
+
+    async fn try_refresh(&mut self) -> Result<()> {
         if self.table.is_stale() {
-            return self.reopen().await.map(drop);
+            return self.reopen().await;
         }
         let commits = self.table.refresh().await?;
         self.take_in(commits).await
     }
 
-    /// The files of the table as it is now. Opens it anew: whoever asks has met a gap in the table before, and what
-    /// this handle stands on may be gone as well.
-    pub(crate) async fn files_anew(&mut self) -> Result<Vec<DataFile>> {
-        self.reopen().await
+    /// Begins to read one file, only these columns.
+    pub(crate) async fn scan(&self, file: &DataFile, columns: &[&str], within: Option<Within<'_>>) -> Result<Scan> {
+        self.table.scan(file, columns, within).await
     }
 
-    /// The columns of [`LedgerRow::COLUMNS`] of one file.
-    pub(crate) async fn read(&self, file: &DataFile) -> Result<RecordBatch> {
-        self.table.read_file(file, Some(R::COLUMNS)).await
-    }
-
-    /// The same of many files, in their order.
-    pub(crate) fn read_all<'a>(&'a self, files: &'a [DataFile]) -> BoxStream<'a, Result<RecordBatch>> {
-        self.table.read_files(files, Some(R::COLUMNS))
-    }
-
-    /// Appends rows, and the watermark, in one commit. A row that another process has written first stays as it is
-    /// there. What fails for the moment is tried again.
-    pub(crate) async fn record(&mut self, mut rows: Vec<R>, watermark: i64) -> Result<Recorded<R>> {
-        let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
+    /// Appends rows, and how far an upstream table is done, in one commit. A row that another process has written first
+    /// stays as it is there. What is transient is retried.
+    ///
+    /// # Errors
+    /// When the table cannot be written.
+    pub(crate) async fn record(&mut self, mut rows: Vec<R>, upstream: Option<(&str, i64)>) -> Result<Recorded<R>> {
+        let mut backoff = backoff();
         let had_rows = !rows.is_empty();
         loop {
-            rows.retain(|row| self.get(&row.key()).is_none());
-            let progress = (watermark > self.watermark()).then(|| (self.watermark_id.clone(), watermark));
-            if rows.is_empty() && progress.is_none() {
-                self.forget_to(watermark);
+            rows.retain(|row| self.get(&row.key(), row.part()).is_none() && !self.done.contains(&row.key()));
+            let ahead = upstream.filter(|(id, version)| self.watermark(id).is_none_or(|done| done < *version));
+            let progress: Vec<_> = ahead.map(|(id, version)| (self.watermark_id(id), version)).into_iter().collect();
+            if rows.is_empty() && progress.is_empty() {
                 return Ok(Recorded { version: had_rows.then(|| self.table.version()), rows });
             }
-            match self.append(&rows, progress.into_iter().collect()).await {
+            match self.append(&rows, progress).await {
                 Ok(Some(version)) => {
                     for row in &rows {
-                        self.remember(Known { key: row.key(), state: row.state(), version: Some(row.version()) });
+                        self.remember(Known { key: row.key(), part: row.part(), state: row.state() });
                     }
-                    self.forget_to(watermark);
                     return Ok(Recorded { version: had_rows.then_some(version), rows });
                 }
                 Ok(None) => {}
-                Err(error) if matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Unknown) => {
-                    tracing::warn!(%error, "rows could not be recorded; trying again");
-                    self.clock.sleep(backoff.next_delay()).await;
-                }
+                Err(error) if is_transient(&error) => self.pause(&error, &mut backoff).await,
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    async fn pause(&self, error: &Error, backoff: &mut Backoff) {
+        tracing::warn!(%error, table = %self.options.spec.path, "the table is not available; retrying");
+        self.options.clock.sleep(backoff.next_delay()).await;
     }
 
     /// One append; `None` when what is known has changed and the plan must be made again.
@@ -179,10 +242,10 @@ impl<R: LedgerRow> Ledger<R> {
             [] => None,
             rows => Some(R::to_batch(&self.table.schema(), rows)?),
         };
-        let fence = Fence { role: self.role, seen: self.seen };
+        let fence = Fence { role: self.options.role, seen: self.seen };
         match self.table.append(Append { rows, fence, progress }).await? {
             CommitOutcome::Committed { version } | CommitOutcome::AlreadyCommitted { version } => {
-                self.seen += self.table.fence_step(self.role);
+                self.seen += self.table.fence_step(self.options.role);
                 Ok(Some(version))
             }
             CommitOutcome::Fenced { commits } => {
@@ -196,26 +259,30 @@ impl<R: LedgerRow> Ledger<R> {
         }
     }
 
-    /// Opens the table again and learns what is there. Until all of it is known nothing changes: with a part of it the
-    /// fence would let rows pass that are there.
-    async fn reopen(&mut self) -> Result<Vec<DataFile>> {
-        let (table, files) = LakeTable::open_with_files(&self.storage, &self.spec, &self.clock).await?;
-        let mut ledger = Self {
-            table,
-            storage: self.storage.clone(),
-            spec: self.spec.clone(),
-            clock: self.clock.clone(),
-            role: self.role,
-            watermark_id: self.watermark_id.clone(),
-            seen: 0,
-            forgotten_to: self.forgotten_to,
-            known: HashMap::new(),
-            by_version: BTreeMap::new(),
-            unlearned: Vec::new(),
-        };
-        ledger.learn(&files).await?;
+    /// Opens the table again and learns what is there of the updates under way. Until all of it is known nothing
+    /// changes: with a part of it the fence would let rows pass that are there.
+    ///
+    /// # Errors
+    /// When the table cannot be read. Corrupt when it is gone, or another table is in its place.
+    pub(crate) async fn reopen(&mut self) -> Result<()> {
+        let LedgerOptions { storage, spec, clock, .. } = &self.options;
+        let gone = |what: &str| Error::corrupt(format!("table {} {what} while it was in use", spec.path));
+        // Opening would make a missing table, and nothing of what is done would be known in it.
+        let there = LakeTable::open_existing(storage, &spec.path, clock).await?;
+        let there = there.ok_or_else(|| gone("was removed"))?;
+        if there.table_id() != self.table.table_id() {
+            return Err(gone("was replaced"));
+        }
+        let (table, files) = LakeTable::open_with_files(storage, spec, clock).await?;
+        let mut ledger = Self::at(self.options.clone(), table, &files);
+        let under_way = self.items.iter().filter(|(_, item)| item.is_under_way);
+        let keys: Vec<UpdateKey> = under_way.map(|(key, _)| *key).collect();
+        keys.iter().for_each(|key| ledger.begin(*key));
+        for file in ledger.files_with(&keys) {
+            ledger.learn_file(&file).await?;
+        }
         *self = ledger;
-        Ok(files)
+        Ok(())
     }
 
     /// Learns what these commits have brought, and the ones before them that could not be read. Only then is what was
@@ -227,47 +294,83 @@ impl<R: LedgerRow> Ledger<R> {
             match self.learn_file(file).await {
                 // Whoever has slept for days is told of files that were merged and cleaned away since. If it is one
                 // that should be there, opening fails as well.
-                Err(error) if error.kind() == ErrorKind::Corrupt => return self.reopen().await.map(drop),
+                Err(error) if error.kind() == ErrorKind::Corrupt => return self.reopen().await,
                 learned => learned?,
             }
         }
         self.unlearned.clear();
-        self.seen = self.table.fence(self.role);
+        self.seen = self.table.fence(self.options.role);
         Ok(())
     }
 
-    /// Learns what is there from the files that may hold rows we have not forgotten.
-    async fn learn(&mut self, files: &[DataFile]) -> Result<()> {
-        for file in files {
-            let newest = file.max_values.get(R::VERSION_COLUMN).and_then(Value::as_i64);
-            if newest.is_none_or(|newest| newest > self.forgotten_to) {
-                self.learn_file(file).await?;
+    /// Learns what the files that may hold rows of these updates say.
+    async fn learn_of(&mut self, keys: &[UpdateKey]) -> Result<()> {
+        let mut backoff = backoff();
+        let unknown: Vec<UpdateKey> = keys.iter().filter(|key| !self.done.contains(key)).copied().collect();
+        while let Err(error) = self.try_learn_of(&unknown).await {
+            match error.kind() {
+                // Merged and cleaned away since the table was opened.
+                ErrorKind::Corrupt => self.reopen().await?,
+                _ if is_transient(&error) => self.pause(&error, &mut backoff).await,
+                _ => return Err(error),
             }
         }
-        self.seen = self.table.fence(self.role);
         Ok(())
+    }
+
+    async fn try_learn_of(&mut self, keys: &[UpdateKey]) -> Result<()> {
+        for file in self.files_with(keys) {
+            self.learn_file(&file).await?;
+            self.unread.retain(|unread| unread.file.path != file.path);
+        }
+        Ok(())
+    }
+
+    /// The unread files that may hold rows of these updates.
+    fn files_with(&self, keys: &[UpdateKey]) -> Vec<DataFile> {
+        if self.unread.is_empty() || keys.is_empty() {
+            return Vec::new();
+        }
+        let mut ids: Vec<i64> = keys.iter().map(|key| key.update_id).collect();
+        ids.sort_unstable();
+        self.unread.iter().filter(|unread| unread.may_hold(&ids)).map(|unread| unread.file.clone()).collect()
     }
 
     async fn learn_file(&mut self, file: &DataFile) -> Result<()> {
-        let batch = self.read(file).await?;
-        R::known(&batch)?.into_iter().for_each(|known| self.remember(known));
+        if file.size_bytes <= SMALL_FILE_BYTES {
+            let batch = self.table.read_file(file, Some(R::COLUMNS)).await?;
+            R::known(&batch)?.into_iter().for_each(|known| self.remember(known));
+            return Ok(());
+        }
+        let mut scan = self.table.scan(file, R::COLUMNS, None).await?;
+        while let Some(batch) = scan.next().await? {
+            R::known(&batch)?.into_iter().for_each(|known| self.remember(known));
+        }
         Ok(())
     }
 
+    /// Takes note of a row. The same row may be told more than once.
     fn remember(&mut self, known: Known<R>) {
-        let version = known.version.unwrap_or(i64::MAX);
-        if version > self.forgotten_to && self.known.insert(known.key.clone(), known.state).is_none() {
-            self.by_version.entry(version).or_default().push(known.key);
+        let Known { key, part, state } = known;
+        let is_done = self.done.contains(&key);
+        if is_done && !self.items.contains_key(&key) {
+            return;
+        }
+        let item = self.items.entry(key).or_insert_with(|| Item { rows: Vec::new(), is_under_way: false });
+        if item.rows.iter().all(|(there, _)| *there != part) {
+            item.rows.push((part, state));
+        }
+        if (self.options.settles)(&item.rows) {
+            self.done.insert(key);
+            if !item.is_under_way {
+                self.items.remove(&key);
+            }
         }
     }
+}
 
-    fn forget_to(&mut self, version: i64) {
-        self.forgotten_to = self.forgotten_to.max(version);
-        let above = self.by_version.split_off(&(self.forgotten_to + 1));
-        for key in std::mem::replace(&mut self.by_version, above).into_values().flatten() {
-            self.known.remove(&key);
-        }
-    }
+fn backoff() -> Backoff {
+    Backoff::new(Duration::from_millis(200), Duration::from_secs(10))
 }
 
 #[cfg(test)]
@@ -276,57 +379,86 @@ mod tests {
 
     use arrow::array::{AsArray, Int64Array};
     use arrow::datatypes::{DataType, Field, Int64Type, Schema};
+    use object_store::path::Path;
     use tokio_util::sync::CancellationToken;
 
     use super::*;
+    use crate::id::BotId;
     use crate::table::maintain::{MaintainOptions, maintain};
 
-    #[derive(Debug)]
+    #[derive(Clone, Debug)]
     struct Row(i64);
 
-    impl LedgerRow for Row {
-        type Key = i64;
-        type State = ();
-        const COLUMNS: &'static [&'static str] = &["id", "version"];
-        const VERSION_COLUMN: &'static str = "version";
+    fn key(update_id: i64) -> UpdateKey {
+        UpdateKey { bot_id: BotId(1), update_id, attempt: 1 }
+    }
 
-        fn key(&self) -> i64 {
-            self.0
+    impl LedgerRow for Row {
+        type Part = ();
+        type State = ();
+        const COLUMNS: &'static [&'static str] = &["update_id"];
+
+        fn key(&self) -> UpdateKey {
+            key(self.0)
         }
+
+        fn part(&self) {}
 
         fn state(&self) {}
 
-        fn version(&self) -> i64 {
-            7
-        }
-
         fn to_batch(schema: &SchemaRef, rows: &[Self]) -> Result<RecordBatch> {
             let ids = Int64Array::from_iter_values(rows.iter().map(|row| row.0));
-            let versions = Int64Array::from_iter_values(rows.iter().map(Row::version));
-            Ok(RecordBatch::try_new(Arc::clone(schema), vec![Arc::new(ids), Arc::new(versions)]).unwrap())
+            Ok(RecordBatch::try_new(Arc::clone(schema), vec![Arc::new(ids)]).unwrap())
         }
 
         fn known(batch: &RecordBatch) -> Result<Vec<Known<Self>>> {
             let ids = batch.column(0).as_primitive::<Int64Type>().values();
-            Ok(ids.iter().map(|id| Known { key: *id, state: (), version: Some(7) }).collect())
+            Ok(ids.iter().map(|id| Known { key: key(*id), part: (), state: () }).collect())
         }
     }
 
     async fn open(storage: &Storage, clock: &Clock) -> Ledger<Row> {
-        let field = |name| Field::new(name, DataType::Int64, true);
-        let schema = Arc::new(Schema::new(vec![field("id"), field("version")]));
-        let spec = TableSpec { path: Path::from("t"), schema, stats_columns: vec!["version".to_owned()] };
-        Ledger::open(storage, spec, TableRole::Silver, &Path::from("upstream"), clock).await.unwrap().0
+        let schema = Arc::new(Schema::new(vec![Field::new("update_id", DataType::Int64, true)]));
+        let spec = TableSpec { path: Path::from("t"), schema, stats_columns: vec!["update_id".to_owned()] };
+        let (storage, clock) = (storage.clone(), clock.clone());
+        let settles = |rows: &Parts<Row>| !rows.is_empty();
+        Ledger::open(LedgerOptions { storage, spec, role: TableRole::Silver, settles, clock }).await.unwrap().0
+    }
+
+    async fn is_done(ledger: &mut Ledger<Row>, id: i64) -> bool {
+        ledger.are_done(&[key(id)]).await.unwrap()[0]
     }
 
     #[tokio::test]
     async fn rows_that_are_there_already_are_told_of_with_a_version_that_has_them() {
         let (storage, clock) = (Storage::memory(), Clock::system());
         let (mut one, mut two) = (open(&storage, &clock).await, open(&storage, &clock).await);
-        assert_eq!(one.record(vec![Row(1)], -1).await.unwrap().version, Some(1));
-        let recorded = two.record(vec![Row(1)], -1).await.unwrap();
+        assert_eq!(one.record(vec![Row(1)], None).await.unwrap().version, Some(1));
+        let recorded = two.record(vec![Row(1)], None).await.unwrap();
         assert_eq!((recorded.rows.len(), recorded.version), (0, Some(1)));
-        assert_eq!(two.record(Vec::new(), -1).await.unwrap().version, None);
+        assert_eq!(two.record(Vec::new(), None).await.unwrap().version, None);
+    }
+
+    #[tokio::test]
+    async fn only_files_that_may_hold_an_update_are_read() {
+        let (storage, clock) = (Storage::memory(), Clock::system());
+        let mut writer = open(&storage, &clock).await;
+        for id in [10, 20, 30] {
+            writer.record(vec![Row(id), Row(id + 5)], None).await.unwrap();
+        }
+        let mut ledger = open(&storage, &clock).await;
+        assert_eq!((is_done(&mut ledger, 40).await, ledger.unread.len()), (false, 3), "new updates cost no reading");
+        assert_eq!((is_done(&mut ledger, 22).await, ledger.unread.len()), (false, 2));
+        assert_eq!((is_done(&mut ledger, 35).await, ledger.unread.len()), (true, 1));
+    }
+
+    #[tokio::test]
+    async fn a_watermark_is_that_of_one_upstream_table() {
+        let (storage, clock) = (Storage::memory(), Clock::system());
+        let mut ledger = open(&storage, &clock).await;
+        ledger.record(vec![Row(1)], Some(("this", 7))).await.unwrap();
+        let ledger = open(&storage, &clock).await;
+        assert_eq!((ledger.watermark("this"), ledger.watermark("another")), (Some(7), None));
     }
 
     /// Takes the newest data file away and gives it back when told to.
@@ -344,12 +476,13 @@ mod tests {
     async fn news_that_could_not_be_read_are_not_taken_for_known() {
         let (storage, clock) = (Storage::memory(), Clock::system());
         let (mut one, mut two) = (open(&storage, &clock).await, open(&storage, &clock).await);
-        one.record(vec![Row(1)], -1).await.unwrap();
+        one.record(vec![Row(1)], None).await.unwrap();
         let give_back = without_the_file(&storage, &one).await;
-        assert!(two.refresh().await.is_err());
+        // Opened again, the ledger still has the file to read.
+        let _unread = two.refresh().await;
         give_back().await;
         two.refresh().await.unwrap();
-        assert_eq!(two.get(&1), Some(()), "a sender would send what another has sent");
+        assert!(is_done(&mut two, 1).await, "a sender would send what another has sent");
     }
 
     #[tokio::test]
@@ -357,8 +490,9 @@ mod tests {
         let (storage, clock) = (Storage::memory(), Clock::system());
         let (mut one, mut two) = (open(&storage, &clock).await, open(&storage, &clock).await);
         for id in [1, 2] {
-            one.record(vec![Row(id)], -1).await.unwrap();
+            one.record(vec![Row(id)], None).await.unwrap();
         }
+        let mut three = open(&storage, &clock).await;
         // No checkpoint, so that the log still tells of every file.
         let options = MaintainOptions { compact_at_files: 2, checkpoint_every: 100, ..MaintainOptions::default() };
         let mut vacuumed = 0;
@@ -369,19 +503,41 @@ mod tests {
         }
         assert_eq!(vacuumed, 2);
         two.refresh().await.unwrap();
-        assert_eq!((two.get(&1), two.get(&2), two.get(&3)), (Some(()), Some(()), None));
+        for ledger in [&mut two, &mut three] {
+            let done = ledger.are_done(&[key(1), key(2), key(3)]).await.unwrap();
+            assert_eq!(done, [true, true, false]);
+        }
     }
 
     #[tokio::test]
     async fn a_reopening_that_fails_half_way_forgets_nothing() {
         let (storage, clock) = (Storage::memory(), Clock::system());
         let mut ledger = open(&storage, &clock).await;
-        ledger.record(vec![Row(1)], -1).await.unwrap();
+        ledger.begin(key(1));
+        ledger.record(vec![Row(1)], None).await.unwrap();
         let give_back = without_the_file(&storage, &ledger).await;
-        assert!(ledger.files_anew().await.is_err());
+        assert!(ledger.reopen().await.is_err());
         give_back().await;
         // Seen first as seed 283: the fence passed, and the row was there twice.
-        assert!(ledger.record(vec![Row(1)], -1).await.unwrap().rows.is_empty());
+        assert!(ledger.record(vec![Row(1)], None).await.unwrap().rows.is_empty());
         assert_eq!(ledger.table.files().await.unwrap().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_table_that_was_replaced_or_removed_is_not_made_again() {
+        for is_replaced in [true, false] {
+            let (storage, clock) = (Storage::memory(), Clock::system());
+            let mut ledger = open(&storage, &clock).await;
+            ledger.record(vec![Row(1)], None).await.unwrap();
+            for object in storage.list_after(&Path::from("t"), None, 100).await.unwrap() {
+                storage.delete(&object.location).await.unwrap();
+            }
+            if is_replaced {
+                open(&storage, &clock).await;
+            }
+            let error = ledger.reopen().await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+            assert_eq!(storage.list_after(&Path::from("t"), None, 100).await.unwrap().len(), usize::from(is_replaced));
+        }
     }
 }

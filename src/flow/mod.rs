@@ -1,6 +1,189 @@
-//! What every stage behind bronze runs on: the rows of its upstream table, its own table as a ledger, and progress.
+//! The one loop that every stage behind bronze runs on: rows of an upstream table in, rows of the stage's own table out,
+//! each exactly once, with the progress in the same commit.
+//!
+//! # Contract
+//!
+//! A stage brings a [`Work`]: what a row of the upstream table asks for, and how that is done. The flow owns the rest.
+//!
+//! - **Where it starts.** The watermark that the stage's table holds for the *id* of the upstream table at hand. Where
+//!   there is none (a new pair of tables, a table in another's place, a table of release 0.1) the contents of both are
+//!   compared, and the log is followed from there on. So it is where a stretch of the log is gone, or a commit has
+//!   rewritten the table.
+//! - **What is taken.** A row is named by bot, update and attempt ([`UpdateKey`](key::UpdateKey)), never by its version
+//!   or file. What is done, under way or waiting is not taken again, however often the upstream table holds it.
+//! - **Order.** Items of one chat are worked on one after the other, in the order of the upstream table; chats side by
+//!   side. A chat that has much to do holds up nobody ([`queue`]).
+//! - **Recording.** What items record is committed together, as it comes: one read of the head and one commit for all
+//!   that is there. An item is done with the row that says so, in the same commit that moves the watermark past it.
+//! - **The watermark** is the version up to which everything is done. It rides along with every commit of rows; alone it
+//!   is committed once a minute when it has moved, and at the end.
+//! - **Waiting.** Nothing is read while nothing is hinted, beyond a look every five seconds. Reading the upstream table,
+//!   working and being told to stop never wait for each other; a commit is waited for.
+//! - **Stopping.** What is under way is told to wind down and may record what it knows; what waits is found again.
+//! - **Errors.** What is transient is retried: reading with a pause, recording in place, since nothing else knows what
+//!   was found out. Anything else ends the stage with the error, and opening it again is always safe.
+//! - **Panics.** An item whose work panics is worked on once more. When it panics again, it is set aside with a row that
+//!   says so, and the others go on.
 
-pub(crate) mod chats;
 pub(crate) mod feed;
+pub(crate) mod key;
 pub(crate) mod ledger;
+pub(crate) mod permits;
+mod progress;
+pub(crate) mod queue;
+mod run;
+mod unread;
 pub(crate) mod watermark;
+pub(crate) mod work;
+
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use object_store::path::Path;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use self::feed::{Feed, Fetched, Step};
+use self::key::UpdateKey;
+use self::ledger::Ledger;
+use self::queue::{Later, Queue};
+use self::watermark::Watermark;
+use self::work::{Call, Work};
+use crate::clock::Clock;
+use crate::error::{Error, ErrorKind, Result};
+use crate::retry::Backoff;
+use crate::storage::Storage;
+
+/// Whether an error may pass by itself. Credentials that are renewed look refused for a moment.
+pub(crate) fn is_transient(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Unknown | ErrorKind::Refused)
+}
+
+/// What a flow is made of.
+pub(crate) struct FlowOptions<'a> {
+    pub(crate) storage: &'a Storage,
+    /// The upstream table.
+    pub(crate) upstream: &'a Path,
+    /// What is read of it.
+    pub(crate) columns: &'a [&'a str],
+    /// Items that may wait in memory.
+    pub(crate) max_waiting: usize,
+    pub(crate) clock: &'a Clock,
+}
+
+/// A stage at work. One task keeps the ledger; items are worked on side by side.
+pub(crate) struct Flow<W: Work> {
+    work: W,
+    ledger: Ledger<W::Row>,
+    /// `None` while something is read.
+    feed: Option<Feed>,
+    reading: Option<Reading>,
+    /// The id of the upstream table, once it was found.
+    upstream: Option<String>,
+    wanted: Wanted,
+    /// When the upstream table is looked at next without a hint.
+    look_at: Duration,
+    /// When it is read again after a failure.
+    retry_at: Duration,
+    backoff: Backoff,
+    queue: Queue<W::Item>,
+    /// Updates that were taken and are not done.
+    taken: HashSet<UpdateKey>,
+    watermark: Watermark,
+    running: JoinSet<Ended<W>>,
+    /// Items that are being worked on.
+    under_way: HashMap<UpdateKey, UnderWay<W::Item>>,
+    /// By the task that works on it.
+    tasks: HashMap<tokio::task::Id, UpdateKey>,
+    calls_in: mpsc::Sender<Call<W::Row>>,
+    calls: mpsc::Receiver<Call<W::Row>>,
+    /// Rows of items that needed no work, to be committed.
+    settled: Vec<W::Row>,
+    /// Of the same.
+    settled_items: Vec<W::Item>,
+    watermark_committed_at: Duration,
+    clock: Clock,
+}
+
+impl<W: Work> fmt::Debug for Flow<W> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Flow").field("ledger", &self.ledger).finish_non_exhaustive()
+    }
+}
+
+/// How far the upstream table is to be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wanted {
+    /// Not until the next look or hint.
+    Nothing,
+    /// To its head.
+    Head,
+    /// To a version that was hinted, beyond which there is no need to look.
+    Version(i64),
+}
+
+/// An item that is being worked on.
+struct UnderWay<I> {
+    item: I,
+    /// Its last row is recorded.
+    is_done: bool,
+    has_panicked: bool,
+}
+
+/// How the work on an item ended.
+type Ended<W> = (<W as Work>::Item, Result<bool>);
+
+/// Something that is read of the upstream table. The feed comes back with it.
+type Reading = BoxFuture<'static, (Feed, Read)>;
+
+/// What was read.
+enum Read {
+    Step(Result<Step>),
+    Fetched(Vec<Later>, Result<Option<Vec<Fetched>>>),
+}
+
+impl<W: Work> Flow<W> {
+    /// A flow of `work` from the upstream table into the table of `ledger`.
+    pub(crate) fn new(work: W, ledger: Ledger<W::Row>, options: &FlowOptions<'_>) -> Self {
+        let FlowOptions { storage, upstream, columns, max_waiting, clock } = options;
+        let (calls_in, calls) = mpsc::channel(CALLS);
+        Self {
+            feed: Some(Feed::new(storage, upstream, columns, clock)),
+            reading: None,
+            upstream: None,
+            wanted: Wanted::Head,
+            look_at: clock.monotonic(),
+            retry_at: Duration::ZERO,
+            backoff: Backoff::new(Duration::from_millis(500), Duration::from_secs(30)),
+            queue: Queue::new(*max_waiting),
+            taken: HashSet::new(),
+            watermark: Watermark::new(-1),
+            running: JoinSet::new(),
+            under_way: HashMap::new(),
+            tasks: HashMap::new(),
+            settled: Vec::new(),
+            settled_items: Vec::new(),
+            watermark_committed_at: clock.monotonic(),
+            clock: (*clock).clone(),
+            calls_in,
+            calls,
+            work,
+            ledger,
+        }
+    }
+
+    /// The stage.
+    pub(crate) fn work(&self) -> &W {
+        &self.work
+    }
+
+    /// Rows of the upstream table that are not done.
+    pub(crate) fn waiting(&self) -> usize {
+        self.queue.len()
+    }
+}
+
+/// Calls of items that are taken together.
+const CALLS: usize = 1_024;

@@ -6,12 +6,16 @@ use std::collections::BTreeMap;
 #[derive(Debug)]
 pub(crate) struct Watermark {
     open: BTreeMap<i64, Open>,
+    /// How many versions are open from each first one on.
+    firsts: BTreeMap<i64, usize>,
     read_to: i64,
+    /// Nothing after this version counts as done before all of it has been compared.
+    held: Option<i64>,
 }
 
 #[derive(Debug)]
 struct Open {
-    /// The first version these rows may be of: where a stretch of the log is gone, all of it is read as its last.
+    /// The first version these rows may be of: where contents are compared, all of them are read as the last.
     first: i64,
     rows: usize,
 }
@@ -19,15 +23,42 @@ struct Open {
 impl Watermark {
     /// Everything up to `version` is done.
     pub(crate) fn new(version: i64) -> Self {
-        Self { open: BTreeMap::new(), read_to: version }
+        Self { open: BTreeMap::new(), firsts: BTreeMap::new(), read_to: version, held: None }
     }
 
     /// Everything up to `version` was read, with so many rows to do; or more of a version that has open rows.
     pub(crate) fn read(&mut self, version: i64, rows: usize) {
-        let first = self.read_to + 1;
+        let first = version.min(self.read_to + 1);
         self.read_to = self.read_to.max(version);
         if rows > 0 {
-            self.open.entry(version).or_insert(Open { first, rows: 0 }).rows += rows;
+            self.open(version, first, rows);
+        }
+    }
+
+    /// All rows up to some version, which is not known yet, are read once more: the value stays.
+    pub(crate) fn hold(&mut self) {
+        self.held = Some(self.value());
+    }
+
+    /// All rows up to `version` are read once more. It is open until [`Self::done`] says otherwise.
+    pub(crate) fn compare(&mut self, version: i64) {
+        let first = self.value() + 1;
+        self.held = None;
+        self.read_to = self.read_to.max(version);
+        self.open(version, first, 1);
+    }
+
+    fn open(&mut self, version: i64, first: i64, rows: usize) {
+        let firsts = &mut self.firsts;
+        let open = self.open.entry(version).or_insert_with(|| {
+            *firsts.entry(first).or_default() += 1;
+            Open { first, rows: 0 }
+        });
+        open.rows += rows;
+        if first < open.first {
+            close(firsts, open.first);
+            *firsts.entry(first).or_default() += 1;
+            open.first = first;
         }
     }
 
@@ -36,6 +67,7 @@ impl Watermark {
         if let Some(open) = self.open.get_mut(&version) {
             open.rows -= 1;
             if open.rows == 0 {
+                close(&mut self.firsts, open.first);
                 self.open.remove(&version);
             }
         }
@@ -43,7 +75,18 @@ impl Watermark {
 
     /// The version up to which everything is done.
     pub(crate) fn value(&self) -> i64 {
-        self.open.values().next().map_or(self.read_to, |open| open.first - 1)
+        let open = self.firsts.keys().next().map_or(self.read_to, |first| first - 1);
+        self.held.map_or(open, |held| held.min(open))
+    }
+}
+
+/// One version less is open from `first` on.
+fn close(firsts: &mut BTreeMap<i64, usize>, first: i64) {
+    if let Some(count) = firsts.get_mut(&first) {
+        *count -= 1;
+        if *count == 0 {
+            firsts.remove(&first);
+        }
     }
 }
 
@@ -78,6 +121,24 @@ mod tests {
             watermark.done(9);
         }
         assert_eq!(watermark.value(), 10);
+    }
+
+    #[test]
+    fn rows_that_are_compared_once_more_hold_it_where_it_was() {
+        let mut watermark = Watermark::new(3);
+        watermark.read(4, 1);
+        watermark.read(5, 1);
+        watermark.done(4);
+        assert_eq!(watermark.value(), 4);
+        watermark.hold();
+        watermark.done(5);
+        assert_eq!(watermark.value(), 4);
+        watermark.compare(8);
+        watermark.read(8, 1);
+        watermark.done(8);
+        assert_eq!(watermark.value(), 4, "a row of version 5 may be open as one of version 8");
+        watermark.done(8);
+        assert_eq!(watermark.value(), 8);
     }
 
     proptest! {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 use toml::Table;
@@ -17,6 +18,9 @@ use crate::id::Name;
 const BUILT_IN_FILE: &str = "telegram.toml";
 const BUILT_IN: &str = include_str!("../../pipelines/telegram.toml");
 const BUILT_IN_PROMPT: (&str, &str) = ("prompts/support.md", include_str!("../../pipelines/prompts/support.md"));
+
+/// An intent that lives shorter leaves no time to connect.
+const SHORTEST_INTENT_TTL: Duration = Duration::from_secs(1);
 
 /// What a pipeline file says.
 #[derive(Clone, Debug)]
@@ -253,6 +257,10 @@ fn check(pipeline: &Pipeline) -> Result<()> {
     if let Some((key, _)) = positive.iter().find(|(_, value)| *value == 0) {
         return fail(format!("{key} = 0 would do nothing; write 1 or more"));
     }
+    if pipeline.reply.intent_ttl < SHORTEST_INTENT_TTL {
+        let (given, least) = (pipeline.reply.intent_ttl, SHORTEST_INTENT_TTL);
+        return fail(format!("reply.intent_ttl = {given:?} leaves no time to connect; write \"{least:?}\" or more"));
+    }
     pipeline.bronze.check_clean_source(&tables(pipeline).map(TablePath::as_str))
 }
 
@@ -424,6 +432,7 @@ mod tests {
             ("timeout = \"60s\"", "timeout = \"60 parsecs\"", "is no duration"),
             ("reject_with = 401", "max_in_flight = \"1MiB\"", "write at least as much"),
             ("concurrency = 32", "concurrency = 0", "would do nothing"),
+            ("acknowledge = \"typing\"", "intent_ttl = \"0s\"", "write \"1s\" or more"),
             ("bronze/telegram_messages", "../elsewhere", "relative to LAKEGRAM_DATA"),
             ("prompts/support.md", "prompts/none.md", "there is no file"),
         ] {

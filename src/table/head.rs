@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use super::{Commit, Fence, txn};
-use crate::clock::{Clock, Timestamp};
+use crate::clock::{self, Clock};
 use crate::sabotage::{Sabotage, is_on};
 
 /// How long an attempt lives from reading the head to its put's return. Clean-up and vacuum wait a day at least, so
@@ -15,24 +15,18 @@ pub(crate) const FRESH: Duration = Duration::from_secs(300);
 /// Commits kept to tell a planner what it missed.
 const RECENT_LIMIT: usize = 256;
 
-/// A moment on both clocks: the wall may step back, and the monotonic one may stand while the machine sleeps.
+/// When a head was known to be the head.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Moment {
-    wall: Timestamp,
-    monotonic: Duration,
-}
+pub(crate) struct Moment(clock::Moment);
 
 impl Moment {
     pub(crate) fn now(clock: &Clock) -> Self {
-        Self { wall: clock.now(), monotonic: clock.monotonic() }
+        Self(clock::Moment::now(clock))
     }
 
     /// How long ago it was, by whichever clock says longer.
     pub(crate) fn age(self, clock: &Clock) -> Duration {
-        if is_on(Sabotage::StaleHead) {
-            return Duration::ZERO;
-        }
-        clock.now().since(self.wall).max(clock.monotonic().saturating_sub(self.monotonic))
+        if is_on(Sabotage::StaleHead) { Duration::ZERO } else { self.0.age(clock) }
     }
 }
 

@@ -39,6 +39,7 @@ use crate::error::{Error, Result};
 use crate::storage::Mark;
 
 pub use self::columns::check_columns;
+pub(crate) use self::scan::Part;
 pub use self::scan::{FileHealth, Scan, Within};
 pub use self::staged::{StagedFile, Stager};
 pub use self::tail::{Tail, TailStep};

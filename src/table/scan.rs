@@ -10,12 +10,13 @@ use futures::future::BoxFuture;
 use futures::{FutureExt, TryStreamExt};
 use object_store::ObjectStoreExt;
 use object_store::path::Path;
-use parquet::arrow::arrow_reader::ArrowReaderOptions;
+use parquet::arrow::arrow_reader::{ArrowReaderOptions, RowSelection};
 use parquet::arrow::async_reader::{AsyncFileReader, ParquetRecordBatchStream, ParquetRecordBatchStreamBuilder};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader, RowGroupMetaData};
 use parquet::file::statistics::Statistics;
 
+use super::snapshot::TableLog;
 use super::{Commit, DataFile, LakeTable, parquet as files};
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::Storage;
@@ -110,27 +111,47 @@ impl LakeTable {
     /// # Errors
     /// Corrupt when the file is gone or no Parquet; else as the store.
     pub async fn scan(&self, file: &DataFile, columns: &[&str], within: Option<Within<'_>>) -> Result<Scan> {
-        let location = file.location(&self.log.table)?;
-        let size_bytes = u64::try_from(file.size_bytes).unwrap_or(0);
-        let reader = StoreReader { storage: self.log.storage.clone(), location: location.clone(), size_bytes };
-        let builder = ParquetRecordBatchStreamBuilder::new(reader).await.map_err(|error| told(error, &location))?;
-        let mask = files::mask(&builder, columns.iter().copied());
-        // Bounds in another unit than ours say nothing here.
-        let in_micros = |column: &str| match builder.schema().field_with_name(column) {
-            Ok(field) => matches!(field.data_type(), DataType::Timestamp(TimeUnit::Microsecond, _)),
-            Err(_) => false,
-        };
-        let within = within.filter(|within| in_micros(within.column));
-        let groups = builder.metadata().row_groups().iter().enumerate();
-        let groups = groups.filter(|(_, group)| within.is_none_or(|within| may_hold(group, within)));
-        let groups = groups.map(|(index, _)| index).collect();
-        let builder = builder.with_projection(mask).with_row_groups(groups).with_batch_size(BATCH_ROWS);
-        let stream = builder.build().map_err(|error| told(error, &location))?;
-        Ok(Scan { stream, wanted: files::pick(&self.state.schema, Some(columns)), location })
+        Scan::open(&self.log, file, files::pick(&self.state.schema, Some(columns)), Part::Within(within)).await
     }
 }
 
+/// Which rows of a file are read.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Part<'a> {
+    /// Those that may lie within these bounds; all of them when `None`.
+    Within(Option<Within<'a>>),
+    /// Those at these positions, in ascending order.
+    Rows(&'a [u32]),
+}
+
 impl Scan {
+    /// Begins to read a part of a file, with exactly the columns of `wanted`.
+    ///
+    /// # Errors
+    /// As [`LakeTable::scan`].
+    pub(super) async fn open(log: &TableLog, file: &DataFile, wanted: SchemaRef, part: Part<'_>) -> Result<Self> {
+        let location = file.location(&log.table)?;
+        let size_bytes = u64::try_from(file.size_bytes).unwrap_or(0);
+        let reader = StoreReader { storage: log.storage.clone(), location: location.clone(), size_bytes };
+        let builder = ParquetRecordBatchStreamBuilder::new(reader).await.map_err(|error| told(error, &location))?;
+        let mask = files::mask(&builder, wanted.fields().iter().map(|field| field.name().as_str()));
+        let builder = match part {
+            Part::Within(within) => {
+                let groups = groups_within(&builder, within);
+                builder.with_row_groups(groups)
+            }
+            Part::Rows(rows) => {
+                let total = builder.metadata().file_metadata().num_rows();
+                let total = usize::try_from(total).unwrap_or(0);
+                let ranges = rows.iter().map(|row| *row as usize..*row as usize + 1);
+                let ranges = ranges.filter(|range| range.end <= total);
+                builder.with_row_selection(RowSelection::from_consecutive_ranges(ranges, total))
+            }
+        };
+        let stream = builder.with_projection(mask).with_batch_size(BATCH_ROWS).build();
+        Ok(Self { stream: stream.map_err(|error| told(error, &location))?, wanted, location })
+    }
+
     /// The next piece; `None` at the end.
     ///
     /// # Errors
@@ -164,6 +185,18 @@ impl AsyncFileReader for StoreReader {
         }
         .boxed()
     }
+}
+
+/// The row groups of a file that may hold rows within these bounds.
+fn groups_within(builder: &ParquetRecordBatchStreamBuilder<StoreReader>, within: Option<Within<'_>>) -> Vec<usize> {
+    // Bounds in another unit than ours say nothing here.
+    let in_micros = |column: &str| match builder.schema().field_with_name(column) {
+        Ok(field) => matches!(field.data_type(), DataType::Timestamp(TimeUnit::Microsecond, _)),
+        Err(_) => false,
+    };
+    let within = within.filter(|within| in_micros(within.column));
+    let groups = builder.metadata().row_groups().iter().enumerate();
+    groups.filter(|(_, group)| within.is_none_or(|within| may_hold(group, within))).map(|(index, _)| index).collect()
 }
 
 fn external(error: object_store::Error) -> ParquetError {

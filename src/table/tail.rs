@@ -1,5 +1,7 @@
 //! Reading a table forward: its log as a stream of rows.
 
+use std::time::Duration;
+
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use futures::{StreamExt, TryStreamExt, stream};
@@ -7,6 +9,7 @@ use object_store::path::Path;
 
 use super::head::{FRESH, Moment};
 use super::log::Action;
+use super::scan::{Part, Scan};
 use super::snapshot::{TableLog, Want};
 use super::{Commit, DataFile, columns, parquet};
 use crate::clock::Clock;
@@ -42,13 +45,24 @@ pub struct Tail {
     version: i64,
     columns: Vec<String>,
     clock: Clock,
+    /// The table's id, once it has been found. Another table at the same place is none of this tail's business.
+    table_id: Option<String>,
+    /// The head at which the table was found, until it has been looked at.
+    found_head: Option<i64>,
     known: Option<Known>,
 }
+
+/// How long a tail trusts that it still reads the table it has found.
+const VERIFY_EVERY: Duration = Duration::from_secs(30);
 
 /// What is known once the table has been found.
 #[derive(Debug)]
 struct Known {
     schema: SchemaRef,
+    /// The id of the commit that was read last, where it has one.
+    commit_id: Option<String>,
+    /// When the table was last seen to be the one that was found.
+    verified: Moment,
     /// When the log was last seen to reach to where we are.
     touched: Moment,
 }
@@ -61,8 +75,26 @@ impl Tail {
             version: after,
             columns: columns.iter().map(|&column| column.to_owned()).collect(),
             clock: clock.clone(),
+            table_id: None,
+            found_head: None,
             known: None,
         }
+    }
+
+    /// The id of the table, found the first time; `None` while there is no table.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub(crate) async fn table_id(&mut self) -> Result<Option<String>> {
+        if self.table_id.is_none() {
+            self.found_head = self.find().await?.flatten();
+        }
+        Ok(self.table_id.clone())
+    }
+
+    /// Goes on after another version.
+    pub(crate) fn start_after(&mut self, version: i64) {
+        self.version = version;
     }
 
     /// The version that was returned last.
@@ -86,7 +118,9 @@ impl Tail {
 
     async fn step(&mut self) -> Result<TailStep> {
         let began = Moment::now(&self.clock);
+        self.verify().await?;
         let Some(head) = self.find().await? else { return Ok(TailStep::AtHead) };
+        let head = head.or(self.found_head.take());
         if head.is_some_and(|head| head < self.version) {
             // Another table stands here than the one that was read, or an old copy of it.
             return Ok(TailStep::Lost);
@@ -101,7 +135,8 @@ impl Tail {
         let commit = Commit::from_actions(version, &actions);
         let Some(batches) = self.read_files(&commit.added, &schema).await? else { return Ok(TailStep::Lost) };
         self.version = version;
-        self.known = Some(Known { schema, touched: began });
+        let verified = self.known.as_ref().map_or(began, |known| known.verified);
+        self.known = Some(Known { schema, commit_id: id_of(&actions), verified, touched: began });
         Ok(TailStep::Rows { version, batches, rewritten: commit.rewritten })
     }
 
@@ -114,20 +149,12 @@ impl Tail {
         let touched = Moment::now(&self.clock);
         let snapshot = self.log.snapshot(Want { files: true, at: None }).await?;
         let snapshot = snapshot.ok_or_else(|| Error::corrupt(format!("table {} is gone", self.log.table)))?;
+        self.recognize(&snapshot.state.metadata.id)?;
         self.version = snapshot.state.version;
-        self.known = Some(Known { schema: snapshot.state.schema, touched });
+        self.known = Some(Known { schema: snapshot.state.schema, commit_id: None, verified: touched, touched });
         let mut files: Vec<DataFile> = snapshot.files.into_values().collect();
         files.sort_by(|one, other| (one.modification_millis, &one.path).cmp(&(other.modification_millis, &other.path)));
         Ok((self.version, files))
-    }
-
-    /// The rows of one file of the snapshot, with the tail's columns.
-    ///
-    /// # Errors
-    /// Corrupt when the file is gone or no Parquet.
-    pub async fn read_file(&self, file: &DataFile) -> Result<RecordBatch> {
-        let known = self.known.as_ref().ok_or_else(|| Error::corrupt("a file was read before its snapshot"))?;
-        parquet::read_file(&self.log.storage, &self.log.table, file, self.wanted(&known.schema)).await
     }
 
     /// Finds the table the first time; then the version of its head. `None` while there is no table.
@@ -137,8 +164,57 @@ impl Tail {
         }
         let touched = Moment::now(&self.clock);
         let Some(snapshot) = self.log.snapshot(Want::default()).await? else { return Ok(None) };
-        self.known = Some(Known { schema: snapshot.state.schema, touched });
+        self.recognize(&snapshot.state.metadata.id)?;
+        self.known = Some(Known { schema: snapshot.state.schema, commit_id: None, verified: touched, touched });
         Ok(Some(Some(snapshot.state.version)))
+    }
+
+    /// Takes note of the table's id, and refuses another table in its place.
+    fn recognize(&mut self, id: &str) -> Result<()> {
+        let found = self.table_id.get_or_insert_with(|| id.to_owned());
+        if found == id {
+            return Ok(());
+        }
+        Err(Error::corrupt(format!("table {} was replaced by another one (id {id}, was {found})", self.log.table)))
+    }
+
+    /// Looks from time to time whether the table is still the one that was found: the commits of another one would be
+    /// read as if they went on where this one ended.
+    async fn verify(&mut self) -> Result<()> {
+        let began = Moment::now(&self.clock);
+        let Some(known) = &self.known else { return Ok(()) };
+        if self.version < 0 || known.verified.age(&self.clock) < VERIFY_EVERY {
+            return Ok(());
+        }
+        let commit_id = self.log.read(self.version).await?.as_deref().and_then(id_of);
+        // Of a commit that this tail has not read itself, the id says nothing.
+        if commit_id.is_none() || commit_id != known.commit_id {
+            let snapshot = self.log.snapshot(Want::default()).await?;
+            let snapshot = snapshot.ok_or_else(|| Error::corrupt(format!("table {} is gone", self.log.table)))?;
+            self.recognize(&snapshot.state.metadata.id)?;
+        }
+        if let Some(known) = &mut self.known {
+            (known.commit_id, known.verified) = (commit_id, began);
+        }
+        Ok(())
+    }
+
+    /// Begins to read some rows of a file with the tail's columns, piece by piece.
+    ///
+    /// # Errors
+    /// Corrupt when the file is gone or no Parquet.
+    pub(crate) async fn scan(&self, file: &DataFile, part: Part<'_>) -> Result<Scan> {
+        let known = self.known.as_ref().ok_or_else(|| Error::corrupt("a file was read before its table was found"))?;
+        Scan::open(&self.log, file, self.wanted(&known.schema), part).await
+    }
+
+    /// The files that a commit has brought; `None` when the log no longer has it.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub(crate) async fn files_of(&self, version: i64) -> Result<Option<Vec<DataFile>>> {
+        let actions = self.log.read(version).await?;
+        Ok(actions.map(|actions| Commit::from_actions(version, &actions).added))
     }
 
     /// "Not found" is no news only where clean-up cannot have been: it goes below the checkpoint that is named.
@@ -193,6 +269,14 @@ impl Tail {
             stream::iter(reads).buffered(READ_AHEAD).try_collect::<Vec<_>>().await?;
         Ok(batches.into_iter().collect())
     }
+}
+
+/// What tells a commit from any other.
+fn id_of(actions: &(impl AsRef<[Action]> + ?Sized)) -> Option<String> {
+    actions.as_ref().iter().find_map(|action| match action {
+        Action::CommitInfo(information) => information.txn_id.clone(),
+        _ => None,
+    })
 }
 
 /// The rows of a file; `None` when it is gone.

@@ -1,6 +1,7 @@
 //! Telegram: the Bot API client, the update model, and text as Telegram takes it.
 
 pub mod client;
+pub mod reply;
 pub mod text;
 pub mod update;
 

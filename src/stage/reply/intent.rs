@@ -9,8 +9,9 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::ledger::PartKey;
-use crate::clock::Clock;
+use crate::clock::{Clock, Moment};
 use crate::error::{Context, ErrorKind, Result};
+use crate::flow::is_transient;
 use crate::id::Name;
 use crate::retry::Backoff;
 use crate::sabotage::{Sabotage, is_on};
@@ -29,19 +30,15 @@ pub(super) struct IntentBody {
     pub(super) id: Uuid,
     /// No byte leaves later than this after it was made.
     pub(super) ttl_ms: u64,
-    /// The silver version of the reply.
-    pub(super) silver_version: i64,
-    /// The split: how long each part is, in UTF-16 code units.
-    pub(super) split: Vec<usize>,
 }
 
 /// Whose an intent is, after trying to make it.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) enum Claim {
-    /// Ours, made at this monotonic time at the earliest.
+    /// Ours, made at this moment at the earliest.
     Ours {
         /// Before the put began.
-        since: Duration,
+        since: Moment,
     },
     /// Another process has one.
     Others,
@@ -76,7 +73,7 @@ impl Intents {
         let path = self.key(key).path();
         let bytes = serde_json::to_vec(body).context(ErrorKind::Fatal, "an intent cannot be written")?;
         let bytes = Bytes::from(bytes);
-        let since = self.clock.monotonic();
+        let since = Moment::now(&self.clock);
         if is_on(Sabotage::Intent) {
             return Ok(Claim::Ours { since });
         }
@@ -86,7 +83,7 @@ impl Intents {
                 Ok(PutNew::Created) => return Ok(Claim::Ours { since }),
                 Ok(PutNew::Taken) if self.is_ours(key, body).await? => self.try_delete(key).await?,
                 Ok(PutNew::Taken) => return Ok(Claim::Others),
-                Err(error) if matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Unknown) => {
+                Err(error) if is_transient(&error) => {
                     // Not before its time to live could anyone call this intent dead.
                     tracing::warn!(%error, "an intent could not be made; trying again");
                     self.clock.sleep(backoff.next_delay()).await;
@@ -127,8 +124,8 @@ impl Intents {
         deleted
     }
 
-    /// Every intent there is.
-    pub(super) async fn list(&self) -> Result<Vec<(PartKey, Option<IntentBody>)>> {
+    /// The parts of every intent there is.
+    pub(super) async fn list(&self) -> Result<Vec<PartKey>> {
         const PAGE: usize = 1_000;
         let folder = StorageKey::Intents { pipeline: self.pipeline.clone() }.path();
         let mut found = Vec::new();
@@ -141,9 +138,7 @@ impl Intents {
                 else {
                     continue;
                 };
-                let bytes = self.storage.get(&object.location).await?;
-                let body = bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok());
-                found.push((PartKey { bot_id, update_id, attempt, send, part }, body));
+                found.push(PartKey { bot_id, update_id, attempt, send, part });
             }
             match page.last() {
                 Some(last) if page.len() == PAGE => after = Some(last.location.clone()),

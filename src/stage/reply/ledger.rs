@@ -1,7 +1,5 @@
 //! What the replies table holds: one row a part and send, the final one.
 
-use std::collections::HashSet;
-
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use object_store::path::Path;
@@ -9,9 +7,15 @@ use object_store::path::Path;
 use super::rows;
 use crate::clock::Timestamp;
 use crate::error::{Error, Result};
-use crate::flow::ledger::{Known, Ledger, LedgerRow};
+use crate::flow::key::UpdateKey;
+use crate::flow::ledger::{Known, Ledger, LedgerRow, Parts};
 use crate::id::BotId;
+use crate::pipeline::OnUnknown;
 use crate::table::TableSpec;
+use crate::telegram::reply::Method;
+
+/// Sends of one part, when unknown ones are sent again.
+pub(super) const MAX_SENDS: i64 = 3;
 
 /// Names one send of one part of a reply.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -23,8 +27,34 @@ pub(super) struct PartKey {
     pub(super) part: i64,
 }
 
-/// Names a reply: bot, update, and silver's attempt.
-pub(super) type ReplyKey = (BotId, i64, i64);
+impl PartKey {
+    /// The reply it belongs to.
+    pub(super) fn update(&self) -> UpdateKey {
+        UpdateKey { bot_id: self.bot_id, update_id: self.update_id, attempt: self.attempt }
+    }
+
+    /// What it is of that reply.
+    pub(super) fn of(&self) -> PartOf {
+        PartOf { send: self.send, part: self.part }
+    }
+}
+
+/// One send of one part, within its reply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct PartOf {
+    pub(super) send: i64,
+    pub(super) part: i64,
+}
+
+/// What is known of a part that has an outcome.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct PartState {
+    pub(super) status: Status,
+    /// How many parts its reply has.
+    pub(super) parts: i64,
+    /// The message it became, where that is known.
+    pub(super) message_id: Option<i64>,
+}
 
 /// What became of a part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +87,7 @@ pub(super) struct Outcome {
     pub(super) key: PartKey,
     pub(super) parts: i64,
     pub(super) chat_id: i64,
+    pub(super) method: Method,
     pub(super) telegram_message_id: Option<i64>,
     pub(super) status: Status,
     pub(super) tries: i64,
@@ -70,21 +101,20 @@ pub(super) struct Outcome {
 pub(super) type ReplyLedger = Ledger<Outcome>;
 
 impl LedgerRow for Outcome {
-    type Key = PartKey;
-    type State = Status;
+    type Part = PartOf;
+    type State = PartState;
     const COLUMNS: &'static [&'static str] = &rows::KEY_COLUMNS;
-    const VERSION_COLUMN: &'static str = "silver_version";
 
-    fn key(&self) -> PartKey {
-        self.key.clone()
+    fn key(&self) -> UpdateKey {
+        self.key.update()
     }
 
-    fn state(&self) -> Status {
-        self.status
+    fn part(&self) -> PartOf {
+        self.key.of()
     }
 
-    fn version(&self) -> i64 {
-        self.silver_version
+    fn state(&self) -> PartState {
+        PartState { status: self.status, parts: self.parts, message_id: self.telegram_message_id }
     }
 
     fn to_batch(schema: &SchemaRef, outcomes: &[Self]) -> Result<RecordBatch> {
@@ -92,26 +122,70 @@ impl LedgerRow for Outcome {
     }
 
     fn known(batch: &RecordBatch) -> Result<Vec<Known<Self>>> {
-        let known = |(version, key, state)| Known { key, state, version: Some(version) };
-        Ok(rows::statuses(batch)?.into_iter().map(known).collect())
+        rows::outcomes(batch)
     }
 }
 
-/// The replies at or below the watermark: for when silver has to be compared as a whole.
-pub(super) async fn settled(ledger: &mut ReplyLedger) -> Result<HashSet<ReplyKey>> {
-    let mut settled = HashSet::new();
-    for file in ledger.files_anew().await? {
-        let known = rows::statuses(&ledger.read(&file).await?)?;
-        let old = known.into_iter().filter(|(version, ..)| *version <= ledger.watermark());
-        settled.extend(old.map(|(_, key, _)| (key.bot_id, key.update_id, key.attempt)));
+/// Whether every part that a reply will ever have has its outcome.
+pub(super) fn settles(on_unknown: OnUnknown) -> fn(&Parts<Outcome>) -> bool {
+    match on_unknown {
+        OnUnknown::Leave => |rows| is_settled(rows, |_| true),
+        OnUnknown::Resend => |rows| is_settled(rows, |send| send >= MAX_SENDS),
     }
-    Ok(settled)
+}
+
+/// All parts are sent, or one is not and no later send of it will be made.
+fn is_settled(rows: &Parts<Outcome>, is_unknown_final: impl Fn(i64) -> bool) -> bool {
+    let parts = rows.iter().map(|(_, state)| state.parts).max().unwrap_or(0);
+    for part in 1..=parts {
+        let sends = rows.iter().filter(|(of, _)| of.part == part);
+        match sends.max_by_key(|(of, _)| of.send) {
+            None => return false,
+            Some((_, PartState { status: Status::Sent, .. })) => {}
+            Some((_, PartState { status: Status::Failed, .. })) => return true,
+            Some((of, PartState { status: Status::Unknown, .. })) => return is_unknown_final(of.send),
+        }
+    }
+    parts > 0
+}
+
+/// The send that comes after these outcomes of a reply.
+pub(super) fn next_part(rows: &Parts<Outcome>) -> PartOf {
+    let mut next = PartOf { send: 1, part: 1 };
+    loop {
+        let sends = rows.iter().filter(|(of, _)| of.part == next.part);
+        match sends.max_by_key(|(of, _)| of.send) {
+            Some((_, PartState { status: Status::Sent, .. })) => next.part += 1,
+            Some((of, _)) => return PartOf { send: of.send + 1, ..next },
+            None => return next,
+        }
+    }
 }
 
 /// What the replies table must be.
 pub(super) fn spec(table: &str, schema: SchemaRef) -> Result<TableSpec> {
     let path = Path::parse(table)
-        .map_err(|error| Error::configuration(format!("reply.table `{table}` is no path")).caused_by(error))?;
+        .map_err(|error| Error::configuration(format!("reply.table `{table}` is not a path")).caused_by(error))?;
     let stats = ["update_id", "chat_id", "silver_version", "sent_at"];
     Ok(TableSpec { path, schema, stats_columns: stats.map(str::to_owned).to_vec() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reply_is_settled_when_no_part_of_it_is_left_to_be_sent() {
+        use Status::{Failed, Sent, Unknown};
+        let row = |send, part, status| (PartOf { send, part }, PartState { status, parts: 2, message_id: None });
+        let both = |rows: &Parts<Outcome>| (settles(OnUnknown::Leave)(rows), settles(OnUnknown::Resend)(rows));
+        assert_eq!(both(&[]), (false, false));
+        assert_eq!(both(&[row(1, 1, Sent)]), (false, false), "the second part is left");
+        assert_eq!(both(&[row(1, 2, Sent)]), (false, false));
+        assert_eq!(both(&[row(1, 2, Sent), row(1, 1, Sent)]), (true, true));
+        assert_eq!(both(&[row(1, 1, Failed)]), (true, true));
+        assert_eq!(both(&[row(1, 1, Sent), row(1, 2, Unknown)]), (true, false));
+        assert_eq!(both(&[row(2, 1, Unknown), row(1, 1, Unknown)]), (true, false));
+        assert_eq!(both(&[row(1, 1, Unknown), row(3, 1, Unknown)]), (true, true));
+    }
 }

@@ -1,95 +1,152 @@
 //! Rows of the silver table in, rows of the replies table out.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use arrow::array::{
     Array, ArrayRef, AsArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray, new_null_array,
 };
 use arrow::datatypes::{Int64Type, SchemaRef};
 
-use super::ledger::{Outcome, PartKey, ReplyKey, Status};
-use crate::error::{Context, Error, ErrorKind, Result};
+use super::ledger::{Outcome, PartOf, PartState, Status};
+use crate::error::{self, Context, Error, ErrorKind};
+use crate::flow::key::UpdateKey;
+use crate::flow::ledger::Known;
+use crate::flow::work::Item;
 use crate::id::BotId;
+use crate::telegram::reply::{self, Answered, Method, ReplyMessage};
 
 /// What is read of the replies table.
-pub(super) const KEY_COLUMNS: [&str; 7] =
-    ["bot_id", "update_id", "attempt", "send", "part", "status", "silver_version"];
+pub(super) const KEY_COLUMNS: [&str; 8] =
+    ["bot_id", "update_id", "attempt", "send", "part", "parts", "status", "telegram_message_id"];
 
 /// What is read of the silver table.
-pub(super) const SILVER_COLUMNS: [&str; 9] =
-    ["bot_id", "update_id", "attempt", "chat_id", "chat_type", "message_id", "response", "reply_parts", "trace_id"];
+pub(super) const SILVER_COLUMNS: [&str; 10] = [
+    "bot_id",
+    "update_id",
+    "attempt",
+    "chat_id",
+    "chat_type",
+    "message_id",
+    "response",
+    "reply_parts",
+    "reply",
+    "trace_id",
+];
 
 /// A silver row that asks for a reply.
 #[derive(Clone, Debug)]
 pub(super) struct Answer {
-    pub(super) bot_id: BotId,
-    pub(super) update_id: i64,
-    pub(super) attempt: i64,
+    pub(super) key: UpdateKey,
     pub(super) chat_id: i64,
-    pub(super) chat_type: Option<String>,
-    pub(super) message_id: Option<i64>,
-    pub(super) response: String,
+    /// The messages to send; why there are none where the row cannot be understood.
+    pub(super) messages: Result<Vec<ReplyMessage>, String>,
     pub(super) trace_id: String,
+    pub(super) silver_version: i64,
+    /// Whether a byte of it may have left in this process without an outcome.
+    pub(super) in_doubt: Arc<AtomicBool>,
 }
 
 impl Answer {
-    /// What names it.
-    pub(super) fn key(&self) -> ReplyKey {
-        (self.bot_id, self.update_id, self.attempt)
+    /// How many messages it has.
+    pub(super) fn parts(&self) -> i64 {
+        self.messages.as_ref().map_or(1, |messages| i64::try_from(messages.len()).unwrap_or(i64::MAX))
     }
 }
 
-/// The answers in a batch of silver rows.
-pub(super) fn answers(batch: &RecordBatch) -> Result<Vec<Answer>> {
+impl Item for Answer {
+    fn key(&self) -> UpdateKey {
+        self.key
+    }
+
+    fn chat_id(&self) -> i64 {
+        self.chat_id
+    }
+
+    fn version(&self) -> i64 {
+        self.silver_version
+    }
+}
+
+/// The answers in a batch of silver rows, one for each row that asks for a reply.
+pub(super) fn answers(batch: &RecordBatch, silver_version: i64) -> error::Result<Vec<Option<Answer>>> {
     let columns = Columns { batch };
     let (bot_ids, update_ids) = (columns.integers("bot_id")?, columns.integers("update_id")?);
     let (attempts, chat_ids) = (columns.integers("attempt")?, columns.integers("chat_id")?);
     let (message_ids, parts) = (columns.integers("message_id")?, columns.integers("reply_parts")?);
     let (chat_types, responses) = (columns.strings("chat_type")?, columns.strings("response")?);
-    let trace_ids = columns.strings("trace_id")?;
-    let mut answers = Vec::new();
-    for row in 0..batch.num_rows() {
+    let (replies, trace_ids) = (columns.strings("reply")?, columns.strings("trace_id")?);
+    let answer = |row: usize| {
         let asks = parts.is_valid(row) && parts.value(row) > 0;
         let addressed = [bot_ids, update_ids, chat_ids].iter().all(|column| column.is_valid(row));
-        if !asks || !addressed || responses.is_null(row) {
-            continue;
+        if !asks || !addressed {
+            return None;
         }
-        answers.push(Answer {
-            bot_id: BotId(bot_ids.value(row)),
-            update_id: update_ids.value(row),
-            attempt: if attempts.is_valid(row) { attempts.value(row) } else { 1 },
-            chat_id: chat_ids.value(row),
-            chat_type: chat_types.is_valid(row).then(|| chat_types.value(row).to_owned()),
+        let chat_id = chat_ids.value(row);
+        let answered = Answered {
+            chat_id,
+            chat_type: chat_types.is_valid(row).then(|| chat_types.value(row)),
             message_id: message_ids.is_valid(row).then(|| message_ids.value(row)),
-            response: responses.value(row).to_owned(),
+        };
+        let messages = match (replies.is_valid(row), responses.is_valid(row)) {
+            (true, _) => understand(replies.value(row)),
+            (false, true) => Ok(composed_as_before(responses.value(row), answered)),
+            (false, false) => return None,
+        };
+        Some(Answer {
+            key: UpdateKey {
+                bot_id: BotId(bot_ids.value(row)),
+                update_id: update_ids.value(row),
+                attempt: if attempts.is_valid(row) { attempts.value(row) } else { 1 },
+            },
+            chat_id,
+            messages,
             trace_id: if trace_ids.is_valid(row) { trace_ids.value(row).to_owned() } else { String::new() },
-        });
-    }
-    Ok(answers)
+            silver_version,
+            in_doubt: Arc::default(),
+        })
+    };
+    Ok((0..batch.num_rows()).map(answer).collect())
 }
 
-/// The outcomes in a batch of replies rows, with the silver version each belongs to.
-pub(super) fn statuses(batch: &RecordBatch) -> Result<Vec<(i64, PartKey, Status)>> {
+fn understand(json: &str) -> Result<Vec<ReplyMessage>, String> {
+    match reply::from_json(json) {
+        Ok(messages) if messages.is_empty() => Err("the reply has no messages".to_owned()),
+        Ok(messages) => Ok(messages),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// The messages of a row that was written before rows held their messages, as they were composed then.
+fn composed_as_before(response: &str, answered: Answered<'_>) -> Vec<ReplyMessage> {
+    reply::compose(response, answered)
+}
+
+/// The outcomes in a batch of replies rows.
+pub(super) fn outcomes(batch: &RecordBatch) -> error::Result<Vec<Known<Outcome>>> {
     let columns = Columns { batch };
     let (bot_ids, update_ids) = (columns.integers("bot_id")?, columns.integers("update_id")?);
     let (attempts, sends) = (columns.integers("attempt")?, columns.integers("send")?);
-    let (parts, versions) = (columns.integers("part")?, columns.integers("silver_version")?);
-    let statuses = columns.strings("status")?;
-    let row = |row: usize| {
-        let key = PartKey {
+    let (parts, totals) = (columns.integers("part")?, columns.integers("parts")?);
+    let (statuses, message_ids) = (columns.strings("status")?, columns.integers("telegram_message_id")?);
+    let outcome = |row: usize| {
+        let key = UpdateKey {
             bot_id: BotId(bot_ids.value(row)),
             update_id: update_ids.value(row),
             attempt: attempts.value(row),
-            send: sends.value(row),
-            part: parts.value(row),
         };
-        Some((versions.value(row), key, Status::of(statuses.value(row))?))
+        let state = PartState {
+            status: Status::of(statuses.value(row))?,
+            parts: if totals.is_valid(row) { totals.value(row) } else { 1 },
+            message_id: message_ids.is_valid(row).then(|| message_ids.value(row)),
+        };
+        Some(Known { key, part: PartOf { send: sends.value(row), part: parts.value(row) }, state })
     };
-    Ok((0..batch.num_rows()).filter_map(row).collect())
+    Ok((0..batch.num_rows()).filter_map(outcome).collect())
 }
 
 /// Outcomes as rows of a table with `schema`; columns that are not ours are null.
-pub(super) fn to_batch(schema: &SchemaRef, outcomes: &[Outcome]) -> Result<RecordBatch> {
+pub(super) fn to_batch(schema: &SchemaRef, outcomes: &[Outcome]) -> error::Result<RecordBatch> {
     let columns = schema.fields().iter().map(|field| {
         column(field.name(), outcomes).unwrap_or_else(|| new_null_array(field.data_type(), outcomes.len()))
     });
@@ -113,7 +170,7 @@ fn column(name: &str, outcomes: &[Outcome]) -> Option<ArrayRef> {
         "parts" => integers(|outcome| Some(outcome.parts)),
         "chat_id" => integers(|outcome| Some(outcome.chat_id)),
         "telegram_message_id" => integers(|outcome| outcome.telegram_message_id),
-        "kind" => strings(|_| Some("send")),
+        "kind" => strings(|outcome| Some(if outcome.method == Method::Edit { "edit" } else { "send" })),
         "status" => strings(|outcome| Some(outcome.status.as_str())),
         "tries" => integers(|outcome| Some(outcome.tries)),
         "error" => strings(|outcome| outcome.error.as_deref()),
@@ -132,12 +189,12 @@ struct Columns<'a> {
 }
 
 impl<'a> Columns<'a> {
-    fn integers(&self, name: &str) -> Result<&'a Int64Array> {
+    fn integers(&self, name: &str) -> error::Result<&'a Int64Array> {
         let column = self.batch.column_by_name(name).and_then(|column| column.as_primitive_opt::<Int64Type>());
         column.ok_or_else(|| Error::corrupt(format!("column {name} is missing or no bigint")))
     }
 
-    fn strings(&self, name: &str) -> Result<&'a StringArray> {
+    fn strings(&self, name: &str) -> error::Result<&'a StringArray> {
         let column = self.batch.column_by_name(name).and_then(|column| column.as_string_opt::<i32>());
         column.ok_or_else(|| Error::corrupt(format!("column {name} is missing or no string")))
     }

@@ -10,9 +10,12 @@ use tokio_util::sync::CancellationToken;
 use super::breaker::{Breaker, Pass};
 use super::rows::{BronzeRow, SilverRow, Status};
 use crate::clock::Clock;
+use crate::flow::permits::{Permit, Permits};
+use crate::flow::work::Item;
 use crate::llm::{ChatAnswer, ChatMessage, ChatRequest, ModelClient, ModelFault, Role};
 use crate::pipeline::Acknowledge;
 use crate::retry::Backoff;
+use crate::telegram::reply::{self, Answered};
 use crate::telegram::{BotClient, text};
 use crate::telemetry::{Hop, Telemetry};
 
@@ -40,7 +43,7 @@ pub(super) struct Asker {
     pub(super) max_tokens: Option<u32>,
     pub(super) max_attempts: u32,
     pub(super) breaker: Breaker,
-    pub(super) permits: Semaphore,
+    pub(super) permits: Permits,
     pub(super) bot: Option<BotClient>,
     pub(super) acknowledge: Acknowledge,
     pub(super) acknowledgements: Arc<Semaphore>,
@@ -56,6 +59,8 @@ struct Tries {
     own: u32,
     /// Successes of the model at the row's last try.
     mark: u64,
+    /// What the row was let do in this try.
+    pass: Pass,
     backoff: Backoff,
 }
 
@@ -63,7 +68,10 @@ struct Tries {
 enum Try {
     Answered(ChatAnswer, Duration),
     Failed(String),
-    Again,
+    /// Not yet: the row waits alone, or with all others.
+    Again {
+        alone: bool,
+    },
     Stopped,
 }
 
@@ -74,34 +82,64 @@ impl Asker {
             calls: 0,
             own: 0,
             mark: self.breaker.successes(),
+            pass: Pass::Closed,
             backoff: Backoff::new(Duration::from_millis(500), Duration::from_secs(10)),
         };
-        let key = question.row.key();
         loop {
-            let pass = tokio::select! {
+            let (permit, pass) = tokio::select! {
                 () = self.stop.cancelled() => return None,
-                pass = self.breaker.admit(&key) => pass,
+                admitted = self.admitted(question) => admitted?,
             };
-            let permit = tokio::select! {
-                () = self.stop.cancelled() => return None,
-                permit = self.permits.acquire() => permit.ok()?,
-            };
+            tries.pass = pass;
             // In boxes: thousands of rows may wait for a permit, and what a call needs is by far the largest part.
-            if pass == Pass::Ping && !Box::pin(self.ping(question)).await {
-                continue;
-            }
-            let outcome = Box::pin(self.try_once(question, pass, &mut tries)).await;
+            let outcome = match pass == Pass::Ping {
+                true => match Box::pin(self.ping(question)).await {
+                    true => Box::pin(self.try_once(question, &mut tries)).await,
+                    false => Try::Again { alone: true },
+                },
+                false => Box::pin(self.try_once(question, &mut tries)).await,
+            };
             drop(permit);
             match outcome {
                 Try::Answered(answer, took) => return Some(self.answered(question, answer, took, &tries)),
                 Try::Failed(error) => return Some(self.failed(question, error, &tries)),
                 Try::Stopped => return None,
-                Try::Again => {}
+                Try::Again { alone: false } => {}
+                Try::Again { alone: true } => tokio::select! {
+                    () = self.stop.cancelled() => return None,
+                    () = self.clock.sleep(tries.backoff.next_delay()) => {}
+                },
             }
         }
     }
 
-    async fn try_once(&self, question: &Question, pass: Pass, tries: &mut Tries) -> Try {
+    /// A permit and what the breaker lets the row do with it.
+    async fn admitted(&self, question: &Question) -> Option<(Permit<'_>, Pass)> {
+        let key = question.row.key();
+        let pass = self.breaker.admit(&key).await;
+        match self.permits.acquire(question.row.chat()).await {
+            Some(permit) => Some((permit, pass)),
+            None => {
+                self.breaker.released(pass);
+                None
+            }
+        }
+    }
+
+    /// Takes note of a call that failed. Whether the row alone should wait.
+    fn note_failure(&self, question: &Question, retry_after: Option<Duration>) -> Try {
+        let chat_id = question.row.chat();
+        let well_before = self.permits.note(chat_id, false);
+        let is_outage = self.breaker.failed(&question.row.key(), chat_id, well_before, retry_after);
+        Try::Again { alone: !is_outage }
+    }
+
+    fn note_success(&self, question: &Question) {
+        self.permits.note(question.row.chat(), true);
+        self.breaker.succeeded();
+    }
+
+    async fn try_once(&self, question: &Question, tries: &mut Tries) -> Try {
         if tries.calls == 0 {
             self.show_typing(&question.row);
             self.hop(question, "asking", String::new());
@@ -109,61 +147,50 @@ impl Asker {
         tries.calls += 1;
         let started = self.clock.monotonic();
         let Some(outcome) = self.call(&self.request(question)).await else {
-            self.breaker.released(pass);
+            self.breaker.released(tries.pass);
             return Try::Stopped;
         };
         let took = self.clock.monotonic().saturating_sub(started);
         self.model_seconds.observe(took.as_secs_f64());
-        let row = question.row.key();
         match outcome {
             Ok(answer) => {
-                self.breaker.succeeded();
+                self.note_success(question);
                 Try::Answered(answer, took)
             }
             // The model is there and understood; the row is what it does not take.
             Err(ModelFault::Rejected { message }) => {
-                self.breaker.succeeded();
+                self.note_success(question);
                 Try::Failed(message)
             }
             Err(ModelFault::Unavailable { retry_after, message }) => {
-                tracing::warn!(message, "the model is away; rows wait");
-                self.breaker.failed(&row, retry_after);
-                Try::Again
+                tracing::warn!(message, "the model is not available; rows wait");
+                self.note_failure(question, retry_after)
             }
             Err(ModelFault::Misconfigured { message }) => {
-                tracing::error!(message, "the model refuses us; rows wait until it is set right");
-                self.breaker.failed(&row, Some(MISCONFIGURED_WAIT));
-                Try::Again
+                tracing::error!(message, "the model refuses us; rows wait until the settings are right");
+                self.note_failure(question, Some(MISCONFIGURED_WAIT))
             }
-            Err(ModelFault::Failing { retry_after, message }) => {
-                self.failing(question, tries, retry_after, message).await
-            }
+            Err(ModelFault::Failing { retry_after, message }) => self.failing(question, tries, retry_after, message),
         }
     }
 
     /// A failure is the row's own when the model has answered somebody since the row's last try.
-    async fn failing(
-        &self,
-        question: &Question,
-        tries: &mut Tries,
-        retry_after: Option<Duration>,
-        message: String,
-    ) -> Try {
+    fn failing(&self, question: &Question, tries: &mut Tries, retry_after: Option<Duration>, message: String) -> Try {
         let successes = self.breaker.successes();
         let own = successes > tries.mark;
         tries.mark = successes;
         if !own {
             tracing::warn!(message, "the model fails; rows wait");
-            self.breaker.failed(&question.row.key(), retry_after);
-            return Try::Again;
+            return self.note_failure(question, retry_after);
         }
+        self.permits.note(question.row.chat(), false);
+        self.breaker.released(tries.pass);
         tries.own += 1;
         if tries.own >= self.max_attempts {
             return Try::Failed(message);
         }
-        // Whether it is the model's trouble after all is for another row to find out.
-        self.breaker.failed(&question.row.key(), retry_after.or(Some(tries.backoff.next_delay())));
-        Try::Again
+        // It is no outage for anybody else, and whether it is the model's trouble after all is not for this row to say.
+        Try::Again { alone: true }
     }
 
     /// Asks for one token, so that a row alone is not the judge of itself. Whether the model answered.
@@ -179,16 +206,17 @@ impl Asker {
                 false
             }
             Some(Ok(_) | Err(ModelFault::Rejected { .. })) => {
+                // The model is well; of the chat that says nothing.
                 self.breaker.succeeded();
                 true
             }
             Some(Err(ModelFault::Unavailable { retry_after, .. } | ModelFault::Failing { retry_after, .. })) => {
-                self.breaker.failed(&question.row.key(), retry_after);
+                self.note_failure(question, retry_after);
                 false
             }
             Some(Err(ModelFault::Misconfigured { message })) => {
-                tracing::error!(message, "the model refuses us; rows wait until it is set right");
-                self.breaker.failed(&question.row.key(), Some(MISCONFIGURED_WAIT));
+                tracing::error!(message, "the model refuses us; rows wait until the settings are right");
+                self.note_failure(question, Some(MISCONFIGURED_WAIT));
                 false
             }
         }
@@ -217,13 +245,17 @@ impl Asker {
     fn answered(&self, question: &Question, answer: ChatAnswer, took: Duration, tries: &Tries) -> SilverRow {
         let latency_ms = i64::try_from(took.as_millis()).unwrap_or(i64::MAX);
         self.hop(question, "answered", format!("{latency_ms} ms"));
-        let parts = text::render(&answer.text).len();
-        let empty = parts == 0;
+        let row = &question.row;
+        let reply = row.chat_id.map_or_else(Vec::new, |chat_id| {
+            let answered = Answered { chat_id, chat_type: row.chat_type.as_deref(), message_id: row.message_id };
+            reply::compose(&answer.text, answered)
+        });
+        let empty = reply.is_empty() && text::render(&answer.text).is_empty();
         SilverRow {
             status: if empty { Status::Failed } else { Status::Answered },
             response: (!empty).then_some(answer.text),
             error: empty.then(|| "the model gave an empty answer".to_owned()),
-            reply_parts: i64::try_from(parts).unwrap_or(i64::MAX),
+            reply,
             model: answer.model,
             finish_reason: answer.finish_reason,
             input_tokens: answer.input_tokens,
@@ -234,20 +266,26 @@ impl Asker {
     }
 
     fn failed(&self, question: &Question, error: String, tries: &Tries) -> SilverRow {
+        let row = self.set_aside(&question.row, error);
+        SilverRow { route: Some(question.route.clone()), model_calls: tries.calls, ..row }
+    }
+
+    /// A row that nobody answered, and why.
+    pub(super) fn set_aside(&self, row: &BronzeRow, error: String) -> SilverRow {
         SilverRow {
-            bronze: question.row.clone(),
+            bronze: row.clone(),
             status: Status::Failed,
             response: None,
-            route: Some(question.route.clone()),
+            route: None,
             error: Some(error),
-            reply_parts: 0,
+            reply: Vec::new(),
             model: None,
             prompt_version: self.prompt_version.clone(),
             finish_reason: None,
             input_tokens: None,
             output_tokens: None,
             latency_ms: None,
-            model_calls: tries.calls,
+            model_calls: 0,
             processed_at: self.clock.now(),
         }
     }
@@ -288,7 +326,7 @@ impl Asker {
     }
 
     fn hop(&self, question: &Question, step: &'static str, detail: String) {
-        let (bot_id, update_id) = question.row.key();
+        let (bot_id, update_id) = (question.row.bot_id, question.row.update_id);
         self.telemetry.hop(|| Hop { bot_id, update_id, step, at: self.clock.now(), detail });
     }
 }

@@ -6,12 +6,14 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use super::rows::RowKey;
 use crate::clock::Clock;
+use crate::flow::key::UpdateKey;
 use crate::retry::Backoff;
 
 /// How long a row that met the outage leaves the probe to others before it sends a ping.
 const LEAVE_TO_OTHERS: Duration = Duration::from_millis(200);
+/// It is an outage when the calls of so many chats have failed one after the other and none has succeeded.
+const OUTAGE_AT_CHATS: usize = 3;
 
 /// What a row may do now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,7 +31,9 @@ struct State {
     /// When the next probe may go; `None` while there is no outage.
     open_until: Option<Duration>,
     /// Rows whose call met a fault since the last success: any of them may be what the model does not take.
-    suspects: HashSet<RowKey>,
+    suspects: HashSet<UpdateKey>,
+    /// Chats that were well before, and whose calls have failed since the last success.
+    failing_chats: HashSet<i64>,
     probing: bool,
     successes: u64,
     backoff: Backoff,
@@ -48,6 +52,7 @@ impl Breaker {
         let state = State {
             open_until: None,
             suspects: HashSet::new(),
+            failing_chats: HashSet::new(),
             probing: false,
             successes: 0,
             backoff: Backoff::new(Duration::from_secs(1), Duration::from_secs(60)),
@@ -56,7 +61,7 @@ impl Breaker {
     }
 
     /// Waits until the row may ask.
-    pub(super) async fn admit(&self, row: &RowKey) -> Pass {
+    pub(super) async fn admit(&self, row: &UpdateKey) -> Pass {
         loop {
             let changed = self.changed.notified();
             let wait = match self.try_admit(row) {
@@ -71,14 +76,17 @@ impl Breaker {
     }
 
     /// A pass, or how long to wait before asking for one again.
-    fn try_admit(&self, row: &RowKey) -> Result<Pass, Duration> {
+    fn try_admit(&self, row: &UpdateKey) -> Result<Pass, Duration> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(until) = state.open_until else { return Ok(Pass::Closed) };
+        let is_suspect = state.suspects.contains(row);
+        let Some(until) = state.open_until else {
+            // Nobody else has found the model to be well since this row's call failed.
+            return Ok(if is_suspect { Pass::Ping } else { Pass::Closed });
+        };
         let now = self.clock.monotonic();
         if state.probing || now < until {
             return Err(until.saturating_sub(now).max(LEAVE_TO_OTHERS));
         }
-        let is_suspect = state.suspects.contains(row);
         if is_suspect && now < until + LEAVE_TO_OTHERS {
             return Err(until + LEAVE_TO_OTHERS - now);
         }
@@ -92,17 +100,33 @@ impl Breaker {
         state.successes += 1;
         state.open_until = None;
         state.suspects.clear();
+        state.failing_chats.clear();
         state.probing = false;
         state.backoff.reset();
         drop(state);
         self.changed.notify_waiters();
     }
 
-    /// The model is away, says this row: nobody asks for a while.
-    pub(super) fn failed(&self, row: &RowKey, retry_after: Option<Duration>) {
+    /// The model is away, says the call of this row. It is believed when it says for how long, when an outage is known,
+    /// and when calls of several chats say so, each counted only while it was `well_before`. `true` when nobody asks for
+    /// a while; else it is this row alone that should wait.
+    pub(super) fn failed(
+        &self,
+        row: &UpdateKey,
+        chat_id: i64,
+        well_before: bool,
+        retry_after: Option<Duration>,
+    ) -> bool {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let now = self.clock.monotonic();
         state.suspects.insert(*row);
+        if well_before {
+            state.failing_chats.insert(chat_id);
+        }
+        let is_outage = state.failing_chats.len() >= OUTAGE_AT_CHATS;
+        if retry_after.is_none() && state.open_until.is_none() && !is_outage {
+            return false;
+        }
         // Calls that were on the wire together fail together; one outage backs off once.
         if state.open_until.is_none_or(|until| until <= now) {
             let delay = state.backoff.next_delay();
@@ -113,6 +137,7 @@ impl Breaker {
         state.probing = false;
         drop(state);
         self.changed.notify_waiters();
+        true
     }
 
     /// A row that held a pass has gone without knowing more.
@@ -134,17 +159,31 @@ mod tests {
     use super::*;
     use crate::id::BotId;
 
-    const ONE: RowKey = (BotId(1), 1);
-    const TWO: RowKey = (BotId(1), 2);
+    const ONE: UpdateKey = UpdateKey { bot_id: BotId(1), update_id: 1, attempt: 1 };
+    const TWO: UpdateKey = UpdateKey { bot_id: BotId(1), update_id: 2, attempt: 1 };
+
+    #[test]
+    fn chats_that_keep_failing_are_no_outage_for_the_others() {
+        let breaker = Breaker::new(&Clock::system());
+        // Twenty chats fail for the first time, so it may be an outage; another row finds out that it is none.
+        let opened = (0..20).filter(|chat| breaker.failed(&ONE, *chat, true, None)).count();
+        assert_eq!(opened, 18);
+        breaker.succeeded();
+        // From now on they are known to be in trouble.
+        for chat in (0..20).cycle().take(1_000) {
+            assert!(!breaker.failed(&ONE, chat, false, None));
+            assert_eq!((breaker.try_admit(&TWO), breaker.try_admit(&ONE)), (Ok(Pass::Closed), Ok(Pass::Ping)));
+        }
+    }
 
     #[test]
     fn in_an_outage_rows_wait_and_one_other_row_probes() {
         let breaker = Breaker::new(&Clock::system());
         assert_eq!(breaker.try_admit(&ONE), Ok(Pass::Closed));
-        breaker.failed(&ONE, Some(Duration::from_secs(60)));
+        assert!(breaker.failed(&ONE, 1, true, Some(Duration::from_secs(60))));
         assert!(breaker.try_admit(&TWO).unwrap_err() > Duration::from_secs(50));
         breaker.succeeded();
-        breaker.failed(&ONE, Some(Duration::ZERO));
+        breaker.failed(&ONE, 1, true, Some(Duration::ZERO));
         assert!(breaker.try_admit(&ONE).is_err(), "it leaves the probe to others");
         assert_eq!(breaker.try_admit(&TWO), Ok(Pass::Probe));
         assert!(breaker.try_admit(&TWO).is_err(), "one probe at a time");
@@ -155,7 +194,7 @@ mod tests {
     #[tokio::test]
     async fn a_row_alone_sends_a_ping_before_it_asks_again() {
         let breaker = Breaker::new(&Clock::system());
-        breaker.failed(&ONE, Some(Duration::ZERO));
+        breaker.failed(&ONE, 1, true, Some(Duration::ZERO));
         assert_eq!(breaker.admit(&ONE).await, Pass::Ping);
         breaker.released(Pass::Ping);
         assert_eq!(breaker.admit(&ONE).await, Pass::Ping);

@@ -2,7 +2,6 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use super::rows::KnownRow;
 use crate::clock::Timestamp;
 use crate::llm::{ChatMessage, Role};
 use crate::pipeline::HistorySettings;
@@ -38,16 +37,7 @@ impl History {
         Self { settings, chats: HashMap::new(), bytes: 0 }
     }
 
-    /// Takes up what the table has, in the order it was received.
-    pub(super) fn rebuild(&mut self, mut rows: Vec<KnownRow>) {
-        rows.sort_by_key(|row| (row.received_at, row.key));
-        for row in rows {
-            if let (Some(chat_id), Some(question), Some(answer)) = (row.chat_id, row.question, row.answer) {
-                self.add(chat_id, row.received_at, &question, &answer);
-            }
-        }
-    }
-
+    /// Adds a turn, whenever it was received.
     pub(super) fn add(&mut self, chat_id: i64, at: Timestamp, question: &str, answer: &str) {
         if self.settings.turns == 0 {
             return;
@@ -55,7 +45,8 @@ impl History {
         let turn = Turn { at, question: question.to_owned(), answer: answer.to_owned() };
         self.bytes += turn.bytes();
         let turns = self.chats.entry(chat_id).or_default();
-        turns.push_back(turn);
+        let after = turns.partition_point(|there| there.at <= at);
+        turns.insert(after, turn);
         if turns.len() > self.settings.turns {
             self.bytes -= turns.pop_front().map_or(0, |turn| turn.bytes());
         }

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::ask::Asker;
 use super::breaker::Breaker;
 use crate::clock::Clock;
+use crate::flow::permits::Permits;
 use crate::id::BotId;
 use crate::llm::ModelClient;
 use crate::pipeline::Pipeline;
@@ -71,7 +72,7 @@ impl SilverOptions {
             max_tokens: settings.model.max_tokens,
             max_attempts: settings.max_attempts,
             breaker: Breaker::new(&self.clock),
-            permits: Semaphore::new(settings.concurrency),
+            permits: Permits::new(settings.concurrency),
             bot: self.acknowledger.clone(),
             acknowledge: self.pipeline.reply.acknowledge,
             acknowledgements: Arc::new(Semaphore::new(MAX_ACKNOWLEDGEMENTS)),

@@ -9,7 +9,10 @@ use arrow::datatypes::{Int64Type, SchemaRef, TimestampMicrosecondType};
 
 use crate::clock::Timestamp;
 use crate::error::{Context, Error, ErrorKind, Result};
+use crate::flow::key::UpdateKey;
+use crate::flow::work::Item;
 use crate::id::BotId;
+use crate::telegram::reply::{self, ReplyMessage};
 
 /// What is read of the bronze table.
 pub(super) const BRONZE_COLUMNS: [&str; 14] = [
@@ -30,11 +33,13 @@ pub(super) const BRONZE_COLUMNS: [&str; 14] = [
 ];
 
 /// What is read of the silver table.
-pub(super) const SILVER_COLUMNS: [&str; 8] =
-    ["bot_id", "update_id", "bronze_version", "chat_id", "status", "user_message", "response", "received_at"];
+pub(super) const KEY_COLUMNS: [&str; 3] = ["bot_id", "update_id", "attempt"];
 
-/// Names an update.
-pub(super) type RowKey = (BotId, i64);
+/// What is read of it for the history of chats.
+pub(super) const HISTORY_COLUMNS: [&str; 5] = ["chat_id", "status", "user_message", "response", "received_at"];
+
+/// Rows of a chat that has no id go here; Telegram's ids never come near it.
+const NO_CHAT: i64 = i64::MIN;
 
 /// A bronze row that is no corrupt one.
 #[derive(Clone, Debug, Default)]
@@ -57,8 +62,23 @@ pub(super) struct BronzeRow {
 }
 
 impl BronzeRow {
-    pub(super) fn key(&self) -> RowKey {
-        (self.bot_id, self.update_id)
+    /// Where it waits for its turn.
+    pub(super) fn chat(&self) -> i64 {
+        self.chat_id.unwrap_or(NO_CHAT)
+    }
+}
+
+impl Item for BronzeRow {
+    fn key(&self) -> UpdateKey {
+        UpdateKey { bot_id: self.bot_id, update_id: self.update_id, attempt: 1 }
+    }
+
+    fn chat_id(&self) -> i64 {
+        self.chat()
+    }
+
+    fn version(&self) -> i64 {
+        self.bronze_version
     }
 }
 
@@ -88,7 +108,8 @@ pub(super) struct SilverRow {
     pub(super) response: Option<String>,
     pub(super) route: Option<String>,
     pub(super) error: Option<String>,
-    pub(super) reply_parts: i64,
+    /// The messages to send.
+    pub(super) reply: Vec<ReplyMessage>,
     pub(super) model: Option<String>,
     pub(super) prompt_version: Option<String>,
     pub(super) finish_reason: Option<String>,
@@ -99,28 +120,26 @@ pub(super) struct SilverRow {
     pub(super) processed_at: Timestamp,
 }
 
-/// What a row of the silver table says about what is done.
+/// What a row of the silver table says of its chat.
 #[derive(Clone, Debug)]
-pub(super) struct KnownRow {
-    pub(super) key: RowKey,
-    pub(super) bronze_version: Option<i64>,
-    pub(super) chat_id: Option<i64>,
-    pub(super) question: Option<String>,
-    /// Only of an answered row.
-    pub(super) answer: Option<String>,
+pub(super) struct SaidRow {
+    pub(super) chat_id: i64,
+    pub(super) question: String,
+    pub(super) answer: String,
     pub(super) received_at: Timestamp,
 }
 
 /// The rows of a bronze batch; corrupt ones are no rows of silver.
-pub(super) fn bronze_rows(batch: &RecordBatch, bronze_version: i64) -> Result<Vec<BronzeRow>> {
+pub(super) fn bronze_rows(batch: &RecordBatch, bronze_version: i64) -> Result<Vec<Option<BronzeRow>>> {
     let reader = Reader { batch };
     let mut rows = Vec::with_capacity(batch.num_rows());
     for row in 0..batch.num_rows() {
         let (Some(bot_id), Some(update_id)) = (reader.integer("bot_id", row)?, reader.integer("update_id", row)?)
         else {
+            rows.push(None);
             continue;
         };
-        rows.push(BronzeRow {
+        rows.push(Some(BronzeRow {
             bot_id: BotId(bot_id),
             update_id,
             update_type: reader.text("update_type", row)?,
@@ -136,36 +155,54 @@ pub(super) fn bronze_rows(batch: &RecordBatch, bronze_version: i64) -> Result<Ve
             received_at: reader.moment("_received_at", row)?.unwrap_or_default(),
             trace_id: reader.text("_trace_id", row)?.unwrap_or_default(),
             bronze_version,
-        });
+        }));
     }
     Ok(rows)
 }
 
-/// What a file of the silver table says about what is done.
-pub(super) fn known_rows(batch: &RecordBatch) -> Result<Vec<KnownRow>> {
+/// The updates in a batch of the silver table.
+pub(super) fn known_keys(batch: &RecordBatch) -> Result<Vec<UpdateKey>> {
     let reader = Reader { batch };
-    let mut rows = Vec::with_capacity(batch.num_rows());
+    let mut keys = Vec::with_capacity(batch.num_rows());
     for row in 0..batch.num_rows() {
         let (Some(bot_id), Some(update_id)) = (reader.integer("bot_id", row)?, reader.integer("update_id", row)?)
         else {
             continue;
         };
-        let answered = reader.text("status", row)?.as_deref() == Some(Status::Answered.as_str());
-        rows.push(KnownRow {
-            key: (BotId(bot_id), update_id),
-            bronze_version: reader.integer("bronze_version", row)?,
-            chat_id: reader.integer("chat_id", row)?,
-            question: reader.text("user_message", row)?,
-            answer: reader.text("response", row)?.filter(|_| answered),
-            received_at: reader.moment("received_at", row)?.unwrap_or_default(),
-        });
+        let attempt = reader.integer("attempt", row)?.unwrap_or(1);
+        keys.push(UpdateKey { bot_id: BotId(bot_id), update_id, attempt });
     }
-    Ok(rows)
+    Ok(keys)
+}
+
+/// What was asked and answered in a batch of the silver table.
+pub(super) fn said(batch: &RecordBatch) -> Result<Vec<SaidRow>> {
+    let reader = Reader { batch };
+    let mut said = Vec::new();
+    for row in 0..batch.num_rows() {
+        if reader.text("status", row)?.as_deref() != Some(Status::Answered.as_str()) {
+            continue;
+        }
+        let (chat_id, question) = (reader.integer("chat_id", row)?, reader.text("user_message", row)?);
+        let (answer, received_at) = (reader.text("response", row)?, reader.moment("received_at", row)?);
+        if let (Some(chat_id), Some(question), Some(answer)) = (chat_id, question, answer) {
+            said.push(SaidRow { chat_id, question, answer, received_at: received_at.unwrap_or_default() });
+        }
+    }
+    Ok(said)
 }
 
 /// Rows as a batch of a table with `schema`; columns that are not ours are null.
 pub(super) fn to_batch(schema: &SchemaRef, rows: &[SilverRow]) -> Result<RecordBatch> {
+    let replies = rows.iter().map(|row| match row.reply.as_slice() {
+        [] => Ok(None),
+        messages => reply::to_json(messages).map(Some),
+    });
+    let replies = Arc::new(replies.collect::<Result<StringArray>>()?);
     let columns = schema.fields().iter().map(|field| {
+        if field.name() == "reply" {
+            return Arc::clone(&replies) as ArrayRef;
+        }
         let column = integer_column(field.name(), rows).or_else(|| other_column(field.name(), rows));
         column.unwrap_or_else(|| new_null_array(field.data_type(), rows.len()))
     });
@@ -181,7 +218,7 @@ fn integer_column(name: &str, rows: &[SilverRow]) -> Option<ArrayRef> {
         "chat_id" => |row| row.bronze.chat_id,
         "user_id" => |row| row.bronze.user_id,
         "attempt" => |_| Some(1),
-        "reply_parts" => |row| Some(row.reply_parts),
+        "reply_parts" => |row| Some(i64::try_from(row.reply.len()).unwrap_or(i64::MAX)),
         "input_tokens" => |row| row.input_tokens,
         "output_tokens" => |row| row.output_tokens,
         "latency_ms" => |row| row.latency_ms,

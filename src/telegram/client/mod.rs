@@ -41,6 +41,9 @@ pub struct OutgoingMessage {
     /// The topic it belongs to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub message_thread_id: Option<i64>,
+    /// Its buttons, as the Bot API takes them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reply_markup: Option<Value>,
     /// The message it answers (`reply_parameters.message_id`, with `allow_sending_without_reply`).
     #[serde(skip)]
     pub reply_to_message_id: Option<i64>,

@@ -238,6 +238,7 @@ async fn calls_say_what_telegram_reads() {
     let client = client_at(&format!("{url}/prefix/"));
     let entity = Entity { kind: "bold".into(), offset: 0, length: 2, url: None, language: None };
     let message = OutgoingMessage {
+        reply_markup: None,
         chat_id: -1,
         text: "hi".into(),
         entities: vec![entity],

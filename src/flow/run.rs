@@ -1,0 +1,269 @@
+//! The loop: what it waits for, and what it does then.
+
+use std::time::Duration;
+
+use futures::FutureExt;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::work::{Call, Desk, Item, Work};
+use super::{CALLS, Ended, Flow, Read, Reading, UnderWay, Wanted, is_transient};
+use crate::error::{Error, ErrorKind, Result};
+
+/// How often the upstream table is looked at without a hint.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// A watermark that moved without a row is committed this often.
+const WATERMARK_EVERY: Duration = Duration::from_secs(60);
+
+/// What the loop wakes for.
+enum Wake<W: Work> {
+    Stop,
+    Timer,
+    /// A version of the upstream table; `None` when no more hints will come.
+    Hint(Option<i64>),
+    Read(Box<(super::Feed, Read)>),
+    Calls(Vec<Call<W::Row>>),
+    Ended(Box<std::result::Result<(tokio::task::Id, Ended<W>), tokio::task::JoinError>>),
+}
+
+/// Whether the loop ends when there is nothing left to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mode {
+    Service,
+    Batch,
+}
+
+impl<W: Work> Flow<W> {
+    /// Handles everything that is in the upstream table now, until `stop`.
+    ///
+    /// # Errors
+    /// When a table cannot be read or written.
+    pub(crate) async fn work_until_idle(&mut self, stop: &CancellationToken) -> Result<()> {
+        self.wanted = Wanted::Head;
+        let mut hints = None;
+        loop {
+            self.proceed().await?;
+            if self.wanted == Wanted::Nothing && self.reading.is_none() && self.queue.is_empty() {
+                return self.commit_watermark().await;
+            }
+            match self.wake(&mut hints, stop).await {
+                Wake::Stop => return self.drain().await,
+                wake => self.handle(wake, Mode::Batch).await?,
+            }
+        }
+    }
+
+    /// Handles rows as they come, until `stop`. Each hint is a version of the upstream table.
+    ///
+    /// # Errors
+    /// When a table cannot be read or written.
+    pub(crate) async fn run(mut self, hints: watch::Receiver<i64>, stop: CancellationToken) -> Result<()> {
+        let mut hints = Some(hints);
+        loop {
+            self.proceed().await?;
+            match self.wake(&mut hints, &stop).await {
+                Wake::Stop => return self.drain().await,
+                Wake::Hint(None) => hints = None,
+                wake => self.handle(wake, Mode::Service).await?,
+            }
+        }
+    }
+
+    /// Starts whatever can be started, and commits what nothing else will take along.
+    async fn proceed(&mut self) -> Result<()> {
+        let now = self.clock.monotonic();
+        if now >= self.look_at && self.wanted == Wanted::Nothing {
+            self.wanted = Wanted::Head;
+        }
+        self.start_ready();
+        if self.reading.is_none() && now >= self.retry_at {
+            self.reading = self.next_reading();
+        }
+        // While more is read at once, rows that need no work wait for each other.
+        if self.reading.is_none() || self.settled.len() >= CALLS {
+            self.commit(Vec::new()).await?;
+        }
+        if now.saturating_sub(self.watermark_committed_at) >= WATERMARK_EVERY {
+            self.commit_watermark().await?;
+        }
+        Ok(())
+    }
+
+    /// Begins with the items whose turn it is.
+    fn start_ready(&mut self) {
+        while let Some(item) = self.queue.next_ready() {
+            self.start(item, false);
+        }
+        self.work.waiting(self.queue.len());
+    }
+
+    fn start(&mut self, item: W::Item, has_panicked: bool) {
+        let key = item.key();
+        let desk = Desk { calls: self.calls_in.clone() };
+        let work = self.work.begin(item.clone(), desk);
+        let returned = item.clone();
+        let task = self.running.spawn(work.map(|ended| (returned, ended)));
+        self.tasks.insert(task.id(), key);
+        self.under_way.insert(key, UnderWay { item, is_done: false, has_panicked });
+    }
+
+    /// The next thing to read: rows whose turn has come, then whatever is new.
+    fn next_reading(&mut self) -> Option<Reading> {
+        let mut feed = self.feed.take()?;
+        let later = self.queue.next_to_fetch();
+        if !later.is_empty() {
+            let places = later.iter().map(|later| later.place).collect();
+            return Some(Box::pin(async move {
+                let fetched = feed.fetch(places).await;
+                (feed, Read::Fetched(later, fetched))
+            }));
+        }
+        if let Wanted::Version(version) = self.wanted
+            && feed.has_reached(version)
+        {
+            self.reached();
+        }
+        if self.wanted == Wanted::Nothing || !self.queue.has_room() {
+            self.feed = Some(feed);
+            return None;
+        }
+        Some(Box::pin(async move {
+            let step = feed.next().await;
+            (feed, Read::Step(step))
+        }))
+    }
+
+    /// Nothing more is to be read for now.
+    pub(super) fn reached(&mut self) {
+        self.wanted = Wanted::Nothing;
+        self.look_at = self.clock.monotonic() + LOOK_EVERY;
+    }
+
+    async fn wake(&mut self, hints: &mut Option<watch::Receiver<i64>>, stop: &CancellationToken) -> Wake<W> {
+        let now = self.clock.monotonic();
+        let mut until = self.watermark_committed_at + WATERMARK_EVERY;
+        if self.wanted == Wanted::Nothing {
+            until = until.min(self.look_at);
+        }
+        if self.retry_at > now {
+            until = until.min(self.retry_at);
+        }
+        let timer = self.clock.sleep(until.saturating_sub(now));
+        let mut calls = Vec::new();
+        let hinted = async {
+            match hints {
+                Some(hints) => hints.changed().await.is_ok().then(|| *hints.borrow_and_update()),
+                None => std::future::pending().await,
+            }
+        };
+        let read = async {
+            match &mut self.reading {
+                Some(reading) => reading.await,
+                None => std::future::pending().await,
+            }
+        };
+        let wake = tokio::select! {
+            () = stop.cancelled() => Wake::Stop,
+            read = read => Wake::Read(Box::new(read)),
+            _ = self.calls.recv_many(&mut calls, CALLS) => Wake::Calls(calls),
+            Some(ended) = self.running.join_next_with_id() => Wake::Ended(Box::new(ended)),
+            version = hinted => Wake::Hint(version),
+            () = timer => Wake::Timer,
+        };
+        if matches!(wake, Wake::Read(..)) {
+            self.reading = None;
+        }
+        wake
+    }
+
+    async fn handle(&mut self, wake: Wake<W>, mode: Mode) -> Result<()> {
+        match wake {
+            Wake::Stop | Wake::Timer | Wake::Hint(None) => Ok(()),
+            Wake::Hint(Some(version)) => {
+                self.wanted = match self.wanted {
+                    Wanted::Head => Wanted::Head,
+                    Wanted::Version(other) => Wanted::Version(other.max(version)),
+                    Wanted::Nothing => Wanted::Version(version),
+                };
+                Ok(())
+            }
+            Wake::Read(read) => {
+                let (feed, read) = *read;
+                self.feed = Some(feed);
+                match self.take(read).await {
+                    Err(error) if mode == Mode::Service && is_transient(&error) => {
+                        tracing::warn!(%error, "the upstream table cannot be read; retrying");
+                        self.retry_at = self.clock.monotonic() + self.backoff.next_delay();
+                        Ok(())
+                    }
+                    outcome => outcome,
+                }
+            }
+            Wake::Calls(calls) => self.answer(calls).await,
+            Wake::Ended(ended) => match *ended {
+                Ok((id, (item, ended))) => {
+                    self.tasks.remove(&id);
+                    self.ended(&item, ended?);
+                    Ok(())
+                }
+                Err(error) => self.panicked(error).await,
+            },
+        }
+    }
+
+    /// The work on an item has ended.
+    fn ended(&mut self, item: &W::Item, is_done: bool) {
+        let key = item.key();
+        let under_way = self.under_way.remove(&key);
+        let is_recorded = under_way.is_some_and(|under_way| under_way.is_done);
+        if !is_recorded && !is_done {
+            // Stopped: it waits for the next start.
+            return;
+        }
+        if !is_recorded {
+            self.done(item);
+        }
+        self.taken.remove(&key);
+        self.ledger.end(&key);
+        self.queue.done(item.chat_id());
+    }
+
+    async fn panicked(&mut self, error: tokio::task::JoinError) -> Result<()> {
+        let Some(key) = self.tasks.remove(&error.id()) else { return Ok(()) };
+        let Some(under_way) = self.under_way.remove(&key) else { return Ok(()) };
+        let UnderWay { item, is_done, has_panicked } = under_way;
+        let Ok(panic) = error.try_into_panic() else {
+            return Err(Error::new(ErrorKind::Unavailable, "a task was cancelled"));
+        };
+        let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+        let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+        if !has_panicked && !is_done {
+            tracing::error!(update_id = key.update_id, panic = %text, "the work on a row panicked; trying it once more");
+            self.start(item, true);
+            return Ok(());
+        }
+        if !is_done {
+            tracing::error!(update_id = key.update_id, panic = %text, "the work on a row panicked again; setting it aside");
+            let row = self.work.set_aside(&item, self.ledger.rows(&key), &text);
+            self.under_way.insert(key, UnderWay { item: item.clone(), is_done: false, has_panicked: true });
+            self.record(vec![(row, true)]).await?;
+        }
+        self.ended(&item, true);
+        Ok(())
+    }
+
+    /// Lets what is under way come to an end; whatever waits is found again at the next start.
+    async fn drain(&mut self) -> Result<()> {
+        self.work.wind_down();
+        let (mut hints, never) = (None, CancellationToken::new());
+        // What is read is not needed any more.
+        self.reading = None;
+        self.watermark_committed_at = self.clock.monotonic();
+        while !self.running.is_empty() {
+            let wake = self.wake(&mut hints, &never).await;
+            self.handle(wake, Mode::Service).await?;
+        }
+        self.commit(Vec::new()).await?;
+        self.commit_watermark().await
+    }
+}
