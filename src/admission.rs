@@ -1,4 +1,4 @@
-//! Byte permits: what is taken in and not yet durable is bounded, and who comes too late is told so.
+//! Byte permits: bytes received and not yet durable are bounded, and callers beyond the limit are turned away.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ pub struct Admission {
     limit_bytes: usize,
 }
 
-/// So many bytes of the budget, given back on drop. It travels with the bytes it stands for.
+/// A number of bytes of the budget, returned on drop. It travels with the bytes it stands for.
 #[derive(Debug)]
 pub struct AdmissionPermit {
     permit: OwnedSemaphorePermit,
@@ -24,14 +24,14 @@ impl Admission {
         Self { budget: Arc::new(Semaphore::new(limit_bytes)), limit_bytes }
     }
 
-    /// A permit for `bytes`, or `None` when the budget is used up for the moment.
+    /// A permit for `bytes`, or `None` when the budget is used up for now.
     pub fn try_admit(&self, bytes: usize) -> Option<AdmissionPermit> {
         let bytes = u32::try_from(bytes).ok()?;
         let permit = Arc::clone(&self.budget).try_acquire_many_owned(bytes).ok()?;
         Some(AdmissionPermit { permit })
     }
 
-    /// Bytes that are admitted now.
+    /// Bytes currently admitted.
     pub fn used_bytes(&self) -> usize {
         self.limit_bytes - self.budget.available_permits()
     }
@@ -43,7 +43,7 @@ impl AdmissionPermit {
         self.permit.num_permits()
     }
 
-    /// Takes over the bytes of `other`, of the same budget.
+    /// Takes over the bytes of `other`, which belongs to the same budget.
     pub fn merge(&mut self, other: Self) {
         self.permit.merge(other.permit);
     }

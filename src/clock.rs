@@ -1,7 +1,7 @@
 //! The only door to time: wall clock, monotonic clock, sleep and time-outs.
 //!
-//! Everything that asks for the time takes a [`Clock`], so that a test can step the wall clock, or let time run
-//! faster. Clippy refuses the direct calls everywhere else.
+//! Everything that needs the time takes a [`Clock`], so that a test can step the wall clock or make time run faster.
+//! Clippy rejects the direct calls everywhere else.
 #![allow(clippy::disallowed_methods)]
 
 use std::fmt;
@@ -73,7 +73,7 @@ fn micros_of(span: Duration) -> i64 {
 pub struct Clock {
     started: tokio::time::Instant,
     step_micros: Arc<AtomicI64>,
-    /// So many times as fast as the world's; 1 but in tests of what takes minutes.
+    /// How many times faster than real time it runs; 1 except in tests of what takes minutes.
     pace: u32,
 }
 
@@ -89,7 +89,7 @@ impl Clock {
         Self { pace, ..Self::system() }
     }
 
-    /// The wall clock. It may stand, jump or run backwards: never order by it, never measure with it.
+    /// The wall clock. It may stand still, jump or run backwards: never order by it, never measure with it.
     pub fn now(&self) -> Timestamp {
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let ahead = micros_of(self.started.elapsed().saturating_mul(self.pace - 1));
@@ -115,18 +115,18 @@ impl Clock {
         tokio::time::sleep(span / self.pace)
     }
 
-    /// The value of `future`, or `None` when it is not there after `span`.
+    /// The value of `future`, or `None` if it is not ready after `span`.
     pub async fn timeout<F: Future>(&self, span: Duration, future: F) -> Option<F::Output> {
         tokio::time::timeout(span / self.pace, future).await.ok()
     }
 
-    /// Steps the wall clock of this clock and its clones by so many microseconds, for tests of clock trouble.
+    /// Steps the wall clock of this clock and its clones by this many microseconds, to test clock problems.
     pub fn step(&self, micros: i64) {
         self.step_micros.fetch_add(micros, Ordering::Relaxed);
     }
 }
 
-/// A moment on both clocks: the wall clock may step back, and the monotonic one may stand while the machine sleeps.
+/// A time on both clocks: the wall clock may step back, and the monotonic one may stop while the machine sleeps.
 #[derive(Clone, Copy, Debug)]
 pub struct Moment {
     wall: Timestamp,
@@ -134,7 +134,7 @@ pub struct Moment {
 }
 
 impl Moment {
-    /// This moment.
+    /// The current time.
     pub fn now(clock: &Clock) -> Self {
         Self { wall: clock.now(), monotonic: clock.monotonic() }
     }

@@ -24,11 +24,11 @@ pub enum ErrorKind {
     Corrupt,
     /// The disk can no longer be trusted (an fsync failed); the process must end; exit code 3.
     Fatal,
-    /// Our own code panicked; what did is opened again, or set aside with the text; exit code 3.
+    /// Our own code panicked; its owner is reopened, or the row is set aside with the text; exit code 3.
     Panicked,
 }
 
-/// An error: its kind, what was being done and the mend, and the cause.
+/// An error: its kind, what was being done and how to fix it, and the cause.
 #[derive(Debug)]
 pub struct Error {
     kind: ErrorKind,
@@ -37,12 +37,12 @@ pub struct Error {
 }
 
 impl Error {
-    /// An error without a cause of another library.
+    /// An error that is not caused by another library's error.
     pub fn new(kind: ErrorKind, context: impl Into<String>) -> Self {
         Self { kind, context: context.into(), source: None }
     }
 
-    /// A [`ErrorKind::Configuration`] error: say what is wrong, where, and the mend.
+    /// A [`ErrorKind::Configuration`] error: say what is wrong, where, and how to fix it.
     pub fn configuration(context: impl Into<String>) -> Self {
         Self::new(ErrorKind::Configuration, context)
     }
@@ -64,7 +64,7 @@ impl Error {
         self
     }
 
-    /// The same error, said to have happened while doing `context`.
+    /// The same error, noting that it happened while doing `context`.
     #[must_use]
     pub fn during(self, context: impl fmt::Display) -> Self {
         Self { context: format!("{context}: {}", self.context), ..self }
@@ -85,10 +85,10 @@ impl Error {
 }
 
 impl fmt::Display for Error {
-    /// One line: what was being done, then every cause below it.
+    /// One line: what was being done, then the chain of causes.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(&self.context)?;
-        // Many errors repeat their cause; a line that says nothing new is left out.
+        // Many errors repeat their cause; a line that adds nothing is left out.
         let mut said = self.context.clone();
         let mut cause = self.source.as_deref().map(|source| source as &dyn StdError);
         while let Some(error) = cause {

@@ -1,7 +1,7 @@
 //! Hints: nudges from one part of a process to the next that name new work.
 //!
-//! A hint only saves time. The queue is bounded, and what does not fit sets a flag that says "look for yourself":
-//! the listing and the tables are the truth.
+//! A hint only saves time. The queue is bounded, and an overflow sets a flag that means "look for yourself": the
+//! listing and the tables are the truth.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,27 +12,27 @@ use tokio::sync::{Mutex, mpsc};
 /// How many hinted keys wait at most; more are found by listing.
 const QUEUE_LIMIT: usize = 4_096;
 
-/// The giving end of hinted keys. Cheap to clone.
+/// The sending end of hinted keys. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct KeyHinter {
     queue: mpsc::Sender<Path>,
     overflowed: Arc<AtomicBool>,
 }
 
-/// The taking end of hinted keys. Clones share the queue, so that a stage that is opened again goes on with it; one
-/// takes at a time.
+/// The receiving end of hinted keys. Clones share the queue, so that a reopened stage continues with it; only one
+/// receives at a time.
 #[derive(Clone, Debug)]
 pub struct KeyHints {
     queue: Arc<Mutex<mpsc::Receiver<Path>>>,
     overflowed: Arc<AtomicBool>,
 }
 
-/// What hints have come since the last look.
+/// The hints since the last look.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct HintedKeys {
-    /// The keys named, in the order of their hints.
+    /// The hinted keys, in order.
     pub keys: Vec<Path>,
-    /// Whether some were lost, so that only a listing finds them.
+    /// Whether some were lost, so that only a listing can find them.
     pub overflowed: bool,
 }
 
@@ -47,7 +47,7 @@ pub fn key_hints() -> (KeyHinter, KeyHints) {
 }
 
 impl KeyHinter {
-    /// Names `key`, never waiting.
+    /// Sends a hint for `key`; never waits.
     pub fn hint(&self, key: Path) {
         if self.queue.try_send(key).is_err() {
             self.overflowed.store(true, Ordering::Release);
@@ -56,7 +56,7 @@ impl KeyHinter {
 }
 
 impl KeyHints {
-    /// Waits for a hint and takes it with up to `limit - 1` more that are there; `None` when every giver is gone.
+    /// Waits for a hint and takes it along with up to `limit - 1` more; `None` when every sender is gone.
     /// Safe to cancel.
     pub async fn next(&mut self, limit: usize) -> Option<HintedKeys> {
         let mut keys = Vec::new();

@@ -1,4 +1,4 @@
-//! The names things go by, as types of their own, and the one door to randomness.
+//! Identifiers as types of their own, and the only door to randomness.
 #![allow(clippy::disallowed_methods)]
 
 use std::fmt;
@@ -9,20 +9,20 @@ use uuid::Uuid;
 
 use crate::error::{Error, Result};
 
-/// The number before the colon of a bot token; names the bot in keys and tables.
+/// The number before the colon of a bot token; identifies the bot in keys and tables.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct BotId(pub i64);
 
 impl BotId {
-    /// The bot id in a token of the form `123456:ABC…`, as BotFather hands it out.
+    /// The bot id in a token of the form `123456:ABC…`, as issued by BotFather.
     ///
     /// # Errors
-    /// A configuration error when the token has another form. The token itself is not repeated in it.
+    /// A configuration error when the token has another form. The error does not repeat the token.
     pub fn of_token(token: &str) -> Result<Self> {
         let number = token.split_once(':').map(|(number, _)| number).and_then(|number| number.parse().ok());
         number.map(Self).ok_or_else(|| {
             Error::configuration(
-                "the bot token has no number before a colon; copy it whole from BotFather (123456:ABC…)",
+                "the bot token does not start with a number and a colon; copy all of it from BotFather (123456:ABC…)",
             )
         })
     }
@@ -34,12 +34,12 @@ impl fmt::Display for BotId {
     }
 }
 
-/// A name that stands in storage keys: letters, digits, `_`, `-` and `.`, not empty, not hidden.
+/// A name used in storage keys: letters, digits, `_`, `-` and `.`, not empty, not hidden.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct Name(String);
 
 impl Name {
-    /// Checks `text` and takes it as a name.
+    /// Checks that `text` is a valid name.
     ///
     /// # Errors
     /// A configuration error that says which characters are allowed.
@@ -47,13 +47,13 @@ impl Name {
         let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
         if text.is_empty() || text.len() > 128 || text.starts_with('.') || !text.chars().all(fits) {
             return Err(Error::configuration(format!(
-                "`{text}` cannot be a name: use 1 to 128 letters, digits, `_`, `-` or `.`, not starting with `.`"
+                "`{text}` is not a valid name: use 1 to 128 letters, digits, `_`, `-` or `.`, not starting with `.`"
             )));
         }
         Ok(Self(text.to_owned()))
     }
 
-    /// Makes a name of any text by replacing what is not allowed with `-`; for host names.
+    /// Turns any text into a name by replacing what is not allowed with `-`; for host names.
     pub fn cleaned(text: &str) -> Self {
         let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
         let kept: String = text.chars().map(|c| if fits(c) { c } else { '-' }).take(128).collect();
@@ -80,8 +80,8 @@ impl<'de> Deserialize<'de> for Name {
     }
 }
 
-/// One id from the webhook to the reply: 32 hex digits derived from bot and update, so that every stage and
-/// every restart finds the same one.
+/// One id from the webhook to the reply: 32 hex digits derived from bot and update, so that every stage and every
+/// restart arrives at the same one.
 pub fn trace_id(bot_id: BotId, update_id: i64) -> String {
     let digest = Sha256::digest(format!("lakegram/{bot_id}/{update_id}"));
     digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect()
@@ -95,7 +95,7 @@ pub fn random_id() -> Uuid {
 /// A random fraction in `0.0..1.0`, for jitter.
 pub fn random_fraction() -> f64 {
     let (bits, _) = Uuid::new_v4().as_u64_pair();
-    // 53 bits are what an f64 holds exactly; the version bits of a UUID lie in the low half of this word.
+    // An f64 holds 53 bits exactly; the version bits of a UUID lie in the low half of this word.
     (bits >> 16) as f64 / (1_u64 << 48) as f64
 }
 

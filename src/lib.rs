@@ -8,6 +8,7 @@ pub mod app;
 pub mod audit;
 pub mod clock;
 pub mod command;
+pub mod connections;
 pub mod console;
 #[cfg(feature = "demo")]
 pub mod demo;

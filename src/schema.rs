@@ -35,7 +35,7 @@ pub fn load(folder: &Path, file: &str) -> Result<SchemaRef> {
     }
     built_in(file).ok_or_else(|| {
         Error::configuration(format!(
-            "there is no schema {}; put it there, or name one of {MESSAGES}, {RESPONSES}, {REPLIES}",
+            "schema {} does not exist; create it, or use one of {MESSAGES}, {RESPONSES}, {REPLIES}",
             path.display()
         ))
     })
@@ -57,7 +57,7 @@ pub fn parse(text: &str) -> Result<SchemaRef> {
         "not a Delta schema; write {\"type\": \"struct\", \"fields\": [{\"name\", \"type\", \"nullable\", \"metadata\"}]}",
     )?;
     let arrow: Schema =
-        (&delta).try_into_arrow().context(ErrorKind::Configuration, "a type in the schema has no Arrow form")?;
+        (&delta).try_into_arrow().context(ErrorKind::Configuration, "a type in the schema has no Arrow equivalent")?;
     Ok(Arc::new(arrow))
 }
 

@@ -9,6 +9,26 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
 
+/// Gives work a moment after `stop` to end what it had begun, however long what it waits for takes.
+///
+/// # Errors
+/// Those of the work; unavailable when it did not end in time.
+pub async fn in_time<T>(
+    work: impl Future<Output = Result<T>>,
+    clock: &Clock,
+    stop: &CancellationToken,
+    grace: Duration,
+) -> Result<T> {
+    let late = async {
+        stop.cancelled().await;
+        clock.sleep(grace).await;
+    };
+    tokio::select! {
+        done = work => done,
+        () = late => Err(Error::unavailable("not ended in time; the next run goes on from there")),
+    }
+}
+
 /// A group of tasks that stop together.
 #[derive(Debug)]
 pub struct TaskGroup {
@@ -76,6 +96,15 @@ impl TaskGroup {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn work_that_hangs_ends_a_moment_after_the_stop() {
+        let (clock, stop) = (Clock::fast(1_000), CancellationToken::new());
+        assert_eq!(in_time(async { Ok(7) }, &clock, &stop, Duration::ZERO).await.unwrap(), 7);
+        stop.cancel();
+        let hanging = in_time(std::future::pending::<Result<()>>(), &clock, &stop, Duration::from_secs(10));
+        assert_eq!(hanging.await.unwrap_err().kind(), ErrorKind::Unavailable);
+    }
 
     #[tokio::test]
     async fn the_first_error_stops_the_others_and_is_told() {

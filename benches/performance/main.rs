@@ -17,9 +17,10 @@ use crate::support::{Bench, Result};
 type Run = for<'a> fn(&'a Bench) -> BoxFuture<'a, Result<Findings>>;
 
 /// Every kind of work, in the order of the table.
-const ROWS: [(&str, Run); 10] = [
+const ROWS: [(&str, Run); 11] = [
     ("acks", |bench| Box::pin(rows::acks::run(bench))),
     ("commits", |bench| Box::pin(rows::commits::run(bench))),
+    ("pressure", |bench| Box::pin(rows::pressure::run(bench))),
     ("replies", |bench| Box::pin(rows::replies::run(bench))),
     ("tables", |bench| Box::pin(rows::tables::run(bench))),
     ("start", |bench| Box::pin(rows::start::run(bench))),

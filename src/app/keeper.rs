@@ -171,6 +171,7 @@ mod tests {
             telemetry: Telemetry::new(),
             health: Health::default(),
             readers: crate::app::Readers::default(),
+            secrets: Arc::default(),
         }
     }
 

@@ -29,7 +29,7 @@ use crate::load::files::{FilesOptions, FilesProgress};
 use crate::pipeline::files::FilesPipeline;
 use crate::pipeline::load::PipelineFile;
 use crate::pipeline::{self, Pipeline};
-use crate::settings::Settings;
+use crate::settings::{Secret, Settings};
 use crate::storage::Storage;
 use crate::table::{LakeTable, TableRole, TxnId};
 use crate::telegram::BotClient;
@@ -38,7 +38,8 @@ use crate::telemetry::Telemetry;
 pub use self::batch::{BatchSummary, PipelineSummary};
 pub use self::clean::SourceCleaning;
 pub(crate) use self::clocks::keys_ahead;
-pub use self::serve::{Listeners, Role};
+pub use self::parts::Secrets;
+pub use self::serve::{DRAIN, Listeners, Role};
 pub use self::survey::{LoaderSurvey, PipelineSurvey, Survey, TableSurvey};
 use self::unread::Readers;
 pub use self::unread::UnreadRaw;
@@ -65,6 +66,8 @@ pub struct App {
     pub health: Health,
     /// Who reads what of the raw folders.
     readers: Readers,
+    /// Who it is, and whom it lets in.
+    pub secrets: Arc<Secrets>,
 }
 
 /// A table of a pipeline.
@@ -124,17 +127,19 @@ impl App {
                 PipelineFile::Files(pipeline) => loaders.push(*pipeline),
             }
         }
-        let storage = storage(&settings.data).map_err(|error| error.during("LAKEGRAM_DATA"))?;
+        let clock = Clock::system();
+        let storage = storage(&settings.data).map_err(|error| error.during("LAKEGRAM_DATA"))?.bounded(&clock);
         let app = Self {
             settings: Arc::new(settings),
             storage,
             pipelines,
             loaders,
             loading: Arc::default(),
-            clock: Clock::system(),
+            clock,
             telemetry: Telemetry::new(),
             health: Health::default(),
             readers,
+            secrets: Arc::default(),
         };
         app.check_bots()?;
         app.check_sources()?;
@@ -146,7 +151,7 @@ impl App {
     /// # Errors
     /// A configuration error when the token is missing or none.
     pub fn bot_id(&self, pipeline: &Pipeline) -> Result<BotId> {
-        BotId::of_token(&self.token(pipeline)?).map_err(|error| error.during(&pipeline.bot.token_env))
+        BotId::of_token(&self.token(pipeline)?.current()).map_err(|error| error.during(&pipeline.bot.token_env))
     }
 
     /// The Bot API client of a pipeline.
@@ -155,15 +160,15 @@ impl App {
     /// A configuration error when the token or the URL is missing or none.
     pub fn bot_client(&self, pipeline: &Pipeline) -> Result<BotClient> {
         self.bot_id(pipeline)?;
-        BotClient::new(&self.settings.bot_api_url, &self.token(pipeline)?)
+        BotClient::new(&self.settings.bot_api_url, self.token(pipeline)?)
     }
 
-    /// The webhook secrets of a pipeline: one, or two during rotation.
+    /// The webhook secrets of a pipeline as they are now: one, or two during rotation, separated by a comma.
     ///
     /// # Errors
     /// A configuration error when there is none, or one that Telegram would not take.
-    pub fn secrets(&self, pipeline: &Pipeline) -> Result<Vec<String>> {
-        parts::webhook_secrets(self.settings.environment(), &pipeline.bot.secret_env)
+    pub fn webhook_secrets(&self, pipeline: &Pipeline) -> Result<Secret> {
+        self.secrets.webhook(self.settings.environment(), &pipeline.bot.secret_env, &self.clock)
     }
 
     /// The model client of a pipeline.
@@ -213,8 +218,7 @@ impl App {
         pipeline.receive.lane.clone().unwrap_or_else(|| self.settings.host_lane.clone())
     }
 
-    fn token(&self, pipeline: &Pipeline) -> Result<String> {
-        let mend = "ask @BotFather for a token and put it into .env (see .env.example)";
-        self.settings.environment().require(&pipeline.bot.token_env, mend)
+    fn token(&self, pipeline: &Pipeline) -> Result<Secret> {
+        self.secrets.bot_token(self.settings.environment(), &pipeline.bot.token_env, &self.clock)
     }
 }

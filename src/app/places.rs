@@ -30,7 +30,7 @@ impl App {
             let name = pipeline.name.as_str();
             if let Some(owner) = owners.insert(bot_id, name) {
                 return Err(Error::configuration(format!(
-                    "pipelines `{owner}` and `{name}` both have the bot {bot_id}; give each a bot of its own (bot.token_env)"
+                    "pipelines `{owner}` and `{name}` share the bot {bot_id}; give each a bot of its own (bot.token_env)"
                 )));
             }
         }
@@ -57,7 +57,7 @@ impl App {
 fn check_source(loader: &FilesPipeline, source: &Place, root: &Place, tables: &[&TablePath]) -> Result<()> {
     let fail = |what: &str| {
         let (name, path) = (&loader.name, &loader.source.path);
-        Err(Error::configuration(format!("source.path `{path}` of pipeline `{name}` {what}; name a folder of its own")))
+        Err(Error::configuration(format!("source.path `{path}` of pipeline `{name}` {what}; use a separate folder")))
     };
     if source.origin != root.origin {
         return Ok(());
@@ -68,7 +68,7 @@ fn check_source(loader: &FilesPipeline, source: &Place, root: &Place, tables: &[
     let Some(below) = source.parts.strip_prefix(root.parts.as_slice()) else { return Ok(()) };
     let below = below.join("/");
     if let Some(table) = tables.iter().find(|table| table.overlaps(&below)) {
-        return fail(&format!("and table `{table}` lie in each other"));
+        return fail(&format!("and table `{table}` overlap"));
     }
     match below.split('/').next() {
         Some(ours @ ("intents" | "_lakegram")) => fail(&format!("lies in `{ours}/` of LAKEGRAM_DATA")),
@@ -87,7 +87,7 @@ impl Place {
             Some(url) => url,
         };
         let origin = format!("{}://{}", url.scheme(), url.host_str().unwrap_or_default());
-        let parts = url.path_segments()?.filter(|part| !matches!(*part, "" | "."));
+        let parts = url.path().split('/').filter(|part| !matches!(*part, "" | "."));
         let decoded = parts.map(|part| percent_encoding::percent_decode_str(part).decode_utf8_lossy().into_owned());
         Some(Self { origin, parts: decoded.collect() })
     }
@@ -140,14 +140,14 @@ mod tests {
         for source in
             [format!("{data}/bronze"), format!("{root}/link/bronze/files/deep"), format!("file://{data}/bronze/files")]
         {
-            assert!(said(&source, &data).contains("table `bronze/files` lie in each other"), "{source}");
+            assert!(said(&source, &data).contains("table `bronze/files` overlap"), "{source}");
         }
         assert!(said(&format!("{data}/intents/x"), &data).contains("lies in `intents/`"));
         for source in [format!("{data}/in"), format!("{root}/in"), "s3://bucket/data".to_owned()] {
             assert_eq!(said(&source, &data), "", "{source}");
         }
         assert!(said("s3://bucket", "s3://bucket/data").contains("holds LAKEGRAM_DATA"));
-        assert!(said("s3://bucket/data/bronze/files", "s3://bucket/data").contains("lie in each other"));
+        assert!(said("s3://bucket/data/bronze/files", "s3://bucket/data").contains("overlap"));
         assert_eq!(said("s3://other/data", "s3://bucket/data"), "");
     }
 }

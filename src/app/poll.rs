@@ -21,6 +21,8 @@ use crate::telegram::{BotClient, SendFault};
 /// How long Telegram holds a call that has nothing to return.
 const LONG_POLL: Duration = Duration::from_secs(50);
 const DRAIN: Duration = Duration::from_secs(10);
+/// Before the next try of what a person has to set right.
+const REFUSED_WAIT: Duration = Duration::from_secs(30);
 
 impl App {
     /// As [`App::serve`] with all roles, pulling updates; `console` shows metrics and health.
@@ -32,7 +34,7 @@ impl App {
         let roles: BTreeSet<Role> = Role::all();
         self.check_settings(&roles)?;
         let mut tasks = TaskGroup::new(stop.clone());
-        tasks.spawn("root", self.clone().watch_root(stop.clone()));
+        self.keep_root(&mut tasks);
         let (mut lanes, mut pace) = (Vec::new(), Pace::default());
         for pipeline in &self.pipelines {
             let (hinter, hints) = key_hints();
@@ -57,7 +59,7 @@ struct Puller {
 impl Puller {
     async fn run(self, stop: CancellationToken) -> Result<()> {
         let kinds: Vec<String> = UPDATE_KINDS.iter().map(|&kind| kind.to_owned()).collect();
-        let mut offset = None;
+        let (mut offset, mut has_pulled) = (None, false);
         let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
         tracing::info!("pulling updates; write to your bot");
         loop {
@@ -68,7 +70,13 @@ impl Puller {
             let wait = match pulled {
                 Ok(updates) => {
                     backoff.reset();
+                    has_pulled = true;
                     self.land(&updates, &mut offset).await
+                }
+                // It has worked before, so somebody is changing something: a token, or another poller.
+                Err(fault @ (SendFault::BadToken | SendFault::Refused { code: 409, .. })) if has_pulled => {
+                    tracing::error!(?fault, retry_in = ?REFUSED_WAIT, "Telegram refuses to give updates; trying again");
+                    Some(REFUSED_WAIT)
                 }
                 Err(SendFault::BadToken) => {
                     return Err(Error::configuration("Telegram does not know the bot token; ask @BotFather for it"));

@@ -17,7 +17,7 @@ use crate::receive::{Endpoint, LaneOptions, LaneWriter, Receiver};
 use crate::shutdown::TaskGroup;
 
 /// A drain takes at most this long.
-pub(super) const DRAIN: Duration = Duration::from_secs(10);
+pub const DRAIN: Duration = Duration::from_secs(10);
 /// How long after a start it is swept up behind the process before.
 const SWEEP_AFTER: Duration = Duration::from_secs(20);
 /// Staging files older than this belong to nobody.
@@ -85,14 +85,14 @@ impl App {
     pub async fn serve(self, roles: &BTreeSet<Role>, listeners: Listeners, stop: CancellationToken) -> Result<()> {
         self.check_settings(roles)?;
         let mut tasks = TaskGroup::new(stop.clone());
-        tasks.spawn("root", self.clone().watch_root(stop.clone()));
+        self.keep_root(&mut tasks);
         let (mut endpoints, mut hints) = (Vec::new(), Vec::new());
         for pipeline in &self.pipelines {
             let (hinter, hinted) = key_hints();
             hints.push(hinted);
             if roles.contains(&Role::Receive) {
                 let writer = self.start_lane(pipeline, hinter, &mut tasks)?;
-                let secrets = self.secrets(pipeline)?;
+                let secrets = self.webhook_secrets(pipeline)?;
                 endpoints.push(Endpoint { settings: pipeline.receive.clone(), secrets, writer });
             }
         }
@@ -121,7 +121,9 @@ impl App {
         if stop.run_until_cancelled(self.clock.sleep(SWEEP_AFTER)).await.is_none() {
             return Ok(());
         }
-        match self.storage.sweep_staging(&self.clock, STALE_STAGING).await {
+        let sweep = self.storage.sweep_staging(&self.clock, STALE_STAGING);
+        let Some(swept) = stop.run_until_cancelled(sweep).await else { return Ok(()) };
+        match swept {
             Ok(0) => {}
             Ok(files) => tracing::info!(files, "removed what interrupted puts had left behind"),
             Err(error) if error.kind() == ErrorKind::Fatal => return Err(error),
@@ -164,7 +166,7 @@ impl App {
         tasks: &mut TaskGroup,
     ) -> Result<()> {
         let address = listener.local_addr().context(ErrorKind::Unavailable, "the console's address")?;
-        let console = Console::new(self.telemetry.clone(), readiness, self.health.clone());
+        let console = Console::new(self.telemetry.clone(), readiness, self.health.clone(), self.clock.clone());
         let mut bound = Some(listener);
         let open = move || {
             let listener = bound.take();

@@ -33,7 +33,7 @@ impl App {
         for pipeline in &self.pipelines {
             if roles.contains(&Role::Receive) {
                 self.bot_id(pipeline)?;
-                self.secrets(pipeline)?;
+                self.webhook_secrets(pipeline)?;
             }
             if roles.contains(&Role::Bronze) {
                 self.bronze_options(pipeline, watch::Sender::new(-1))?;
@@ -126,6 +126,13 @@ impl App {
             let run = move |(), stop| app.clone().clean_apart(stop);
             self.keeper("", "clean", tasks.stop()).spawn(tasks, || async { Ok(()) }, run);
         }
+    }
+
+    /// Starts the keeper of what watches the data root.
+    pub(super) fn keep_root(&self, tasks: &mut TaskGroup) {
+        let app = self.clone();
+        let run = move |(), stop| app.clone().watch_root(stop);
+        self.keeper("", "root", tasks.stop()).spawn(tasks, || async { Ok(()) }, run);
     }
 
     /// Starts the keeper of what removes the leavings of interrupted puts.

@@ -1,4 +1,4 @@
-//! `lakegram audit`: the promises, proven on the data at hand.
+//! `lakegram audit`: checks the promises against the data.
 
 use std::io::IsTerminal;
 use std::time::Duration;
@@ -12,14 +12,14 @@ use crate::clock::Timestamp;
 use crate::error::{Context, ErrorKind, Result};
 use crate::pipeline::Pipeline;
 
-/// Findings of a check that are printed for people; `--json` names more.
+/// Findings per check that are printed for people; `--json` has more.
 const SHOWN: usize = 20;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Options {
     #[command(flatten)]
     pub(super) pipelines: Pipelines,
-    /// Only what was received from then on: a date (2026-11-01), a timestamp, or a span before now (7d).
+    /// Only check what was received since then: a date (2026-11-01), a timestamp, or a span before now (7d).
     #[arg(long, value_name = "WHEN", value_parser = since)]
     since: Option<Since>,
     /// Print JSON.
@@ -52,7 +52,8 @@ pub(super) async fn audit(app: App, options: Options) -> Result<Verdict> {
     });
     let audits = shown_while_running(&app, since).await?;
     if options.json {
-        let text = serde_json::to_string_pretty(&audits).context(ErrorKind::Corrupt, "the audit cannot be written")?;
+        let text =
+            serde_json::to_string_pretty(&audits).context(ErrorKind::Corrupt, "cannot write the audit as JSON")?;
         output::print(&text)?;
     } else {
         for audit in &audits {
@@ -132,7 +133,7 @@ fn shown(audit: &PipelineAudit) -> String {
             let (name, count) = (check.check, check.cleaned);
             let what = if name == "records" { "files" } else { "rows" };
             text.push_str(&format!(
-                "cleaned, {name} ({count} {what}): the source is gone as clean_source says, the rows stay\n"
+                "cleaned, {name} ({count} {what}): removed from the source by clean_source, the rows remain\n"
             ));
         }
     }

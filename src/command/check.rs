@@ -1,4 +1,4 @@
-//! `lakegram check`: each thing the service needs, with its verdict and the mend.
+//! `lakegram check`: each thing the service needs, with its verdict and the fix.
 
 use bytes::Bytes;
 use object_store::path::Path;
@@ -41,7 +41,10 @@ pub(super) async fn check(app: App) -> Result<Verdict> {
         {
             add("keys", told(trouble));
         }
-        add("webhook secret", app.secrets(pipeline).map(|secrets| format!("{} set", secrets.len())));
+        add(
+            "webhook secret",
+            app.webhook_secrets(pipeline).map(|secrets| format!("{} set", secrets.current().split(',').count())),
+        );
         add("bot", check_bot(&app, pipeline).await);
         add("model", check_model(&app, pipeline).await);
     }
@@ -52,7 +55,7 @@ pub(super) async fn check(app: App) -> Result<Verdict> {
     let found = findings.iter().any(|finding| finding.outcome.is_err());
     let rows = findings.into_iter().map(|finding| match finding.outcome {
         Ok(detail) => vec![finding.what, "ok".to_owned(), detail],
-        Err(error) => vec![finding.what, "mend".to_owned(), error.to_string()],
+        Err(error) => vec![finding.what, "fix".to_owned(), error.to_string()],
     });
     output::print(&output::table(&["what", "verdict", "detail"], rows))?;
     Ok(if found { Verdict::Found } else { Verdict::Done })
@@ -74,14 +77,14 @@ async fn check_storage(app: &App) -> Result<String> {
     if let Ok(folder) = app.storage.url().to_file_path()
         && !folder.exists()
     {
-        return Ok(format!("{} is not there yet; the first start makes it", folder.display()));
+        return Ok(format!("{} does not exist yet; the first start creates it", folder.display()));
     }
     let probe = Path::from(format!(".lakegram-check-{}", random_id()));
     let put = app.storage.put_new(&probe, Bytes::from_static(b"lakegram check")).await?;
     app.storage.delete(&probe).await?;
     match put {
-        PutNew::Created => Ok(format!("{} can be written", app.storage.url())),
-        PutNew::Taken => Err(Error::corrupt("a fresh name was taken; is create-only put supported by this store?")),
+        PutNew::Created => Ok(format!("{} is writable", app.storage.url())),
+        PutNew::Taken => Err(Error::corrupt("a new name was already taken; does this store support create-only puts?")),
     }
 }
 
@@ -95,7 +98,7 @@ async fn check_tables(app: &App, pipeline: &Pipeline) -> Result<String> {
             check_columns(&table.path, &opened.schema(), &schema)?;
         }
     }
-    Ok(format!("{there} of 3 tables are there and fit; the rest is made at the first start"))
+    Ok(format!("{there} of 3 tables exist and match; the first start creates the others"))
 }
 
 fn check_lane(app: &App, pipeline: &Pipeline) -> Result<String> {
@@ -103,7 +106,7 @@ fn check_lane(app: &App, pipeline: &Pipeline) -> Result<String> {
     let looks_random = lane.as_str().len() == 12 && lane.as_str().chars().all(|c| c.is_ascii_hexdigit());
     if looks_random && pipeline.receive.lane.is_none() {
         return Err(Error::configuration(format!(
-            "lane `{lane}` looks like a container's random host name; set receive.lane to a name that stays"
+            "lane `{lane}` looks like a container's random host name; set receive.lane to a stable name"
         )));
     }
     Ok(lane.to_string())

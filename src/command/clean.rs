@@ -1,19 +1,20 @@
-//! `lakegram clean`: loaded files out of their source, or what would go.
+//! `lakegram clean`: removes loaded files from their source, or shows which would be removed.
 
 use bytesize::ByteSize;
 use tokio_util::sync::CancellationToken;
 
 use super::{Pipelines, Verdict, output};
-use crate::app::{App, SourceCleaning};
+use crate::app::{App, DRAIN, SourceCleaning};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::pipeline::clean::CleanAction;
+use crate::shutdown::in_time;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Options {
     #[command(flatten)]
     pub(super) pipelines: Pipelines,
-    /// Say what would go, and change nothing.
+    /// Show what would be removed, and change nothing.
     #[arg(long)]
     pub(super) dry_run: bool,
     /// Print JSON.
@@ -32,17 +33,17 @@ serve and run do the same by themselves.";
 
 pub(super) async fn clean(app: App, options: Options, stop: CancellationToken) -> Result<Verdict> {
     let kept = app.kept_sources();
-    let cleanings = app.clean(options.dry_run, &stop).await?;
+    let cleanings = in_time(app.clean(options.dry_run, &stop), &app.clock, &stop, DRAIN).await?;
     if cleanings.is_empty() {
         return Err(nothing_to_do(&kept));
     }
     if options.json {
-        let text = serde_json::to_string_pretty(&cleanings).context(ErrorKind::Corrupt, "it cannot be written")?;
+        let text = serde_json::to_string_pretty(&cleanings).context(ErrorKind::Corrupt, "cannot write it as JSON")?;
         output::print(&text)?;
     } else {
         output::print(&shown(&cleanings, options.dry_run))?;
         for (pipeline, setting) in kept {
-            output::print(&format!("{pipeline}: every file stays; {setting} is not set"))?;
+            output::print(&format!("{pipeline}: every file is kept; {setting} is not set"))?;
         }
     }
     let has_failed = cleanings.iter().any(|cleaning| cleaning.cleaned.failed > 0);
@@ -54,26 +55,31 @@ fn nothing_to_do(kept: &[(&str, &str)]) -> Error {
         Some((pipeline, setting)) => {
             let (section, key) = setting.split_once('.').unwrap_or(("", setting));
             Error::configuration(format!(
-                "{setting} of pipeline `{pipeline}` is not set, so every file stays; write {key} = {{ action = \
-                 \"delete\", after = \"30d\" }} into [{section}]"
+                "{setting} of pipeline `{pipeline}` is not set, so every file is kept; add {key} = {{ action = \
+                 \"delete\", after = \"30d\" }} to [{section}]"
             ))
         }
         None => Error::configuration("none of these pipelines has a source that can be cleaned"),
     }
 }
 
-/// One line for each pipeline of which there is something to tell.
+/// One line for each pipeline that has news.
 pub(super) fn lines(cleanings: &[SourceCleaning]) -> String {
-    let told = cleanings.iter().filter(|cleaning| cleaning.cleaned.has_news());
-    let lines = told.map(|SourceCleaning { pipeline, action, after, cleaned }| {
+    let with_news = cleanings.iter().filter(|cleaning| cleaning.cleaned.has_news());
+    let lines = with_news.map(|SourceCleaning { pipeline, action, after, cleaned }| {
         let done = if *action == CleanAction::Move { "moved" } else { "deleted" };
         let size = ByteSize::b(cleaned.bytes);
-        let mut line =
-            format!("{pipeline}: {} files ({size}) {done} from the source, loaded over {after} ago", cleaned.files);
-        let stays =
-            [(cleaned.changed, "may have changed"), (cleaned.taken, "have no place to go"), (cleaned.failed, "failed")];
+        let mut line = format!(
+            "{pipeline}: {} files ({size}) {done} from the source, loaded more than {after} ago",
+            cleaned.files
+        );
+        let stays = [
+            (cleaned.changed, "may have changed"),
+            (cleaned.taken, "have their destination taken"),
+            (cleaned.failed, "failed"),
+        ];
         for (count, why) in stays.iter().filter(|(count, _)| *count > 0) {
-            line.push_str(&format!("; {count} stay, they {why}"));
+            line.push_str(&format!("; kept {count} that {why}"));
         }
         line.push('\n');
         line
@@ -94,8 +100,9 @@ fn shown(cleanings: &[SourceCleaning], is_dry: bool) -> String {
             cleaned.failed.to_string(),
         ]
     });
-    let done = if is_dry { "files that would go" } else { "files gone" };
-    let header = ["pipeline", "clean_source", done, "size", "kept: may have changed", "kept: place taken", "failed"];
+    let done = if is_dry { "files to clean" } else { "files cleaned" };
+    let header =
+        ["pipeline", "clean_source", done, "size", "kept: may have changed", "kept: destination taken", "failed"];
     let mut text = format!("{}\n", output::table(&header, rows));
     for SourceCleaning { cleaned, .. } in cleanings {
         cleaned.names.iter().for_each(|name| text.push_str(&format!("{name}\n")));
@@ -125,9 +132,9 @@ mod tests {
         let text = lines(&[cleaning(some)]);
         assert_eq!(
             text,
-            "files: 2 files (10 B) deleted from the source, loaded over 30days ago; 1 stay, they may have changed\n"
+            "files: 2 files (10 B) deleted from the source, loaded more than 30days ago; kept 1 that may have changed\n"
         );
         let error = nothing_to_do(&[("files", "source.clean_source")]).to_string();
-        assert!(error.contains("into [source]") && error.contains("action = \"delete\""), "{error}");
+        assert!(error.contains("to [source]") && error.contains("action = \"delete\""), "{error}");
     }
 }

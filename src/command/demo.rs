@@ -20,17 +20,17 @@ use crate::standin::telegram::{Options as TelegramOptions, Pace, TelegramStandIn
 use crate::telegram::client::{BotClient, WebhookRequest};
 use crate::telegram::update::UPDATE_KINDS;
 
-/// Rows of each table that the page shows.
+/// Rows of each table shown on the page.
 const SHOWN_ROWS: usize = 5;
-/// The stand-in model takes a moment, so that one sees it being asked.
+/// The stand-in model takes a moment, so that one can see it being asked.
 const THINKING: Duration = Duration::from_millis(400);
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Options {
-    /// Folder for raw JSON and tables; it stays, so that `lakegram query` and Python read it afterwards.
+    /// Folder for raw JSON and tables. It is kept, so that `lakegram query` and Python can read it afterwards.
     #[arg(long, default_value = "./demo-data")]
     data: PathBuf,
-    /// Port of the chat page; 0 takes any that is free.
+    /// Port of the chat page; 0 picks a free one.
     #[arg(long, default_value_t = 8080)]
     port: u16,
 }
@@ -61,7 +61,7 @@ pub(super) async fn demo(
     let page = page_listener(options.port).await?;
     set_webhook(&app, &telegram, &listeners, secret).await?;
 
-    let who = real_model.map_or_else(|| "a stand-in that echoes".to_owned(), |url| format!("the model at {url}"));
+    let who = real_model.map_or_else(|| "an echoing stand-in".to_owned(), |url| format!("the model at {url}"));
     let address = page.local_addr().context(ErrorKind::Unavailable, "the chat page's address")?;
     output::print(&format!(
         "\n  Lakegram demo: open http://{address} and write a message\n\n  data    {data}\n  model   {who}\n  stop    Ctrl-C\n"
@@ -87,10 +87,10 @@ pub(super) async fn demo(
 async fn page_listener(port: u16) -> Result<TcpListener> {
     match TcpListener::bind(("127.0.0.1", port)).await {
         Ok(listener) => Ok(listener),
-        // Somebody has the usual port; any other is as good.
-        Err(_) => {
-            TcpListener::bind(("127.0.0.1", 0)).await.context(ErrorKind::Unavailable, "no port for the chat page")
-        }
+        // The usual port is taken; any other will do.
+        Err(_) => TcpListener::bind(("127.0.0.1", 0))
+            .await
+            .context(ErrorKind::Unavailable, "cannot open a port for the chat page"),
     }
 }
 
@@ -118,7 +118,7 @@ fn newest_rows(app: App) -> crate::demo::page::Rows {
                 match app.newest_rows(&table, SHOWN_ROWS).await {
                     Ok(Some((version, rows))) => found[table.name] = json!({"version": version, "rows": rows}),
                     Ok(None) => {}
-                    Err(error) => tracing::warn!(%error, "the rows of a table cannot be shown"),
+                    Err(error) => tracing::warn!(%error, "cannot show the rows of a table"),
                 }
             }
             found

@@ -6,8 +6,9 @@ use indicatif::ProgressBar;
 use tokio_util::sync::CancellationToken;
 
 use super::{Pipelines, Verdict, output};
-use crate::app::{App, TableUpkeep};
+use crate::app::{App, DRAIN, TableUpkeep};
 use crate::error::Result;
+use crate::shutdown::in_time;
 use crate::table::maintain::MaintainOptions;
 
 #[derive(Debug, clap::Args)]
@@ -19,13 +20,13 @@ pub(super) struct Options {
 pub(super) async fn maintain(app: App, _options: Options, stop: CancellationToken) -> Result<Verdict> {
     let tables: usize = app.all_tables().iter().map(|(_, tables)| tables.len()).sum();
     let bar = std::io::stderr().is_terminal().then(|| ProgressBar::new(tables as u64));
-    // Whoever asks for maintenance wants it now, however little has gathered.
+    // Whoever asks for maintenance wants it now, however little there is to do.
     let options = MaintainOptions { compact_at_files: 2, checkpoint_every: 1, ..MaintainOptions::default() };
     let progress = |table: &crate::app::TableRef| match &bar {
         Some(bar) => bar.inc(1),
         None => tracing::info!(table = %table.path, "maintaining"),
     };
-    let upkeep = app.maintain(&options, progress, &stop).await;
+    let upkeep = in_time(app.maintain(&options, progress, &stop), &app.clock, &stop, DRAIN).await;
     if let Some(bar) = bar {
         bar.finish_and_clear();
     }

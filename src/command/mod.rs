@@ -34,10 +34,10 @@ use crate::telemetry::{self, LogFormat};
 struct Cli {
     #[command(subcommand)]
     verb: Verb,
-    /// How log lines are written.
+    /// Format of log lines.
     #[arg(long, global = true, value_enum, default_value_t)]
     log_format: LogFormat,
-    /// Set a key of the pipeline file for this run; may be given more than once.
+    /// Set a key of the pipeline file for this run; may be repeated.
     #[arg(long = "set", global = true, value_name = "KEY=VALUE")]
     overrides: Vec<String>,
 }
@@ -52,8 +52,8 @@ Examples:
 
 Exit codes: 0 done, 1 a check or audit found something, 2 wrong usage or configuration, 3 an outside system failed.";
 
-/// Threads for work that blocks, mostly puts on a local disk. A disk serves no more of them faster, and each costs
-/// memory: a stack and its share of the allocator's arenas.
+/// Threads for blocking work, mostly puts on a local disk. More would not make a disk faster, and each costs memory: a
+/// stack and its share of the allocator's arenas.
 const BLOCKING_THREADS: usize = 16;
 
 /// How long blocking work may take to end once everything else has.
@@ -61,32 +61,32 @@ const HUNG_CALLS: Duration = Duration::from_millis(500);
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// The whole pipeline on loopback with no account: a chat page, a Telegram stand-in, a model stand-in.
+    /// Run the whole pipeline on loopback without an account: chat page, Telegram stand-in, model stand-in
     #[cfg(feature = "demo")]
     Demo(demo::Options),
-    /// The service: webhooks in, rows and replies out.
+    /// Run the service: webhooks in, rows and replies out
     Serve(serve::Options),
-    /// The scheduled batch: everything available now, through to the replies; then exit with a summary.
+    /// Process everything available now, through to the replies, then exit with a summary: for cron
     Run(run::Options),
-    /// As serve, pulling updates instead of taking webhooks: for a laptop without a public address.
+    /// Like serve, but poll for updates instead of receiving webhooks: for a laptop without a public address
     Poll(poll::Options),
-    /// The bot's webhook: set, show or delete it.
+    /// Set, show or delete the bot's webhook
     Webhook(webhook::Options),
-    /// Looks at configuration, stores, sources, tables, bot and model, and says what to mend.
+    /// Check configuration, stores, sources, tables, bot and model, and say how to fix what is wrong
     Check(check::Options),
-    /// Positions, lag, backlog, unknown replies, failures, table sizes, and files that are loaded and that wait.
+    /// Show positions, lag, backlog, unknown replies, failures, table sizes, and loaded and waiting files
     Status(status::Options),
-    /// Proves the promises on the data at hand, row by row, and names the rows that break one.
+    /// Check every promise against the data, row by row, and list the rows that break one
     Audit(audit::Options),
-    /// SQL over the tables bronze, silver and replies.
+    /// Run SQL over the tables bronze, silver and replies
     Query(query::Options),
-    /// The columns of foreign files, version by version, and what brought them.
+    /// Show the columns of foreign files, version by version, and what added them
     Schema(schema::Options),
-    /// Compaction, checkpoints, log clean-up and vacuum; serve does this by itself.
+    /// Compact, checkpoint, clean up logs and vacuum; serve does this by itself
     Maintain(maintain::Options),
-    /// Deletes or moves source files that are loaded, as clean_source says; with a dry run.
+    /// Delete or move loaded source files as clean_source says; supports a dry run
     Clean(clean::Options),
-    /// Prints a completion script for a shell.
+    /// Print a completion script for a shell
     Completions {
         /// The shell.
         shell: clap_complete::Shell,
@@ -96,7 +96,7 @@ enum Verb {
 /// Pipelines of a command.
 #[derive(Clone, Debug, clap::Args)]
 struct Pipelines {
-    /// Pipelines by name; all that are not examples when none is named.
+    /// Pipelines by name; by default all that are not examples.
     #[arg(value_name = "PIPELINE")]
     names: Vec<String>,
 }
@@ -108,13 +108,13 @@ enum Verdict {
     Done,
     /// Exit code 1.
     Found,
-    /// Exit code 2: a person has to change something; what, was told.
+    /// Exit code 2: a person has to change something; the message says what.
     Misconfigured,
     /// Exit code 3: something still waits for an outside system.
     Waiting,
 }
 
-/// Runs the command line and says how the process should exit.
+/// Runs the command line and returns the exit code of the process.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let outcome = Environment::of_process(Path::new(".")).and_then(|environment| start(cli, environment));
@@ -133,9 +133,9 @@ pub fn main() -> ExitCode {
 fn start(cli: Cli, environment: Environment) -> Result<Verdict> {
     let quiet = "warn,lakegram=info";
     telemetry::start_logging(cli.log_format, Some(environment.get("RUST_LOG")?.as_deref().unwrap_or(quiet)))?;
-    // The soft limit is for programs that use select(2); we may take what the hard one allows.
+    // The soft limit exists for programs that use select(2); we may use all that the hard limit allows.
     if let Err(error) = rlimit::increase_nofile_limit(rlimit::INFINITY) {
-        tracing::debug!(%error, "the limit of open files stays as it is");
+        tracing::debug!(%error, "could not raise the open file limit");
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .max_blocking_threads(BLOCKING_THREADS)
@@ -143,13 +143,14 @@ fn start(cli: Cli, environment: Environment) -> Result<Verdict> {
         .build()
         .context(ErrorKind::Unavailable, "cannot start the runtime")?;
     let outcome = runtime.block_on(dispatch(cli, environment));
-    // A call into a file system that hangs cannot be called back; it must not hold the process.
+    // A call into a hanging file system cannot be cancelled; it must not hold up the process.
     runtime.shutdown_timeout(HUNG_CALLS);
     outcome
 }
 
 async fn dispatch(cli: Cli, environment: Environment) -> Result<Verdict> {
     let stop = CancellationToken::new();
+    reload_on_hangup(environment.clone());
     let open = |pipelines: &Pipelines| App::open(Settings::of(environment.clone())?, &pipelines.names, &cli.overrides);
     let read = |names: &[String]| App::open_to_read(Settings::of(environment.clone())?, names, &cli.overrides);
     match cli.verb {
@@ -177,12 +178,12 @@ async fn dispatch(cli: Cli, environment: Environment) -> Result<Verdict> {
     }
 }
 
-/// Cancels `stop` at Ctrl-C or SIGTERM; a second one ends the process at once.
+/// Cancels `stop` on Ctrl-C or SIGTERM; a second one ends the process immediately.
 fn stop_on_signal(stop: CancellationToken) -> CancellationToken {
     let token = stop.clone();
     tokio::spawn(async move {
         if wait_for_signal().await.is_ok() {
-            tracing::info!("stopping; once more to stop at once");
+            tracing::info!("stopping; send the signal again to stop immediately");
             token.cancel();
             if wait_for_signal().await.is_ok() {
                 std::process::exit(130);
@@ -190,6 +191,20 @@ fn stop_on_signal(stop: CancellationToken) -> CancellationToken {
         }
     });
     stop
+}
+
+/// Reads `.env` again at every SIGHUP, which ends no command. Secret files need no signal.
+fn reload_on_hangup(environment: Environment) {
+    use tokio::signal::unix::{SignalKind, signal};
+    let Ok(mut hangup) = signal(SignalKind::hangup()) else { return };
+    tokio::spawn(async move {
+        while hangup.recv().await.is_some() {
+            match environment.reload() {
+                Ok(()) => tracing::info!("read .env again; secrets in it count from now on, other settings at a start"),
+                Err(error) => tracing::error!(%error, "what .env held before stays"),
+            }
+        }
+    });
 }
 
 async fn wait_for_signal() -> std::io::Result<()> {

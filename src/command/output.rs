@@ -7,7 +7,7 @@ use comfy_table::{Table, presets};
 use super::Verdict;
 use crate::error::{Error, Result};
 
-/// Prints text. A reader that has gone (`| head`) is no error.
+/// Prints text. A reader that is gone (`| head`) is not an error.
 pub(super) fn print(text: &str) -> Result<Verdict> {
     let mut stdout = std::io::stdout().lock();
     let newline = if text.ends_with('\n') { "" } else { "\n" };
@@ -19,7 +19,7 @@ pub(super) fn print(text: &str) -> Result<Verdict> {
     }
 }
 
-/// Prints an error as one line. Where nobody reads it, nobody is told.
+/// Prints an error as one line. If nobody reads it, there is nobody to tell.
 pub(super) fn complain(error: &Error) {
     let _nobody_reads = writeln!(std::io::stderr().lock(), "lakegram: {error}");
 }

@@ -1,4 +1,4 @@
-//! How far the loaders are: a bar on a terminal, a line of the log now and then elsewhere.
+//! The progress of the loaders: a bar on a terminal, otherwise an occasional log line.
 
 use std::io::IsTerminal;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,14 +10,14 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::app::App;
 use crate::load::files::FilesProgress;
 
-/// How often the bar moves, and how often the log is told.
+/// How often the bar moves, and how often a line is logged.
 const BAR_EVERY: Duration = Duration::from_millis(250);
 const LOG_EVERY: Duration = Duration::from_secs(30);
 
 const SPINNER: &str = "{spinner} {elapsed} {prefix}{msg}";
 const BAR: &str = "{elapsed} {bar:30} {prefix}{msg}";
 
-/// Says what is being done and how far it is, until it is dropped.
+/// Shows what is being done and how far it is, until dropped.
 #[derive(Debug)]
 pub(super) struct Progress {
     bar: Option<ProgressBar>,
@@ -31,13 +31,13 @@ impl Progress {
             bar.enable_steady_tick(Duration::from_millis(120));
             bar
         });
-        // A second listing is worth it only where somebody waits for the end.
+        // A second listing is only worth it if somebody is waiting.
         app.loading.counts_ahead.store(bar.is_some(), Ordering::Relaxed);
         let telling = tokio::spawn(tell(app.clone(), bar.clone()));
         Self { bar, _telling: AbortOnDropHandle::new(telling) }
     }
 
-    /// Says what is being done now.
+    /// Shows what is being done now.
     pub(super) fn doing(&self, text: &str) {
         match &self.bar {
             Some(bar) => bar.set_message(text.to_owned()),
@@ -84,22 +84,22 @@ fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_spinner())
 }
 
-/// How far it is at one moment.
+/// The progress at one point in time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Counts {
     files: u64,
     bytes: u64,
     rows: u64,
-    /// Files that were found so far, the loaded ones included.
+    /// Files found so far, including the loaded ones.
     found: u64,
-    /// Files and bytes that are loaded by this run when it is done, once that is known.
+    /// Files and bytes that this run will have loaded in the end, once that is known.
     all: Option<(u64, u64)>,
 }
 
 impl Counts {
     fn of(progress: &FilesProgress) -> Self {
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        // What was loaded before is among the listed, and is known for it only as the loader comes by.
+        // The listing includes files loaded earlier, which are only recognized as the loader reaches them.
         let left = |listed, known| get(listed).saturating_sub(get(known));
         let all = || {
             (left(&progress.listed_files, &progress.known_files), left(&progress.listed_bytes, &progress.known_bytes))
@@ -113,7 +113,7 @@ impl Counts {
         }
     }
 
-    /// For people, after so long.
+    /// For people, after so much time.
     fn told(&self, after: Duration) -> String {
         let millis = after.as_millis().max(1);
         let rate = u64::try_from(u128::from(self.bytes) * 1_000 / millis).unwrap_or(u64::MAX);

@@ -8,9 +8,9 @@ use crate::error::Result;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Options {
-    /// The statement, over `bronze`, `silver` and `replies`; `<pipeline>.bronze` where there are several.
+    /// The statement, over `bronze`, `silver` and `replies`; `<pipeline>.bronze` if there are several.
     sql: String,
-    /// How rows are printed.
+    /// Output format.
     #[arg(long, value_enum, default_value_t)]
     format: Format,
 }
@@ -22,7 +22,7 @@ enum Format {
     Table,
     /// With a header.
     Csv,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
@@ -51,7 +51,7 @@ mod sql {
     use crate::table::LakeTable;
     use crate::table::delta::delta_table;
 
-    /// The rows of a statement over the tables that are there.
+    /// The rows of a statement over the existing tables.
     pub(super) async fn rows(app: &App, statement: &str) -> Result<Vec<RecordBatch>> {
         let session = SessionContext::new_with_config(SessionConfig::new().with_information_schema(true));
         let mut tables = 0;
@@ -71,7 +71,7 @@ mod sql {
                     .table_provider()
                     .await
                     .context(ErrorKind::Corrupt, format!("cannot read the table {}", table.path))?;
-                let refused = "cannot name the table";
+                let refused = "cannot register the table";
                 schema
                     .register_table(table.name.to_owned(), Arc::clone(&provider))
                     .context(ErrorKind::Fatal, refused)?;
@@ -92,14 +92,14 @@ mod sql {
             )));
         }
         let read_only = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
-        let wrong = "the statement cannot be run";
+        let wrong = "cannot run the statement";
         let frame = session.sql_with_options(statement, read_only).await.context(ErrorKind::Configuration, wrong)?;
         frame.collect().await.context(ErrorKind::Unavailable, "the statement failed")
     }
 
     /// Rows as text.
     pub(super) fn shown(rows: &[RecordBatch], format: Format) -> Result<String> {
-        let context = "rows cannot be printed";
+        let context = "cannot print the rows";
         let mut text = Vec::new();
         match format {
             Format::Table => {

@@ -13,7 +13,7 @@ use crate::error::{ErrorKind, Result};
 pub(super) struct Options {
     #[command(flatten)]
     pub(super) pipelines: Pipelines,
-    /// Stop after this long, even when something still waits (exit code 3 then).
+    /// Stop after this long, even if something is still waiting (exit code 3 then).
     #[arg(long, default_value = "10m", value_parser = humantime::parse_duration)]
     deadline: Duration,
 }
@@ -38,7 +38,7 @@ pub(super) async fn run(app: App, options: Options, stop: CancellationToken) -> 
             tracing::warn!("not loaded: {reason}");
         }
         for (name, _) in summary.loaders.iter().filter(|(_, loader)| loader.is_cut_short) {
-            tracing::warn!("{name}: stopped before the end; run it again and it goes on from here");
+            tracing::warn!("{name}: stopped early; run it again to continue");
         }
     }
     if !summary.pipelines.is_empty() {
@@ -55,7 +55,7 @@ pub(super) async fn run(app: App, options: Options, stop: CancellationToken) -> 
     verdict(&summary)
 }
 
-/// What the troubles of the stages come to, each told in a line.
+/// The result of the stages' troubles, each reported in a line.
 fn verdict(summary: &BatchSummary) -> Result<Verdict> {
     summary.troubles.iter().for_each(output::complain);
     Ok(match summary.troubles.iter().any(|error| error.kind() == ErrorKind::Configuration) {

@@ -12,7 +12,7 @@ use crate::error::Result;
 pub(super) struct Options {
     #[command(flatten)]
     pub(super) pipelines: Pipelines,
-    /// Parts of the service this process runs, separated by commas; all unless named.
+    /// Parts of the service to run, separated by commas; all by default.
     #[arg(long, value_enum, value_delimiter = ',')]
     roles: Vec<Role>,
 }

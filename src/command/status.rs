@@ -3,12 +3,16 @@
 use std::time::Duration;
 
 use bytesize::ByteSize;
+use serde_json::Value;
 
 use super::{Pipelines, Verdict, output};
 use crate::app::{App, LoaderSurvey, PipelineSurvey, Survey, TableSurvey, keys_ahead};
 use crate::clock::Timestamp;
 use crate::error::{Context, ErrorKind, Result};
 use crate::load::files::FilesSurvey;
+
+/// How long the console of a running service is waited for.
+const CONSOLE_PATIENCE: Duration = Duration::from_secs(1);
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Options {
@@ -20,12 +24,21 @@ pub(super) struct Options {
 }
 
 pub(super) async fn status(app: App, options: Options) -> Result<Verdict> {
-    let surveys = app.survey().await?;
+    let stages = running_stages(&app).await;
     if options.json {
-        let text =
-            serde_json::to_string_pretty(&surveys).context(ErrorKind::Corrupt, "the status cannot be written")?;
-        return output::print(&text);
+        let context = "cannot write the status as JSON";
+        let mut surveys = serde_json::to_value(app.survey().await?).context(ErrorKind::Corrupt, context)?;
+        for survey in surveys.as_array_mut().into_iter().flatten() {
+            let of_it = stages.iter().filter(|stage| stage["pipeline"] == survey["pipeline"]).cloned().collect();
+            survey["stages"] = Value::Array(of_it);
+        }
+        return output::print(&serde_json::to_string_pretty(&surveys).context(ErrorKind::Corrupt, context)?);
     }
+    // Before the tables: one that cannot be read may be why a stage is unwell.
+    for stage in stages.iter().filter(|stage| stage["state"] == "unwell") {
+        output::print(&shown_stage(stage))?;
+    }
+    let surveys = app.survey().await?;
     for survey in &surveys {
         output::print(&match survey {
             Survey::Bot(survey) => shown(survey, app.clock.now()),
@@ -34,6 +47,33 @@ pub(super) async fn status(app: App, options: Options) -> Result<Verdict> {
         })?;
     }
     Ok(Verdict::Done)
+}
+
+/// The stages of the service that runs here, as its console tells them; none when no service answers there.
+async fn running_stages(app: &App) -> Vec<Value> {
+    let asked = async {
+        let client = reqwest::Client::builder().no_proxy().timeout(CONSOLE_PATIENCE).build().ok()?;
+        let answer = client.get(format!("http://{}/health", app.settings.console)).send().await.ok()?;
+        answer.json::<Value>().await.ok()
+    };
+    match asked.await {
+        Some(mut report) => report["stages"].as_array_mut().map(std::mem::take).unwrap_or_default(),
+        None => Vec::new(),
+    }
+}
+
+fn shown_stage(stage: &Value) -> String {
+    let text = |key: &str| stage[key].as_str().unwrap_or_default();
+    format!(
+        "{} {} is unwell since {}, next try {}: {}",
+        text("pipeline"),
+        text("stage"),
+        text("since"),
+        text("next_try"),
+        text("reason")
+    )
+    .trim_start()
+    .to_owned()
 }
 
 fn shown_tables(tables: &[TableSurvey]) -> String {
@@ -68,7 +108,7 @@ fn shown_loader(survey: &LoaderSurvey, now: Timestamp) -> String {
     let FilesSurvey { listed_files, loaded_files, waiting_files, waiting_bytes, growing_files, changed_files } = files;
     let waiting_bytes = ByteSize::b(*waiting_bytes);
     text.push_str(&format!(
-        "files: {loaded_files} loaded, {listed_files} listed, {waiting_files} ({waiting_bytes}) wait to be loaded, \
+        "files: {loaded_files} loaded, {listed_files} listed, {waiting_files} ({waiting_bytes}) waiting to be loaded, \
          {growing_files} may still be growing, {changed_files} changed since they were loaded\n"
     ));
     text
@@ -88,10 +128,10 @@ fn age(moment: Timestamp, now: Timestamp) -> humantime::FormattedDuration {
 
 fn shown(survey: &PipelineSurvey, now: Timestamp) -> String {
     let mut text = format!("{}\n{}\n", survey.pipeline, shown_tables(&survey.tables));
-    text.push_str(&format!("bronze rows that wait for silver: {}\n", survey.waiting_for_silver));
+    text.push_str(&format!("bronze rows waiting for silver: {}\n", survey.waiting_for_silver));
     for (lane, micros) in &survey.positions {
         let position = Timestamp::from_micros(*micros);
-        text.push_str(&format!("lane {lane}: ingested for good to {position}, {}\n", distance(position, now)));
+        text.push_str(&format!("lane {lane}: ingested up to {position}, {}\n", distance(position, now)));
     }
     text
 }

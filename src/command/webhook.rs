@@ -16,19 +16,19 @@ pub(super) struct Options {
 
 #[derive(Debug, clap::Subcommand)]
 enum Action {
-    /// Tells Telegram to deliver to this host; path, secret and kinds of updates come from the pipeline.
+    /// Tell Telegram to deliver to this host; path, secret and kinds of updates come from the pipeline
     Set {
         /// Public host or URL, like bot.example.com.
         host: String,
         #[command(flatten)]
         pipelines: Pipelines,
     },
-    /// Shows what Telegram knows of the webhook, and its last delivery error.
+    /// Show what Telegram knows about the webhook, and its last delivery error
     Info {
         #[command(flatten)]
         pipelines: Pipelines,
     },
-    /// Removes the webhook; what waits for delivery stays with Telegram for a day.
+    /// Remove the webhook; Telegram keeps undelivered updates for a day
     Delete {
         #[command(flatten)]
         pipelines: Pipelines,
@@ -51,7 +51,7 @@ pub(super) async fn webhook(app: App, options: Options) -> Result<Verdict> {
             Action::Info { .. } => info(pipeline, &bot).await?,
             Action::Delete { .. } => {
                 bot.delete_webhook().await.map_err(told)?;
-                format!("{}: the webhook is deleted", pipeline.name)
+                format!("{}: webhook deleted", pipeline.name)
             }
         };
         output::print(&shown)?;
@@ -60,7 +60,9 @@ pub(super) async fn webhook(app: App, options: Options) -> Result<Verdict> {
 }
 
 async fn set(app: &App, pipeline: &Pipeline, bot: &BotClient, host: &str) -> Result<String> {
-    let secret = app.secrets(pipeline)?.into_iter().next().unwrap_or_default();
+    // During a rotation the new one stands first.
+    let secrets = app.webhook_secrets(pipeline)?.current();
+    let secret = secrets.split(',').next().unwrap_or_default().trim().to_owned();
     let base = if host.contains("://") { host.to_owned() } else { format!("https://{host}") };
     let path = pipeline.receive.paths.first().map(String::as_str).unwrap_or_default();
     let request = WebhookRequest {
@@ -83,7 +85,7 @@ async fn info(pipeline: &Pipeline, bot: &BotClient) -> Result<String> {
     ))
 }
 
-/// A fault of the Bot API as an error of a command.
+/// A Bot API fault as a command error.
 pub(super) fn told(fault: SendFault) -> Error {
     match fault {
         SendFault::BadToken => Error::configuration("Telegram does not know the bot token; ask @BotFather for it"),
@@ -91,7 +93,7 @@ pub(super) fn told(fault: SendFault) -> Error {
             Error::new(ErrorKind::Refused, format!("Telegram refused: {code} {description}"))
         }
         SendFault::RetryAfter { wait, .. } => {
-            Error::unavailable(format!("Telegram asks to wait {} s; try again then", wait.as_secs()))
+            Error::unavailable(format!("Telegram asks to wait {} s; try again after that", wait.as_secs()))
         }
         SendFault::NotSent { message } | SendFault::Unknown { message } => {
             Error::unavailable(format!("Telegram cannot be reached: {message}; check the network and TELEGRAM_API_URL"))

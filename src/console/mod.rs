@@ -11,7 +11,9 @@ use serde::Deserialize;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::error::{Context, ErrorKind, Result};
+use crate::clock::Clock;
+use crate::connections::{Limits, Metrics, Server};
+use crate::error::Result;
 use crate::health::Health;
 use crate::telemetry::Telemetry;
 
@@ -24,6 +26,17 @@ pub struct Console {
     telemetry: Telemetry,
     readiness: Readiness,
     health: Health,
+    clock: Clock,
+}
+
+/// People and scrapers need a handful; whoever opens more must not take the descriptors of the webhook.
+const MAX_CONNECTIONS: u64 = 256;
+
+/// An eighth of the file descriptors of the process at the most. Nobody is known here, so the oldest go first.
+fn limits() -> Limits {
+    let descriptors = rlimit::Resource::NOFILE.get_soft().unwrap_or(1_024);
+    let connections = usize::try_from((descriptors / 8).clamp(1, MAX_CONNECTIONS)).unwrap_or(128);
+    Limits { connections, ..Limits::default() }
 }
 
 #[derive(Deserialize)]
@@ -33,25 +46,31 @@ struct ReadyQuery {
 
 impl Console {
     /// A console over these.
-    pub fn new(telemetry: Telemetry, readiness: Readiness, health: Health) -> Self {
-        Self { telemetry, readiness, health }
+    pub fn new(telemetry: Telemetry, readiness: Readiness, health: Health, clock: Clock) -> Self {
+        Self { telemetry, readiness, health, clock }
     }
 
     /// Serves until `stop`.
     ///
     /// # Errors
-    /// When the listener fails.
+    /// None for now; a listener that fails to accept is tried again.
     pub async fn serve(self, listener: TcpListener, stop: CancellationToken) -> Result<()> {
+        let clock = self.clock.clone();
+        let counts = Metrics {
+            open: self.telemetry.gauge("lakegram_console_connections", "connections of the console that are open"),
+            evicted: self.telemetry.counter(
+                "lakegram_console_evicted_connections_total",
+                "connections of the console that were closed to make room",
+            ),
+        };
         let routes = Router::new()
             .route("/livez", get(async || "ok\n"))
             .route("/readyz", get(ready))
             .route("/health", get(health))
             .route("/metrics", get(metrics))
             .with_state(self);
-        axum::serve(listener, routes)
-            .with_graceful_shutdown(stop.cancelled_owned())
-            .await
-            .context(ErrorKind::Unavailable, "the console's listener")
+        Server::new(routes, limits(), counts, &clock).serve(listener, stop).await;
+        Ok(())
     }
 }
 

@@ -192,7 +192,10 @@ impl Feed {
     }
 
     async fn next_snapshot(&mut self) -> Result<Step> {
-        let (version, files) = self.tail.snapshot().await?;
+        let (version, mut files) = self.tail.snapshot().await?;
+        // Updates are numbered in the order of their chats; what a file is called, or when it was merged, says nothing.
+        let first_update = |file: &DataFile| file.min_values.get("update_id").and_then(serde_json::Value::as_i64);
+        files.sort_by_key(first_update);
         tracing::info!(version, files = files.len(), "comparing the contents of an upstream table with what is done");
         let files: Arc<[DataFile]> = files.into();
         self.snapshots.insert(version, Arc::clone(&files));

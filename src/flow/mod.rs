@@ -32,6 +32,8 @@ pub(crate) mod permits;
 mod progress;
 pub(crate) mod queue;
 mod run;
+#[cfg(test)]
+mod tests;
 mod unread;
 pub(crate) mod watermark;
 pub(crate) mod work;

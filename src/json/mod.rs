@@ -1,4 +1,4 @@
-//! JSON to Arrow: cuts bytes into records, infers columns from them and fills the columns, losing nothing on the way.
+//! JSON to Arrow: cuts bytes into records, infers columns from them and fills the columns, without losing data.
 
 pub(crate) mod parse;
 pub(crate) mod partition;

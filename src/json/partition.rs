@@ -1,4 +1,4 @@
-//! Hive partitions: folders called `name=value` below the source are fields of every record of the files in them.
+//! Hive partitions: folders named `name=value` below the source are fields of every record in their files.
 
 use std::sync::Arc;
 
@@ -6,24 +6,24 @@ use percent_encoding::percent_decode_str;
 
 use super::types::{InferOptions, JsonType};
 
-/// What Hive calls a value that is null.
+/// How Hive writes a null value.
 const NULL: &str = "__HIVE_DEFAULT_PARTITION__";
 
-/// Which partition columns are wanted: whatever folders name where nothing is said.
+/// Which partition columns are wanted; all of them if none are named.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Partitioning {
     wanted: Option<Arc<[String]>>,
 }
 
-/// The value of one partition column, as the kinds of columns take it. All are JSON.
+/// The value of one partition column, in the form that each kind of column takes. All are JSON.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct PartitionValue {
     pub(crate) name: String,
-    /// What it is by itself: a whole number or a boolean that is written as JSON has it, else a string.
+    /// Without a column type: an integer or boolean if it is written exactly as JSON writes it, otherwise a string.
     pub(crate) json: String,
-    /// For columns of text, dates and moments.
+    /// For strings, dates and timestamps.
     pub(crate) string: String,
-    /// For columns of numbers and booleans.
+    /// For numbers and booleans.
     pub(crate) number: String,
 }
 
@@ -32,7 +32,7 @@ impl Partitioning {
         Self { wanted: wanted.map(Into::into) }
     }
 
-    /// The values for a file, by its path below the source. Null has none, and of a name that comes twice the first counts.
+    /// The values for a file, by its path below the source. Nulls are left out; of duplicate names the first counts.
     pub(crate) fn of(&self, below: &str) -> Arc<[PartitionValue]> {
         let folders = below.rsplit_once('/').map_or("", |(folders, _)| folders);
         let mut values: Vec<PartitionValue> = Vec::new();
@@ -51,7 +51,7 @@ impl PartitionValue {
     fn new(name: String, value: &str) -> Self {
         let string = serde_json::Value::from(value).to_string();
         let is_boolean = matches!(value, "true" | "false");
-        // `007` is a code and `1.10` a version: as numbers they would not be what they were.
+        // `007` is a code and `1.10` a version: turning them into numbers would change them.
         let is_whole = value.parse::<i64>().is_ok_and(|number| number.to_string() == value);
         let json = if is_boolean || is_whole { value.to_owned() } else { string.clone() };
         let number = if is_boolean { Some(value.to_owned()) } else { number(value) };
@@ -59,12 +59,12 @@ impl PartitionValue {
     }
 }
 
-/// Percent-decoded, as Hive and Spark write what a folder cannot be called.
+/// Percent-decoded: Hive and Spark encode characters that a folder name cannot have.
 fn decoded(part: &str) -> String {
     percent_decode_str(part).decode_utf8().map_or_else(|_| part.to_owned(), Into::into)
 }
 
-/// The number that is meant by digits with zeros ahead, as in `month=01`.
+/// The number meant by digits with leading zeros, as in `month=01`.
 fn number(text: &str) -> Option<String> {
     let (sign, digits) = text.strip_prefix('-').map_or(("", text), |digits| ("-", digits));
     let (whole, fraction) = digits.split_once('.').map_or((digits, None), |(whole, fraction)| (whole, Some(fraction)));
@@ -76,7 +76,7 @@ fn number(text: &str) -> Option<String> {
     Some(format!("{sign}{whole}{}", fraction.map(|fraction| format!(".{fraction}")).unwrap_or_default()))
 }
 
-/// What records look like together with the partition columns of their files; a field of the records' own wins.
+/// The type of records together with their files' partition columns; a record's own field wins.
 pub(crate) fn with_partitions<'a>(
     records: Option<JsonType>,
     values: impl Iterator<Item = &'a PartitionValue>,

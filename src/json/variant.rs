@@ -1,7 +1,7 @@
-//! Whole records as Delta's variant: JSON in a binary form that readers look into without parsing it.
+//! Whole records as Delta's variant: JSON in a binary form that readers can look into without parsing it.
 //!
-//! A variant keeps every value, and not how it was written: white space, the order of fields, escapes and the spelling
-//! of numbers go. A record of which it could not keep a value is no variant, and its text goes elsewhere.
+//! A variant keeps every value but not how it was written: white space, field order, escapes and the spelling of
+//! numbers are lost. A record whose values it could not all keep does not become a variant; its text is kept elsewhere.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -18,12 +18,12 @@ use serde_json::value::RawValue;
 use super::parse::fields_of;
 use crate::error::{Context, ErrorKind, Result};
 
-/// What Spark reads of a variant, at most.
+/// The largest variant that Spark reads.
 const MAX_BYTES: usize = 16 << 20;
-/// Brackets within brackets: as deep as parsers go.
+/// The maximum nesting depth; parsers go no deeper.
 const MAX_DEPTH: usize = 128;
 
-/// The Arrow type of a variant. Delta's schema calls it by its own name.
+/// The Arrow type of a variant. Delta's schema has a name of its own for it.
 pub(crate) fn data_type() -> DataType {
     DataType::Struct(fields())
 }
@@ -33,10 +33,10 @@ fn fields() -> Fields {
     vec![binary("metadata"), binary("value")].into()
 }
 
-/// Records as variants: null where there is none, and where it is kept as text. Returns the texts of the latter too.
+/// Records as variants: null if there is none or if it is kept as text. Also returns the texts of the latter.
 ///
 /// # Errors
-/// Corrupt when the parts of the column do not fit each other.
+/// Corrupt when the parts of the column do not match.
 pub(crate) fn column_of<'a>(
     records: impl Iterator<Item = Option<&'a str>>,
 ) -> Result<(StructArray, Vec<Option<&'a str>>)> {
@@ -55,13 +55,13 @@ pub(crate) fn column_of<'a>(
     Ok((column.context(ErrorKind::Corrupt, "a column of variants")?, texts))
 }
 
-/// What is rescued of each record, with the texts of those that are no variant. Such a text has all there is.
+/// The rescued data of each record, with the text of those that are not variants. Such a text contains everything.
 pub(crate) fn with_texts(rescued: &StringArray, texts: &[Option<&str>]) -> StringArray {
     let whole = texts.iter().map(|text| text.map(|text| Cow::Owned(format!("{{\"payload\":{text}}}"))));
     rescued.iter().zip(whole).map(|(rescued, whole)| whole.or(rescued.map(Cow::Borrowed))).collect()
 }
 
-/// Metadata and value; `None` where a variant would not keep all of it.
+/// Metadata and value; `None` if a variant would not keep all of it.
 pub(crate) fn variant_of(json: &str) -> Option<(Vec<u8>, Vec<u8>)> {
     let mut builder = VariantBuilder::new();
     append(json.trim(), &mut builder, MAX_DEPTH)?;
@@ -69,14 +69,14 @@ pub(crate) fn variant_of(json: &str) -> Option<(Vec<u8>, Vec<u8>)> {
     (metadata.len() <= MAX_BYTES && value.len() <= MAX_BYTES).then_some((metadata, value))
 }
 
-/// Appends a JSON value; `None` where it cannot be kept.
+/// Appends a JSON value; `None` if it cannot be kept.
 fn append(json: &str, builder: &mut impl VariantBuilderExt, depth: usize) -> Option<()> {
     let depth = depth.checked_sub(1)?;
     match json.as_bytes().first()? {
         b'{' => {
             let fields = fields_of(json)?;
             let mut names = HashSet::new();
-            // Of two fields of one name a variant keeps one, and some readers refuse a name that is empty.
+            // Of two fields with the same name a variant keeps one, and some readers reject an empty name.
             if !fields.iter().all(|(name, _)| !name.is_empty() && names.insert(name.as_ref())) {
                 return None;
             }
@@ -103,7 +103,7 @@ fn append(json: &str, builder: &mut impl VariantBuilderExt, depth: usize) -> Opt
     Some(())
 }
 
-/// A number, exactly as large as it is written.
+/// A number, with exactly the value that is written.
 fn number(text: &str) -> Option<Variant<'static, 'static>> {
     let (mantissa, exponent) = text.split_once(['e', 'E']).unwrap_or((text, ""));
     let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
@@ -113,7 +113,7 @@ fn number(text: &str) -> Option<Variant<'static, 'static>> {
     }
     let digits = mantissa.bytes().filter(u8::is_ascii_digit).skip_while(|digit| *digit == b'0').count();
     let value: f64 = text.parse().ok()?;
-    // So many digits come back from a float as they went in.
+    // This many digits survive the round trip through a float.
     let is_kept = digits == 0 || digits <= f64::DIGITS as usize && value.is_normal();
     is_kept.then(|| value.into())
 }

@@ -13,12 +13,12 @@ const REASONING: [&str; 4] = ["reasoning", "reasoning_content", "thinking", "red
 /// Only what decides about the answer is taken strictly: a usage that cannot be read does not undo a text.
 pub(super) fn answer(body: &[u8], secret: Option<&str>) -> Result<ChatAnswer, ModelFault> {
     let completion: Value =
-        serde_json::from_slice(body).map_err(|error| failing(format!("the model's answer cannot be read: {error}")))?;
+        serde_json::from_slice(body).map_err(|error| failing(format!("cannot parse the model's response: {error}")))?;
     let choice = &completion["choices"][0];
     let finish_reason = choice["finish_reason"].as_str().map(str::to_owned);
     // Some gateways tell an error of the model behind them with a 200.
     if !completion["error"].is_null() || !choice["message"].is_object() || finish_reason.as_deref() == Some("error") {
-        return Err(failing(format!("the model's answer is none: {}", error_text(body, secret))));
+        return Err(failing(format!("the model's response has no answer: {}", error_text(body, secret))));
     }
     let mut text = text_of(&choice["message"]["content"])?;
     if text.trim().is_empty() {
@@ -26,7 +26,7 @@ pub(super) fn answer(body: &[u8], secret: Option<&str>) -> Result<ChatAnswer, Mo
     }
     if text.is_empty() && !matches!(finish_reason.as_deref(), Some("length" | "content_filter")) {
         let reason = finish_reason.as_deref().unwrap_or("none");
-        return Err(failing(format!("the model gave an empty answer (finish_reason: {reason})")));
+        return Err(failing(format!("the model returned an empty answer (finish_reason: {reason})")));
     }
     Ok(ChatAnswer {
         text,
@@ -47,7 +47,7 @@ fn text_of(content: &Value) -> Result<String, ModelFault> {
         Value::Null => Ok(String::new()),
         Value::String(text) => Ok(text.clone()),
         Value::Array(blocks) => blocks.iter().map(text_of_block).collect(),
-        _ => Err(failing("the content of the model's answer is neither a text nor a list of blocks".to_owned())),
+        _ => Err(failing("the content of the model's answer is neither text nor a list of blocks".to_owned())),
     }
 }
 
@@ -60,7 +60,7 @@ fn text_of_block(block: &Value) -> Result<&str, ModelFault> {
     let text = block.as_str().or(block["text"].as_str()).or(block["refusal"].as_str());
     text.ok_or_else(|| {
         let kind: String = kind.unwrap_or("unknown").chars().take(40).collect();
-        failing(format!("the model's answer holds a block of type `{kind}`, which is no text"))
+        failing(format!("the model's answer contains a block of type `{kind}`, which is not text"))
     })
 }
 

@@ -13,6 +13,7 @@ use super::ModelFault;
 use super::exchange::{Reply, exchange};
 use super::fault::{error_text, retry_after};
 use crate::clock::Clock;
+use crate::settings::Secret;
 
 /// A token is renewed this long before it ends, or when half its life is over.
 const EARLY: Duration = Duration::from_secs(300);
@@ -30,8 +31,8 @@ const UNTOLD_LIFE: Duration = Duration::from_secs(600);
 pub(super) enum TokenSource {
     /// None is needed.
     Anonymous,
-    /// One that stays.
-    Fixed(String),
+    /// One of a setting, which may change.
+    Setting(Secret),
     /// Client credentials
     /// (<https://docs.databricks.com/aws/en/dev-tools/auth/oauth-m2m>).
     Client(Arc<ClientCredentials>),
@@ -40,7 +41,7 @@ pub(super) enum TokenSource {
 pub(super) struct ClientCredentials {
     url: Url,
     id: String,
-    secret: String,
+    secret: Secret,
     /// Locked while it is renewed, so that one renewal serves all who wait.
     current: Mutex<Option<Token>>,
 }
@@ -62,14 +63,14 @@ impl fmt::Debug for TokenSource {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self {
             Self::Anonymous => "Anonymous",
-            Self::Fixed(_) => "Fixed",
+            Self::Setting(_) => "Setting",
             Self::Client(_) => "Client",
         })
     }
 }
 
 impl TokenSource {
-    pub(super) fn client(url: Url, id: String, secret: String) -> Self {
+    pub(super) fn client(url: Url, id: String, secret: Secret) -> Self {
         Self::Client(Arc::new(ClientCredentials { url, id, secret, current: Mutex::new(None) }))
     }
 
@@ -77,7 +78,7 @@ impl TokenSource {
     pub(super) async fn token(&self, http: &reqwest::Client, clock: &Clock) -> Result<Option<String>, ModelFault> {
         match self {
             Self::Anonymous => Ok(None),
-            Self::Fixed(token) => Ok(Some(token.clone())),
+            Self::Setting(token) => Ok(Some(token.current().trim().to_owned())),
             Self::Client(credentials) => credentials.token(http, clock, None).await.map(Some),
         }
     }
@@ -90,7 +91,11 @@ impl TokenSource {
         clock: &Clock,
     ) -> Result<Option<String>, ModelFault> {
         match self {
-            Self::Anonymous | Self::Fixed(_) => Ok(None),
+            Self::Anonymous => Ok(None),
+            Self::Setting(token) => {
+                let renewed = token.renewed();
+                Ok((Some(renewed.trim()) != refused).then(|| renewed.trim().to_owned()))
+            }
             Self::Client(credentials) => credentials.token(http, clock, refused).await.map(Some),
         }
     }
@@ -99,7 +104,7 @@ impl TokenSource {
 impl ClientCredentials {
     async fn token(&self, http: &reqwest::Client, clock: &Clock, refused: Option<&str>) -> Result<String, ModelFault> {
         let token = clock.timeout(TOKEN_TIMEOUT, self.current_or_new(http, clock, refused)).await;
-        token.unwrap_or_else(|| Err(unavailable("it takes too long")))
+        token.unwrap_or_else(|| Err(unavailable("it timed out")))
     }
 
     async fn current_or_new(
@@ -118,7 +123,10 @@ impl ClientCredentials {
             (Ok(token), _) => Ok(current.insert(token).text.clone()),
             // Renewing early leaves time for the token server to come back.
             (Err(fault), Some(token)) => {
-                tracing::warn!(?fault, "the Databricks token could not be renewed early; it is used while it lives");
+                tracing::warn!(
+                    ?fault,
+                    "could not refresh the Databricks token early; using the current one until it expires"
+                );
                 token.renew_at = now + RENEW_AGAIN;
                 Ok(token.text.clone())
             }
@@ -128,7 +136,8 @@ impl ClientCredentials {
 
     async fn renew(&self, http: &reqwest::Client, clock: &Clock) -> Result<Token, ModelFault> {
         let asked_at = clock.monotonic();
-        let request = http.post(self.url.clone()).timeout(RENEW_TIMEOUT).basic_auth(&self.id, Some(&self.secret));
+        let request =
+            http.post(self.url.clone()).timeout(RENEW_TIMEOUT).basic_auth(&self.id, Some(self.secret.current()));
         let request = request.header("content-type", "application/x-www-form-urlencoded");
         let request = request.body("grant_type=client_credentials&scope=all-apis");
         let reply = exchange(request).await.map_err(|fault| match fault {
@@ -142,7 +151,7 @@ impl ClientCredentials {
         // What the body holds is not told: it may be a token.
         let grant: Option<Grant> = serde_json::from_slice(&reply.body).ok();
         let grant = grant.filter(|grant| bearer(&grant.access_token).is_some());
-        let grant = grant.ok_or_else(|| unavailable("its answer cannot be read"))?;
+        let grant = grant.ok_or_else(|| unavailable("cannot parse its response"))?;
         let life = grant.expires_in.map_or(UNTOLD_LIFE, Duration::from_secs);
         let ends_at = asked_at.saturating_add(life);
         Ok(Token { text: grant.access_token, renew_at: ends_at.saturating_sub(EARLY.min(life / 2)), ends_at })
@@ -150,7 +159,7 @@ impl ClientCredentials {
 
     fn refusal(&self, reply: &Reply, clock: &Clock) -> ModelFault {
         let status = reply.status.as_u16();
-        let text = error_text(&reply.body, Some(&self.secret));
+        let text = error_text(&reply.body, Some(&self.secret.current()));
         match status {
             408 | 409 | 425 | 429 | 499.. => ModelFault::Unavailable {
                 retry_after: retry_after(&reply.headers, clock),
@@ -194,7 +203,7 @@ mod tests {
         let now = clock.monotonic();
         let token = Token { text: "old".to_owned(), renew_at: now, ends_at: now + HOUR };
         let url = Url::parse(url).unwrap();
-        let (id, secret) = ("app".to_owned(), "app-secret".to_owned());
+        let (id, secret) = ("app".to_owned(), Secret::from("app-secret"));
         TokenSource::Client(Arc::new(ClientCredentials { url, id, secret, current: Mutex::new(Some(token)) }))
     }
 

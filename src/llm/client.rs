@@ -9,10 +9,11 @@ use url::{Host, Url};
 use super::answer::answer;
 use super::auth::{TokenSource, bearer};
 use super::exchange::{Reply, exchange};
-use super::fault::{Mends, of_status};
+use super::fault::{Fixes, of_status};
 use super::{ChatAnswer, ChatMessage, ChatRequest, DatabricksAuth, ModelEndpoint, ModelFault};
 use crate::clock::Clock;
 use crate::error::{Context, Error, ErrorKind, Result};
+use crate::settings::Secret;
 
 /// For a connection, at most; half the time-out where that is shorter, so that "not reached" is told apart.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -34,7 +35,7 @@ struct Target {
     /// Sent in the body; Databricks has it in the URL.
     model: Option<String>,
     tokens: TokenSource,
-    mends: Mends,
+    fixes: Fixes,
 }
 
 #[derive(Serialize)]
@@ -62,7 +63,7 @@ impl ModelClient {
     /// A configuration error when the URL, the key or the model's name cannot be used.
     pub fn new(endpoint: ModelEndpoint, model: &str, timeout: Duration, clock: &Clock) -> Result<Self> {
         if model.trim().is_empty() {
-            return Err(Error::configuration("the model has no name; set LLM_MODEL or `name` in [silver.model]"));
+            return Err(Error::configuration("no model is named; set LLM_MODEL, or `name` in [silver.model]"));
         }
         let target = match endpoint {
             ModelEndpoint::OpenAi { base_url, api_key } => openai(&base_url, api_key, model)?,
@@ -74,12 +75,12 @@ impl ModelClient {
         let builder = builder.retry(reqwest::retry::never()).redirect(reqwest::redirect::Policy::none());
         let http = builder.pool_idle_timeout(IDLE_TIMEOUT).build().context(
             ErrorKind::Configuration,
-            "the HTTP client of the model cannot be made; are the system's CA certificates installed?",
+            "cannot create the HTTP client for the model; are the system's CA certificates installed?",
         )?;
         Ok(Self { http, target, clock: clock.clone() })
     }
 
-    /// Asks once. Only where Databricks refuses a token before its time is the same asked again, with a new one.
+    /// Asks once. Only where a token is refused and there is another one by now is the same asked again.
     ///
     /// # Errors
     /// The fault, by what the caller should do.
@@ -124,24 +125,24 @@ impl ModelClient {
         if reply.status.is_success() {
             return answer(&reply.body, token);
         }
-        Err(of_status(reply, &self.target.mends, token, &self.clock))
+        Err(of_status(reply, &self.target.fixes, token, &self.clock))
     }
 }
 
-fn openai(base_url: &str, api_key: Option<String>, model: &str) -> Result<Target> {
+fn openai(base_url: &str, api_key: Option<Secret>, model: &str) -> Result<Target> {
     let url = with_path(checked_url(base_url, "LLM_BASE_URL", "https://api.openai.com/v1")?, &["chat", "completions"])?;
-    let tokens = match api_key.map(|key| key.trim().to_owned()).filter(|key| !key.is_empty()) {
-        Some(key) => TokenSource::Fixed(sendable(key, "LLM_API_KEY")?),
+    let tokens = match api_key.filter(|key| !key.current().trim().is_empty()) {
+        Some(key) => TokenSource::Setting(sendable(key, "LLM_API_KEY")?),
         None => TokenSource::Anonymous,
     };
-    let mends = Mends {
+    let fixes = Fixes {
         key: "check LLM_API_KEY",
         place: format!(
             "check the model's name `{model}` (LLM_MODEL, or `name` in [silver.model]) and LLM_BASE_URL, \
              which ends before /chat/completions"
         ),
     };
-    Ok(Target { url, model: Some(model.to_owned()), tokens, mends })
+    Ok(Target { url, model: Some(model.to_owned()), tokens, fixes })
 }
 
 fn databricks(host: &str, auth: DatabricksAuth, model: &str) -> Result<Target> {
@@ -154,30 +155,30 @@ fn databricks(host: &str, auth: DatabricksAuth, model: &str) -> Result<Target> {
     let url = with_path(host.clone(), &["serving-endpoints", model, "invocations"])?;
     let (tokens, key) = match auth {
         DatabricksAuth::Token(token) => {
-            let token = sendable(token.trim().to_owned(), "DATABRICKS_TOKEN")?;
-            (TokenSource::Fixed(token), "check DATABRICKS_TOKEN, and that it may query the serving endpoint")
+            let token = sendable(token, "DATABRICKS_TOKEN")?;
+            (TokenSource::Setting(token), "check DATABRICKS_TOKEN and its permission to query the serving endpoint")
         }
         DatabricksAuth::Client { id, secret } => (
             TokenSource::client(with_path(host, &["oidc", "v1", "token"])?, id, secret),
-            "check DATABRICKS_CLIENT_ID and DATABRICKS_CLIENT_SECRET, and that the service principal may query the \
-             serving endpoint",
+            "check DATABRICKS_CLIENT_ID and DATABRICKS_CLIENT_SECRET, and the service principal's permission to query \
+             the serving endpoint",
         ),
     };
     let place = format!(
         "check the serving endpoint's name `{model}` (LLM_MODEL, or `name` in [silver.model]) and DATABRICKS_HOST"
     );
-    Ok(Target { url, model: None, tokens, mends: Mends { key, place } })
+    Ok(Target { url, model: None, tokens, fixes: Fixes { key, place } })
 }
 
 /// An http or https URL without a password. What is wrong is told without repeating it: it may hold a key.
 fn checked_url(text: &str, variable: &str, example: &str) -> Result<Url> {
     let url = Url::parse(text.trim()).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
     let Some(mut url) = url else {
-        return Err(Error::configuration(format!("{variable} is no URL; write it like {example}")));
+        return Err(Error::configuration(format!("{variable} is not a URL; write it like {example}")));
     };
     if !url.username().is_empty() || url.password().is_some() {
         return Err(Error::configuration(format!(
-            "{variable} holds a user or a password; a key belongs into its own variable"
+            "{variable} contains a user name or a password; put the key into its own variable"
         )));
     }
     url.set_fragment(None);
@@ -189,15 +190,15 @@ fn with_path(mut url: Url, segments: &[&str]) -> Result<Url> {
     url.set_path(&path);
     match url.path_segments_mut() {
         Ok(mut path) => path.pop_if_empty().extend(segments),
-        Err(()) => return Err(Error::configuration("the model's URL can have no path")),
+        Err(()) => return Err(Error::configuration("the model's URL cannot have a path")),
     };
     Ok(url)
 }
 
-fn sendable(token: String, variable: &str) -> Result<String> {
-    if bearer(&token).is_none() {
+fn sendable(token: Secret, variable: &str) -> Result<Secret> {
+    if bearer(token.current().trim()).is_none() {
         return Err(Error::configuration(format!(
-            "{variable} is empty or holds characters that no header can carry; copy it again"
+            "{variable} is empty or contains characters that a header cannot carry; copy it again"
         )));
     }
     Ok(token)
@@ -222,11 +223,11 @@ mod tests {
     }
 
     fn at(base_url: &str, key: Option<&str>) -> Result<ModelClient> {
-        new(ModelEndpoint::OpenAi { base_url: base_url.to_owned(), api_key: key.map(str::to_owned) }, "m")
+        new(ModelEndpoint::OpenAi { base_url: base_url.to_owned(), api_key: key.map(Secret::from) }, "m")
     }
 
     fn databricks_at(host: &str, token: &str, model: &str) -> Result<ModelClient> {
-        new(ModelEndpoint::Databricks { host: host.to_owned(), auth: DatabricksAuth::Token(token.to_owned()) }, model)
+        new(ModelEndpoint::Databricks { host: host.to_owned(), auth: DatabricksAuth::Token(token.into()) }, model)
     }
 
     #[test]

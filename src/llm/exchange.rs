@@ -33,7 +33,7 @@ async fn whole(response: &mut Response) -> Result<Vec<u8>, ModelFault> {
     let mut body = Vec::new();
     while let Some(chunk) = response.chunk().await.map_err(fault)? {
         if body.len() + chunk.len() > ANSWER_LIMIT {
-            let message = format!("the answer is larger than {ANSWER_LIMIT} bytes");
+            let message = format!("the response is larger than {ANSWER_LIMIT} bytes");
             return Err(ModelFault::Failing { retry_after: None, message });
         }
         body.extend_from_slice(&chunk);
@@ -56,10 +56,10 @@ fn fault(error: reqwest::Error) -> ModelFault {
     // A URL may hold a key.
     let error = error.without_url();
     let what = match () {
-        () if error.is_builder() => "cannot be asked this",
+        () if error.is_builder() => "cannot be sent this request",
         () if error.is_connect() => "cannot be reached",
-        () if error.is_timeout() => "gave no answer in time",
-        () => "broke off",
+        () if error.is_timeout() => "did not respond in time",
+        () => "closed the connection early",
     };
     let mut message = what.to_owned();
     let mut cause: Option<&dyn StdError> = Some(&error);

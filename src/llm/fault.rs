@@ -18,7 +18,7 @@ const MISCONFIGURED_CODES: [&str; 2] = ["invalid_api_key", "model_not_found"];
 
 /// What a person should look at.
 #[derive(Clone, Debug)]
-pub(super) struct Mends {
+pub(super) struct Fixes {
     /// When we are not let in.
     pub(super) key: &'static str,
     /// When there is nothing there.
@@ -26,20 +26,20 @@ pub(super) struct Mends {
 }
 
 /// The fault of an answer that is no 200.
-pub(super) fn of_status(reply: &Reply, mends: &Mends, secret: Option<&str>, clock: &Clock) -> ModelFault {
+pub(super) fn of_status(reply: &Reply, fixes: &Fixes, secret: Option<&str>, clock: &Clock) -> ModelFault {
     let retry_after = retry_after(&reply.headers, clock);
     let message = format!("the model server answered {}: {}", reply.status.as_u16(), error_text(&reply.body, secret));
-    let misconfigured = |mend: &str| ModelFault::Misconfigured { message: format!("{message}; {mend}") };
+    let misconfigured = |fix: &str| ModelFault::Misconfigured { message: format!("{message}; {fix}") };
     let code = error_code(&reply.body).unwrap_or_default();
     match reply.status.as_u16() {
-        401 | 403 => misconfigured(mends.key),
+        401 | 403 => misconfigured(fixes.key),
         402 => misconfigured("add credit to the account"),
-        404 | 405 => misconfigured(&mends.place),
+        404 | 405 => misconfigured(&fixes.place),
         407 => misconfigured("check the proxy in HTTPS_PROXY"),
         // A redirect is not followed: it would carry the key and the chat to somewhere else.
-        300..=399 => misconfigured(&mends.place),
+        300..=399 => misconfigured(&fixes.place),
         400 if MISCONFIGURED_CODES.contains(&code.as_str()) => {
-            misconfigured(if code == "invalid_api_key" { mends.key } else { &mends.place })
+            misconfigured(if code == "invalid_api_key" { fixes.key } else { &fixes.place })
         }
         429 if code == "insufficient_quota" => {
             ModelFault::Unavailable { retry_after, message: format!("{message}; add credit to the account") }
@@ -115,8 +115,8 @@ mod tests {
     fn of(status: u16, body: &str) -> ModelFault {
         let status = StatusCode::from_u16(status).unwrap();
         let reply = Reply { status, headers: HeaderMap::new(), body: body.as_bytes().to_vec() };
-        let mends = Mends { key: "check the key", place: "check the place".to_owned() };
-        of_status(&reply, &mends, Some("sk-secret"), &Clock::system())
+        let fixes = Fixes { key: "check the key", place: "check the place".to_owned() };
+        of_status(&reply, &fixes, Some("sk-secret"), &Clock::system())
     }
 
     fn after(value: &str, clock: &Clock) -> Option<Duration> {
@@ -138,21 +138,21 @@ mod tests {
     }
 
     #[test]
-    fn what_a_person_can_mend_comes_with_the_mend() {
-        let mended = |status, body: &str, mend: &str| match of(status, body) {
+    fn what_a_person_can_fix_comes_with_the_fix() {
+        let fixed = |status, body: &str, fix: &str| match of(status, body) {
             ModelFault::Misconfigured { message } | ModelFault::Unavailable { message, .. } => {
-                assert!(message.ends_with(mend), "{message}");
+                assert!(message.ends_with(fix), "{message}");
             }
             other => panic!("{other:?}"),
         };
-        mended(401, "", "check the key");
-        mended(404, "", "check the place");
-        mended(307, "", "check the place");
-        mended(400, r#"{"error":{"message":"no","code":"invalid_api_key"}}"#, "check the key");
-        mended(400, r#"[{"error":{"message":"no","code":"model_not_found"}}]"#, "check the place");
-        mended(402, "Insufficient Balance", "add credit to the account");
-        mended(429, r#"{"error":{"message":"no","code":"insufficient_quota"}}"#, "add credit to the account");
-        mended(429, r#"{"error":{"message":"no","type":"insufficient_quota"}}"#, "add credit to the account");
+        fixed(401, "", "check the key");
+        fixed(404, "", "check the place");
+        fixed(307, "", "check the place");
+        fixed(400, r#"{"error":{"message":"no","code":"invalid_api_key"}}"#, "check the key");
+        fixed(400, r#"[{"error":{"message":"no","code":"model_not_found"}}]"#, "check the place");
+        fixed(402, "Insufficient Balance", "add credit to the account");
+        fixed(429, r#"{"error":{"message":"no","code":"insufficient_quota"}}"#, "add credit to the account");
+        fixed(429, r#"{"error":{"message":"no","type":"insufficient_quota"}}"#, "add credit to the account");
     }
 
     #[test]

@@ -12,6 +12,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub use self::client::ModelClient;
+use crate::settings::Secret;
 
 /// Who says a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -99,7 +100,7 @@ pub enum ModelEndpoint {
         /// As OpenAI clients take it.
         base_url: String,
         /// The key.
-        api_key: Option<String>,
+        api_key: Option<Secret>,
     },
     /// `<host>/serving-endpoints/<model>/invocations`.
     Databricks {
@@ -113,14 +114,14 @@ pub enum ModelEndpoint {
 /// A Databricks credential.
 #[derive(Clone)]
 pub enum DatabricksAuth {
-    /// A token that does not change.
-    Token(String),
+    /// A token.
+    Token(Secret),
     /// OAuth client credentials against `<host>/oidc/v1/token`, refreshed early.
     Client {
         /// Client id of a service principal.
         id: String,
         /// Its secret.
-        secret: String,
+        secret: Secret,
     },
 }
 
@@ -160,10 +161,10 @@ mod tests {
     #[test]
     fn no_secret_is_shown_by_debug() {
         let base_url = "https://user:pass-secret@gateway/v1?key=query-secret".to_owned();
-        let openai = ModelEndpoint::OpenAi { base_url, api_key: Some("key-secret".to_owned()) };
+        let openai = ModelEndpoint::OpenAi { base_url, api_key: Some("key-secret".into()) };
         assert_eq!(format!("{openai:?}"), "OpenAi(gateway/v1)");
-        let client = DatabricksAuth::Client { id: "app".to_owned(), secret: "client-secret".to_owned() };
-        for auth in [client, DatabricksAuth::Token("token-secret".to_owned())] {
+        let client = DatabricksAuth::Client { id: "app".to_owned(), secret: "client-secret".into() };
+        for auth in [client, DatabricksAuth::Token("token-secret".into())] {
             let databricks = ModelEndpoint::Databricks { host: "https://adb-1.net".to_owned(), auth };
             let shown = format!("{databricks:?}");
             assert!(shown.contains("https://adb-1.net") && !shown.contains("-secret"), "{shown}");

@@ -1,7 +1,7 @@
-//! The fields of messages that have no typed column, as columns of the bronze table under a prefix of their own.
+//! The fields of messages that have no typed column, as columns of the bronze table with a prefix.
 //!
-//! Telegram adds fields every month, and what a bot is sent is its own business: which columns these are is inferred
-//! from the messages, just as those of foreign files are.
+//! Telegram adds fields every month, and every bot receives different ones: the columns are inferred from the messages,
+//! as they are for foreign files.
 
 use std::sync::Arc;
 
@@ -13,33 +13,33 @@ use crate::json::types::{InferOptions, JsonType, MAX_COLUMNS, leaves, new_names,
 use crate::load::updates::Extra;
 use crate::pipeline::Evolution;
 
-/// What stands before the name of the field. Not `message_`: a typed column `message_id` is there already.
+/// The prefix of the column name. Not `message_`, because a typed column `message_id` already exists.
 pub(in crate::load) const PREFIX: &str = "msg_";
-/// The fields of a message that typed columns hold.
+/// The fields of a message that have typed columns.
 const TYPED: [&str; 8] =
     ["message_id", "message_thread_id", "from", "chat", "date", "text", "caption", "author_signature"];
 const INFER: InferOptions = InferOptions { typed: true, timestamps: false };
 
-/// What the fields of messages come to.
+/// The result for the fields of some messages.
 #[derive(Debug)]
 pub(in crate::load) enum Fields {
     /// Columns.
     Columns(Extra),
-    /// Fields that are to stop the loader, and the row that has them.
+    /// Fields that must stop the loader, and the row that has them.
     New {
-        /// Where among the messages.
+        /// The index of the message.
         row: usize,
         /// Their dotted paths.
         names: Vec<String>,
     },
 }
 
-/// The columns of message fields that a table has, called as the fields are.
+/// The message field columns of a table, under their field names.
 struct Present {
     columns: SchemaRef,
-    /// Names that no field of a message gets a column of.
+    /// Names that must not become columns.
     reserved: Vec<String>,
-    /// How many columns the table has besides.
+    /// The number of other columns in the table.
     others: usize,
 }
 
@@ -49,10 +49,10 @@ impl Present {
         for field in table.fields() {
             let named = |name: &str| Arc::new(field.as_ref().clone().with_name(name));
             match field.name().strip_prefix(PREFIX).map(named) {
-                // Somebody else's column may be of a type that JSON has no values of.
+                // A column added by someone else may have a type that JSON has no values for.
                 Some(bare) if Parser::new(&schema([Arc::clone(&bare)]), Unknown::Ignore).is_ok() => columns.push(bare),
                 Some(bare) => reserved.push(bare.name().clone()),
-                // Delta takes no two names that are the same but for their case.
+                // Delta's column names are case-insensitive.
                 None => reserved.extend(field.name().to_lowercase().strip_prefix(PREFIX).map(str::to_owned)),
             }
         }
@@ -73,7 +73,7 @@ impl Present {
         })
     }
 
-    /// The columns with those of such messages besides, where there are others.
+    /// The columns extended by those of such messages, if there are new ones.
     fn grown(&self, seen: JsonType) -> Option<SchemaRef> {
         let wider = widen(&self.columns, &settled(seen)?, &self.reserved())?;
         if self.others + leaves(wider.fields()) > MAX_COLUMNS {
@@ -84,17 +84,17 @@ impl Present {
     }
 }
 
-/// Whether rows of such a table have columns of this kind, or may get some.
+/// Whether rows of such a table have, or may get, columns of this kind.
 pub(in crate::load) fn are_wanted(table: &Schema, evolution: Evolution) -> bool {
     matches!(evolution, Evolution::AddColumns | Evolution::Fail)
         || table.fields().iter().any(|field| field.name().starts_with(PREFIX))
 }
 
-/// The fields of messages, one or none a row, as columns: those that the table has, and where `evolution` says so,
-/// those that it lacks.
+/// The fields of messages (at most one message per row) as columns: those that the table has and, if `evolution` says
+/// so, new ones.
 ///
 /// # Errors
-/// Configuration when a column may not be null and has no value.
+/// Configuration when a non-nullable column has no value.
 pub(in crate::load) fn columns_of(table: &Schema, evolution: Evolution, messages: &[Option<&str>]) -> Result<Fields> {
     let present = Present::of(table);
     if evolution == Evolution::Fail

@@ -1,4 +1,4 @@
-//! Rows of the bronze table of Telegram updates, for both that fill it: the loader of our lanes and that of foreign files.
+//! Rows of the bronze table of Telegram updates, for both loaders that fill it.
 
 use std::collections::{HashMap, HashSet};
 use std::ops::Deref;
@@ -15,7 +15,7 @@ use crate::id::{BotId, trace_id};
 use crate::telegram::{Update, UpdateColumns};
 
 const RESCUED: &str = "_rescued_data";
-/// Columns without which rows would double at the next start, or what fits no column would be lost.
+/// Columns without which the next start would duplicate rows, or data that fits no column would be lost.
 const REQUIRED_COLUMNS: [&str; 6] =
     ["bot_id", "update_id", "_source_file", "_received_at", "payload", "_corrupt_record"];
 
@@ -66,7 +66,7 @@ fn sources<T: Deref<Target = str>>() -> [(&'static str, Source<T>); 30] {
 /// Where a record came from.
 #[derive(Clone, Debug)]
 pub(super) struct Origin {
-    /// Who received it, where that is known.
+    /// The bot that received it, if known.
     pub(super) bot_id: Option<BotId>,
     pub(super) received_at: Option<Timestamp>,
     pub(super) source_file: Arc<str>,
@@ -74,17 +74,17 @@ pub(super) struct Origin {
     pub(super) source_row: i64,
 }
 
-/// A record that is an update, or is none. Its texts are copies, or `Cow`s of what was read.
+/// A record that is an update, or is not one. Its strings are copies, or `Cow`s of what was read.
 #[derive(Clone, Debug)]
 pub(super) struct Row<T = String> {
     pub(super) origin: Origin,
-    /// The record as it came; `None` when it is corrupt.
+    /// The record as it arrived; `None` when it is corrupt.
     payload: Option<T>,
     trace_id: Option<String>,
     update: Update<T>,
 }
 
-/// Columns besides the typed ones, with a value for each row.
+/// Additional columns besides the typed ones, with a value for each row.
 #[derive(Debug)]
 pub(super) struct Extra {
     pub(super) columns: Vec<(FieldRef, ArrayRef)>,
@@ -93,7 +93,7 @@ pub(super) struct Extra {
 }
 
 impl<T> Row<T> {
-    /// `payload` is asked for the record as it came, which is UTF-8 where it is an update.
+    /// `payload` is the record as it arrived, which is UTF-8 if it is an update.
     pub(super) fn new(origin: Origin, update: Update<T>, payload: impl FnOnce() -> T) -> Self {
         let mut row = Self { origin, payload: None, trace_id: None, update };
         if let Some(update_id) = row.update_id() {
@@ -103,7 +103,7 @@ impl<T> Row<T> {
         row
     }
 
-    /// The id of its update; `None` when it is corrupt.
+    /// The update's id; `None` when it is corrupt.
     pub(super) fn update_id(&self) -> Option<i64> {
         self.update().map(|columns| columns.update_id)
     }
@@ -117,7 +117,7 @@ impl<T> Row<T> {
 }
 
 impl<T: Deref<Target = str>> Row<T> {
-    /// The record as it came; `None` when it is corrupt.
+    /// The record as it arrived; `None` when it is corrupt.
     pub(super) fn payload(&self) -> Option<&str> {
         self.payload.as_deref()
     }
@@ -164,7 +164,7 @@ pub(super) fn names() -> [&'static str; 30] {
     sources::<String>().map(|(name, _)| name)
 }
 
-/// Checks that the columns of the table are those that we fill, as far as it has them.
+/// Checks that the columns of the table match those that we fill.
 ///
 /// # Errors
 /// A configuration error that names the column that is missing or has another type.
@@ -183,10 +183,10 @@ pub(super) fn check(table: &str, schema: &Schema) -> Result<()> {
     Ok(())
 }
 
-/// Rows of a table with `schema`, and the columns of `extra` besides; those that nobody fills are null.
+/// Rows of a table with `schema`, plus the columns of `extra`; columns that nobody fills are null.
 ///
 /// # Errors
-/// A configuration error when a column has another type or may not be null.
+/// A configuration error when a column has another type or is not nullable.
 pub(super) fn to_batch<T: Deref<Target = str>>(
     schema: &SchemaRef,
     rows: &[&Row<T>],
@@ -220,7 +220,7 @@ pub(super) fn to_batch<T: Deref<Target = str>>(
         .context(ErrorKind::Configuration, "a column of the bronze table has another type or may not be null")
 }
 
-/// JSON objects of two columns as one.
+/// Merges the JSON objects of two columns.
 fn both(one: &ArrayRef, other: &StringArray) -> ArrayRef {
     let joined = |(one, other): (Option<&str>, Option<&str>)| match (one, other) {
         (Some(one), Some(other)) => {

@@ -54,20 +54,20 @@ impl CleanSource {
     /// Checks what the settings alone can tell: that a move has a folder to go to, apart from these others.
     ///
     /// # Errors
-    /// A configuration error with the mend.
+    /// A configuration error with the fix.
     pub(super) fn check(&self, key: &str, source: &str, others: &[&str]) -> Result<()> {
         let fail = |text: &str| Err(Error::configuration(format!("{key}{text}")));
         let to = match (self.action, self.to.as_deref()) {
             (CleanAction::Move, Some(to)) => to,
             (CleanAction::Move, None) => {
-                return fail(": action = \"move\" goes nowhere; write to = \"archive\" beside it");
+                return fail(": action = \"move\" needs a destination; add to = \"archive\"");
             }
-            (_, Some(_)) => return fail(".to is for action = \"move\"; write that, or leave `to` out"),
+            (_, Some(_)) => return fail(".to only applies to action = \"move\"; set that, or remove `to`"),
             (_, None) => return Ok(()),
         };
         if is_own(source) != is_own(to) {
             return fail(&format!(
-                ".to = \"{to}\": name it as the source \"{source}\" is named, both below LAKEGRAM_DATA or both in full"
+                ".to = \"{to}\": write it the way the source \"{source}\" is written, both relative to LAKEGRAM_DATA or both in full"
             ));
         }
         if !is_own(to) && (Path::parse(to).is_err() || to.is_empty() || to.split('/').any(|part| part.starts_with('.')))
@@ -75,10 +75,10 @@ impl CleanSource {
             return fail(&format!(".to = \"{to}\": write a folder relative to LAKEGRAM_DATA, like \"archive\""));
         }
         if to.split('/').any(|part| part == "..") {
-            return fail(&format!(".to = \"{to}\": write it without `..`"));
+            return fail(&format!(".to = \"{to}\": remove `..`"));
         }
         match others.iter().chain([&source]).find(|other| is_within(to, other) || is_within(other, to)) {
-            Some(other) => fail(&format!(".to = \"{to}\" and \"{other}\": give each a folder of its own")),
+            Some(other) => fail(&format!(".to = \"{to}\" and \"{other}\" overlap; use separate folders")),
             None => Ok(()),
         }
     }
@@ -88,7 +88,7 @@ impl BronzeSettings {
     /// Checks the cleaning of the lanes, whose loader still looks at what is young.
     ///
     /// # Errors
-    /// A configuration error with the mend.
+    /// A configuration error with the fix.
     pub(super) fn check_clean_source(&self, tables: &[&str]) -> Result<()> {
         let shortest = self.redelivery_window.saturating_add(LOOK_BACK);
         let CleanSource { after, .. } = self.clean_source;
@@ -96,7 +96,7 @@ impl BronzeSettings {
             let [after, shortest] = [after, shortest].map(humantime::format_duration);
             return Err(Error::configuration(format!(
                 "bronze.clean_source.after = \"{after}\": redeliveries and the daily look-back reach {shortest} back; \
-                 write more than that"
+                 use more than that"
             )));
         }
         let others: Vec<&str> = tables.iter().copied().chain(["intents", "_lakegram"]).collect();
@@ -122,21 +122,21 @@ mod tests {
     }
 
     #[test]
-    fn settings_that_cannot_be_meant_are_refused_with_the_mend() {
+    fn settings_that_make_no_sense_are_refused_with_the_fix() {
         let said = |settings: &str, source: &str| check(settings, source).unwrap_err().to_string();
-        assert!(said("action = \"move\"", "in").contains("write to = \"archive\""));
-        assert!(said("action = \"delete\"\nto = \"archive\"", "in").contains("leave `to` out"));
+        assert!(said("action = \"move\"", "in").contains("add to = \"archive\""));
+        assert!(said("action = \"delete\"\nto = \"archive\"", "in").contains("remove `to`"));
         for to in ["in", "in/done", "bronze/t/x", "bronze", "in/"] {
             let error = said(&format!("action = \"move\"\nto = \"{to}\""), "in");
-            assert!(error.contains("a folder of its own") || error.contains("relative to"), "{to}: {error}");
+            assert!(error.contains("separate folders") || error.contains("relative to"), "{to}: {error}");
         }
-        assert!(said("action = \"move\"\nto = \"in\"", "in/deep").contains("a folder of its own"));
+        assert!(said("action = \"move\"\nto = \"in\"", "in/deep").contains("separate folders"));
         for to in ["", "../out", ".hidden", "a//b"] {
             let error = said(&format!("action = \"move\"\nto = \"{to}\""), "in");
             assert!(error.contains("relative to LAKEGRAM_DATA"), "{to}: {error}");
         }
         assert!(said("action = \"move\"\nto = \"archive\"", "s3://b/in").contains("both in full"));
-        assert!(said("action = \"move\"\nto = \"s3://b/in/done\"", "s3://b/in").contains("of its own"));
+        assert!(said("action = \"move\"\nto = \"s3://b/in/done\"", "s3://b/in").contains("separate folders"));
         assert!(toml::from_str::<CleanSource>("action = \"burn\"").is_err());
         assert!(toml::from_str::<CleanSource>("action = \"delete\"\nafter = \"soon\"").is_err());
     }

@@ -171,7 +171,9 @@ fn optional_duration<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Resul
 fn optional_moment<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Timestamp>, D::Error> {
     let text = String::deserialize(deserializer)?;
     let moment = DateTime::parse_from_rfc3339(&text).map_err(|error| {
-        serde::de::Error::custom(format!("`{text}` is no moment ({error}); write it like \"2026-01-31T00:00:00Z\""))
+        serde::de::Error::custom(format!(
+            "`{text}` is not a timestamp ({error}); write it like \"2026-01-31T00:00:00Z\""
+        ))
     })?;
     Ok(Some(Timestamp::from_micros(moment.timestamp_micros())))
 }

@@ -35,7 +35,7 @@ pub enum PipelineFile {
 /// `overrides` are `key.path=value` pairs for this run.
 ///
 /// # Errors
-/// A configuration error that names the file, the line and the mend.
+/// A configuration error that names the file, the line and the fix.
 pub fn load(folder: &Path, names: &[String], overrides: &[String]) -> Result<Vec<PipelineFile>> {
     load_with_others(folder, names, overrides).map(|(chosen, _)| chosen)
 }
@@ -135,7 +135,7 @@ fn pipeline_files(folder: &Path) -> Result<Vec<PathBuf>> {
 /// The pipeline in `text`. `file` is named in errors, and prompts are looked for beside it.
 ///
 /// # Errors
-/// A configuration error with the line and the mend.
+/// A configuration error with the line and the fix.
 pub fn parse(text: &str, file: &Path, overrides: &[String]) -> Result<PipelineFile> {
     // A file that is no TOML at all is told as one of a bot would be.
     if !toml::from_str::<Table>(text).is_ok_and(|table| table.contains_key("source")) {
@@ -219,7 +219,7 @@ fn read_prompt(pipeline_file: &Path, prompt: &str) -> Result<String> {
         return Ok(BUILT_IN_PROMPT.1.to_owned());
     }
     Err(Error::configuration(format!(
-        "silver.model.system: there is no file {}; a prompt stands beside its pipeline file",
+        "silver.model.system: file {} does not exist; the path is relative to the pipeline file",
         path.display()
     )))
 }
@@ -227,24 +227,24 @@ fn read_prompt(pipeline_file: &Path, prompt: &str) -> Result<String> {
 fn check(pipeline: &Pipeline) -> Result<()> {
     let fail = |text: String| Err(Error::configuration(text));
     if pipeline.version != 1 {
-        return fail(format!("version = {} is not known; this release reads version = 1", pipeline.version));
+        return fail(format!("version = {} is not supported; this release supports version = 1", pipeline.version));
     }
     for path in &pipeline.receive.paths {
         if !path.starts_with('/') || path.contains(['{', '}', '?', '#']) {
-            return fail(format!("receive.paths: `{path}` is no path; write it like \"/telegram-webhook\""));
+            return fail(format!("receive.paths: `{path}` is not a path; write it like \"/telegram-webhook\""));
         }
     }
     if pipeline.receive.paths.is_empty() {
-        return fail("receive.paths is empty; name at least one, like [\"/telegram-webhook\"]".to_owned());
+        return fail("receive.paths is empty; add at least one, like [\"/telegram-webhook\"]".to_owned());
     }
     if !(200..600).contains(&pipeline.receive.reject_with) {
-        return fail(format!("receive.reject_with = {} is no final HTTP status", pipeline.receive.reject_with));
+        return fail(format!("receive.reject_with = {} is not a final HTTP status", pipeline.receive.reject_with));
     }
     let ReceiveSettings { max_body, max_in_flight, .. } = &pipeline.receive;
     if max_in_flight < max_body {
         return fail(format!(
-            "receive.max_in_flight = {max_in_flight} is less than receive.max_body = {max_body}, so that a large body \
-             would never be taken in; write at least as much"
+            "receive.max_in_flight = {max_in_flight} is less than receive.max_body = {max_body}, so a large body \
+             would never be accepted; use at least as much"
         ));
     }
     let positive = [
@@ -255,7 +255,7 @@ fn check(pipeline: &Pipeline) -> Result<()> {
         ("reply.concurrency", pipeline.reply.concurrency),
     ];
     if let Some((key, _)) = positive.iter().find(|(_, value)| *value == 0) {
-        return fail(format!("{key} = 0 would do nothing; write 1 or more"));
+        return fail(format!("{key} = 0 would do nothing; use 1 or more"));
     }
     if pipeline.reply.intent_ttl < SHORTEST_INTENT_TTL {
         let (given, least) = (pipeline.reply.intent_ttl, SHORTEST_INTENT_TTL);
@@ -267,10 +267,10 @@ fn check(pipeline: &Pipeline) -> Result<()> {
 fn check_files(pipeline: &FilesPipeline) -> Result<()> {
     let fail = |text: String| Err(Error::configuration(text));
     if pipeline.version != 1 {
-        return fail(format!("version = {} is not known; this release reads version = 1", pipeline.version));
+        return fail(format!("version = {} is not supported; this release supports version = 1", pipeline.version));
     }
     if pipeline.bronze.max_files == 0 {
-        return fail("bronze.max_files = 0 would do nothing; write 1 or more".to_owned());
+        return fail("bronze.max_files = 0 would do nothing; use 1 or more".to_owned());
     }
     check_updates(pipeline)?;
     let (source, table) = (pipeline.source.path.as_str(), &pipeline.bronze.table);
@@ -283,13 +283,13 @@ fn check_files(pipeline: &FilesPipeline) -> Result<()> {
         }
         let ours = ["intents", "_lakegram"].into_iter().find(|ours| is_within(source, ours));
         if let Some(other) = table.overlaps(source).then_some(table.as_str()).or(ours) {
-            return fail(format!("source.path `{source}` and `{other}`: give each a folder of its own"));
+            return fail(format!("source.path `{source}` and `{other}` overlap; use separate folders"));
         }
     }
     let clean = &pipeline.source.clean_source;
     if clean.is_on() && is_within(source, "raw") {
         return fail(format!(
-            "source.clean_source: `{source}` holds what receivers land; bronze.clean_source of the bot's pipeline cleans it"
+            "source.clean_source: `{source}` is written by receivers; use bronze.clean_source in the bot's pipeline instead"
         ));
     }
     clean.check("source.clean_source", &pipeline.source.path, &[table.as_str()])
@@ -305,14 +305,14 @@ fn check_updates(FilesPipeline { source, bronze, .. }: &FilesPipeline) -> Result
         ("source.partition_columns", source.partition_columns.as_ref().is_some_and(|names| !names.is_empty())),
     ];
     if let (Some(file), Some((key, _))) = (&bronze.schema, without_use.iter().find(|(_, is_set)| *is_set)) {
-        let text = format!("{key} says nothing where bronze.schema = \"{file}\" names the columns; leave it out");
+        let text = format!("{key} has no effect when bronze.schema = \"{file}\" defines the columns; remove it");
         return Err(Error::configuration(text));
     }
     if bronze.payload_type != PayloadType::Text && !bronze.payload {
-        return Err(Error::configuration("bronze.payload_type is of the column that bronze.payload = true asks for"));
+        return Err(Error::configuration("bronze.payload_type requires bronze.payload = true"));
     }
     if bronze.schema.is_none() && bronze.bot_id.is_some() {
-        let text = "bronze.bot_id is of Telegram updates; write bronze.schema = \"telegram_messages.json\" as well";
+        let text = "bronze.bot_id only applies to Telegram updates; add bronze.schema = \"telegram_messages.json\"";
         return Err(Error::configuration(text));
     }
     Ok(())
@@ -327,13 +327,16 @@ fn choose<'a>(pipelines: &'a [PipelineFile], names: &[String]) -> Result<Vec<&'a
         let chosen: Vec<_> =
             pipelines.iter().filter(|pipeline| !pipeline.is_example()).map(PipelineFile::name).collect();
         if chosen.is_empty() {
-            return Err(Error::configuration("every pipeline is marked example = true; name the one you mean"));
+            return Err(Error::configuration("every pipeline is marked example = true; name the one to use"));
         }
         return Ok(chosen);
     }
     let known: Vec<String> = pipelines.iter().map(|pipeline| pipeline.name().to_string()).collect();
     if let Some(missing) = names.iter().find(|name| !known.contains(name)) {
-        return Err(Error::configuration(format!("there is no pipeline `{missing}`; there are: {}", known.join(", "))));
+        return Err(Error::configuration(format!(
+            "no pipeline is called `{missing}`; there are: {}",
+            known.join(", ")
+        )));
     }
     Ok(pipelines.iter().map(PipelineFile::name).filter(|name| names.contains(&name.to_string())).collect())
 }
@@ -347,7 +350,7 @@ fn check_together(pipelines: &[PipelineFile]) -> Result<()> {
         for (what, value) in names.chain(paths) {
             if let Some(owner) = owners.insert((what, value), name) {
                 return Err(Error::configuration(format!(
-                    "pipelines `{owner}` and `{name}` both have {what} `{value}`; give each its own"
+                    "pipelines `{owner}` and `{name}` share {what} `{value}`; give each its own"
                 )));
             }
         }
@@ -365,12 +368,12 @@ fn check_tables(pipelines: &[PipelineFile]) -> Result<()> {
         if let Some((owner, other)) = seen.iter().find(|(_, other)| other.overlaps(&table)) {
             let text = match other.to_lowercase() == table.to_lowercase() {
                 true if *owner == name => format!("pipeline `{name}` has the table `{table}` twice"),
-                true => format!("pipelines `{owner}` and `{name}` both have the table `{table}`"),
+                true => format!("pipelines `{owner}` and `{name}` share the table `{table}`"),
                 false => {
-                    format!("table `{table}` of pipeline `{name}` and table `{other}` of `{owner}` lie in each other")
+                    format!("table `{table}` of pipeline `{name}` and table `{other}` of `{owner}` overlap")
                 }
             };
-            return Err(Error::configuration(format!("{text}; give each its own folder")));
+            return Err(Error::configuration(format!("{text}; use separate folders")));
         }
         seen.push((name, table));
     }
@@ -378,8 +381,8 @@ fn check_tables(pipelines: &[PipelineFile]) -> Result<()> {
         let Some(source) = pipeline.source() else { continue };
         if let Some((owner, table)) = seen.iter().find(|(_, table)| table.overlaps(source)) {
             return Err(Error::configuration(format!(
-                "source.path `{source}` of pipeline `{}` and table `{table}` of `{owner}` lie in each other; give each its \
-                 own folder",
+                "source.path `{source}` of pipeline `{}` and table `{table}` of `{owner}` overlap; use \
+                 separate folders",
                 pipeline.name()
             )));
         }
@@ -427,14 +430,14 @@ mod tests {
     #[test]
     fn wrong_values_say_what_to_write() {
         for (from, to, expected) in [
-            ("version = 1", "version = 2", "this release reads version = 1"),
-            ("\"/telegram-webhook\"", "\"telegram-webhook\"", "is no path"),
-            ("timeout = \"60s\"", "timeout = \"60 parsecs\"", "is no duration"),
-            ("reject_with = 401", "max_in_flight = \"1MiB\"", "write at least as much"),
+            ("version = 1", "version = 2", "this release supports version = 1"),
+            ("\"/telegram-webhook\"", "\"telegram-webhook\"", "is not a path"),
+            ("timeout = \"60s\"", "timeout = \"60 parsecs\"", "is not a duration"),
+            ("reject_with = 401", "max_in_flight = \"1MiB\"", "use at least as much"),
             ("concurrency = 32", "concurrency = 0", "would do nothing"),
             ("acknowledge = \"typing\"", "intent_ttl = \"0s\"", "write \"1s\" or more"),
             ("bronze/telegram_messages", "../elsewhere", "relative to LAKEGRAM_DATA"),
-            ("prompts/support.md", "prompts/none.md", "there is no file"),
+            ("prompts/support.md", "prompts/none.md", "does not exist"),
         ] {
             let error = parsed(&BUILT_IN.replace(from, to)).unwrap_err().to_string();
             assert!(error.contains(expected), "{to}: {error}");
@@ -453,12 +456,12 @@ mod tests {
         let PipelineFile::Files(pipeline) = load("").unwrap() else { panic!() };
         assert_eq!(pipeline.bronze.evolution(), Evolution::AddColumns);
         for (with, wrong, expected) in [
-            (schema, "types = \"text\"", "bronze.types says nothing"),
-            (schema, "schema_hints = \"a int\"", "bronze.schema_hints says nothing"),
-            (schema, "timestamps = true", "bronze.timestamps says nothing"),
-            (schema, "payload_type = \"variant\"", "bronze.payload_type says nothing"),
+            (schema, "types = \"text\"", "bronze.types has no effect"),
+            (schema, "schema_hints = \"a int\"", "bronze.schema_hints has no effect"),
+            (schema, "timestamps = true", "bronze.timestamps has no effect"),
+            (schema, "payload_type = \"variant\"", "bronze.payload_type has no effect"),
             ("", "payload_type = \"variant\"", "bronze.payload = true"),
-            ("", "bot_id = 7", "bronze.schema = \"telegram_messages.json\" as well"),
+            ("", "bot_id = 7", "add bronze.schema = \"telegram_messages.json\""),
         ] {
             let error = load(&format!("{with}{wrong}")).unwrap_err().to_string();
             assert!(error.contains(expected), "{wrong}: {error}");
@@ -466,7 +469,7 @@ mod tests {
         let folders = "version = 1\nname = \"p\"\nsource = { path = \"in\", partition_columns = [\"day\"] }\n\
             bronze = { table = \"b\", schema = \"telegram_messages.json\" }";
         let error = parse(folders, Path::new("p.toml"), &[]).unwrap_err().to_string();
-        assert!(error.contains("source.partition_columns says nothing"), "{error}");
+        assert!(error.contains("source.partition_columns has no effect"), "{error}");
     }
 
     #[test]
@@ -477,15 +480,15 @@ mod tests {
             |path: &str| BUILT_IN.replace("name = \"telegram\"", "name = \"other\"").replace("/telegram-webhook", path);
         std::fs::write(folder.path().join("b.toml"), other_text("/other")).unwrap();
         let error = load(folder.path(), &[], &[]).unwrap_err().to_string();
-        assert!(error.contains("both have the table `bronze/telegram_messages`"), "{error}");
+        assert!(error.contains("share the table `bronze/telegram_messages`"), "{error}");
         assert_eq!(load(folder.path(), &["other".to_owned()], &[]).unwrap().len(), 1);
         for (table, expected) in [
-            ("bronze/telegram_messages/", "both have the table `bronze/telegram_messages`"),
-            ("./bronze//x/../telegram_messages", "both have the table `bronze/telegram_messages`"),
-            ("Bronze/Telegram_Messages", "both have the table `Bronze/Telegram_Messages`"),
-            ("bronze/telegram_messages/deep", "lie in each other"),
-            ("bronze", "lie in each other"),
-            ("silver/telegram_replies", "both have the table `silver/telegram_replies`"),
+            ("bronze/telegram_messages/", "share the table `bronze/telegram_messages`"),
+            ("./bronze//x/../telegram_messages", "share the table `bronze/telegram_messages`"),
+            ("Bronze/Telegram_Messages", "share the table `Bronze/Telegram_Messages`"),
+            ("bronze/telegram_messages/deep", "overlap"),
+            ("bronze", "overlap"),
+            ("silver/telegram_replies", "share the table `silver/telegram_replies`"),
         ] {
             let text = other_text("/other").replace("bronze/telegram_messages", table);
             // What is not under test has a place of its own.

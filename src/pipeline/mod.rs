@@ -266,7 +266,7 @@ impl Default for HistorySettings {
 fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     let text = String::deserialize(deserializer)?;
     humantime::parse_duration(&text).map_err(|error| {
-        serde::de::Error::custom(format!("`{text}` is no duration ({error}); write for example \"2s\" or \"10m\""))
+        serde::de::Error::custom(format!("`{text}` is not a duration ({error}); write it like \"2s\" or \"10m\""))
     })
 }
 

@@ -1,5 +1,7 @@
 //! From an HTTP body to a line of a segment: only what carried the right secret can become one.
 
+use std::sync::{Arc, Mutex, PoisonError};
+
 use axum::body::Body;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -9,6 +11,7 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use super::intake::{Admitted, Intake};
+use crate::settings::Secret;
 
 /// The header that Telegram sends the secret in (<https://core.telegram.org/bots/api#setwebhook>).
 pub const SECRET_HEADER: &str = "x-telegram-bot-api-secret-token";
@@ -22,6 +25,30 @@ pub(super) struct Secrets {
 impl std::fmt::Debug for Secrets {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(formatter, "{} secrets", self.digests.len())
+    }
+}
+
+/// The secrets of a setting that may change, as they are now.
+#[derive(Debug)]
+pub(super) struct LiveSecrets {
+    setting: Secret,
+    read: Mutex<(Arc<str>, Secrets)>,
+}
+
+impl LiveSecrets {
+    pub(super) fn new(setting: Secret) -> Self {
+        let now = setting.current();
+        Self { read: Mutex::new((Arc::clone(&now), Secrets::new(&now))), setting }
+    }
+
+    /// As [`Secrets::verify`].
+    pub(super) fn verify(&self, presented: Option<&[u8]>) -> Option<Authentic> {
+        let now = self.setting.current();
+        let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        if !Arc::ptr_eq(&read.0, &now) {
+            *read = (Arc::clone(&now), Secrets::new(&now));
+        }
+        read.1.verify(presented)
     }
 }
 
@@ -48,9 +75,10 @@ pub(super) enum Refusal {
 }
 
 impl Secrets {
-    /// An empty secret would let everybody in who sends an empty header, so it is none.
-    pub(super) fn new(secrets: &[String]) -> Self {
-        let given = secrets.iter().filter(|secret| !secret.is_empty());
+    /// Of secrets that are separated by commas. An empty one would let everybody in who sends an empty header, so it is
+    /// none.
+    pub(super) fn new(secrets: &str) -> Self {
+        let given = secrets.split(',').map(str::trim).filter(|secret| !secret.is_empty());
         Self { digests: given.map(|secret| Sha256::digest(secret).into()).collect() }
     }
 
@@ -182,14 +210,14 @@ mod tests {
 
     #[test]
     fn either_of_two_secrets_is_let_in_and_nothing_else() {
-        let secrets = Secrets::new(&["new".to_owned(), "old".to_owned()]);
+        let secrets = Secrets::new("new, old");
         assert!(secrets.verify(Some(b"new")).is_some() && secrets.verify(Some(b"old")).is_some());
         assert!(secrets.verify(Some(b"other")).is_none() && secrets.verify(None).is_none());
     }
 
     #[test]
     fn without_a_secret_nobody_is_let_in() {
-        for secrets in [Secrets::new(&[]), Secrets::new(&[String::new()])] {
+        for secrets in [Secrets::new(""), Secrets::new(" ,")] {
             assert!(secrets.verify(Some(b"")).is_none() && secrets.verify(None).is_none());
         }
     }

@@ -95,7 +95,8 @@ impl LaneWriter {
             return Landing::Full;
         }
         if !self.health.is_open(&self.clock).await {
-            return self.failed();
+            // No landing has failed: once it is open it is ready.
+            return Landing::Failed;
         }
         let (landed, waiting) = oneshot::channel();
         match self.queue.try_send(Entry { line, admitted, landed }) {

@@ -12,10 +12,11 @@ use axum::routing::get;
 use axum::{Json, Router};
 use prometheus::IntCounterVec;
 
-use super::body::{Refusal, SECRET_HEADER, Secrets, VerifiedBody};
+use super::body::{LiveSecrets, Refusal, SECRET_HEADER, VerifiedBody};
 use super::landing::{Landing, LaneHealth};
 use super::lane::LaneWriter;
 use crate::clock::Clock;
+use crate::connections::Client;
 use crate::health;
 use crate::pipeline::ReceiveSettings;
 
@@ -59,7 +60,7 @@ impl Health {
 #[derive(Debug)]
 pub(super) struct Hook {
     pub(super) settings: ReceiveSettings,
-    pub(super) secrets: Secrets,
+    pub(super) secrets: LiveSecrets,
     pub(super) writer: LaneWriter,
 }
 
@@ -117,6 +118,9 @@ async fn receive(shared: &Shared, hook: &Hook, request: Request) -> Response {
         let status = StatusCode::from_u16(hook.settings.reject_with).unwrap_or(StatusCode::UNAUTHORIZED);
         return shared.reject(status, "secret");
     };
+    if let Some(client) = request.extensions().get::<Client>() {
+        client.vouch();
+    }
     let limit = usize::try_from(hook.settings.max_body.as_u64()).unwrap_or(usize::MAX);
     let declared = request.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
     if declared.is_some_and(|declared: usize| declared > limit) {

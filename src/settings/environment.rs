@@ -1,17 +1,26 @@
 //! The only door to environment variables, `.env` and secret files.
 #![allow(clippy::disallowed_methods)]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::id::Name;
 
-/// Variables of this process with those of `.env` below them.
+/// Variables of this process with those of `.env` below them. Clones share `.env`, which may be read again.
 #[derive(Clone, Default)]
 pub struct Environment {
     values: BTreeMap<String, String>,
+    dot_env: Option<Arc<DotEnv>>,
+    /// Names of `.env` that do not count here.
+    hidden: BTreeSet<String>,
+}
+
+struct DotEnv {
+    file: PathBuf,
+    values: RwLock<BTreeMap<String, String>>,
 }
 
 impl fmt::Debug for Environment {
@@ -27,26 +36,29 @@ impl Environment {
     /// # Errors
     /// A configuration error when `.env` is there and does not parse.
     pub fn of_process(folder: &Path) -> Result<Self> {
-        let file = folder.join(".env");
-        let mut values = BTreeMap::new();
-        if file.is_file() {
-            let entries = dotenvy::from_path_iter(&file).context(ErrorKind::Configuration, "cannot read .env")?;
-            for entry in entries {
-                let (name, value) = entry
-                    .map_err(|error| Error::configuration(format!(".env: {error}; write NAME=value, one a line")))?;
-                values.insert(name, value);
-            }
-        }
         // A variable that is no UTF-8 is none of ours.
-        values.extend(
-            std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))),
-        );
-        Ok(Self { values })
+        let values =
+            std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+        let file = folder.join(".env");
+        let dot_env = DotEnv { values: RwLock::new(read_dot_env(&file)?), file };
+        Ok(Self { values: values.collect(), dot_env: Some(Arc::new(dot_env)), hidden: BTreeSet::new() })
+    }
+
+    /// Reads `.env` again, for this environment and all its clones.
+    ///
+    /// # Errors
+    /// A configuration error when it does not parse; the values before stay.
+    pub fn reload(&self) -> Result<()> {
+        let Some(dot_env) = &self.dot_env else { return Ok(()) };
+        let values = read_dot_env(&dot_env.file)?;
+        *dot_env.values.write().unwrap_or_else(PoisonError::into_inner) = values;
+        Ok(())
     }
 
     /// Exactly these variables.
     pub fn from_pairs<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
-        Self { values: pairs.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect() }
+        let values = pairs.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+        Self { values, ..Self::default() }
     }
 
     /// The same variables with these in the place of theirs.
@@ -54,6 +66,7 @@ impl Environment {
     pub fn with<'a>(mut self, pairs: impl IntoIterator<Item = (&'a str, String)>) -> Self {
         for (name, value) in pairs {
             self.values.remove(&format!("{name}_FILE"));
+            self.hidden.insert(format!("{name}_FILE"));
             self.values.insert(name.to_owned(), value);
         }
         self
@@ -64,13 +77,13 @@ impl Environment {
     /// # Errors
     /// A configuration error when the file cannot be read, or both are given.
     pub fn get(&self, name: &str) -> Result<Option<String>> {
-        let set = |name: &str| self.values.get(name).map(|value| value.trim()).filter(|value| !value.is_empty());
+        let set = |name: &str| self.value(name).map(|value| value.trim().to_owned()).filter(|value| !value.is_empty());
         let file_name = format!("{name}_FILE");
         match (set(name), set(&file_name)) {
             (Some(_), Some(_)) => Err(Error::configuration(format!("{name} and {file_name} are both set; keep one"))),
-            (Some(value), None) => Ok(Some(value.to_owned())),
+            (Some(value), None) => Ok(Some(value)),
             (None, Some(file)) => {
-                let text = std::fs::read_to_string(file)
+                let text = std::fs::read_to_string(&file)
                     .context(ErrorKind::Configuration, format!("{file_name}: cannot read {file}"))?;
                 Ok(Some(text.trim().to_owned()).filter(|text| !text.is_empty()))
             }
@@ -89,9 +102,32 @@ impl Environment {
     /// The host's name as a lane: `HOSTNAME`, or what the system says.
     pub fn host_name(&self) -> Name {
         let of_system = || std::fs::read_to_string("/etc/hostname").ok();
-        let name = self.values.get("HOSTNAME").cloned().or_else(of_system).unwrap_or_default();
+        let name = self.value("HOSTNAME").or_else(of_system).unwrap_or_default();
         Name::cleaned(name.trim())
     }
+
+    /// The process wins over `.env`.
+    fn value(&self, name: &str) -> Option<String> {
+        let of_file = || {
+            let dot_env = self.dot_env.as_ref().filter(|_| !self.hidden.contains(name))?;
+            dot_env.values.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
+        };
+        self.values.get(name).cloned().or_else(of_file)
+    }
+}
+
+/// The variables in the file; none when it is not there.
+fn read_dot_env(file: &Path) -> Result<BTreeMap<String, String>> {
+    let mut values = BTreeMap::new();
+    if file.is_file() {
+        let entries = dotenvy::from_path_iter(file).context(ErrorKind::Configuration, "cannot read .env")?;
+        for entry in entries {
+            let (name, value) =
+                entry.map_err(|error| Error::configuration(format!(".env: {error}; write NAME=value, one a line")))?;
+            values.insert(name, value);
+        }
+    }
+    Ok(values)
 }
 
 #[cfg(test)]
@@ -121,6 +157,23 @@ mod tests {
         let environment = Environment::of_process(folder.path()).unwrap();
         assert_eq!(environment.get("LAKEGRAM_TEST_ONLY").unwrap().unwrap(), "a b");
         assert_ne!(environment.get("PATH").unwrap().unwrap(), "/wrong");
+    }
+
+    #[test]
+    fn dot_env_is_read_again_for_every_clone() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join(".env");
+        std::fs::write(&file, "LAKEGRAM_TEST_ONLY=one\nLAKEGRAM_TEST_TOO_FILE=/nowhere\n").unwrap();
+        let environment = Environment::of_process(folder.path()).unwrap();
+        let other = environment.clone().with([("LAKEGRAM_TEST_TOO", "fixed".to_owned())]);
+        std::fs::write(&file, "LAKEGRAM_TEST_ONLY=two\nLAKEGRAM_TEST_TOO=three\n").unwrap();
+        assert_eq!(other.get("LAKEGRAM_TEST_ONLY").unwrap().unwrap(), "one");
+        environment.reload().unwrap();
+        assert_eq!(other.get("LAKEGRAM_TEST_ONLY").unwrap().unwrap(), "two");
+        assert_eq!(other.get("LAKEGRAM_TEST_TOO").unwrap().unwrap(), "fixed");
+        std::fs::write(&file, "= broken").unwrap();
+        assert!(environment.reload().is_err());
+        assert_eq!(other.get("LAKEGRAM_TEST_ONLY").unwrap().unwrap(), "two");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The environment as checked settings, and the only door to it.
 
 mod environment;
+mod secret;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -8,6 +9,7 @@ use std::path::PathBuf;
 use url::Url;
 
 pub use self::environment::Environment;
+pub use self::secret::Secret;
 use crate::error::{Error, Result};
 use crate::id::Name;
 
@@ -82,14 +84,16 @@ impl Settings {
 
 fn socket_address(name: &str, text: &str) -> Result<SocketAddr> {
     text.parse().map_err(|_| {
-        Error::configuration(format!("{name}: `{text}` is no address; write it like 127.0.0.1:8080 or 0.0.0.0:8080"))
+        Error::configuration(format!(
+            "{name}: `{text}` is not an address; write it like 127.0.0.1:8080 or 0.0.0.0:8080"
+        ))
     })
 }
 
 fn http_url(name: &str, text: String) -> Result<String> {
     let url = Url::parse(&text).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
     if url.is_none() {
-        return Err(Error::configuration(format!("{name}: `{text}` is no URL; write it like https://host/path")));
+        return Err(Error::configuration(format!("{name}: `{text}` is not a URL; write it like https://host/path")));
     }
     Ok(text.trim_end_matches('/').to_owned())
 }
@@ -120,7 +124,7 @@ mod tests {
     #[test]
     fn a_wrong_value_is_named_with_its_form() {
         let error = settings(&[("LAKEGRAM_LISTEN", "8080")]).unwrap_err().to_string();
-        assert_eq!(error, "LAKEGRAM_LISTEN: `8080` is no address; write it like 127.0.0.1:8080 or 0.0.0.0:8080");
+        assert_eq!(error, "LAKEGRAM_LISTEN: `8080` is not an address; write it like 127.0.0.1:8080 or 0.0.0.0:8080");
         assert!(settings(&[("LLM_BASE_URL", "localhost")]).unwrap_err().to_string().starts_with("LLM_BASE_URL"));
     }
 }

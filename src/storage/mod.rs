@@ -1,5 +1,6 @@
 //! Where everything durable lives: one object store below `LAKEGRAM_DATA`, whatever its scheme.
 
+mod bounded;
 mod cloud;
 mod copy;
 mod disk;

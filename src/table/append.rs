@@ -129,7 +129,7 @@ impl LakeTable {
         let location = StorageKey::TableFile { table: self.log.table.clone(), file: name.clone() }.path();
         match self.put_patiently(&location, encoded.bytes.clone()).await? {
             PutEnd::Expired => Ok(None),
-            PutEnd::Taken => Err(Error::corrupt(format!("{location} holds other bytes than were put there"))),
+            PutEnd::Taken => Err(Error::corrupt(format!("{location} does not contain the bytes that were written"))),
             PutEnd::Created { .. } => {
                 let now = self.clock.now().as_millis();
                 let add = Add::new(&name, encoded.bytes.len(), now, encoded.stats, true);
@@ -150,7 +150,7 @@ impl LakeTable {
             let counts = live.is_some_and(|live| live.files.contains_key(&file.add.path));
             if counts && self.log.storage.head(&file.location).await?.is_none() {
                 let put = self.log.storage.put_new(&file.location, file.bytes.clone()).await?;
-                tracing::warn!(file = %file.location, created = put == PutNew::Created, "put a vacuumed file again");
+                tracing::warn!(file = %file.location, created = put == PutNew::Created, "restored a vacuumed file");
             }
             self.unsettled = None;
         }

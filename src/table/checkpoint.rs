@@ -1,4 +1,4 @@
-//! Reading checkpoints: the whole log up to a version as a Parquet file, or as several.
+//! Reads checkpoints: the whole log up to a version, in one or more Parquet files.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,9 +14,9 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use super::log::{Action, parse_lines};
 use crate::error::{Context, ErrorKind, Result};
 
-/// What a writer needs of a checkpoint.
+/// What a writer needs from a checkpoint.
 const STATE: [&str; 3] = ["protocol", "metaData", "txn"];
-/// What the list of files needs on top.
+/// What the file list needs in addition.
 const FILES: [&str; 6] =
     ["add.path", "add.partitionValues", "add.size", "add.modificationTime", "add.dataChange", "add.stats"];
 
@@ -40,14 +40,14 @@ impl Checkpoint {
     }
 }
 
-/// The version a file of the log is named after, and the rest of its name.
+/// The version that a log file is named after, and the rest of its name.
 pub(crate) fn split_version(name: &str) -> Option<(i64, &str)> {
     let (digits, rest) = name.split_once('.')?;
     let version = (digits.len() == 20).then(|| digits.parse().ok())??;
     Some((version, rest))
 }
 
-/// Finds the newest checkpoint in a listing of which every part is there.
+/// Finds the newest checkpoint in a listing with all its parts.
 #[derive(Debug, Default)]
 pub(crate) struct Newest {
     parts: BTreeMap<(i64, u32), BTreeSet<u32>>,
@@ -55,14 +55,14 @@ pub(crate) struct Newest {
 }
 
 impl Newest {
-    /// Takes one name in, split by [`split_version`].
+    /// Adds one name, split by [`split_version`].
     pub(crate) fn take(&mut self, version: i64, rest: &str) {
         let pieces: Vec<&str> = rest.split('.').collect();
         let complete = match pieces.as_slice() {
             ["checkpoint", "parquet"] => Some(Checkpoint { version, parts: None }),
             ["checkpoint", part, parts, "parquet"] => {
                 let (Ok(part), Ok(parts)) = (part.parse(), parts.parse::<u32>()) else { return };
-                // Names come in order: parts of older versions will not be completed any more.
+                // Names come in order, so parts of older versions will not be completed any more.
                 self.parts.retain(|(of, _), _| *of == version);
                 let there = self.parts.entry((version, parts)).or_default();
                 there.insert(part);
@@ -79,10 +79,10 @@ impl Newest {
     }
 }
 
-/// The actions in one file of a checkpoint, those about files only when asked for.
+/// The actions in one file of a checkpoint; file actions only if requested.
 ///
 /// # Errors
-/// Corrupt when it is no Parquet file or an action lacks what it must have.
+/// Corrupt when it is not a Parquet file or an action lacks a required field.
 pub(crate) fn actions(bytes: Bytes, with_files: bool) -> Result<Vec<Action>> {
     let files: &[&str] = if with_files { &FILES } else { &[] };
     read(bytes, STATE.iter().chain(files).copied())
@@ -96,7 +96,7 @@ fn read<'a>(bytes: Bytes, columns: impl Iterator<Item = &'a str>) -> Result<Vec<
     let mut actions = Vec::new();
     for rows in reader {
         let rows = told(&rows.context(ErrorKind::Corrupt, unreadable)?).context(ErrorKind::Corrupt, unreadable)?;
-        // As JSON a row reads like a line of a commit, and nulls are left out.
+        // As JSON, a row looks like a line of a commit, and nulls are left out.
         let mut lines = LineDelimitedWriter::new(Vec::new());
         lines.write(&rows).context(ErrorKind::Corrupt, unreadable)?;
         lines.finish().context(ErrorKind::Corrupt, unreadable)?;
@@ -105,8 +105,8 @@ fn read<'a>(bytes: Bytes, columns: impl Iterator<Item = &'a str>) -> Result<Vec<
     Ok(actions)
 }
 
-/// The rows in which one of the columns that were read says something. Of a table that is compacted all day most rows
-/// are removals, and a reader that did not ask for those would pay for each.
+/// The rows in which one of the columns that were read is not null. In a table that is compacted all day most rows are
+/// removals, and a reader that did not ask for them should not pay for each.
 pub(crate) fn told(rows: &RecordBatch) -> std::result::Result<RecordBatch, ArrowError> {
     let mut told: Option<BooleanArray> = None;
     for column in rows.columns() {

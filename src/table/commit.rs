@@ -200,7 +200,10 @@ impl LakeTable {
             self.seen = began;
             return Ok(None);
         }
-        self.read_anew(began).await.map(Some)
+        let version = self.state.version;
+        let news = self.read_anew(began).await?;
+        // Some clean a log up to the commit of its checkpoint, which is then the head without one.
+        Ok((self.state.version > version).then_some(news))
     }
 
     /// Whether the commit that stands for this table is the one that was seen before. Another one stands for it after

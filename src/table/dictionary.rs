@@ -1,5 +1,5 @@
-//! Which columns get no dictionary in Parquet: to look every value up in one costs more than the rest of writing it, for
-//! nothing where hardly a value comes twice.
+//! Decides which columns get no Parquet dictionary: looking up every value costs more than the rest of writing it, for
+//! nothing if hardly any value repeats.
 
 use std::collections::HashSet;
 use std::hash::Hash;
@@ -8,13 +8,13 @@ use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::datatypes::{DataType, Int64Type};
 use parquet::schema::types::ColumnPath;
 
-/// Values that are looked at, and how many there must be to say anything.
+/// Values that are sampled, and how many are needed to decide.
 const MOST_VALUES: usize = 512;
 const FEWEST_VALUES: usize = 128;
-/// Of a hundred values, as many differ where a dictionary does not pay.
+/// If this many out of a hundred values differ, a dictionary does not pay off.
 const DIFFERENT_PERCENT: usize = 80;
 
-/// The leaves of these rows, by their path in Parquet, whose first values nearly all differ.
+/// The leaves of these rows, by Parquet path, whose first values are nearly all different.
 pub(super) fn columns_without(rows: &RecordBatch) -> Vec<ColumnPath> {
     let mut found = Vec::new();
     for (field, values) in rows.schema().fields().iter().zip(rows.columns()) {

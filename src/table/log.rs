@@ -1,7 +1,7 @@
 //! The actions of a Delta commit, as plain values to and from newline-delimited JSON.
 //!
-//! Ours rather than delta-rs's, because a commit must keep its exact bytes while its fate is open, and because
-//! reading one version must not cost a snapshot.
+//! These are ours rather than delta-rs's, because the bytes of a commit must not change while its outcome is open, and
+//! because reading one version must not cost a snapshot.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -21,15 +21,15 @@ use crate::storage::StorageKey;
 pub enum Action {
     /// Who committed and how.
     CommitInfo(CommitInfo),
-    /// What a reader and a writer must understand.
+    /// What a reader and a writer must support.
     Protocol(Protocol),
     /// Schema, id and properties of the table.
     MetaData(MetaData),
     /// An application's progress.
     Txn(Txn),
-    /// A file enters the table.
+    /// A file is added to the table.
     Add(Add),
-    /// A file leaves the table.
+    /// A file is removed from the table.
     Remove(Remove),
 }
 
@@ -40,7 +40,7 @@ pub struct CommitInfo {
     /// Milliseconds since 1970.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timestamp: Option<i64>,
-    /// The commit id: unique to one attempt, and all that proves that a commit is ours.
+    /// The commit id: unique to one attempt, and the only proof that a commit is ours.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub txn_id: Option<String>,
     /// Everything else: operation, isBlindAppend, engineInfo, …
@@ -48,7 +48,7 @@ pub struct CommitInfo {
     pub other: Map<String, Value>,
 }
 
-/// What a reader and a writer must understand.
+/// What a reader and a writer must support.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Protocol {
@@ -80,7 +80,7 @@ pub struct MetaData {
     pub format: Format,
     /// The Delta struct as JSON text.
     pub schema_string: String,
-    /// Columns that live in file paths; none in our tables.
+    /// Columns stored in file paths; none in our tables.
     #[serde(default)]
     pub partition_columns: Vec<String>,
     /// Table properties.
@@ -107,20 +107,20 @@ impl Default for Format {
     }
 }
 
-/// An application's progress: the last one for an app id holds.
+/// An application's progress; the latest per app id counts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Txn {
-    /// Whose progress.
+    /// The application.
     pub app_id: String,
-    /// How far.
+    /// Its progress.
     pub version: i64,
     /// Milliseconds since 1970.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_updated: Option<i64>,
 }
 
-/// A file enters the table.
+/// A file is added to the table.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Add {
@@ -143,7 +143,7 @@ pub struct Add {
     pub deletion_vector: Option<Value>,
 }
 
-/// A file leaves the table.
+/// A file is removed from the table.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Remove {
@@ -152,9 +152,9 @@ pub struct Remove {
     /// Milliseconds since 1970; vacuum counts from here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deletion_timestamp: Option<i64>,
-    /// Whether its rows leave the table, rather than move by compaction.
+    /// Whether its rows leave the table, rather than being moved by compaction.
     pub data_change: bool,
-    /// Whether size and partition values are given.
+    /// Whether size and partition values are present.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub extended_file_metadata: Option<bool>,
     /// Values of the partition columns.
@@ -209,12 +209,12 @@ impl Line {
 /// Reads the actions of one commit file.
 ///
 /// # Errors
-/// Corrupt when a line is no JSON object or an action lacks what it must have.
+/// Corrupt when a line is not a JSON object or an action lacks a required field.
 pub fn parse_commit(version: i64, bytes: &Bytes) -> Result<Vec<Action>> {
     parse_lines(bytes).context(ErrorKind::Corrupt, format!("read version {version} of the table log"))
 }
 
-/// Reads actions, one a line.
+/// Parses actions, one per line.
 pub(crate) fn parse_lines(bytes: &[u8]) -> serde_json::Result<Vec<Action>> {
     let lines = serde_json::Deserializer::from_slice(bytes).into_iter::<Line>();
     lines.filter_map(|line| line.map(Line::into_action).transpose()).collect()
@@ -234,7 +234,7 @@ pub fn commit_bytes(actions: &[Action]) -> Result<Bytes> {
 }
 
 impl Add {
-    /// The file as stages see it.
+    /// The file as the stages see it.
     pub fn data_file(&self) -> DataFile {
         let stats = self.stats.as_deref().and_then(|text| serde_json::from_str::<Stats>(text).ok()).unwrap_or_default();
         DataFile {
@@ -247,7 +247,7 @@ impl Add {
         }
     }
 
-    /// A file at `path` (relative to the table) of so many bytes, with its statistics as JSON text.
+    /// A file at `path` (relative to the table), with its size and its statistics as JSON text.
     pub fn new(path: &str, size_bytes: usize, modification_millis: i64, stats: String, data_change: bool) -> Self {
         Self {
             path: path.to_owned(),
@@ -261,7 +261,7 @@ impl Add {
 }
 
 impl Remove {
-    /// Takes `file` out of the table at a moment, in milliseconds since 1970.
+    /// Removes `file` from the table at a time in milliseconds since 1970.
     pub fn of(file: &DataFile, deletion_millis: i64, data_change: bool) -> Self {
         Self {
             path: file.path.clone(),
@@ -275,12 +275,13 @@ impl Remove {
 }
 
 impl DataFile {
-    /// Where the file stands below the storage's root.
+    /// The path of the file in the storage.
     ///
     /// # Errors
-    /// Corrupt when the log names it by a URL or a path outside the table.
+    /// Corrupt when the log refers to it by a URL or a path outside the table.
     pub fn location(&self, table: &Path) -> Result<Path> {
-        let outside = || Error::corrupt(format!("the log of {table} names a file outside the table: {}", self.path));
+        let outside =
+            || Error::corrupt(format!("the log of {table} refers to a file outside the table: {}", self.path));
         if self.path.contains("://") || self.path.starts_with('/') {
             return Err(outside());
         }
@@ -288,13 +289,13 @@ impl DataFile {
         Ok(StorageKey::TableFile { table: table.clone(), file: file.to_string() }.path())
     }
 
-    /// From when to when the moments of a column are; all of time where the statistics do not say.
+    /// The time range of a column's values; all of time if the statistics do not say.
     pub fn span(&self, column: &str) -> (Timestamp, Timestamp) {
         let bound = |values: &Value| {
             let text = values.get(column)?.as_str()?;
             Some(Timestamp::from_micros(chrono::DateTime::parse_from_rfc3339(text).ok()?.timestamp_micros()))
         };
-        // Statistics hold whole milliseconds, and not every writer rounds a maximum up.
+        // Statistics are in whole milliseconds, and not every writer rounds a maximum up.
         let newest = bound(&self.max_values).map(|newest| newest.plus(Duration::from_millis(1)));
         (
             bound(&self.min_values).unwrap_or(Timestamp::from_micros(i64::MIN)),
@@ -304,7 +305,7 @@ impl DataFile {
 }
 
 impl Commit {
-    /// What a commit did, from its actions.
+    /// What a commit did, derived from its actions.
     pub fn from_actions(version: i64, actions: &[Action]) -> Self {
         let mut commit = Self { version, ..Self::default() };
         for action in actions {
@@ -319,7 +320,7 @@ impl Commit {
     }
 }
 
-/// Statistics of a file, as much of them as we read.
+/// The part of a file's statistics that we read.
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct Stats {

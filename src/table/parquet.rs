@@ -1,4 +1,4 @@
-//! Rows to and from Parquet bytes, with the statistics that go into the log.
+//! Rows to and from Parquet bytes, with the statistics for the log.
 
 use std::sync::Arc;
 
@@ -22,32 +22,32 @@ use super::{DataFile, dictionary, stats};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::storage::Storage;
 
-/// Rows in a row group: small enough that one is decoded without thought for memory.
+/// Rows per row group: small enough that decoding one needs little memory.
 const ROW_GROUP_ROWS: usize = 128 * 1024;
-/// Characters of a string kept in the footer's own statistics.
+/// Characters of a string kept in the footer's statistics.
 const FOOTER_STATISTICS_BYTES: usize = 64;
-/// What is no larger is encoded and decoded in place: handing it to another thread and back would take longer.
+/// Up to this size, encoding and decoding happen in place: another thread would take longer.
 const SMALL_ROWS: usize = 16;
 const SMALL_BYTES: usize = 256 * 1024;
 
-/// A data file that has not been put yet.
+/// A data file that has not been written yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Encoded {
     /// The Parquet file.
     pub bytes: Bytes,
-    /// Its statistics, as the JSON text an `add` carries.
+    /// Its statistics, as the JSON text in an `add`.
     pub stats: String,
 }
 
-/// Rows that weigh less are not compressed: a compressor for each of thirty columns costs more than the rest of a commit
-/// of one message, and whoever reads the file pays for as many decompressors. Compaction compresses what comes together.
+/// Smaller rows are not compressed: a compressor for each of thirty columns costs more than the rest of a one-message
+/// commit, and every reader pays for as many decompressors. Compaction compresses what it merges.
 const COMPRESSED_FROM_BYTES: usize = 32 * 1024;
 
-/// How hard rows are compressed that stay as they are, and those that come faster than they can be, which compaction
-/// meets again.
+/// The zstd levels for rows that stay as they are, and for rows that arrive too fast for that, which compaction
+/// rewrites.
 pub(super) const ZSTD_THOROUGH: i32 = 3;
 pub(super) const ZSTD_QUICK: i32 = 1;
-/// A column of whole records: no bounds of theirs say anything, and no two are the same.
+/// A column of whole records: bounds would say nothing, and no two values are equal.
 const WHOLE_RECORDS: &str = "payload";
 
 /// Encodes rows as one Parquet file (zstd unless it is small, dictionaries, statistics); `stats_columns` get minimum,
@@ -59,7 +59,7 @@ pub fn encode(rows: &RecordBatch, stats_columns: &[String]) -> Result<Encoded> {
     encode_at(rows, stats_columns, ZSTD_THOROUGH)
 }
 
-/// As [`encode`], compressed so hard.
+/// Like [`encode`], with this compression level.
 ///
 /// # Errors
 /// As [`encode`].
@@ -80,12 +80,12 @@ pub(super) fn encode_at(rows: &RecordBatch, stats_columns: &[String], zstd_level
     Ok(Encoded { bytes: bytes.into(), stats: stats_of(rows, stats_columns).to_string() })
 }
 
-/// A part of whole records that are variants. Their metadata, the names of fields, is often the same.
+/// A part of whole records that are variants. Their metadata, the field names, often repeats.
 fn of_variant(part: &str) -> ColumnPath {
     ColumnPath::new(vec![WHOLE_RECORDS.to_owned(), part.to_owned()])
 }
 
-/// How every data file is written: what is compressed gets dictionaries as well, but for these columns.
+/// How every data file is written: compressed ones also get dictionaries, except for these columns.
 pub(super) fn writer_options(compression: Compression, without_dictionary: &[ColumnPath]) -> ArrowWriterOptions {
     let properties = WriterProperties::builder()
         .set_compression(compression)
@@ -127,8 +127,8 @@ fn stats_of(rows: &RecordBatch, columns: &[String]) -> Value {
     })
 }
 
-/// The fields named in `columns` (all of them when `None`), in that order; a name the schema lacks becomes a column of
-/// nulls without a type.
+/// The fields named in `columns` (all of them when `None`), in that order; a name missing from the schema becomes an
+/// untyped column of nulls.
 pub fn pick(schema: &SchemaRef, columns: Option<&[&str]>) -> SchemaRef {
     let Some(columns) = columns else { return Arc::clone(schema) };
     let field = |name: &&str| {
@@ -141,18 +141,17 @@ pub fn pick(schema: &SchemaRef, columns: Option<&[&str]>) -> SchemaRef {
 /// The schema of a Parquet file.
 ///
 /// # Errors
-/// Corrupt when the bytes are no Parquet file.
+/// Corrupt when the bytes are not a Parquet file.
 pub fn schema_of(bytes: &Bytes) -> Result<SchemaRef> {
     let metadata = ArrowReaderMetadata::load(bytes, ArrowReaderOptions::new())
         .context(ErrorKind::Corrupt, "read the footer of a Parquet file")?;
     Ok(Arc::clone(metadata.schema()))
 }
 
-/// The rows of a Parquet file, with exactly the columns of `wanted`: what the file has in another type is cast, what
-/// it lacks is null.
+/// The rows of a Parquet file, with exactly the columns of `wanted`: other types are cast, missing columns are null.
 ///
 /// # Errors
-/// Corrupt when the bytes are no Parquet file or a column cannot be cast.
+/// Corrupt when the bytes are not a Parquet file or a column cannot be cast.
 pub fn decode(bytes: Bytes, wanted: &SchemaRef) -> Result<RecordBatch> {
     let unreadable = "read a Parquet file";
     let builder = ParquetRecordBatchReaderBuilder::try_new(bytes).context(ErrorKind::Corrupt, unreadable)?;
@@ -167,13 +166,13 @@ pub fn decode(bytes: Bytes, wanted: &SchemaRef) -> Result<RecordBatch> {
     concat_batches(wanted, &batches).context(ErrorKind::Corrupt, unreadable)
 }
 
-/// The top-level columns of these names, as far as they are there. A dot in a name is a dot.
+/// The top-level columns with these names, as far as they exist. A dot in a name is just a dot.
 pub(super) fn mask<'a, T>(builder: &ArrowReaderBuilder<T>, names: impl Iterator<Item = &'a str>) -> ProjectionMask {
     let indices = names.filter_map(|name| builder.schema().index_of(name).ok());
     ProjectionMask::roots(builder.parquet_schema(), indices)
 }
 
-/// The same rows with exactly the columns of `wanted`: cast where the type differs, null where one is missing.
+/// The same rows with exactly the columns of `wanted`: other types are cast, missing columns are null.
 ///
 /// # Errors
 /// Corrupt when a value cannot be cast.
@@ -191,7 +190,7 @@ pub fn conform(rows: &RecordBatch, wanted: &SchemaRef) -> Result<RecordBatch> {
     }
     let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
     RecordBatch::try_new_with_options(Arc::clone(wanted), columns, &options)
-        .context(ErrorKind::Corrupt, "rows do not fit their schema")
+        .context(ErrorKind::Corrupt, "rows do not match their schema")
 }
 
 /// The same values in another type; fields that a struct lacks are null, at any depth.
@@ -225,15 +224,16 @@ fn grow(values: &ArrayRef, wanted: &DataType) -> std::result::Result<ArrayRef, A
 /// The rows of a table's data file, with exactly the columns of `wanted`.
 ///
 /// # Errors
-/// Corrupt when the file is gone or no Parquet; else as the store.
+/// Corrupt when the file is missing or not Parquet; otherwise the store's error.
 pub async fn read_file(storage: &Storage, table: &Path, file: &DataFile, wanted: SchemaRef) -> Result<RecordBatch> {
     let location = file.location(table)?;
     let bytes = storage.get(&location).await?;
-    let bytes = bytes.ok_or_else(|| Error::corrupt(format!("{location} is gone; it is named in the table's log")))?;
+    let bytes =
+        bytes.ok_or_else(|| Error::corrupt(format!("{location} is missing, but the table's log refers to it")))?;
     decode_aside(bytes, wanted).await.map_err(|error| error.during(location))
 }
 
-/// As [`encode`] of the rows in this schema, beside the other work of the process where it takes long.
+/// Conforms and encodes these rows, on another thread if that takes long.
 ///
 /// # Errors
 /// As [`encode`] and [`conform`].
@@ -246,7 +246,7 @@ pub async fn encode_aside(rows: RecordBatch, schema: SchemaRef, stats_columns: V
     tokio::task::spawn_blocking(work).await.context(ErrorKind::Unavailable, "encode rows as Parquet")?
 }
 
-/// As [`decode`], beside the other work of the process where it takes long.
+/// Like [`decode`], on another thread if that takes long.
 ///
 /// # Errors
 /// As [`decode`].
@@ -328,7 +328,7 @@ mod tests {
         let decoded = decode(encoded.bytes.clone(), &wanted).unwrap();
         assert_eq!(decoded.column(0).null_count(), 2);
         assert_eq!(decoded.column(1).as_primitive::<Int64Type>().values(), &[1, 2]);
-        // No column at all still says how many rows there are.
+        // Even without any column, the number of rows is known.
         assert_eq!(decode(encoded.bytes, &pick(&wanted, Some(&[]))).unwrap().num_rows(), 2);
     }
 

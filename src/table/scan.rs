@@ -1,4 +1,4 @@
-//! Reading a data file piece by piece: a stretch of the columns asked for is in memory, however large the file is.
+//! Reads a data file piece by piece: memory holds a part of the requested columns, however large the file is.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -21,33 +21,33 @@ use super::{Commit, DataFile, LakeTable, parquet as files};
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::Storage;
 
-/// Rows decoded at a time: a payload may be megabytes.
+/// Rows decoded at a time; a payload may be megabytes.
 const BATCH_ROWS: usize = 1_024;
-/// Read at once from the end of a file; most footers fit.
+/// Bytes read at once from the end of a file; most footers fit.
 const FOOTER_BYTES: usize = 32 * 1_024;
 
-/// What the store holds in the place of a data file.
+/// What the store has in place of a data file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FileHealth {
-    /// A Parquet file of the size and with as many rows as the log says.
+    /// A Parquet file with the size and row count that the log says.
     Whole,
     /// Nothing.
     Missing,
-    /// Something else than what the log says.
+    /// Something other than what the log says.
     Torn {
         /// What is wrong with it.
         why: String,
     },
 }
 
-/// Leaves out the parts of a file of which its own statistics say that no value lies within these bounds.
+/// Skips row groups whose statistics show that no value lies within these bounds.
 #[derive(Clone, Copy, Debug)]
 pub struct Within<'a> {
     /// A column of timestamps.
     pub column: &'a str,
-    /// The smallest value that is wanted, in microseconds since 1970.
+    /// The smallest wanted value, in microseconds since 1970.
     pub from: i64,
-    /// The largest value that is wanted.
+    /// The largest wanted value.
     pub to: i64,
 }
 
@@ -66,7 +66,7 @@ struct StoreReader {
 }
 
 impl LakeTable {
-    /// What one commit did; `None` when its entry of the log was cleaned away or is not there yet.
+    /// What one commit did; `None` when its log entry was cleaned up or does not exist yet.
     ///
     /// # Errors
     /// When the store fails or the entry cannot be understood.
@@ -75,7 +75,7 @@ impl LakeTable {
         Ok(actions.map(|actions| Commit::from_actions(version, &actions)))
     }
 
-    /// Looks whether a file is there and what the log says it is: its size, its footer, the number of its rows.
+    /// Checks whether a file exists and matches the log: its size, its footer, its row count.
     ///
     /// # Errors
     /// When the store fails.
@@ -86,7 +86,7 @@ impl LakeTable {
         };
         let Some(there) = self.log.storage.head(&location).await? else { return Ok(FileHealth::Missing) };
         if i64::try_from(there.size) != Ok(file.size_bytes) {
-            let why = format!("it has {} bytes where the log says {}", there.size, file.size_bytes);
+            let why = format!("it has {} bytes, but the log says {}", there.size, file.size_bytes);
             return Ok(FileHealth::Torn { why });
         }
         let mut reader = StoreReader { storage: self.log.storage.clone(), location, size_bytes: there.size };
@@ -100,7 +100,7 @@ impl LakeTable {
         let rows = metadata.file_metadata().num_rows();
         match file.num_records {
             Some(logged) if logged != rows => {
-                Ok(FileHealth::Torn { why: format!("it has {rows} rows where the log says {logged}") })
+                Ok(FileHealth::Torn { why: format!("it has {rows} rows, but the log says {logged}") })
             }
             _ => Ok(FileHealth::Whole),
         }
@@ -109,7 +109,7 @@ impl LakeTable {
     /// Reads one file piece by piece, only `columns`; a column the file lacks is null.
     ///
     /// # Errors
-    /// Corrupt when the file is gone or no Parquet; else as the store.
+    /// Corrupt when the file is missing or not Parquet; otherwise the store's error.
     pub async fn scan(&self, file: &DataFile, columns: &[&str], within: Option<Within<'_>>) -> Result<Scan> {
         Scan::open(&self.log, file, files::pick(&self.state.schema, Some(columns)), Part::Within(within)).await
     }
@@ -125,7 +125,7 @@ pub(crate) enum Part<'a> {
 }
 
 impl Scan {
-    /// Begins to read a part of a file, with exactly the columns of `wanted`.
+    /// Begins to read part of a file, with exactly the columns of `wanted`.
     ///
     /// # Errors
     /// As [`LakeTable::scan`].
@@ -155,7 +155,7 @@ impl Scan {
     /// The next piece; `None` at the end.
     ///
     /// # Errors
-    /// Corrupt when the file cannot be decoded; else as the store.
+    /// Corrupt when the file cannot be decoded; otherwise the store's error.
     pub async fn next(&mut self) -> Result<Option<RecordBatch>> {
         let piece = self.stream.try_next().await.map_err(|error| told(error, &self.location))?;
         piece.map(|rows| files::conform(&rows, &self.wanted)).transpose()
@@ -187,7 +187,7 @@ impl AsyncFileReader for StoreReader {
     }
 }
 
-/// The row groups of a file that may hold rows within these bounds.
+/// The row groups of a file that may have rows within these bounds.
 fn groups_within(builder: &ParquetRecordBatchStreamBuilder<StoreReader>, within: Option<Within<'_>>) -> Vec<usize> {
     // Bounds in another unit than ours say nothing here.
     let in_micros = |column: &str| match builder.schema().field_with_name(column) {
@@ -203,12 +203,12 @@ fn external(error: object_store::Error) -> ParquetError {
     ParquetError::External(Box::new(error))
 }
 
-/// A store that fails passes; bytes that are no Parquet do not.
+/// A store failure is transient; bytes that are not Parquet stay that way.
 fn told(error: ParquetError, location: &Path) -> Error {
     let error = match error {
         ParquetError::External(source) => match source.downcast::<object_store::Error>() {
             Ok(error) if matches!(*error, object_store::Error::NotFound { .. }) => {
-                Error::corrupt("it is gone; the table's log names it")
+                Error::corrupt("it is missing, but the table's log refers to it")
             }
             Ok(error) => Error::from(*error),
             Err(other) => Error::corrupt("cannot read a Parquet file").caused_by(other),

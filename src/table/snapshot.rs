@@ -1,7 +1,7 @@
 //! A table at one version, read from its newest checkpoint and the commits after it.
 //!
-//! `_last_checkpoint` is a hint that may be old or gone, and a commit that is "not found" may be cleaned away rather
-//! than not made yet. So the head is believed only when a listing shows nothing beyond it.
+//! `_last_checkpoint` is a hint that may be stale or missing, and a commit that is "not found" may have been cleaned up
+//! rather than not written yet. So the head is only trusted if a listing shows nothing beyond it.
 
 use std::collections::BTreeMap;
 
@@ -19,9 +19,9 @@ use crate::storage::{Storage, StorageKey};
 
 /// Commits read ahead at a time.
 const READ_AHEAD: usize = 8;
-/// How often a reading that was overtaken by a clean-up starts again.
+/// How often a read that was overtaken by a clean-up starts over.
 const TRIES: usize = 4;
-/// More parts than this no checkpoint has.
+/// No checkpoint has more parts than this.
 const PARTS: u32 = 100_000;
 /// Keys in one page of a listing.
 const PAGE: usize = 1_000;
@@ -30,16 +30,16 @@ const PAGE: usize = 1_000;
 #[derive(Clone, Debug)]
 pub(crate) struct Snapshot {
     pub(crate) state: State,
-    /// By path; empty unless asked for.
+    /// By path; empty unless requested.
     pub(crate) files: BTreeMap<String, DataFile>,
 }
 
 /// What to read of a table.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Want {
-    /// Its files too, not only its state.
+    /// Whether to read its files too, not only its state.
     pub(crate) files: bool,
-    /// At this version rather than at the head.
+    /// The version to read; the head if not set.
     pub(crate) at: Option<i64>,
 }
 
@@ -58,7 +58,7 @@ struct Beyond {
     checkpoint: Option<Checkpoint>,
 }
 
-/// How far a reading came: to the head, or to a gap with a checkpoint beyond it.
+/// How far a read came: to the head, or to a gap with a checkpoint beyond it.
 enum Reached {
     Head,
     Gap(Checkpoint),
@@ -77,7 +77,7 @@ impl TableLog {
         Self { storage: storage.clone(), table: table.clone() }
     }
 
-    /// Where a commit stands.
+    /// The path of a commit.
     pub(crate) fn commit_path(&self, version: i64) -> Path {
         StorageKey::Commit { table: self.table.clone(), version }.path()
     }
@@ -86,20 +86,20 @@ impl TableLog {
         StorageKey::Log { table: self.table.clone() }.path()
     }
 
-    /// The bytes of one commit, `None` when there is none.
+    /// The bytes of one commit; `None` if there is none.
     pub(crate) async fn bytes(&self, version: i64) -> Result<Option<Bytes>> {
         let read = self.storage.get(&self.commit_path(version)).await;
         read.map_err(|error| error.during(format!("read version {version} of table {}", self.table)))
     }
 
-    /// The actions of one commit, `None` when there is none.
+    /// The actions of one commit; `None` if there is none.
     pub(crate) async fn read(&self, version: i64) -> Result<Option<Vec<Action>>> {
         let bytes = self.bytes(version).await?;
         bytes.map(|bytes| parse_commit(version, &bytes).map_err(|error| self.during(error))).transpose()
     }
 
-    /// The version that `_last_checkpoint` names; `None` when there is no such file or it makes no sense, for it is
-    /// but a hint.
+    /// The version that `_last_checkpoint` names; `None` if there is no such file or it makes no sense, since it is
+    /// only a hint.
     pub(crate) async fn last_checkpoint(&self) -> Result<Option<Checkpoint>> {
         #[derive(Deserialize)]
         struct Hint {
@@ -113,7 +113,7 @@ impl TableLog {
         Ok(hint.map(|hint| Checkpoint { version: hint.version, parts: hint.parts }))
     }
 
-    /// The checkpoint that is named, or the newest in a listing where none is or it is after `at`.
+    /// The checkpoint that is named, or the newest listed one if none is named or it is after `at`.
     pub(crate) async fn newest_checkpoint(&self, at: Option<i64>) -> Result<Option<Checkpoint>> {
         let fits = |checkpoint: &Checkpoint| at.is_none_or(|at| checkpoint.version <= at);
         match self.last_checkpoint().await?.filter(fits) {
@@ -126,10 +126,11 @@ impl TableLog {
         error.during(format!("table {}", self.table))
     }
 
-    /// Reads the table; `None` when there is none.
+    /// Reads the table; `None` if there is none.
     ///
     /// # Errors
-    /// Corrupt when the log has a hole; configuration when the table asks for more than we know; else as the store.
+    /// Corrupt when the log has a gap; configuration when the table requires more than we support; otherwise the
+    /// store's error.
     pub(crate) async fn snapshot(&self, want: Want) -> Result<Option<Snapshot>> {
         let mut base = self.newest_checkpoint(want.at).await?;
         for _ in 0..TRIES {
@@ -140,7 +141,10 @@ impl TableLog {
                 Reached::Gap(newer) => base = Some(newer),
             }
         }
-        Err(Error::unavailable(format!("the log of table {} is cleaned faster than it can be read", self.table)))
+        Err(Error::unavailable(format!(
+            "the log of table {} is being cleaned up faster than it can be read",
+            self.table
+        )))
     }
 
     async fn read_to_head(&self, reading: &mut Reading, at: Option<i64>) -> Result<Reached> {
@@ -152,11 +156,11 @@ impl TableLog {
                 return Ok(Reached::Head);
             }
             if listed == next {
-                let text = format!("version {next} of table {} is listed and cannot be read", self.table);
+                let text = format!("version {next} of table {} is listed but cannot be read", self.table);
                 return Err(Error::unavailable(text));
             }
             match self.beyond(reading.version, at).await? {
-                // Somebody has just made it.
+                // Someone has just created it.
                 Beyond { next: true, .. } => listed = next,
                 Beyond { checkpoint: Some(newer), .. } => return Ok(Reached::Gap(newer)),
                 _ if at.is_some() => return Err(self.gone(at)),
@@ -173,7 +177,7 @@ impl TableLog {
 
     fn hole(&self, version: i64) -> Error {
         Error::corrupt(format!(
-            "the log of table {} has a hole after version {version} and no checkpoint beyond it; restore the missing files",
+            "the log of table {} has a gap after version {version} and no checkpoint beyond it; restore the missing files",
             self.table
         ))
     }
@@ -183,7 +187,7 @@ impl TableLog {
         let Some(base) = base else { return Ok(reading) };
         for path in base.paths(&self.folder()) {
             let Some(bytes) = self.storage.get(&path).await.map_err(|error| self.during(error))? else {
-                // A hint to what is gone. The listing that follows will know better.
+                // The hint refers to something gone. The listing that follows knows better.
                 return Ok(Reading { version: -1, with_files, ..Reading::default() });
             };
             let actions = checkpoint::actions(bytes, with_files).map_err(|error| error.during(&path))?;
@@ -193,7 +197,7 @@ impl TableLog {
         Ok(reading)
     }
 
-    /// Reads commits up to the first that is not there.
+    /// Reads commits up to the first that does not exist.
     async fn read_on(&self, reading: &mut Reading, at: Option<i64>) -> Result<()> {
         let last = at.unwrap_or(i64::MAX - 1);
         let versions = reading.version + 1..last + 1;
@@ -207,13 +211,13 @@ impl TableLog {
     }
 
     async fn finish(&self, reading: Reading) -> Result<Snapshot> {
-        // Whoever wrote the head may not have lived to make it durable.
+        // Whoever wrote the head may have died before making it durable.
         self.storage.persist_folder_of(&self.commit_path(reading.version)).await?;
         let state = reading.replay.finish(&self.table, reading.version)?;
         Ok(Snapshot { state, files: reading.files })
     }
 
-    /// Lists what lies beyond `version`, and the newest checkpoint among it that is not after `at`.
+    /// Lists what lies beyond `version`, including the newest checkpoint that is not after `at`.
     async fn beyond(&self, version: i64, at: Option<i64>) -> Result<Beyond> {
         let folder = self.folder();
         let mut beyond = Beyond::default();

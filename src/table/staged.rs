@@ -1,4 +1,4 @@
-//! Data files that are put before anybody knows which version will name them: for more rows than fit in memory at once.
+//! Data files that are written before it is known which version will refer to them: for more rows than fit in memory.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,10 +16,10 @@ use crate::error::{Context, Error, ErrorKind, Result};
 use crate::id::random_id;
 use crate::storage::{PutNew, Storage, StorageKey};
 
-/// How long a staged file waits for its version at most. Vacuum leaves alone what was put less than a day ago.
+/// How long a staged file waits for its version at most. Vacuum leaves files alone that are less than a day old.
 const STAGED_LIFE: Duration = Duration::from_secs(12 * 3_600);
 
-/// Puts data files of one table ahead of the commit that names them. Several may be put at the same time.
+/// Writes data files of one table ahead of the commit that refers to them. Several may be written at the same time.
 #[derive(Clone, Debug)]
 pub struct Stager {
     storage: Storage,
@@ -28,7 +28,7 @@ pub struct Stager {
     clock: Clock,
 }
 
-/// A data file that no version names yet. One that never is named is vacuumed away.
+/// A data file that no version refers to yet. If none ever does, it is vacuumed.
 #[derive(Clone, Debug)]
 pub struct StagedFile {
     add: Add,
@@ -38,10 +38,10 @@ pub struct StagedFile {
 }
 
 impl Stager {
-    /// Encodes rows as a data file and puts it.
+    /// Encodes rows as a data file and writes it.
     ///
     /// # Errors
-    /// Configuration when a column has a type that Parquet cannot hold; else as the store.
+    /// Configuration when a column has a type that Parquet cannot hold; otherwise the store's error.
     pub async fn put(&self, rows: RecordBatch) -> Result<StagedFile> {
         let (schema, count) = (rows.schema(), rows.num_rows());
         let stats_columns = self.stats_columns.clone();
@@ -57,7 +57,7 @@ impl Stager {
                 let add = Add::new(&name, encoded.bytes.len(), now, encoded.stats, true);
                 Ok(StagedFile { add, schema, rows: count, put_at })
             }
-            PutNew::Taken => Err(Error::corrupt(format!("{location} holds other bytes than were put there"))),
+            PutNew::Taken => Err(Error::corrupt(format!("{location} does not contain the bytes that were written"))),
         }
     }
 }
@@ -75,7 +75,7 @@ impl StagedFile {
 }
 
 impl LakeTable {
-    /// Puts data files ahead for this table.
+    /// Writes data files ahead for this table.
     pub fn stager(&self) -> Stager {
         Stager {
             storage: self.log.storage.clone(),
@@ -85,10 +85,10 @@ impl LakeTable {
         }
     }
 
-    /// As [`LakeTable::append`], of rows that were put ahead: all of them in one version, or none.
+    /// Like [`LakeTable::append`], for rows that were written ahead: all of them in one version, or none.
     ///
     /// # Errors
-    /// As [`LakeTable::append`]; Unavailable when a file was put longer ago than half a day: put the rows again.
+    /// As [`LakeTable::append`]; Unavailable when a file was written more than half a day ago: write the rows again.
     pub async fn append_staged(
         &mut self,
         fence: &Fence,
@@ -109,12 +109,15 @@ impl LakeTable {
                 return Ok(outcome);
             }
             if staged.iter().any(|file| file.put_at.age(&self.clock) > STAGED_LIFE) {
-                return Err(Error::unavailable("rows were put too long ago to be committed; they are put again"));
+                return Err(Error::unavailable("rows were written too long ago to be committed; writing them again"));
             }
             let shape = self.shape(columns.as_ref())?;
             if let Some(field) = shape.schema.fields().iter().find(|field| !field.is_nullable()) {
-                let text =
-                    format!("column {} of table {} may not be null; make it nullable", field.name(), self.log.table);
+                let text = format!(
+                    "column {} of table {} is required but has nulls; make it nullable",
+                    field.name(),
+                    self.log.table
+                );
                 return Err(Error::configuration(text));
             }
             let landing = self.land(&provenance, |state, _| plan(state, fence, progress, &shape, &adds)).await?;

@@ -1,6 +1,6 @@
-//! Smallest and largest value of a column, written as a Delta log writes them.
+//! The smallest and largest value of a column, written the way a Delta log writes them.
 //!
-//! A bound may be looser than the truth and never tighter: readers skip a file on its word.
+//! A bound may be looser than the truth but never tighter: readers rely on it to skip files.
 
 use arrow::array::{Array, ArrayRef, AsArray, PrimitiveArray};
 use arrow::compute::{cast, max, max_string, min, min_string};
@@ -10,10 +10,10 @@ use arrow::datatypes::{
 use chrono::{DateTime, SecondsFormat};
 use serde_json::Value;
 
-/// Characters of a string that are kept; the paths of raw segments differ only after some sixty.
+/// Characters of a string that are kept; the paths of raw segments only differ after some sixty.
 const STRING_PREFIX_CHARS: usize = 128;
 
-/// The bounds of a column; `None` where it has no values or no order.
+/// The bounds of a column; `None` if it has no values or no order.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Bounds {
     pub(crate) min: Option<Value>,
@@ -32,7 +32,7 @@ pub(crate) fn bounds(values: &ArrayRef) -> Bounds {
             |value| Some(value.into()),
         ),
         Type::Float32 | Type::Float64 => {
-            // NaN has no place in JSON, and arrow sorts it last: a column with one has no largest value.
+            // JSON has no NaN, and arrow sorts it last: a column with a NaN has no largest value.
             let number = |value: f64| serde_json::Number::from_f64(value).map(Value::Number);
             primitive::<Float64Type>(in_type(Type::Float64).as_primitive(), number, number)
         }
@@ -65,7 +65,7 @@ fn string_min(text: &str) -> Value {
     text.chars().take(STRING_PREFIX_CHARS).collect::<String>().into()
 }
 
-/// A cut maximum is raised above everything with that prefix by the greatest character there is.
+/// A truncated maximum is raised above everything with that prefix by appending the greatest character there is.
 fn string_max(text: &str) -> Option<Value> {
     let Some((end, next)) = text.char_indices().nth(STRING_PREFIX_CHARS) else { return Some(text.into()) };
     (next != char::MAX).then(|| format!("{}{}", &text[..end], char::MAX).into())

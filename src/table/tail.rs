@@ -389,6 +389,31 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn another_table_in_its_place_is_not_read_on() {
+        for is_replaced in [true, false] {
+            let (storage, clock) = (Storage::memory(), Clock::system());
+            let mut table = LakeTable::open(&storage, &spec(), &clock).await.unwrap();
+            append(&mut table, 1).await;
+            let mut tail = Tail::new(&storage, &Path::from("t"), -1, &["id"], &clock);
+            assert_eq!(ids(&mut tail).await, [1]);
+            for object in storage.list_after(&Path::from("t"), None, 100).await.unwrap() {
+                storage.delete(&object.location).await.unwrap();
+            }
+            if is_replaced {
+                let mut other = LakeTable::open(&storage, &spec(), &clock).await.unwrap();
+                for id in 5..9 {
+                    append(&mut other, id).await;
+                }
+            }
+            clock.step(31_000_000);
+            for _ in 0..2 {
+                let error = tail.next().await.unwrap_err();
+                assert_eq!(error.kind(), crate::error::ErrorKind::Corrupt, "{error}");
+            }
+        }
+    }
+
+    #[tokio::test]
     async fn moved_rows_are_none_and_rewritten_ones_are_marked() {
         let (storage, clock) = (Storage::memory(), Clock::system());
         let mut table = LakeTable::open(&storage, &spec(), &clock).await.unwrap();

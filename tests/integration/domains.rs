@@ -1,10 +1,12 @@
 //! Failure domains: the trouble of one stage stays its own, and the receiver answers 200 whatever else is wrong.
 
 use std::fs;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use lakegram::receive::SECRET_HEADER;
+use lakegram::standin::model::ModelTrouble;
+use lakegram::standin::telegram::Behaviour;
 use serde_json::{Value, json};
 
 use crate::support::{PATIENCE, Running, SECRET, TestApp};
@@ -105,6 +107,11 @@ async fn a_table_feature_we_do_not_know_makes_its_stage_unwell_and_nothing_else(
     let metrics = get(&format!("{}/metrics", running.console)).await.1;
     assert!(metrics.contains("lakegram_stage_unwell{pipeline=\"telegram\",stage=\"silver\"} 1"), "{metrics}");
 
+    let console = running.console.trim_start_matches("http://").to_owned();
+    let shown = app.run_with(&["status"], &[("LAKEGRAM_CONSOLE", console)]).await;
+    let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
+    assert!(shown.contains("telegram silver is unwell since") && shown.contains("deletionVectors"), "{shown}");
+
     fs::remove_file(&commit).unwrap();
     app.wait_for_sent(10).await;
     assert_eq!(stage(&running, "silver").await["state"], "ok");
@@ -174,6 +181,17 @@ async fn a_pipe_among_the_files_is_named_and_left_alone() {
     assert_eq!(running.terminate().await, Some(0));
 }
 
+/// A process that goes with the test.
+struct Reaped(Child);
+
+impl Drop for Reaped {
+    fn drop(&mut self) {
+        // Already gone where the test came to its end.
+        let _gone = self.0.kill();
+        let _reaped = self.0.wait();
+    }
+}
+
 /// Serves with standard error where it cannot be written, and answers all the same.
 async fn serves_without_a_log(stderr: Stdio) {
     let app = TestApp::new().await;
@@ -185,12 +203,12 @@ async fn serves_without_a_log(stderr: Stdio) {
     command.env("LAKEGRAM_LISTEN", format!("127.0.0.1:{}", ports[0]));
     command.env("LAKEGRAM_CONSOLE", format!("127.0.0.1:{}", ports[1])).env("RUST_LOG", "debug");
     app.telegram.add_chat(7);
-    let mut child = command.stdout(Stdio::null()).stderr(stderr).spawn().unwrap();
+    let mut child = Reaped(command.stdout(Stdio::null()).stderr(stderr).spawn().unwrap());
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
     let deadline = Instant::now() + PATIENCE;
     let url = format!("http://127.0.0.1:{}", ports[0]);
     while client.get(format!("{url}/readyz")).send().await.is_err() {
-        assert!(child.try_wait().unwrap().is_none(), "it ended");
+        assert!(child.0.try_wait().unwrap().is_none(), "it ended");
         assert!(Instant::now() < deadline, "it never listened");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
@@ -201,8 +219,8 @@ async fn serves_without_a_log(stderr: Stdio) {
         assert_eq!(request.json(&update).send().await.unwrap().status(), 200);
     }
     app.wait_for_sent(3).await;
-    Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
-    let status = tokio::task::spawn_blocking(move || child.wait().unwrap()).await.unwrap();
+    Command::new("kill").args(["-TERM", &child.0.id().to_string()]).status().unwrap();
+    let status = tokio::task::spawn_blocking(move || child.0.wait().unwrap()).await.unwrap();
     assert_eq!(status.code(), Some(0));
 }
 
@@ -212,4 +230,64 @@ async fn a_full_log_disk_and_a_reader_that_has_gone_stop_nothing() {
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
     serves_without_a_log(Stdio::from(writer)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn secrets_that_change_count_without_a_restart() {
+    let app = TestApp::new().await;
+    let (token, secret) = (app.folder().join("token"), app.folder().join("secret"));
+    let bot = app.telegram.token().split(':').next().unwrap().to_owned();
+    fs::write(&token, format!("{bot}:a-token-that-was-revoked")).unwrap();
+    fs::write(&secret, "the-secret-before").unwrap();
+    fs::write(app.folder().join(".env"), "LLM_API_KEY=the-key-before\n").unwrap();
+    app.model.require_key("the-key-after");
+    let app = app
+        .variable("TELEGRAM_BOT_TOKEN", "")
+        .variable("TELEGRAM_BOT_TOKEN_FILE", token.to_str().unwrap())
+        .variable("TELEGRAM_WEBHOOK_SECRET", "")
+        .variable("TELEGRAM_WEBHOOK_SECRET_FILE", secret.to_str().unwrap());
+    let running = app.start(&["serve"]).await;
+    assert_eq!(post(&app, &running, 1).await, 401, "the secret is another one");
+
+    fs::write(&token, app.telegram.token()).unwrap();
+    fs::write(app.folder().join(".env"), "LLM_API_KEY=the-key-after\n").unwrap();
+    running.signal("HUP");
+    fs::write(&secret, format!("{SECRET}, the-secret-before")).unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    while post(&app, &running, 2).await != 200 {
+        assert!(Instant::now() < deadline, "the new secret never counts");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    app.wait_for_sent(1).await;
+    assert_eq!(running.terminate().await, Some(0), "SIGHUP has not ended it");
+    app.audit().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_hangs_does_not_hold_the_process() {
+    for method in ["sendMessage", ""] {
+        let app = TestApp::new().await;
+        if method.is_empty() {
+            app.model.trouble((0..10).map(|_| ModelTrouble::Hang));
+        } else {
+            app.telegram.script(method, vec![Behaviour::Delay(Duration::from_secs(600)); 10]);
+        }
+        let running = app.start(&["serve"]).await;
+        for update_id in 1..=3 {
+            assert_eq!(post(&app, &running, update_id).await, 200);
+        }
+        let begun = || match method.is_empty() {
+            true => app.model.request_count() > 0,
+            false => app.telegram.read(|ledger| ledger.calls_of(method).next().is_some()),
+        };
+        let deadline = Instant::now() + PATIENCE;
+        while !begun() {
+            assert!(Instant::now() < deadline, "nothing was asked");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let told = Instant::now();
+        assert_eq!(running.terminate().await, Some(0));
+        let took = told.elapsed();
+        assert!(took < Duration::from_secs(14), "{method}: it took {took:?}");
+    }
 }

@@ -97,7 +97,7 @@ async fn check_and_status_say_what_a_loader_needs_and_how_far_it_is() {
         assert_eq!(output.status.code(), Some(verdict), "{text}");
         said.iter().for_each(|said| assert!(text.contains(said), "{said} in {text}"));
     };
-    check(0, &["no file is there yet", "new files are seen as they come", "is not there yet"]).await;
+    check(0, &["there are no files yet", "new files are noticed as they arrive", "does not exist yet"]).await;
     (0..2).for_each(|number| land(&app.data(), number));
     let files = async || app.wait_for_status(|_| true).await["files"].clone();
     assert_eq!((&files().await["waiting_files"], &files().await["loaded_files"]), (&2.into(), &0.into()));

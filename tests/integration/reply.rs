@@ -20,16 +20,16 @@ use tokio_util::sync::CancellationToken;
 
 use crate::support::{self, PATIENCE};
 
-struct World {
-    storage: Storage,
-    clock: Clock,
-    telegram: TelegramStandIn,
-    settings: ReplySettings,
-    silver: LakeTable,
+pub(crate) struct World {
+    pub(crate) storage: Storage,
+    pub(crate) clock: Clock,
+    pub(crate) telegram: TelegramStandIn,
+    pub(crate) settings: ReplySettings,
+    pub(crate) silver: LakeTable,
 }
 
 impl World {
-    async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         let (storage, clock) = (Storage::memory(), Clock::system());
         let spec = TableSpec {
             path: Path::from("silver/telegram_responses"),
@@ -43,7 +43,7 @@ impl World {
         Self { storage, clock, telegram, settings, silver }
     }
 
-    async fn stage(&self) -> ReplyStage {
+    pub(crate) async fn stage(&self) -> ReplyStage {
         ReplyStage::open(ReplyOptions {
             storage: self.storage.clone(),
             pipeline: Name::new("p").unwrap(),
@@ -59,13 +59,13 @@ impl World {
         .unwrap()
     }
 
-    async fn work(&self) -> ReplySummary {
+    pub(crate) async fn work(&self) -> ReplySummary {
         let mut stage = self.stage().await;
         tokio::time::timeout(PATIENCE, stage.work_until_idle(&CancellationToken::new())).await.unwrap().unwrap()
     }
 
     /// Appends silver rows: update, chat, response.
-    async fn answer(&mut self, rows: &[(i64, i64, &str)]) {
+    pub(crate) async fn answer(&mut self, rows: &[(i64, i64, &str)]) {
         let integers = |value: &dyn Fn(&(i64, i64, &str)) -> i64| -> Arc<dyn Array> {
             Arc::new(rows.iter().map(|row| Some(value(row))).collect::<Int64Array>())
         };
@@ -87,7 +87,7 @@ impl World {
     }
 
     /// Update, send, part and status of every replies row.
-    async fn replies(&self) -> Vec<(i64, i64, i64, String)> {
+    pub(crate) async fn replies(&self) -> Vec<(i64, i64, i64, String)> {
         let path = Path::from(self.settings.table.as_str());
         let table = LakeTable::open_existing(&self.storage, &path, &self.clock).await.unwrap().unwrap();
         let mut rows = Vec::new();
@@ -104,7 +104,7 @@ impl World {
         rows
     }
 
-    async fn intents(&self) -> usize {
+    pub(crate) async fn intents(&self) -> usize {
         let folder = StorageKey::Intents { pipeline: Name::new("p").unwrap() }.path();
         self.storage.list_after(&folder, None, 1_000).await.unwrap().len()
     }

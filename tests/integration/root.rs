@@ -171,5 +171,5 @@ async fn one_bot_in_two_pipelines_is_refused_in_one_line_that_names_both() {
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(2), "{text}");
     let line = text.lines().find(|line| line.starts_with("lakegram: ")).unwrap_or_default();
-    assert!(line.contains("`other` and `telegram` both have the bot") && line.contains("bot.token_env"), "{line}");
+    assert!(line.contains("`other` and `telegram` share the bot") && line.contains("bot.token_env"), "{line}");
 }

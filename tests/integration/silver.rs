@@ -23,18 +23,20 @@ use crate::support::{self, PATIENCE};
 const BOT: BotId = BotId(1);
 
 /// Kind, update, chat, text.
-type Received<'a> = (&'a str, Option<i64>, i64, &'a str);
+pub(crate) type Received<'a> = (&'a str, Option<i64>, i64, &'a str);
 
-struct World {
-    storage: Storage,
-    clock: Clock,
-    model: ModelStandIn,
-    pipeline: Pipeline,
-    bronze: LakeTable,
+pub(crate) struct World {
+    pub(crate) storage: Storage,
+    pub(crate) clock: Clock,
+    pub(crate) model: ModelStandIn,
+    pub(crate) pipeline: Pipeline,
+    pub(crate) bronze: LakeTable,
+    /// How long a call of the model may take.
+    pub(crate) timeout: Duration,
 }
 
 impl World {
-    async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         let (storage, clock) = (Storage::memory(), Clock::system());
         let pipeline = pipeline::load::built_in().unwrap();
         let spec = TableSpec {
@@ -44,17 +46,17 @@ impl World {
         };
         let bronze = LakeTable::open(&storage, &spec, &clock).await.unwrap();
         let model = ModelStandIn::start(ModelStandInOptions::default()).await.unwrap();
-        Self { storage, clock, model, pipeline, bronze }
+        Self { storage, clock, model, pipeline, bronze, timeout: Duration::from_secs(5) }
     }
 
-    async fn stage(&self) -> SilverStage {
+    pub(crate) async fn stage(&self) -> SilverStage {
         let endpoint = ModelEndpoint::OpenAi { base_url: self.model.base_url(), api_key: None };
         SilverStage::open(SilverOptions {
             storage: self.storage.clone(),
             pipeline: self.pipeline.clone(),
             bot_id: Some(BOT),
             schema: schema::built_in(schema::RESPONSES).unwrap(),
-            model: ModelClient::new(endpoint, "m", Duration::from_secs(5), &self.clock).unwrap(),
+            model: ModelClient::new(endpoint, "m", self.timeout, &self.clock).unwrap(),
             acknowledger: None,
             clock: self.clock.clone(),
             telemetry: Telemetry::new(),
@@ -64,12 +66,12 @@ impl World {
         .unwrap()
     }
 
-    async fn work(&self) -> SilverSummary {
+    pub(crate) async fn work(&self) -> SilverSummary {
         self.stage().await.work_until_idle(&CancellationToken::new()).await.unwrap()
     }
 
     /// Appends bronze rows.
-    async fn receive(&mut self, rows: &[Received<'_>]) {
+    pub(crate) async fn receive(&mut self, rows: &[Received<'_>]) {
         let now = self.clock.now().as_micros();
         let texts = |value: &dyn Fn(&Received<'_>) -> Option<String>| -> Arc<dyn Array> {
             Arc::new(rows.iter().map(value).collect::<StringArray>())
@@ -91,7 +93,7 @@ impl World {
     }
 
     /// Update, status and error of every silver row.
-    async fn silver(&self) -> Vec<(i64, String, Option<String>)> {
+    pub(crate) async fn silver(&self) -> Vec<(i64, String, Option<String>)> {
         let path = Path::from(self.pipeline.silver.table.as_str());
         let Some(table) = LakeTable::open_existing(&self.storage, &path, &self.clock).await.unwrap() else {
             return Vec::new();
@@ -110,12 +112,12 @@ impl World {
         rows
     }
 
-    async fn statuses(&self) -> Vec<(i64, String)> {
+    pub(crate) async fn statuses(&self) -> Vec<(i64, String)> {
         self.silver().await.into_iter().map(|(id, status, _)| (id, status)).collect()
     }
 }
 
-fn pairs(pairs: &[(i64, &str)]) -> Vec<(i64, String)> {
+pub(crate) fn pairs(pairs: &[(i64, &str)]) -> Vec<(i64, String)> {
     pairs.iter().map(|(id, status)| (*id, (*status).to_owned())).collect()
 }
 
@@ -190,7 +192,7 @@ async fn a_refused_question_fails_at_once_and_an_empty_answer_is_none() {
     world.work().await;
     let silver = world.silver().await;
     assert_eq!(world.statuses().await, pairs(&[(1, "failed"), (2, "failed")]));
-    assert_eq!(silver[1].2.as_deref(), Some("the model gave an empty answer"));
+    assert_eq!(silver[1].2.as_deref(), Some("the model returned an empty answer"));
     assert_eq!(world.model.requests().len(), 2);
 }
 

@@ -18,10 +18,10 @@ async fn complaint(app: &TestApp, arguments: &[&str], code: i32) -> String {
 async fn a_missing_or_wrong_variable_is_named_with_the_mend() {
     for (name, value, expected) in [
         ("TELEGRAM_BOT_TOKEN", "", "TELEGRAM_BOT_TOKEN is not set; ask @BotFather"),
-        ("TELEGRAM_BOT_TOKEN", "nonsense", "no number before a colon"),
+        ("TELEGRAM_BOT_TOKEN", "nonsense", "does not start with a number"),
         ("TELEGRAM_WEBHOOK_SECRET", "", "TELEGRAM_WEBHOOK_SECRET is not set"),
-        ("LAKEGRAM_LISTEN", "nowhere", "LAKEGRAM_LISTEN: `nowhere` is no address"),
-        ("LLM_BASE_URL", "nowhere", "LLM_BASE_URL: `nowhere` is no URL"),
+        ("LAKEGRAM_LISTEN", "nowhere", "LAKEGRAM_LISTEN: `nowhere` is not an address"),
+        ("LLM_BASE_URL", "nowhere", "LLM_BASE_URL: `nowhere` is not a URL"),
         ("LAKEGRAM_DATA", "ftp://host/x", "LAKEGRAM_DATA"),
     ] {
         let app = TestApp::new().await.variable(name, value);

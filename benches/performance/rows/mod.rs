@@ -7,6 +7,7 @@ pub(crate) mod files;
 pub(crate) mod idle;
 pub(crate) mod load;
 pub(crate) mod memory;
+pub(crate) mod pressure;
 pub(crate) mod replies;
 pub(crate) mod start;
 pub(crate) mod tables;

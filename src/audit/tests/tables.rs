@@ -59,7 +59,7 @@ async fn a_hole_in_the_log_is_a_finding_and_proves_nothing_else_wrong() {
     let audit = world.audit().await;
     assert!(only(&audit, &["files"]), "{:?}", counts(&audit));
     let found = broken(&audit, "files");
-    assert!(found[0].contains("has a hole after version") && found[0].ends_with(BRONZE), "{found:?}");
+    assert!(found[0].contains("has a gap after version") && found[0].ends_with(BRONZE), "{found:?}");
     assert_eq!(counts(&audit)[0], ("raw lines", [4, 0, 0, 4]));
 }
 

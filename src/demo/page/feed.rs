@@ -1,4 +1,4 @@
-//! What the chat page shows, as a numbered feed: a page that connects again, or is loaded anew, gets what it missed.
+//! What the chat page shows, as a numbered feed: a page that reconnects, or is reloaded, gets what it missed.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -16,25 +16,25 @@ use crate::id::random_id;
 use crate::standin::telegram::{Receipt, SentMessage, StandInEvent, TelegramStandIn};
 use crate::telemetry::{Hop, Telemetry};
 
-/// How many events a page that is loaded anew gets at most: some thirty messages with their hops.
+/// How many events a reloaded page gets at most: some thirty messages with their hops.
 const KEPT_EVENTS: usize = 300;
 
-/// How far a slow page may lag behind before it has to connect again.
+/// How far a slow page may lag behind before it has to reconnect.
 const LIVE_EVENTS: usize = 256;
 
 /// One event as the page gets it.
 #[derive(Clone, Debug)]
 struct PageEvent {
-    /// Its number; none when it need not be shown again.
+    /// Its number; none if it need not be shown again.
     number: Option<u64>,
     /// JSON.
     data: String,
 }
 
-/// The newest events and those who watch.
+/// The newest events and their subscribers.
 #[derive(Debug)]
 pub(super) struct Feed {
-    /// Tells this feed from that of an earlier process.
+    /// Distinguishes this feed from that of an earlier process.
     epoch: String,
     kept: Mutex<Kept>,
     live: broadcast::Sender<Arc<PageEvent>>,
@@ -52,8 +52,8 @@ impl Feed {
         Self { epoch, kept: Mutex::default(), live: broadcast::Sender::new(LIVE_EVENTS) }
     }
 
-    /// Adds what the stand-in and the stages tell, until told to stop or nobody can tell any more.
-    /// Watches from the call on, not only from the first poll.
+    /// Adds what the stand-in and the stages report, until stopped or until nobody can report any more.
+    /// Subscribes when called, not only at the first poll.
     pub(super) fn follow(
         self: Arc<Self>,
         telemetry: &Telemetry,
@@ -71,7 +71,7 @@ impl Feed {
         stop: CancellationToken,
     ) {
         loop {
-            // In this order: a message is told before its first hop, and is to be shown before it.
+            // In this order: a message is reported before its first hop, and must be shown before it.
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
@@ -126,7 +126,7 @@ impl Feed {
         if kept.events.len() == KEPT_EVENTS {
             kept.events.pop_front();
         }
-        // Under the lock, so that who subscribes meanwhile gets it once: kept or live.
+        // Under the lock, so that a new subscriber gets it once: kept or live.
         let event = self.publish(Some(number), event);
         kept.events.push_back(event);
     }
@@ -138,7 +138,7 @@ impl Feed {
         event
     }
 
-    /// The events after `after`, an id of this feed, and all that follow; every kept one when it is none.
+    /// The events after `after`, an id of this feed, and all that follow; all kept ones if it is none.
     pub(super) fn watch(
         &self,
         after: Option<&str>,
@@ -153,7 +153,7 @@ impl Feed {
         };
         let epoch = self.epoch.clone();
         let hello = Event::default().event("hello").data(&epoch);
-        // A page that lags behind is sent away; it comes back with the id of the last event it got.
+        // A page that lags behind is disconnected; it reconnects with the id of the last event it got.
         let live = stream::unfold(live, async |mut live| live.recv().await.ok().map(|event| (event, live)));
         let events = stream::iter(missed).chain(live).map(move |event| {
             let sent = Event::default().data(&event.data);

@@ -26,13 +26,13 @@ use crate::standin::telegram::TelegramStandIn;
 use crate::telegram::text::MESSAGE_LIMIT_UTF16;
 use crate::telemetry::Telemetry;
 
-/// The private chat that the page writes in.
+/// The private chat that the page writes to.
 pub const PAGE_CHAT_ID: i64 = 1_001;
 
-/// How many updates may wait for delivery before the page takes no more.
+/// How many updates may wait for delivery before the page accepts no more.
 const PENDING_LIMIT: usize = 1_000;
 
-/// Only what this server serves itself; no inline script, no frame around the page.
+/// Only what this server serves itself; no inline scripts, no framing.
 const CONTENT_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
                               img-src 'self' data:; base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
 
@@ -55,7 +55,7 @@ pub struct PageInfo {
 }
 
 impl PageInfo {
-    /// For data at `data` and answers by `model`, with a query for each table.
+    /// For data at `data` and answers from `model`, with a query for each table.
     pub fn new(data: &str, model: &str) -> Self {
         let is_plain = data.chars().all(|c| c.is_ascii_alphanumeric() || "/._-:".contains(c));
         let quoted = if is_plain { data.to_owned() } else { format!("'{}'", data.replace('\'', r"'\''")) };
@@ -81,7 +81,7 @@ pub struct PageOptions {
     pub rows: Rows,
     /// What the page says about the demo.
     pub info: PageInfo,
-    /// Ends the streams of open pages, which would otherwise hold up a drain.
+    /// Ends the streams of open pages, which would otherwise delay a drain.
     pub stop: CancellationToken,
 }
 
@@ -103,7 +103,7 @@ struct Page {
 }
 
 impl ChatPage {
-    /// The routes of the page. From now on it gathers what happens, also while no browser looks.
+    /// The routes of the page. From now on it collects events, even while no browser is open.
     #[allow(clippy::new_ret_no_self)]
     pub fn new(options: PageOptions) -> Router {
         let feed = Arc::new(Feed::new());
@@ -144,7 +144,7 @@ struct Message {
     text: String,
 }
 
-/// What the page asks for in a body is JSON, which no form of a foreign site can send.
+/// Request bodies must be JSON, which a form on another site cannot send.
 async fn send_message(State(page): State<Arc<Page>>, Json(message): Json<Message>) -> Response {
     let text = message.text.trim();
     if text.is_empty() {
@@ -167,7 +167,7 @@ async fn press_button(State(page): State<Arc<Page>>, Json(press): Json<Press>) -
 }
 
 impl Page {
-    /// Does what the user wants unless too much waits already.
+    /// Does what the user wants, unless too much is waiting already.
     fn accept(&self, act: impl FnOnce(&TelegramStandIn) -> i64) -> Response {
         if self.options.stand_in.pending_updates() >= PENDING_LIMIT {
             return (StatusCode::SERVICE_UNAVAILABLE, "Too many messages wait for delivery; wait a little.")
@@ -184,7 +184,7 @@ struct After {
 }
 
 async fn watch_events(State(page): State<Arc<Page>>, Query(query): Query<After>, headers: HeaderMap) -> Response {
-    // The browser's own header is newer than what stood in the address when the page connected first.
+    // The browser's own header is newer than what was in the address when the page first connected.
     let last = headers.get("last-event-id").and_then(|id| id.to_str().ok()).map(str::to_owned).or(query.after);
     let events = page.feed.watch(last.as_deref(), page.options.stop.clone());
     Sse::new(events).keep_alive(KeepAlive::default()).into_response()

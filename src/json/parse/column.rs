@@ -1,4 +1,4 @@
-//! Columns under construction: plain vectors that can be cut back to where a record began.
+//! Columns under construction: plain vectors that can be truncated back to the start of a record.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,12 +13,12 @@ use arrow::datatypes::{DataType, Field, FieldRef, Fields, TimeUnit};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::json::types::json_name;
 
-/// Values of one column so far, and which of them are there. A column may have fewer rows than the record or the struct it
-/// belongs to: those behind its last are null, and are made only once one comes that is not.
+/// The values of one column so far and their validity. A column may have fewer rows than its record or struct: missing
+/// rows at the end are null and are only filled in once a value follows.
 #[derive(Debug)]
 pub(super) struct Column {
     pub(super) values: Values,
-    /// One for each row; a value that is not there has a place in `values` all the same.
+    /// One entry per row. A null still has a placeholder in `values`.
     pub(super) valid: Vec<bool>,
 }
 
@@ -31,7 +31,7 @@ pub(super) enum Values {
     Float(Vec<f32>),
     Decimal(Vec<i128>, u8, i8),
     Date(Vec<i32>),
-    /// Microseconds since 1970; whether they are moments (else they are readings of a local clock).
+    /// Microseconds since 1970, and whether they are instants (with a time zone) or local date-times.
     Timestamp(Vec<i64>, bool),
     Text(Text),
     List(Box<ListValues>),
@@ -47,12 +47,13 @@ pub(super) enum Width {
     SixtyFour,
 }
 
-/// Texts, one after another.
+/// Strings, one after another.
 #[derive(Debug)]
 pub(super) struct Text {
     ends: Vec<i32>,
     all: String,
-    /// Set once something that is no string was met: its JSON is the text, so values are then looked at unread.
+    /// Set once a value that is not a string was met. Such values are kept as JSON text, so later ones are not parsed
+    /// either.
     pub(super) takes_json: bool,
 }
 
@@ -69,11 +70,11 @@ pub(super) struct StructValues {
     pub(super) children: Vec<Column>,
 }
 
-/// Which column takes which field of a JSON object.
+/// Maps the field names of a JSON object to columns.
 #[derive(Debug)]
 pub(super) struct Names {
     fields: Fields,
-    /// As the JSON has them.
+    /// As written in the JSON.
     names: Vec<Box<str>>,
     by_name: HashMap<Box<str>, usize>,
 }
@@ -82,7 +83,7 @@ impl Column {
     /// An empty column of this type.
     ///
     /// # Errors
-    /// Configuration when JSON has no values of such a type.
+    /// Configuration when JSON has no values of this type.
     pub(super) fn new(field: &Field) -> Result<Self> {
         let values = match field.data_type() {
             DataType::Boolean => Values::Boolean(Vec::new()),
@@ -101,7 +102,8 @@ impl Column {
             }
             DataType::Struct(fields) => Values::Struct(StructValues::new(fields)?),
             other => {
-                let text = format!("column `{}` is {other}, and JSON has no such values; make it text", field.name());
+                let text =
+                    format!("column `{}` has type {other}, which no JSON value can fill; use string", field.name());
                 return Err(Error::configuration(text));
             }
         };
@@ -112,12 +114,12 @@ impl Column {
         self.valid.len()
     }
 
-    /// A row without a value.
+    /// Appends a null.
     pub(super) fn push_null(&mut self) {
         self.pad(self.len() + 1);
     }
 
-    /// As many rows without a value as it takes to have `rows` of them.
+    /// Appends nulls until there are `rows` rows.
     pub(super) fn pad(&mut self, rows: usize) {
         if self.len() >= rows {
             return;
@@ -136,7 +138,7 @@ impl Column {
         self.valid.resize(rows, false);
     }
 
-    /// Takes back every row from `rows` on.
+    /// Removes all rows from `rows` on.
     pub(super) fn truncate(&mut self, rows: usize) {
         match &mut self.values {
             Values::Boolean(values) => values.truncate(rows),
@@ -152,7 +154,7 @@ impl Column {
         self.valid.truncate(rows);
     }
 
-    /// The column as an array of the type it was made for.
+    /// Builds the array of the column's type.
     ///
     /// # Errors
     /// Configuration when a nested field is not nullable and a value is missing.
@@ -193,7 +195,7 @@ const FEW: usize = 16;
 const UNFIT: &str = "values do not fit their columns";
 
 fn integers(values: Vec<i64>, width: Width, nulls: Option<NullBuffer>) -> ArrayRef {
-    // Every value was checked against the width when it came.
+    // Every value was checked against the width when it was pushed.
     #[allow(clippy::cast_possible_truncation)]
     match width {
         Width::Eight => {
@@ -222,7 +224,7 @@ impl Width {
 }
 
 impl Text {
-    /// Appends one; `false` when the column can hold no more bytes.
+    /// Appends a string; `false` when the column cannot hold more bytes.
     pub(super) fn push(&mut self, text: &str) -> bool {
         if self.all.len() + text.len() > i32::MAX.unsigned_abs() as usize {
             return false;
@@ -242,8 +244,8 @@ impl Text {
         self.all.truncate(self.ends.last().map_or(0, |end| end.unsigned_abs() as usize));
     }
 
-    /// An array made of a buffer has all of it checked for UTF-8 once more, which takes no time where it is ASCII; for
-    /// other scripts a copy of what is known to be text is several times as fast.
+    /// Building an array from a buffer validates all of it as UTF-8 again. That is free for ASCII; for other scripts,
+    /// copying what is known to be valid is several times faster.
     fn finish(self, nulls: Option<NullBuffer>) -> Result<ArrayRef> {
         if self.all.is_ascii() {
             let array = StringArray::try_new(OffsetBuffer::new(self.ends.into()), self.all.into_bytes().into(), nulls);
@@ -261,7 +263,7 @@ impl Text {
 }
 
 impl ListValues {
-    /// Ends a row with the items that have come since the one before.
+    /// Ends a row with the items pushed since the previous one.
     #[allow(clippy::cast_possible_truncation, clippy::cast_possible_wrap)]
     pub(super) fn end(&mut self) {
         self.ends.push(self.items.len() as i32);
@@ -281,7 +283,7 @@ impl StructValues {
         Ok(Self { names: Names { fields: fields.clone(), names, by_name }, children })
     }
 
-    /// The columns as arrays of so many rows.
+    /// Builds the arrays, each with `rows` rows.
     pub(super) fn finish(self, rows: usize) -> Result<Vec<ArrayRef>> {
         let finish = |mut column: Column| {
             column.pad(rows);
@@ -291,7 +293,7 @@ impl StructValues {
     }
 }
 
-/// The column for the value of a field in row `row`; `None` when that row has one already.
+/// The column for a field's value in row `row`; `None` when the row already has one.
 pub(super) fn column_at(children: &mut [Column], index: usize, row: usize) -> Option<&mut Column> {
     let column = children.get_mut(index)?;
     column.pad(row);
@@ -299,17 +301,18 @@ pub(super) fn column_at(children: &mut [Column], index: usize, row: usize) -> Op
 }
 
 impl Names {
-    /// The column for a JSON field. Fields mostly come in the order of the columns: the one after the last is asked first.
+    /// The column for a JSON field. Fields usually come in column order, so the column after the previous one is tried
+    /// first.
     pub(super) fn index(&self, name: &str, likely: usize) -> Option<usize> {
         match self.names.get(likely) {
             Some(next) if **next == *name => Some(likely),
-            // To compare a few names is faster than to hash one.
+            // Comparing a few names is faster than hashing one.
             _ if self.names.len() <= FEW => self.names.iter().position(|other| **other == *name),
             _ => self.by_name.get(name).copied(),
         }
     }
 
-    /// The JSON field of a column.
+    /// The JSON field name of a column.
     pub(super) fn name(&self, index: usize) -> &str {
         self.names.get(index).map_or("", AsRef::as_ref)
     }

@@ -1,11 +1,11 @@
-//! Partition columns: what the folders of a file say, into the columns that its record has left empty.
+//! Partition columns: fills what the file's folders say into the columns that its record left empty.
 
 use super::column::{Column, StructValues, Values, column_at};
 use super::rescue::{Place, Step};
 use super::{Notes, raw};
 use crate::json::partition::PartitionValue;
 
-/// Appends the values to row `row` of the columns of `root`. Where the record has a field of that name, the record wins.
+/// Appends the values to row `row` of the columns of `root`. If the record has a field of that name, the record wins.
 pub(super) fn append(root: &mut StructValues, row: usize, partition: &[PartitionValue], notes: &mut Notes) {
     for value in partition {
         let place = &Place { parent: None, step: Step::Field(&value.name) };
@@ -33,7 +33,7 @@ fn push(column: &mut Column, value: &PartitionValue, notes: &mut Notes, place: &
     };
     let before = notes.rescued.len();
     raw::push(column, json, notes, place);
-    // What did not fit is kept as the folder has it.
+    // A value that does not fit is kept the way the folder spells it.
     if let Some(rescued) = notes.rescued.get_mut(before) {
         rescued.value.clone_from(&value.json);
     }

@@ -1,4 +1,4 @@
-//! Records into Arrow columns: values where they fit, and beside them what does not, so that nothing is lost.
+//! Parses records into Arrow columns. Values that do not fit are kept beside them, so nothing is lost.
 
 mod column;
 mod folders;
@@ -24,18 +24,18 @@ use super::records::Fault;
 use super::types::{InferOptions, JsonType};
 use crate::error::Result;
 
-/// What is done about fields that have no column.
+/// What happens to fields that have no column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Unknown {
     /// They go into `_rescued_data`.
     Rescue,
-    /// The same, and their types are told as well.
+    /// The same, and their types are reported.
     Infer(InferOptions),
-    /// They are passed over.
+    /// They are ignored.
     Ignore,
 }
 
-/// Records on their way into columns.
+/// Parses records into columns.
 #[derive(Debug)]
 pub(crate) struct Parser {
     root: StructValues,
@@ -53,42 +53,42 @@ pub(crate) struct Parser {
     is_careful: bool,
 }
 
-/// What came of the records.
+/// The result of parsing.
 #[derive(Debug)]
 pub(crate) struct Parsed {
-    /// One array for each column of the schema.
+    /// One array per column of the schema.
     pub(crate) columns: Vec<ArrayRef>,
     /// JSON of what fits no column.
     pub(crate) rescued: StringArray,
-    /// What is no record.
+    /// Text that is not a record.
     pub(crate) corrupt: StringArray,
     pub(crate) rescued_rows: u64,
     pub(crate) corrupt_rows: u64,
-    /// The types of records with fields that have no column, where they were asked for.
+    /// The types of records with fields that have no column, if requested.
     pub(crate) seen: Option<JsonType>,
 }
 
-/// What is noted of one record while its values find their columns.
+/// Notes about one record, taken while its values are placed into columns.
 #[derive(Debug, Default)]
 struct Notes {
     ignores_unknown: bool,
-    /// Fields of a record that someone else takes.
+    /// Fields of the record that are handled elsewhere.
     passed_over: &'static [&'static str],
     has_unknown: bool,
     rescued: Vec<Rescued>,
 }
 
 impl Notes {
-    /// A field that has no column. Null says no more than a field that is not there.
+    /// A field without a column. Null says no more than an absent field.
     fn unknown(&mut self, place: &Place<'_>, value: &str) {
         if !self.ignores_unknown && value != "null" && !place.is_field_of_record(self.passed_over) {
-            // What is empty has no type to tell: to infer from it would only take time.
+            // An empty value has no type, so inferring from it would only cost time.
             self.has_unknown |= !matches!(value, "[]" | "{}");
             self.rescued.push(place.rescue(value));
         }
     }
 
-    /// A value that its column does not take.
+    /// A value that its column does not accept.
     fn misfit(&mut self, place: &Place<'_>, value: &str) {
         if value != "null" {
             self.rescued.push(place.rescue(value));
@@ -101,13 +101,13 @@ impl Notes {
     }
 }
 
-/// What is kept of a record of so many bytes.
+/// What is kept of a record that is too large.
 pub(crate) fn too_large(length: u64, beginning: &[u8]) -> String {
     json!({ "_too_large_bytes": length, "_begins": String::from_utf8_lossy(beginning) }).to_string()
 }
 
 impl Parser {
-    /// For records with these columns.
+    /// A parser for records with these columns.
     ///
     /// # Errors
     /// Configuration when JSON has no values for one of them.
@@ -128,18 +128,18 @@ impl Parser {
         })
     }
 
-    /// Leaves these fields of a record alone, where they have no column.
+    /// Ignores these top-level fields if they have no column.
     pub(crate) fn passing_over(mut self, fields: &'static [&'static str]) -> Self {
         self.notes.passed_over = fields;
         self
     }
 
-    /// Gives the records that follow these partition columns.
+    /// Sets the partition values of the records that follow.
     pub(crate) fn enter(&mut self, partition: &Arc<[PartitionValue]>) {
         self.partition = Arc::clone(partition);
     }
 
-    /// Appends what cannot be a record as one row.
+    /// Appends something that cannot be a record as one row.
     pub(crate) fn push_faulty(&mut self, bytes: &[u8], fault: Option<Fault>) {
         let kept = match (std::str::from_utf8(bytes), fault) {
             (_, Some(Fault::TooLarge { bytes: length })) => too_large(length, bytes),
@@ -206,10 +206,10 @@ impl Parser {
         self.end_row();
     }
 
-    /// The columns.
+    /// Builds the columns.
     ///
     /// # Errors
-    /// Configuration when a column that may not be null has no value.
+    /// Configuration when a non-nullable column has no value.
     pub(crate) fn finish(mut self) -> Result<Parsed> {
         let columns = self.root.finish(self.rows)?;
         Ok(Parsed {

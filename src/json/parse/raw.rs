@@ -1,4 +1,4 @@
-//! The careful path: a record value by value, each as the text it is, so that what fits no column is kept as it came.
+//! The careful path: takes a record value by value as raw text, so that what fits no column is kept verbatim.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -14,10 +14,10 @@ use super::column::{Column, StructValues, Values, column_at};
 use super::rescue::{Place, Step};
 use crate::json::types::timestamp_micros;
 
-/// Integers beyond this are not all floats.
+/// Beyond this, not every integer has an exact float.
 const EXACT_FLOAT: u64 = 1 << f64::MANTISSA_DIGITS;
 
-/// The fields of a JSON object in their order, with values unread.
+/// The fields of a JSON object in order, with unparsed values.
 struct Fields<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
 
 impl<'de> serde::Deserialize<'de> for Fields<'de> {
@@ -40,15 +40,15 @@ impl<'de> serde::Deserialize<'de> for Fields<'de> {
     }
 }
 
-/// The fields of a JSON object in their order, with values unread; `None` when it is none.
+/// The fields of a JSON object in order, with unparsed values; `None` when it is not an object.
 pub(crate) fn fields_of(json: &str) -> Option<Vec<(Cow<'_, str>, &RawValue)>> {
     serde_json::from_str::<Fields<'_>>(json).ok().map(|Fields(fields)| fields)
 }
 
-/// Appends a record to the columns of `root`, which have `row` rows. Where a name came twice the first value counts.
+/// Appends a record to the columns of `root`, which have `row` rows. Of duplicate names the first value counts.
 ///
 /// # Errors
-/// When it is no JSON object; nothing is appended then.
+/// When it is not a JSON object; nothing is appended then.
 pub(super) fn append(root: &mut StructValues, row: usize, text: &str, notes: &mut Notes) -> serde_json::Result<()> {
     let fields: Fields<'_> = serde_json::from_str(text)?;
     push_fields(root, row, fields, notes, None);
@@ -75,7 +75,7 @@ fn push_fields(
     }
 }
 
-/// Appends a value, or null where it does not fit and is rescued.
+/// Appends a value, or null if it does not fit and is rescued.
 pub(super) fn push(column: &mut Column, text: &str, notes: &mut Notes, place: &Place<'_>) {
     if text == "null" {
         return column.push_null();
@@ -88,7 +88,7 @@ pub(super) fn push(column: &mut Column, text: &str, notes: &mut Notes, place: &P
             value.map(|value| values.push(value)).is_some()
         }
         Values::Double(values) => float(text).map(|value| values.push(value)).is_some(),
-        // Nearest is what a narrower float is asked for.
+        // Rounding to nearest is what asking for a narrower float means.
         #[allow(clippy::cast_possible_truncation)]
         Values::Float(values) => float(text).map(|value| values.push(value as f32)).is_some(),
         Values::Decimal(values, precision, scale) => {
@@ -129,7 +129,7 @@ pub(super) fn push(column: &mut Column, text: &str, notes: &mut Notes, place: &P
     }
 }
 
-/// Appends a JSON string to a column that takes strings; `false`, and nothing, when it does not fit.
+/// Appends a JSON string to a string column; `false`, with nothing appended, when it does not fit.
 pub(super) fn push_string(column: &mut Column, string: &str) -> bool {
     let is_there = match &mut column.values {
         Values::Text(text) => text.push(string),
@@ -143,18 +143,18 @@ pub(super) fn push_string(column: &mut Column, string: &str) -> bool {
     is_there
 }
 
-/// The float that a number is; `None` for one that floats cannot be told from its neighbours.
+/// The float for a number; `None` when floats cannot tell it from its neighbors.
 fn float(text: &str) -> Option<f64> {
     let value: f64 = text.parse().ok().filter(|value: &f64| value.is_finite())?;
     let whole = text.strip_prefix('-').unwrap_or(text);
     let is_whole = whole.bytes().all(|byte| byte.is_ascii_digit());
     let is_exact = !is_whole || whole.parse().is_ok_and(|number: u64| number <= EXACT_FLOAT);
-    // `inf` and `nan` are words to the parser, and no JSON.
+    // The parser accepts `inf` and `nan`, which are not JSON.
     let is_number = whole.starts_with(|first: char| first.is_ascii_digit());
     (is_number && is_exact).then_some(value)
 }
 
-/// The decimal that a number is, where it has no more digits than the column.
+/// The decimal for a number, if it has no more digits than the column.
 fn decimal(text: &str, precision: u8, scale: i8) -> Option<i128> {
     let scale = usize::try_from(scale).ok()?;
     let (sign, digits) = text.strip_prefix('-').map_or((1, text), |digits| (-1, digits));
@@ -170,11 +170,11 @@ fn decimal(text: &str, precision: u8, scale: i8) -> Option<i128> {
 }
 
 fn date(text: &str) -> Option<i32> {
-    // The parser takes times too, and drops them.
+    // The parser also accepts times, and drops them.
     (text.len() == 10).then(|| Date32Type::parse(text)).flatten()
 }
 
-/// Microseconds since 1970; a moment needs an offset, a reading of a local clock must have none. What is finer than a
+/// Microseconds since 1970. An instant needs an offset, a local date-time must not have one. Anything finer than a
 /// microsecond does not fit.
 fn timestamp(text: &str, is_moment: bool) -> Option<i64> {
     if is_moment {

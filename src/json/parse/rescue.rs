@@ -1,8 +1,8 @@
-//! `_rescued_data`: what fits no column, with enough to put it back where it was.
+//! `_rescued_data`: what fits no column, with enough context to put it back.
 //!
-//! A JSON object. A field of the record itself stands under its name, what lies deeper under its JSON Pointer
-//! (RFC 6901, so `/user/age` or `/items/0/price`). Values are verbatim; where a record had the same name twice, the
-//! values that have no column are an array.
+//! A JSON object. A top-level field is stored under its name, a nested one under its JSON Pointer (RFC 6901, for
+//! example `/user/age` or `/items/0/price`). Values are verbatim. If a record had the same name more than once, the
+//! values without a column form an array.
 
 use std::collections::HashMap;
 
@@ -10,11 +10,11 @@ use std::collections::HashMap;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Rescued {
     pub(super) key: String,
-    /// JSON.
+    /// Raw JSON.
     pub(super) value: String,
 }
 
-/// Where in a record a value lies.
+/// The path from the record to a value.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Place<'a> {
     pub(super) parent: Option<&'a Place<'a>>,
@@ -51,18 +51,18 @@ impl Place<'_> {
         }
     }
 
-    /// Whether it is a field of the record itself, one of these.
+    /// Whether it is one of these top-level fields.
     pub(super) fn is_field_of_record(&self, names: &[&str]) -> bool {
         self.parent.is_none() && matches!(self.step, Step::Field(name) if names.contains(&name))
     }
 
-    /// The value that lies here, as something without a column.
+    /// Rescues the value at this path.
     pub(super) fn rescue(&self, value: &str) -> Rescued {
         Rescued { key: self.key(), value: value.to_owned() }
     }
 }
 
-/// The JSON object of all that was rescued of one record.
+/// The JSON object of everything rescued from one record.
 pub(super) fn to_json(rescued: &[Rescued]) -> String {
     let (mut keys, mut values) = (Vec::new(), HashMap::<&str, Vec<&str>>::new());
     for Rescued { key, value } in rescued {

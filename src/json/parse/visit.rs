@@ -1,6 +1,6 @@
-//! The common path: a record goes from its text straight into the columns, in one pass and without a document between.
+//! The fast path: a record goes from its text straight into the columns, in one pass and without building a document.
 //!
-//! Whatever does not fit is an error here, and the record is then done again value by value by [`super::raw`].
+//! Whatever does not fit is an error here; the record is then processed again, value by value, by [`super::raw`].
 
 use std::fmt;
 
@@ -14,7 +14,7 @@ use super::{Notes, raw};
 /// Appends a record to the columns of `root`, which have `row` rows.
 ///
 /// # Errors
-/// When it is no JSON object, or a value does not fit. The columns may then have some of its values already.
+/// When it is not a JSON object or a value does not fit. The columns may then already have some of its values.
 pub(super) fn append(root: &mut StructValues, row: usize, text: &str, notes: &mut Notes) -> serde_json::Result<()> {
     let mut record = serde_json::Deserializer::from_str(text);
     record.deserialize_map(Object { values: root, row, notes, place: None })?;
@@ -36,10 +36,10 @@ struct Cell<'a> {
     place: &'a Place<'a>,
 }
 
-/// Finds the column for a field without a copy of its name.
+/// Finds the column for a field without copying its name.
 struct KeyOf<'a> {
     names: &'a Names,
-    /// The column that is most likely next.
+    /// The column that most likely comes next.
     likely: usize,
 }
 
@@ -64,7 +64,7 @@ impl<'de> Visitor<'de> for Object<'_> {
                 Key::Known(index) => {
                     likely = index + 1;
                     let Some(column) = column_at(children, index, row) else {
-                        return Err(A::Error::custom("a name that came twice"));
+                        return Err(A::Error::custom("a duplicate name"));
                     };
                     let place = &Place { parent: place, step: Step::Field(names.name(index)) };
                     fields.next_value_seed(Cell { column, notes, place })?;
@@ -105,7 +105,7 @@ impl<'de> DeserializeSeed<'de> for Cell<'_> {
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
         let is_raw = match &self.column.values {
-            // serde_json's own floats are off by a bit now and then, and decimals would have to pass through them.
+            // serde_json's own float parsing is off by a bit now and then, and decimals would have to pass through it.
             Values::Double(_) | Values::Float(_) | Values::Decimal(..) => true,
             Values::Text(text) => text.takes_json,
             _ => false,

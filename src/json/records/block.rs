@@ -1,30 +1,30 @@
-//! Strings and brackets of 64 bytes at once, without a branch: most of a file lies deep within its records, and byte
-//! by byte the processor guesses wrong at nearly every quote.
+//! Finds strings and brackets in 64 bytes at once, without branches. Most of a file lies deep inside its records, and
+//! going byte by byte mispredicts a branch at nearly every quote.
 
-/// How many bytes a block has.
+/// Bytes in a block.
 pub(super) const BLOCK_BYTES: usize = 64;
 
 const ONES: u64 = 0x0101_0101_0101_0101;
 const LOW_BITS: u64 = 0x7f7f_7f7f_7f7f_7f7f;
-/// Multiplied with it, the lowest bits of eight bytes meet in the highest byte.
+/// Multiplying by this gathers the lowest bits of eight bytes in the highest byte.
 const GATHER: u64 = 0x0102_0408_1020_4080;
 /// The bit in which `[` differs from `{`, and `]` from `}`.
 const CURLY: u64 = 0x20 * ONES;
 
-/// What 64 bytes within a value hold: one bit a byte, the first byte lowest.
+/// What 64 bytes within a value contain: one bit per byte, the first byte lowest.
 #[derive(Debug)]
 pub(super) struct Block {
-    /// Opening brackets outside of strings.
+    /// Opening brackets outside strings.
     pub(super) opening: u64,
-    /// Closing brackets outside of strings.
+    /// Closing brackets outside strings.
     pub(super) closing: u64,
     pub(super) ends_in_string: bool,
-    /// Whether the last byte escapes the next.
+    /// Whether the last byte escapes the next one.
     pub(super) ends_in_escape: bool,
 }
 
 impl Block {
-    /// `None` if there is a backslash outside of strings: no JSON, and not worth a rule of its own here.
+    /// `None` if there is a backslash outside a string: that is not JSON, and not worth a special case here.
     pub(super) fn of(bytes: &[u8; BLOCK_BYTES], in_string: bool, in_escape: bool) -> Option<Self> {
         let [mut backslashes, mut quotes, mut opening, mut closing] = [0; 4];
         for (index, word) in bytes.as_chunks::<8>().0.iter().enumerate() {
@@ -44,7 +44,7 @@ impl Block {
     }
 }
 
-/// The bytes that follow a backslash which is not escaped itself, and whether the byte after the block is one.
+/// The bytes after an unescaped backslash, and whether the first byte after the block is one.
 fn escaped_bytes(backslashes: u64, in_escape: bool) -> (u64, bool) {
     let mut escaped = u64::from(in_escape);
     let mut escaping = backslashes & !escaped;
@@ -58,7 +58,7 @@ fn escaped_bytes(backslashes: u64, in_escape: bool) -> (u64, bool) {
     (escaped, escapes_next)
 }
 
-/// The bytes within strings, with the opening quote and without the closing one.
+/// The bytes inside strings, including the opening quote but not the closing one.
 fn within_quotes(quotes: u64, in_string: bool) -> u64 {
     let mut inside = quotes;
     for distance in [1, 2, 4, 8, 16, 32] {
@@ -67,7 +67,7 @@ fn within_quotes(quotes: u64, in_string: bool) -> u64 {
     if in_string { !inside } else { inside }
 }
 
-/// A bit for each of eight bytes: whether it is this one.
+/// One bit for each of eight bytes: whether it equals this byte.
 fn equal_bytes(word: u64, byte: u8) -> u64 {
     let difference = word ^ (ONES * u64::from(byte));
     let same = !(((difference & LOW_BITS) + LOW_BITS) | difference | LOW_BITS);

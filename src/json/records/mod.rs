@@ -1,8 +1,8 @@
-//! Cuts the bytes of a foreign JSON file into records, in memory that does not grow with the file.
+//! Splits the bytes of a foreign JSON file into records, in memory that does not grow with the file.
 //!
-//! Nobody promised what is in such a file: it may be one line of gigabytes, a million brackets, half an upload or a
-//! bomb. So nothing is parsed here. A record is found by where it begins and ends, whatever cannot be a record is
-//! still handed on with its [`Fault`], and no byte that means something is dropped without a word.
+//! Such a file can contain anything: a single line of gigabytes, a million brackets, half an upload or a decompression
+//! bomb. So nothing is parsed here. A record is found by where it begins and ends, whatever cannot be a record is still
+//! passed on with its [`Fault`], and no meaningful byte is dropped silently.
 
 mod block;
 mod reader;
@@ -15,26 +15,26 @@ mod value;
 pub(crate) use reader::Records;
 pub(crate) use source::Compression;
 
-/// How records lie in a file.
+/// How records are laid out in a file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Format {
-    /// As the first line tells.
+    /// Detected from the first line.
     #[default]
     Auto,
-    /// One on each line.
+    /// One record per line.
     Lines,
-    /// JSON values one after another, however they are broken into lines; each element of an array at the top is one.
+    /// JSON values one after another, in any number of lines; each element of a top-level array is a record.
     Documents,
 }
 
-/// What one file may take.
+/// Limits for one file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Limits {
-    /// The longest record that is handed on whole.
+    /// The longest record that is passed on whole.
     pub(crate) record_bytes: usize,
-    /// About how long a chunk is.
+    /// The approximate size of a chunk.
     pub(crate) chunk_bytes: usize,
-    /// How many bytes one compressed byte may become before the file is taken for a bomb.
+    /// How many bytes one compressed byte may expand to before the file counts as a bomb.
     pub(crate) inflate_ratio: u64,
 }
 
@@ -47,19 +47,19 @@ impl Default for Limits {
 /// Why a record cannot be parsed as it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
-    /// Longer than a record may be. Its text is its first 1,024 bytes, which may end within a character.
+    /// Longer than allowed. Its text is the first 1,024 bytes, which may end in the middle of a character.
     TooLarge {
-        /// How long it is.
+        /// Its length.
         bytes: u64,
     },
-    /// The rest of a file whose values can no longer be told apart: after a stray byte or a bracket too many.
+    /// The rest of a file whose values can no longer be told apart, after a stray byte or an extra bracket.
     Trailing,
 }
 
 /// Where a record lies in its chunk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Record {
-    /// From 1: the number of its line in [`Format::Lines`], its own number in [`Format::Documents`].
+    /// From 1: the line number in [`Format::Lines`], the record number in [`Format::Documents`].
     pub(crate) row: i64,
     /// Its first byte.
     pub(crate) start: usize,
@@ -69,17 +69,17 @@ pub(crate) struct Record {
     pub(crate) fault: Option<Fault>,
 }
 
-/// Records of a file, whole and in their order.
+/// Consecutive whole records of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Chunk {
-    /// The records and what lies between them.
+    /// The records and the bytes between them.
     pub(crate) all: Vec<u8>,
     /// Where the records are; at least one.
     pub(crate) records: Vec<Record>,
 }
 
 impl Chunk {
-    /// How long it is.
+    /// Its length in bytes.
     pub(crate) fn len(&self) -> usize {
         self.all.len()
     }
@@ -89,31 +89,31 @@ impl Chunk {
         &self.all[record.start..record.end]
     }
 
-    /// One of its records as text; `None` when it is not UTF-8 or cannot be a record for another reason. Each call looks
-    /// at all of its bytes.
+    /// One of its records as text; `None` when it is not UTF-8 or cannot be a record for another reason. Every call
+    /// validates all of its bytes.
     pub(crate) fn text(&self, record: &Record) -> Option<&str> {
         record.fault.is_none().then(|| simdutf8::basic::from_utf8(self.bytes(record)).ok()).flatten()
     }
 }
 
-/// Why a file cannot be read on. The records before that point were handed out.
+/// Why a file cannot be read any further. The records before that point were already returned.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ReadError {
     /// The source failed.
-    #[error("the file cannot be read: {0}; check that it is still there and may be read, then load it again")]
+    #[error("cannot read the file: {0}; check that it still exists and is readable, then load it again")]
     Io(#[source] std::io::Error),
-    /// The gzip or zstd stream is broken or ends too early.
-    #[error("the file cannot be decompressed: {0}; it is damaged or was not uploaded whole, so upload it again")]
+    /// The gzip or zstd stream is corrupt or truncated.
+    #[error("cannot decompress the file: {0}; it is damaged or incomplete, so upload it again")]
     Inflate(#[source] std::io::Error),
-    /// It inflates to more than a file of records does.
+    /// It expands to more than a file of records would.
     #[error(
-        "{read} compressed bytes became {inflated} and more, which looks like a decompression bomb; \
-         remove the file, or raise the inflate ratio if it is to be trusted"
+        "{read} compressed bytes expand to {inflated} or more, which looks like a decompression bomb; \
+         remove the file, or raise the inflate ratio if you trust it"
     )]
     Bomb {
-        /// Bytes that came out so far.
+        /// Bytes decompressed so far.
         inflated: u64,
-        /// Compressed bytes that went in so far.
+        /// Compressed bytes consumed so far.
         read: u64,
     },
 }

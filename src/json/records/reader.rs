@@ -1,5 +1,4 @@
-//! Reads a file piece by piece and hands its records out in chunks; what is longer than a record may be is counted
-//! and let go.
+//! Reads a file piece by piece and returns its records in chunks. Records that are too long are counted and dropped.
 
 use std::io::Read;
 use std::mem;
@@ -8,9 +7,9 @@ use super::source::{Compression, Source};
 use super::split::{Splitter, Step};
 use super::{Chunk, Fault, Format, Limits, ReadError, Record};
 
-/// How much is read at once: as much as stays in the processor's cache until it is searched.
+/// Bytes per read: small enough to stay in the processor's cache until they are searched.
 const READ_BYTES: usize = 256 << 10;
-/// What is kept of a record that is too large.
+/// How much of a too large record is kept.
 const PREVIEW_BYTES: usize = 1024;
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
@@ -19,37 +18,37 @@ pub(crate) struct Records<R: Read> {
     input: Input<R>,
     splitter: Splitter,
     limits: Limits,
-    /// What was read and not handed out.
+    /// Bytes read and not yet returned.
     buffer: Vec<u8>,
-    /// How much of the buffer the splitter has taken.
+    /// How much of the buffer the splitter has consumed.
     position: usize,
     at_start: bool,
     open: Option<OpenRecord>,
-    /// Those that lie whole in the buffer.
+    /// Whole records in the buffer.
     records: Vec<Record>,
 }
 
-/// Where the bytes come from.
+/// The state of the byte source.
 enum Input<R: Read> {
     Reading(Source<R>),
     /// All bytes are in the buffer.
     Ended,
-    /// Not told yet: the records before come first.
+    /// An error not returned yet: the records before it come first.
     Failed(ReadError),
-    /// Told.
+    /// Already returned.
     Given,
 }
 
-/// A record whose end was not met yet.
+/// A record whose end was not found yet.
 struct OpenRecord {
     row: i64,
     start: usize,
-    /// How many of its bytes were let go, behind its preview.
+    /// How many bytes after its preview were dropped.
     dropped: usize,
 }
 
 impl<R: Read> Records<R> {
-    /// Looks at the first bytes of the source; `compression` is what its name says.
+    /// Looks at the first bytes of the source; `compression` is what the file name suggests.
     pub(crate) fn new(source: R, compression: Compression, format: Format, limits: Limits) -> Result<Self, ReadError> {
         Ok(Self {
             input: Input::Reading(Source::open(source, compression, limits.inflate_ratio)?),
@@ -63,7 +62,7 @@ impl<R: Read> Records<R> {
         })
     }
 
-    /// The next records; `None` at the end of the file. An error comes once, after the records before it.
+    /// The next records; `None` at the end of the file. An error is returned once, after the records before it.
     pub(crate) fn next_chunk(&mut self) -> Result<Option<Chunk>, ReadError> {
         loop {
             self.split();
@@ -103,7 +102,7 @@ impl<R: Read> Records<R> {
         }
     }
 
-    /// The record under way, if there is one, ends here.
+    /// Ends the current record, if there is one.
     fn close(&mut self, fault: Option<Fault>) {
         let Some(OpenRecord { row, start, dropped }) = self.open.take() else { return };
         let mut end = self.position;
@@ -120,12 +119,12 @@ impl<R: Read> Records<R> {
         self.records.push(record);
     }
 
-    /// Frees what no record will need: the middle of one that is too large, and what comes before the first.
+    /// Frees what no record will need: the middle of one that is too large, and what precedes the first one.
     fn let_go(&mut self) {
         let preview = self.preview_bytes();
         if let Some(open) = &mut self.open {
-            // One byte more than a record may have could still be the carriage return of its line break. For the
-            // same reason the last byte stays.
+            // One byte more than the limit could still be the carriage return of the line break. For the same reason
+            // the last byte stays.
             let surely_too_large = self.limits.record_bytes.saturating_add(1);
             if open.dropped > 0 || self.position - open.start > surely_too_large {
                 let middle = open.start + preview..self.position - 1;
@@ -146,18 +145,18 @@ impl<R: Read> Records<R> {
         long || self.records.len() >= self.most_records()
     }
 
-    /// The whole records of the buffer as a chunk; the rest stays.
+    /// Takes the whole records from the buffer as a chunk; the rest stays.
     fn cut_chunk(&mut self) -> Chunk {
         let done = self.done_bytes();
         let rest = self.buffer.split_off(done);
         let mut bytes = mem::replace(&mut self.buffer, rest);
         self.move_back(done);
-        // It may wait at the caller for long: it holds no more than it needs.
+        // The caller may hold on to it for long, so it must not hold more memory than it needs.
         bytes.shrink_to_fit();
         Chunk { all: bytes, records: mem::take(&mut self.records) }
     }
 
-    /// Reads on. What the source still holds afterwards tells whether there is more.
+    /// Reads more. What the source still holds afterwards tells whether there is more.
     fn fill(&mut self, mut source: Source<R>) -> Input<R> {
         let most = self.limits.chunk_bytes.clamp(BYTE_ORDER_MARK.len(), READ_BYTES);
         self.make_room(most);
@@ -172,8 +171,8 @@ impl<R: Read> Records<R> {
         }
     }
 
-    /// Two sizes of buffer: one for a chunk, one for the longest record. A buffer that grew by doubling would hold a
-    /// long record twice while it moves.
+    /// Two buffer sizes: one for a chunk, one for the longest record. A buffer that grows by doubling would hold a long
+    /// record twice while it moves.
     fn make_room(&mut self, more: usize) {
         let needed = self.buffer.len() + more;
         if needed <= self.buffer.capacity() {
@@ -182,18 +181,18 @@ impl<R: Read> Records<R> {
         let for_chunk = self.limits.chunk_bytes.saturating_add(more);
         let for_record = self.limits.record_bytes.saturating_add(1).saturating_add(more);
         let whole = if needed <= for_chunk { for_chunk } else { for_record };
-        // A limit that no memory could meet is no reason to fail before the record is that long.
+        // A limit larger than memory is no reason to fail before a record really is that long.
         if self.buffer.try_reserve_exact(whole.saturating_sub(self.buffer.len())).is_err() {
             self.buffer.reserve(more);
         }
     }
 
-    /// How much of the buffer lies before the record under way.
+    /// How much of the buffer precedes the current record.
     fn done_bytes(&self) -> usize {
         self.open.as_ref().map_or(self.position, |open| open.start)
     }
 
-    /// So many bytes at the start of the buffer are gone.
+    /// Adjusts positions after so many bytes at the start of the buffer were removed.
     fn move_back(&mut self, gone: usize) {
         self.position -= gone;
         if let Some(open) = &mut self.open {
@@ -201,12 +200,12 @@ impl<R: Read> Records<R> {
         }
     }
 
-    /// The records of a chunk take no more memory than its bytes, be they as short as `1`.
+    /// The record list of a chunk takes no more memory than its bytes, even for records as short as `1`.
     fn most_records(&self) -> usize {
         (self.limits.chunk_bytes / size_of::<Record>()).max(1)
     }
 
-    /// What it holds of the file, for the tests of its limits.
+    /// Bytes of the file held in memory, for tests of the limits.
     #[cfg(test)]
     pub(super) fn held_bytes(&self) -> usize {
         self.buffer.capacity() + self.records.capacity() * size_of::<Record>()

@@ -1,5 +1,5 @@
-//! The bytes of a file as they were before compression: a name may lie, so the first bytes decide, and a file that
-//! inflates without end is stopped.
+//! The decompressed bytes of a file. A name may lie, so the first bytes decide; a file that expands without end is
+//! stopped.
 
 use std::io::{self, BufReader, Chain, Cursor, Read};
 
@@ -10,15 +10,15 @@ use super::ReadError;
 
 const GZIP_MAGIC: &[u8] = &[0x1f, 0x8b];
 const ZSTD_MAGIC: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
-/// What a skippable zstd frame begins with, after a first byte of 0x50 to 0x5f.
+/// How a skippable zstd frame begins, after a first byte of 0x50 to 0x5f.
 const ZSTD_SKIPPABLE: &[u8] = &[0x2a, 0x4d, 0x18];
-/// No bomb before that much came out: a small file of zeros or of one line over and over is only a small file.
+/// Less output than this is never a bomb: a small file of zeros or of one repeated line is just a small file.
 const HARMLESS_BYTES: u64 = 64 << 20;
 
-/// How a file is compressed, as far as its name tells.
+/// How a file is compressed, according to its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Compression {
-    /// No ending that says so; its content may still be.
+    /// No known extension; the content may still be compressed.
     None,
     /// `.gz` or `.gzip`.
     Gzip,
@@ -27,7 +27,7 @@ pub(crate) enum Compression {
 }
 
 impl Compression {
-    /// What the ending of a name says.
+    /// What the file extension says.
     pub(crate) fn of_name(name: &str) -> Self {
         let ending = name.rsplit_once('.').map_or("", |(_, ending)| ending).to_ascii_lowercase();
         match ending.as_str() {
@@ -37,8 +37,8 @@ impl Compression {
         }
     }
 
-    /// What the first bytes say. None of these beginnings can be JSON, so the name is only asked where zstd begins
-    /// with a skippable frame, as pzstd writes it.
+    /// What the first bytes say. None of these can begin JSON, so the name only matters if zstd begins with a skippable
+    /// frame, as pzstd writes it.
     fn of_content(self, head: &[u8]) -> Self {
         if head.starts_with(GZIP_MAGIC) {
             Self::Gzip
@@ -54,8 +54,8 @@ fn begins_skippable(head: &[u8]) -> bool {
     matches!(head, [0x50..=0x5f, rest @ ..] if rest.starts_with(ZSTD_SKIPPABLE))
 }
 
-/// A file, inflated while it is read. Of its own a decoder holds what its stream asks to look back on: 32 KiB for gzip,
-/// and for zstd at most 128 MiB, as `--long` writes it; beyond that zstd itself refuses.
+/// A file, decompressed while it is read. A decoder keeps the window its stream requires: 32 KiB for gzip, at most 128
+/// MiB for zstd (as `--long` writes it); zstd itself refuses more.
 pub(super) struct Source<R: Read> {
     content: Content<R>,
     inflated: u64,
@@ -63,7 +63,7 @@ pub(super) struct Source<R: Read> {
 }
 
 impl<R: Read> Source<R> {
-    /// Looks at the first bytes to tell how to read the rest.
+    /// Looks at the first bytes to decide how to read the rest.
     pub(super) fn open(mut source: R, named: Compression, inflate_ratio: u64) -> Result<Self, ReadError> {
         let mut head = Vec::new();
         source.by_ref().take(ZSTD_MAGIC.len() as u64).read_to_end(&mut head).map_err(ReadError::Io)?;
@@ -80,8 +80,8 @@ impl<R: Read> Source<R> {
         Ok(Self { content, inflated: 0, inflate_ratio })
     }
 
-    /// Adds up to `most` bytes to the buffer, fewer only at the end; whether there may be more. What came before an
-    /// error is in the buffer.
+    /// Adds up to `most` bytes to the buffer, fewer only at the end. Returns whether there may be more. Bytes read
+    /// before an error are in the buffer.
     pub(super) fn fill(&mut self, buffer: &mut Vec<u8>, most: usize) -> Result<bool, ReadError> {
         let before = buffer.len();
         let outcome = self.content.by_ref().take(most as u64).read_to_end(buffer);
@@ -97,7 +97,7 @@ impl<R: Read> Source<R> {
     }
 }
 
-/// The source behind the bytes that were read of it to see what it is.
+/// The source, including the bytes already read to detect its format.
 type Whole<R> = Chain<Cursor<Vec<u8>>, R>;
 
 enum Content<R: Read> {
@@ -107,7 +107,7 @@ enum Content<R: Read> {
 }
 
 impl<R: Read> Content<R> {
-    /// How many compressed bytes were read, and whether the last read of them failed.
+    /// Counts compressed bytes, and remembers whether the last read failed.
     fn packed(&self) -> Option<(u64, bool)> {
         let packed = match self {
             Self::Plain(_) => return None,
@@ -128,7 +128,7 @@ impl<R: Read> Read for Content<R> {
     }
 }
 
-/// The compressed bytes. A decoder gives both its own errors and those of its source as `io::Error`: only here can
+/// The compressed bytes. A decoder reports both its own errors and those of its source as `io::Error`; only here can
 /// they be told apart.
 struct Packed<R> {
     source: Whole<R>,

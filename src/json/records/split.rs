@@ -1,24 +1,25 @@
-//! Where records begin and end in a stream of bytes, for each format; it can stop after any byte and go on later.
+//! Finds where records begin and end in a stream of bytes, for each format. It can stop after any byte and resume
+//! later.
 
 use memchr::memchr;
 
 use super::Format;
 use super::value::{ValueScan, begins_value, is_blank};
 
-/// What comes next, counted from the bytes that are looked at.
+/// What comes next, counted from the given bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Step {
-    /// So many bytes do not change whether a record is under way.
+    /// This many bytes do not begin or end a record.
     Pass(usize),
-    /// A record begins after so many bytes.
+    /// A record begins after this many bytes.
     Begin(usize),
-    /// The record under way ends after so many bytes.
+    /// The current record ends after this many bytes.
     End(usize),
-    /// Nothing to be told without further bytes.
+    /// Cannot tell without more bytes.
     Wait,
 }
 
-/// A file of some format, under way.
+/// The splitting state of a file in some format.
 #[derive(Debug)]
 pub(super) enum Splitter {
     Unsettled(FirstLine),
@@ -37,7 +38,7 @@ impl Splitter {
         }
     }
 
-    /// Looks at the bytes after those that earlier steps took.
+    /// Looks at the bytes after those consumed by earlier steps.
     pub(super) fn step(&mut self, bytes: &[u8]) -> Step {
         match self {
             _ if bytes.is_empty() => Step::Wait,
@@ -56,7 +57,7 @@ impl Splitter {
         }
     }
 
-    /// Told that the file ends: whether the bytes that are left are to be looked at again.
+    /// Signals the end of the file. Returns whether the remaining bytes must be looked at again.
     pub(super) fn end(&mut self) -> bool {
         let unsettled = matches!(self, Self::Unsettled(_));
         if unsettled {
@@ -87,7 +88,7 @@ impl Splitter {
     fn settle(&mut self, format: Format) {
         if let Self::Unsettled(first) = self {
             *self = match format {
-                // The blank lines before the first record count.
+                // Blank lines before the first record count.
                 Format::Lines => Self::Lines(Lines { row: first.lines.row, inside: false }),
                 _ => Self::Documents(Documents::new()),
             };
@@ -105,7 +106,7 @@ pub(super) struct FirstLine {
 }
 
 impl FirstLine {
-    /// The format, if it can be told by the bytes from the first that is not blank.
+    /// The format, if the bytes from the first non-blank one on tell it.
     fn tell_format(&mut self, bytes: &[u8]) -> Option<Format> {
         match bytes[0] {
             b'[' => return Some(Format::Documents),
@@ -120,12 +121,12 @@ impl FirstLine {
             return Some(Format::Lines);
         }
         line_break?;
-        // No document may break a line within a string: that is a line which was cut off.
+        // No document may break a line inside a string: this is a line that was cut off.
         Some(if self.value.is_in_string() { Format::Lines } else { Format::Documents })
     }
 }
 
-/// One record a line.
+/// One record per line.
 #[derive(Debug)]
 pub(super) struct Lines {
     row: i64,
@@ -148,7 +149,7 @@ impl Lines {
         if self.inside { Step::Begin(blank) } else { Step::Pass(blank) }
     }
 
-    /// How many bytes come before the next that is not blank; counts the lines among them.
+    /// How many bytes precede the next non-blank one; counts the lines among them.
     fn skip_blank(&mut self, bytes: &[u8]) -> usize {
         for (index, &byte) in bytes.iter().enumerate() {
             match byte {
@@ -172,7 +173,7 @@ pub(super) struct Documents {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
-    /// Outside of everything.
+    /// Outside any value.
     Top,
     /// After the bracket that opens an array.
     ArrayBegun,
@@ -180,10 +181,10 @@ enum Place {
     ElementDue,
     /// After an element of an array.
     ElementDone,
-    /// Within a record.
+    /// Inside a record.
     Value,
-    /// After a byte that cannot stand where it did. One missing comma could be forgiven, but where the next value
-    /// begins would be a guess, and a wrong guess makes records that nobody wrote.
+    /// After a byte that cannot be where it is. A missing comma could be forgiven, but where the next value begins
+    /// would be a guess, and a wrong guess invents records that nobody wrote.
     Lost,
 }
 

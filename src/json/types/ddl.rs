@@ -1,13 +1,13 @@
-//! Columns as Spark DDL, the way people read and write them. [`super::parse_hints`] reads it back.
+//! Columns as Spark DDL, the way people read and write them. [`super::parse_hints`] parses it.
 
 use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
 
 use super::names::{json_name, quoted};
 
-/// Metadata key of a field: what people are told about it. The key is Delta's.
+/// Metadata key of a field's comment; the key is Delta's.
 const COMMENT: &str = "comment";
 
-/// The field, telling people this about it.
+/// The field with this comment.
 pub(super) fn commented(mut field: Field, comment: Option<&str>) -> Field {
     if let Some(comment) = comment {
         let mut metadata = field.metadata().clone();
@@ -17,7 +17,7 @@ pub(super) fn commented(mut field: Field, comment: Option<&str>) -> Field {
     field
 }
 
-/// All columns, under the names they have in the JSON.
+/// All columns, under their JSON names.
 pub(crate) fn to_ddl(schema: &Schema) -> String {
     let columns: Vec<String> = schema.fields().iter().map(|field| column_ddl(field)).collect();
     columns.join(", ")
@@ -55,7 +55,7 @@ pub(super) fn type_ddl(data_type: &DataType) -> String {
             let fields: Vec<String> = fields.iter().map(|field| field_ddl(field, ": ")).collect();
             return format!("struct<{}>", fields.join(", "));
         }
-        // No column of a JSON folder has another type. Its Arrow name says what it is, and is refused when read.
+        // No column of a JSON folder has another type. Its Arrow name shows what it is, and is rejected when parsed.
         other => return other.to_string(),
     };
     word.to_owned()

@@ -1,4 +1,4 @@
-//! From what was seen to Arrow columns, and from the columns there are to those there should be.
+//! Derives Arrow columns from observed types, and extends existing columns with new ones.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -8,19 +8,19 @@ use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema, TimeUnit};
 use super::lattice::JsonType;
 use super::names::{ELEMENT, column, json_name, name_key, quoted};
 
-/// The columns of such a record; none when it is no object. Names in `reserved` get no column.
+/// The columns for such a record; none when it is not an object. Names in `reserved` get no column.
 pub(crate) fn schema_of(record: &JsonType, reserved: &[&str]) -> Schema {
     evolve(&Schema::empty(), record, reserved).0
 }
 
-/// The current columns with those that only `seen` has behind them, at every depth; `None` when it has no others.
-/// Columns that are there stay as they are.
+/// The current columns followed by those that only `seen` has, at every depth; `None` when nothing is new. Existing
+/// columns stay as they are.
 pub(crate) fn widen(current: &Schema, seen: &JsonType, reserved: &[&str]) -> Option<Schema> {
     let (schema, new_names) = evolve(current, seen, reserved);
     (!new_names.is_empty()).then_some(schema)
 }
 
-/// The dotted paths of what [`widen`] would add, for people to read.
+/// The dotted paths of what [`widen`] would add, for messages.
 pub(crate) fn new_names(current: &Schema, seen: &JsonType, reserved: &[&str]) -> Vec<String> {
     evolve(current, seen, reserved).1
 }
@@ -34,7 +34,7 @@ fn evolve(current: &Schema, seen: &JsonType, reserved: &[&str]) -> (Schema, Vec<
 
 #[derive(Default)]
 struct Evolution {
-    /// The way from the record to the field at hand.
+    /// The path from the record to the current field.
     path: Vec<String>,
     new_names: Vec<String>,
 }
@@ -83,13 +83,13 @@ fn data_type_of(seen: &JsonType) -> DataType {
         JsonType::Double => DataType::Float64,
         JsonType::Timestamp => DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
         JsonType::List(element) => list_of(data_type_of(element)),
-        // Delta has no struct without fields: it is kept as text, like all that has no type.
+        // Delta has no struct without fields, so it is kept as text, like everything without a type.
         JsonType::Struct(fields) if fields.is_empty() => DataType::Utf8,
         JsonType::Struct(fields) => DataType::Struct(Evolution::default().widen_fields(&Fields::empty(), fields, &[])),
     }
 }
 
-/// A list of such elements, called as Delta calls them.
+/// A list of such elements, named the way Delta names them.
 pub(super) fn list_of(element: DataType) -> DataType {
     DataType::List(Arc::new(Field::new(ELEMENT, element, true)))
 }

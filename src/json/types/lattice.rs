@@ -1,4 +1,4 @@
-//! The lattice of JSON types: what one value shows, and what two have in common.
+//! The lattice of JSON types: what a value shows, and what two types have in common.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -8,48 +8,48 @@ use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 
 use super::timestamp::timestamp_micros;
 
-/// What was seen at one place of the records.
+/// The type seen at one place of the records.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum JsonType {
-    /// Nothing but null, which goes with anything.
+    /// Only null so far, which is compatible with anything.
     Null,
     Boolean,
-    /// A whole number within 64 bits.
+    /// An integer that fits into 64 bits.
     Long,
     Double,
-    /// A text that names a moment.
+    /// A string that is a timestamp.
     Timestamp,
-    /// A text, or things so different that only their JSON text holds them all.
+    /// A string, or values so different that only their JSON text can hold them all.
     Text,
-    /// A list, with what its elements have in common.
+    /// A list, with the common type of its elements.
     List(Box<JsonType>),
-    /// An object, its fields in the order they first appeared.
+    /// An object, its fields in order of first appearance.
     Struct(Vec<(String, JsonType)>),
 }
 
 /// How closely to look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct InferOptions {
-    /// Whether values have types; else every one that is no list, object or null is text.
+    /// Whether to infer scalar types; otherwise everything but lists, objects and nulls is text.
     pub(crate) typed: bool,
-    /// Whether a text that names a moment (ISO 8601 with a date, a time and an offset or `Z`) is a timestamp.
+    /// Whether a string with an ISO 8601 date, time and offset (or `Z`) is a timestamp.
     pub(crate) timestamps: bool,
 }
 
 impl JsonType {
-    /// The type of one value. The fields of an object come in the order the value has them: by name, as long as
-    /// `serde_json` sorts them.
+    /// The type of one value. An object's fields come in the value's order, which is by name as long as `serde_json`
+    /// sorts them.
     #[cfg(test)]
     pub(crate) fn of(value: &serde_json::Value, options: InferOptions) -> Self {
-        // A value that is parsed has nothing left to fail on.
+        // A parsed value has nothing left to fail on.
         TypeOf(options).deserialize(value).unwrap_or(Self::Text)
     }
 
-    /// The type of one JSON text, its fields in the order they are written. Of a name that an object has twice, the
-    /// type holds both values.
+    /// The type of one JSON text, its fields in written order. If an object has a name twice, the type holds both
+    /// values.
     ///
     /// # Errors
-    /// When it is no JSON, or has numbers that no 64 bits hold.
+    /// When it is not JSON or has numbers that do not fit into 64 bits.
     pub(crate) fn read(text: &str, options: InferOptions) -> serde_json::Result<Self> {
         let mut deserializer = serde_json::Deserializer::from_str(text);
         let seen = TypeOf(options).deserialize(&mut deserializer)?;
@@ -83,9 +83,9 @@ fn merge_fields(mut fields: Vec<Named>, others: Vec<Named>) -> Vec<Named> {
     fields
 }
 
-/// Where among `fields` each of `others` is.
+/// The position in `fields` of each of `others`.
 fn places(fields: &[Named], others: &[Named]) -> Vec<Option<usize>> {
-    // Records of one folder mostly look alike: the next field is at the next place, and no map is needed.
+    // Records of one folder mostly look alike: the next field is at the next position, so no map is needed.
     let mut by_name: Option<HashMap<&str, usize>> = None;
     let mut next = 0;
     let place = |(name, _): &Named| {
@@ -101,7 +101,7 @@ fn places(fields: &[Named], others: &[Named]) -> Vec<Option<usize>> {
     others.iter().map(place).collect()
 }
 
-/// Looks at a value as it is read, keeping none of it.
+/// Looks at a value as it is parsed, keeping none of it.
 #[derive(Clone, Copy)]
 struct TypeOf(InferOptions);
 

@@ -1,8 +1,8 @@
-//! Which columns a folder of JSON has: inferred from a sample of its records, set by the user's hints, widened when
-//! records bring more, and written down version by version.
+//! Which columns a folder of JSON has: inferred from a sample of its records, set by the user's hints, extended when
+//! records bring more, and logged version by version.
 //!
-//! Types only ever grow at the end. A column that is there keeps its name, its place and its type, so that what was
-//! written before stays readable; values that do not fit are the loader's to rescue.
+//! Schemas only grow at the end. An existing column keeps its name, position and type, so that data written earlier
+//! stays readable; values that do not fit are rescued by the loader.
 
 mod ddl;
 mod evolve;

@@ -1,35 +1,35 @@
-//! Column names: what Delta takes, and the way back to what the JSON has.
+//! Column names: what Delta accepts, and the way back to the JSON names.
 
 use arrow::datatypes::{DataType, Field};
 
-/// Metadata key of a field: its name in the JSON, where the column could not have it.
+/// Metadata key of a field: its JSON name, if the column could not use it.
 const JSON_NAME: &str = "lakegram.json_name";
 
-/// How a list's elements are called, in Delta and in paths.
+/// The name of a list's elements, in Delta and in paths.
 pub(super) const ELEMENT: &str = "element";
 
-/// The name a column's values have in the JSON.
+/// The JSON name of a column's values.
 pub(crate) fn json_name(field: &Field) -> &str {
     field.metadata().get(JSON_NAME).unwrap_or(field.name())
 }
 
-/// A nullable field for the values that the JSON has under `name`.
+/// A nullable field for the values that the JSON calls `name`.
 pub(super) fn column(name: &str, data_type: DataType) -> Field {
     let column_name = column_name(name);
-    let is_mended = column_name != name;
+    let is_changed = column_name != name;
     let field = Field::new(column_name, data_type, true);
-    if !is_mended {
+    if !is_changed {
         return field;
     }
     field.with_metadata([(JSON_NAME.to_owned(), name.to_owned())].into())
 }
 
-/// What must differ between siblings: Delta takes no two that are the same but for their case.
+/// What must differ between siblings: Delta's column names are case-insensitive.
 pub(super) fn name_key(name: &str) -> String {
     column_name(name).to_lowercase()
 }
 
-/// Without column mapping, Delta refuses these characters (Parquet libraries once broke on them) and empty names.
+/// Without column mapping, Delta rejects these characters (Parquet libraries once broke on them) and empty names.
 fn column_name(name: &str) -> String {
     if name.is_empty() {
         return "_".to_owned();
@@ -37,7 +37,7 @@ fn column_name(name: &str) -> String {
     name.replace([' ', ',', ';', '{', '}', '(', ')', '\n', '\t', '='], "_")
 }
 
-/// The name as a path or a hint has it, in backticks where it needs them.
+/// The name as written in a path or hint, in backticks if needed.
 pub(super) fn quoted(name: &str) -> String {
     let is_plain = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
     if is_plain { name.to_owned() } else { format!("`{}`", name.replace('`', "``")) }

@@ -1,13 +1,13 @@
-//! Which columns are worth having: those whose type is known, and not without end.
+//! Which inferred columns are worth adding: those whose type is known, up to a limit.
 
 use arrow::datatypes::{DataType, Fields};
 
 use super::lattice::JsonType;
 
-/// Where data stands in the place of names every record brings a column of its own. Beyond so many no column is added.
+/// If data is used as field names, every record brings new columns. Beyond this number none are added.
 pub(crate) const MAX_COLUMNS: usize = 2_000;
 
-/// What has a type. A field that was only ever null waits for its first value, which says what it is.
+/// The part that has a type. A field that was always null waits for its first value, which decides its type.
 pub(crate) fn settled(seen: JsonType) -> Option<JsonType> {
     match seen {
         JsonType::Null => None,

@@ -181,7 +181,7 @@ mod columns {
     }
 
     #[test]
-    fn names_that_delta_refuses_are_mended() {
+    fn names_that_delta_refuses_are_replaced() {
         let schema = columns_of(r#"{"a b,c;d{e}f(g)h\ni\tj=k": 1, "": 2, "order.id": 3, "😀 name": 4, "Ünï": 5}"#);
         assert_eq!(names(&schema), ["a_b_c_d_e_f_g_h_i_j_k", "_", "order.id", "😀_name", "Ünï"]);
         let originals: Vec<&str> = schema.fields().iter().map(|field| json_name(field)).collect();
@@ -308,25 +308,25 @@ mod hinting {
             ("a array<map<string, int>>", "character 9: `map` is not supported; use string"),
             ("a", "character 2: expected a type, but the text ends"),
             ("a int b int", "character 7: expected a comma before the next column, but found `b`"),
-            ("a int,, b int", "character 7: expected a column name (one with other than"),
+            ("a int,, b int", "character 7: expected a column name (put it in backticks"),
             ("my-col int", "character 3: expected a type, but found `-`"),
             ("a. int", "character 7: expected a type, but the text ends"),
-            ("`a int", "character 1: the name has no end"),
-            ("a int comment 'x", "character 15: the comment has no end"),
-            ("a int comment x", "character 15: a comment goes in quotes"),
-            ("a int not null", "character 7: any record may lack a column"),
-            ("a decimal(39)", "character 11: a precision is a number from 1 to 38"),
-            ("a decimal(0,0)", "character 11: a precision is a number from 1 to 38"),
-            ("a decimal(5,6)", "character 13: a scale is a number from 0 to 5"),
-            ("a decimal(5,-1)", "character 13: a scale is a number from 0 to 5"),
+            ("`a int", "character 1: unterminated name"),
+            ("a int comment 'x", "character 15: unterminated comment"),
+            ("a int comment x", "character 15: put the comment in quotes"),
+            ("a int not null", "character 7: any record may lack the column"),
+            ("a decimal(39)", "character 11: a precision must be a number from 1 to 38"),
+            ("a decimal(0,0)", "character 11: a precision must be a number from 1 to 38"),
+            ("a decimal(5,6)", "character 13: a scale must be a number from 0 to 5"),
+            ("a decimal(5,-1)", "character 13: a scale must be a number from 0 to 5"),
             ("a decimal(5", "character 12: expected `)`, but the text ends"),
-            ("a varchar(x)", "character 11: a length is a number from 1"),
+            ("a varchar(x)", "character 11: a length must be a number from 1"),
             ("a array", "character 8: expected `<`, as in array<string>"),
-            ("a array<int", "character 12: expected `>` behind the type of the elements"),
+            ("a array<int", "character 12: expected `>` after the element type"),
             ("a struct<>", "character 10: expected a column name"),
             ("a struct<b int", "character 15: expected a comma before the next field, or `>`"),
-            ("a struct<b int, B int>", "character 17: the struct has two columns `B`"),
-            ("a int, `A` string", "character 8: `A` has a hint already"),
+            ("a struct<b int, B int>", "character 17: the struct has two fields `B`"),
+            ("a int, `A` string", "character 8: `A` already has a hint"),
         ] {
             assert!(refusal(ddl).contains(message), "{ddl}: {}", refusal(ddl));
         }
@@ -334,7 +334,7 @@ mod hinting {
 
     #[test]
     fn depth_ends_in_an_error() {
-        assert!(refusal(&format!("a {}", "array<".repeat(100_000))).contains("nest deeper than 128"));
+        assert!(refusal(&format!("a {}", "array<".repeat(100_000))).contains("more than 128 levels deep"));
         assert!(refusal(&format!("a{} int", ".a".repeat(100_000))).contains("path is longer than 128"));
     }
 
@@ -368,12 +368,12 @@ mod hinting {
         for (ddl, message) in [
             (
                 "leaf.a int",
-                "character 1: leaf is string, which has no field a; give leaf itself a type, like leaf struct<a",
+                "character 1: leaf has type string, which has no field a; give leaf itself a type, like leaf struct<a",
             ),
-            ("s.`a b`.c int", "s.`a b` is bigint, which has no field c"),
-            ("l.x int", "l is a list, whose elements are l.element"),
-            ("a int, l.element.x.y int", "character 8: l.element.x is bigint, which has no field y"),
-            ("_Source_Row int", "the column `_source_row` is the loader's own"),
+            ("s.`a b`.c int", "s.`a b` has type bigint, which has no field c"),
+            ("l.x int", "l is a list; write l.element"),
+            ("a int, l.element.x.y int", "character 8: l.element.x has type bigint, which has no field y"),
+            ("_Source_Row int", "column `_source_row` is reserved for the loader"),
         ] {
             let error = apply(schema.clone(), &parse_hints(ddl).unwrap(), &RESERVED).unwrap_err().to_string();
             assert!(error.contains(message), "{ddl}: {error}");

@@ -1,14 +1,14 @@
-//! What counts as a timestamp: one definition, for those who infer columns and for those who fill them.
+//! What counts as a timestamp: one definition, shared by inference and parsing.
 
 use chrono::DateTime;
 
-/// Where ISO 8601 has the `T`, behind the date.
+/// Where ISO 8601 has the `T` after the date.
 const TIME_MARK: usize = "2024-01-01".len();
 
-/// Microseconds since 1970 of an ISO 8601 text with a date, a time and an offset or `Z`; `None` for anything less,
-/// which names no moment. Seconds may be missing, and the offset may be short: `+0100`, `+01`.
+/// Microseconds since 1970 of an ISO 8601 string with date, time and offset (or `Z`); `None` for anything less, which
+/// is not an instant. Seconds may be missing, and the offset may be short: `+0100`, `+01`.
 pub(crate) fn timestamp_micros(text: &str) -> Option<i64> {
-    // RFC 3339 also takes a space there; such texts are as often meant for people, and stay text.
+    // RFC 3339 also allows a space here; such strings are often meant for people and stay text.
     if text.as_bytes().get(TIME_MARK) != Some(&b'T') || !text.is_ascii() {
         return None;
     }
@@ -16,11 +16,11 @@ pub(crate) fn timestamp_micros(text: &str) -> Option<i64> {
         Ok(moment) => moment,
         Err(_) => DateTime::parse_from_rfc3339(&spelled_out(text)?).ok()?,
     };
-    // What is finer than a microsecond would be lost.
+    // Anything finer than a microsecond would be lost.
     (moment.timestamp_subsec_nanos() % 1_000 == 0).then(|| moment.timestamp_micros())
 }
 
-/// What ISO 8601 lets one leave out and RFC 3339 does not. `text` is ASCII.
+/// Adds what ISO 8601 allows to omit and RFC 3339 does not. `text` is ASCII.
 fn spelled_out(text: &str) -> Option<String> {
     let (moment, offset) = text.split_at(text.rfind(['Z', '+', '-']).filter(|&at| at > TIME_MARK)?);
     let seconds = if moment.len() == "2024-01-01T00:00".len() { ":00" } else { "" };

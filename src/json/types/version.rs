@@ -1,4 +1,4 @@
-//! The schema log: one readable document for each version of the columns, that a person may also write.
+//! The schema log: one readable document per version of the columns, which a person may also write.
 
 use arrow::datatypes::Schema;
 use serde::{Deserialize, Serialize};
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::ddl::column_ddl;
 use super::hints::{Columns, HintError, parse_hints};
 
-/// The columns as they were from some moment on.
+/// The columns from some time on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct SchemaVersion {
     pub(crate) number: u64,
@@ -17,27 +17,27 @@ pub(crate) struct SchemaVersion {
     pub(crate) columns: Schema,
 }
 
-/// Why a document of the schema log cannot be read.
+/// Why a schema log document cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum VersionError {
-    #[error("not a document of the schema log; it has number, created_at, reason and ddl: {0}")]
+    #[error("not a schema log document (number, created_at, reason, ddl): {0}")]
     Document(#[from] serde_json::Error),
     #[error("schema version {number}, entry {entry} of ddl: {source}")]
     Column { number: u64, entry: usize, source: HintError },
 }
 
-/// What is in the file.
+/// The file's content.
 #[derive(Deserialize, Serialize)]
 struct Document {
     number: u64,
     created_at: String,
     reason: String,
-    /// Spark DDL, one column each.
+    /// Spark DDL, one entry per column.
     ddl: Vec<String>,
 }
 
 impl SchemaVersion {
-    /// The document of this version.
+    /// The document for this version.
     ///
     /// # Errors
     /// None that strings and numbers could cause.
@@ -50,10 +50,10 @@ impl SchemaVersion {
         })
     }
 
-    /// Reads a document.
+    /// Parses a document.
     ///
     /// # Errors
-    /// When it is none, or one of its columns cannot be read; the error says which.
+    /// When it is not one, or one of its columns cannot be parsed; the error says which.
     pub(crate) fn from_json(text: &str) -> Result<Self, VersionError> {
         let Document { number, created_at, reason, ddl } = serde_json::from_str(text)?;
         let mut columns = Columns::default();

@@ -1,4 +1,4 @@
-//! Where the files of a source are moved to: another folder of the same store, with their paths below the source.
+//! Where the files of a source are moved to: another folder of the same store, keeping their paths below the source.
 
 use std::path::{Path as FilePath, PathBuf};
 
@@ -9,27 +9,27 @@ use crate::error::{Context, Error, ErrorKind, Result};
 use crate::pipeline::clean::is_own;
 use crate::storage::{PutNew, Storage};
 
-/// The folders that an archive is told apart from, named as in a pipeline file.
+/// The folders that an archive must not overlap with, named as in a pipeline file.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::load) struct Sites<'a> {
     /// The store below `LAKEGRAM_DATA`.
     pub(in crate::load) data: &'a Storage,
-    /// The source.
+    /// The source as the pipeline file names it.
     pub(in crate::load) source: &'a str,
     /// Its folder in its own storage.
     pub(in crate::load) folder: &'a Path,
-    /// Tables, and what else must stay apart.
+    /// Tables and other folders that must stay separate.
     pub(in crate::load) others: &'a [&'a str],
 }
 
 /// The folder that files are moved to.
 #[derive(Clone, Debug)]
 pub(in crate::load) struct Archive {
-    /// A storage that reaches both, since only within one can an object be copied.
+    /// A storage that reaches both folders, since an object can only be copied within one.
     storage: Storage,
-    /// The source in it.
+    /// The source in that storage.
     from: Path,
-    /// The folder in it.
+    /// The folder in that storage.
     to: Path,
     /// The source in its own storage.
     folder: Path,
@@ -39,14 +39,14 @@ impl Archive {
     /// Opens the folder `to`.
     ///
     /// # Errors
-    /// Configuration when it is not apart from the others, or in another store than the source.
+    /// Configuration when it overlaps with the others, or is in another store than the source.
     pub(in crate::load) fn open(sites: Sites<'_>, to: &str) -> Result<Self> {
-        let wrong = |mend: &str| Error::configuration(format!("clean_source.to = \"{to}\": {mend}"));
+        let wrong = |problem: &str| Error::configuration(format!("clean_source.to = \"{to}\": {problem}"));
         let (source, there) = (place(sites.data, sites.source)?, place(sites.data, to)?);
         for other in sites.others.iter().chain([&sites.source]) {
             let place = place(sites.data, other)?;
             if is_within(&there, &place) || is_within(&place, &there) {
-                return Err(wrong(&format!("it is not apart from \"{other}\"; give each a folder of its own")));
+                return Err(wrong(&format!("it overlaps with \"{other}\"; use separate folders")));
             }
         }
         let folder = sites.folder.clone();
@@ -55,10 +55,12 @@ impl Archive {
             return Ok(Self { storage: sites.data.clone(), from: parsed(sites.source)?, to: parsed(to)?, folder });
         }
         if origin(&source) != origin(&there) {
-            return Err(wrong("files move within one store only; name a folder of the same bucket or machine"));
+            return Err(wrong(
+                "files can only be moved within one store; use a folder in the same bucket or on the same machine",
+            ));
         }
         let (from, to) = (parts(&source), parts(&there));
-        // The root of a machine is not ours to open where a folder below it will do.
+        // Do not open the root of the machine if a folder below it will do.
         let common = match source.scheme() {
             "file" => from.iter().zip(&to).take_while(|(one, other)| one == other).count(),
             _ => 0,
@@ -73,7 +75,7 @@ impl Archive {
         Ok(Self { storage, from: in_root(&from)?, to: in_root(&to)?, folder })
     }
 
-    /// Copies a file of the source here, where nothing else has its place.
+    /// Copies a file of the source here, unless another file is already at its destination.
     ///
     /// # Errors
     /// As [`Storage::copy_new`].
@@ -81,7 +83,7 @@ impl Archive {
         self.storage.copy_new(&self.below(&self.from, path), &self.below(&self.to, path)).await
     }
 
-    /// Whether another file has the place of this one.
+    /// Whether another file is at the destination of this one.
     ///
     /// # Errors
     /// When the store fails.
@@ -90,7 +92,7 @@ impl Archive {
         Ok(is_same == Some(false))
     }
 
-    /// Where a file goes on this machine.
+    /// The local path of a file.
     pub(super) fn local_file(&self, path: &Path) -> Option<PathBuf> {
         Some(self.storage.local_root()?.join(self.below(&self.to, path).as_ref()))
     }
@@ -100,9 +102,9 @@ impl Archive {
     }
 }
 
-/// Where a folder is: links on this machine followed.
+/// Where a folder really is, with local links resolved.
 fn place(data: &Storage, path: &str) -> Result<Url> {
-    let wrong = || Error::configuration(format!("\"{path}\" is no folder"));
+    let wrong = || Error::configuration(format!("\"{path}\" is not a folder"));
     let local = |folder: &FilePath| Url::from_directory_path(resolved(folder)).map_err(|()| wrong());
     if path.starts_with('/') {
         return local(FilePath::new(path));
@@ -124,7 +126,7 @@ fn place(data: &Storage, path: &str) -> Result<Url> {
     }
 }
 
-/// The folder without links, as far as it is there.
+/// The folder with links resolved, as far as it exists.
 fn resolved(folder: &FilePath) -> PathBuf {
     for there in folder.ancestors() {
         if let (Ok(real), Ok(rest)) = (there.canonicalize(), folder.strip_prefix(there)) {
@@ -167,9 +169,9 @@ mod tests {
     #[test]
     fn another_bucket_and_a_folder_that_is_not_apart_are_refused() {
         let said = |to: &str| open("s3://bucket/in", to).unwrap_err().to_string();
-        assert!(said("s3://other/archive").contains("same bucket or machine"));
-        assert!(said("s3://bucket/in/done").contains("a folder of its own"));
-        assert!(said("s3://bucket").contains("a folder of its own"));
-        assert!(said("/srv/archive").contains("same bucket or machine"));
+        assert!(said("s3://other/archive").contains("same bucket or on the same machine"));
+        assert!(said("s3://bucket/in/done").contains("separate folders"));
+        assert!(said("s3://bucket").contains("separate folders"));
+        assert!(said("/srv/archive").contains("same bucket or on the same machine"));
     }
 }

@@ -1,6 +1,6 @@
-//! Cleaning a source: what is loaded is deleted or moved, many files side by side, each looked at once more just before.
+//! Cleaning a source: loaded files are deleted or moved, several at a time, each checked once more just before.
 //!
-//! Which files are loaded is for the table of their loader to prove; here it is seen to that they are still what they were.
+//! It is up to a loader's table to prove which files are loaded; this makes sure that they have not changed since.
 
 mod archive;
 mod proof;
@@ -21,41 +21,41 @@ use crate::error::{Context, ErrorKind, Result};
 use crate::storage::{PutNew, Storage};
 use crate::telemetry::Telemetry;
 
-/// Files that are worked on at the same time.
+/// Files handled at the same time.
 const AT_ONCE: usize = 16;
-/// Names that are told.
+/// File names listed in the output.
 const NAMED: usize = 20;
 
-/// What a pass over a source did or, where it was dry, would do.
+/// What a pass over a source did or, in a dry run, would do.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Cleaned {
-    /// Files that are gone from the source.
+    /// Files removed from the source.
     pub files: u64,
-    /// Bytes of them.
+    /// Their bytes.
     pub bytes: u64,
     /// The first of them.
     pub names: Vec<String>,
-    /// Files that stay because they may have changed since they were loaded.
+    /// Files kept because they may have changed since they were loaded.
     pub changed: u64,
-    /// Files that stay because another file has their place where they would go.
+    /// Files kept because another file is at their destination.
     pub taken: u64,
     /// Files that could not be deleted or moved now.
     pub failed: u64,
 }
 
 impl Cleaned {
-    /// Whether there is nothing to tell.
+    /// Whether there is nothing to report.
     pub fn is_nothing(&self) -> bool {
         *self == Self::default()
     }
 
-    /// Whether there is more to tell than of files that changed, which their loader tells of as well.
+    /// Whether there is more to report than changed files, which their loader reports as well.
     pub fn has_news(&self) -> bool {
         self.files + self.taken + self.failed > 0
     }
 }
 
-/// Takes loaded files out of a source.
+/// Removes loaded files from a source.
 #[derive(Debug)]
 pub(super) struct Cleaner {
     pub(super) storage: Storage,
@@ -72,30 +72,30 @@ pub(super) struct CleanMetrics {
     failed: IntCounter,
 }
 
-/// A file that is loaded, as it was listed.
+/// A loaded file, as it was listed.
 #[derive(Clone, Debug)]
 pub(super) struct Candidate {
     pub(super) path: Path,
     pub(super) size_bytes: u64,
     pub(super) modified: Timestamp,
-    /// Where only the time tells that it is what was loaded: nothing of a local file may have changed from then on, its
-    /// name and owner included. A file that was moved into the place of another keeps its last-modified time.
+    /// Set if only times can tell that it is the file that was loaded: then nothing about a local file may have changed
+    /// since, its name and owner included. A file moved over another one keeps its last-modified time.
     pub(super) untouched_since: Option<Timestamp>,
 }
 
-/// What stands at a path.
+/// What is at a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Look {
     size_bytes: u64,
     modified: Timestamp,
-    /// Device and number of a local file.
+    /// Device and inode number of a local file.
     file: Option<(u64, u64)>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Outcome {
     Cleaned,
-    /// Somebody else has cleaned it.
+    /// Another process has cleaned it.
     Gone,
     Changed,
     Taken,
@@ -105,9 +105,9 @@ impl CleanMetrics {
     pub(super) fn new(telemetry: &Telemetry) -> Self {
         let counter = |name: &str, help: &str| telemetry.counter(&format!("lakegram_source_{name}_total"), help);
         Self {
-            files: counter("cleaned", "files deleted from their source, or moved, once they were loaded"),
+            files: counter("cleaned", "loaded files that were deleted from or moved out of their source"),
             bytes: counter("cleaned_bytes", "bytes of those files"),
-            failed: counter("clean_failed", "tries to delete or move a loaded file that failed"),
+            failed: counter("clean_failed", "failed attempts to delete or move a loaded file"),
         }
     }
 }
@@ -146,25 +146,25 @@ impl Cleaner {
                 if !self.is_dry {
                     self.metrics.files.inc();
                     self.metrics.bytes.inc_by(file.size_bytes);
-                    tracing::debug!(path = %file.path, "loaded, and cleaned from its source");
+                    tracing::debug!(path = %file.path, "cleaned a loaded file from its source");
                 }
             }
             Ok(Outcome::Gone) => {}
             Ok(Outcome::Changed) => {
                 cleaned.changed += 1;
-                tracing::debug!(path = %file.path, "may have changed since it was loaded; it stays");
+                tracing::debug!(path = %file.path, "the file may have changed since it was loaded; keeping it");
             }
             Ok(Outcome::Taken) => {
-                // The first of a kind says what is the matter; of a million only the number is of use.
+                // The first of a kind is logged in full; for a million of them only the count is useful.
                 if cleaned.taken == 0 && !self.is_dry {
-                    tracing::warn!(path = %file.path, "another file has its place where it would be moved to; it stays");
+                    tracing::warn!(path = %file.path, "another file is already at the destination; keeping this one");
                 }
                 cleaned.taken += 1;
             }
             Err(error) if error.kind() == ErrorKind::Fatal => return Err(error),
             Err(error) => {
                 if cleaned.failed == 0 {
-                    tracing::warn!(%error, "a loaded file could not be cleaned from its source; trying again later");
+                    tracing::warn!(%error, "could not clean a loaded file from its source; will retry");
                 }
                 cleaned.failed += 1;
                 self.metrics.failed.inc();
@@ -194,7 +194,7 @@ impl Cleaner {
                 Err(_) if self.storage.head(&file.path).await?.is_none() => return Ok(Outcome::Gone),
                 Err(error) => return Err(error),
             }
-            // What was copied is what is deleted.
+            // Delete exactly what was copied.
             match self.stands(&file.path).await? {
                 None => return Ok(Outcome::Gone),
                 Some((now, _)) if now != look => return Ok(Outcome::Changed),
@@ -212,15 +212,15 @@ impl Cleaner {
         is_listed && (file.untouched_since.is_none_or(|since| touched < since) || self.is_half_moved(file, look))
     }
 
-    /// Whether a move has given it its second name already: that touches a file.
+    /// Whether a move has already linked it at its new path: that touches a file.
     fn is_half_moved(&self, file: &Candidate, look: Look) -> bool {
         let there = self.archive.as_ref().and_then(|archive| archive.local_file(&file.path));
         let there = there.and_then(|there| std::fs::symlink_metadata(there).ok());
         there.is_some_and(|there| look.file == Some((there.dev(), there.ino())))
     }
 
-    /// What stands at a path, and when anything of it last changed. A link to elsewhere counts as never at rest: what
-    /// it names is not ours to clean.
+    /// What is at a path, and when anything about it last changed. A link to somewhere else always counts as just
+    /// changed: its target is not ours to clean.
     async fn stands(&self, path: &Path) -> Result<Option<(Look, Timestamp)>> {
         let Some(root) = self.storage.local_root() else {
             let there = self.storage.head(path).await?;
@@ -242,7 +242,7 @@ impl Cleaner {
     }
 }
 
-/// From the two numbers of a file system, cut to microseconds as listings are.
+/// From the two numbers of a file system, truncated to microseconds as listings are.
 fn moment(seconds: i64, nanos: i64) -> Timestamp {
     Timestamp::from_micros(seconds.saturating_mul(1_000_000).saturating_add(nanos.div_euclid(1_000)))
 }

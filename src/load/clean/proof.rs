@@ -1,4 +1,4 @@
-//! The proof that a file is loaded: the table has rows of it.
+//! The proof that a file is loaded: the table has rows from it.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -13,14 +13,14 @@ use crate::table::{DataFile, LakeTable, Within};
 
 const SOURCE_FILE: &str = "_source_file";
 const INGESTED_AT: &str = "_ingested_at";
-/// Files of the table that are read at the same time.
+/// Table files read at the same time.
 const READ_AHEAD: usize = 8;
 
-/// When the newest rows of source files were made, of those that `key` knows by their path. Only what lies within is
-/// read of the table.
+/// When the newest rows of each source file were made, for the files that `key` recognizes by path. Reads only the part
+/// of the table that is within bounds.
 ///
 /// # Errors
-/// When a file of the table is gone or cannot be read.
+/// When a file of the table is missing or cannot be read.
 pub(in crate::load) async fn newest_rows<K: Eq + Hash + Send>(
     table: &LakeTable,
     files: &[DataFile],
@@ -55,7 +55,7 @@ async fn newest_in<K: Eq + Hash + Send>(
     Ok(newest)
 }
 
-/// Takes the newest moment of each file out of some rows, once for each run of like ones.
+/// Takes the newest time per file from some rows, once per run of equal ones.
 fn take<K: Eq + Hash>(rows: &RecordBatch, key: impl Fn(&str) -> Option<K>, newest: &mut HashMap<K, Timestamp>) {
     let files = rows.column_by_name(SOURCE_FILE).and_then(|column| column.as_string_opt::<i32>());
     let moments = rows.column_by_name(INGESTED_AT);

@@ -1,4 +1,4 @@
-//! Counts what there is ahead of the loader, so that the time left can be told. Nothing is kept of it but the counts.
+//! Counts the files ahead of the loader, so that the remaining time can be estimated. Only the counts are kept.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -10,7 +10,7 @@ use super::options::FilesProgress;
 use super::seen::Seen;
 use crate::clock::Timestamp;
 
-/// Files listed between two words about it.
+/// Files listed between two updates of the counts.
 const FILES_AT_ONCE: usize = 1_000;
 
 /// Counts the files of a source, loaded or not, for as long as the handle is held.
@@ -26,7 +26,7 @@ pub(super) fn count(source: &Arc<Source>, now: Timestamp, progress: &Arc<FilesPr
                     FilesProgress::add(&progress.listed_files, files.len() as u64);
                     FilesProgress::add(&progress.listed_bytes, files.iter().map(|file| file.size_bytes).sum());
                 }
-                Err(error) => return tracing::debug!(%error, "what is left is not counted"),
+                Err(error) => return tracing::debug!(%error, "could not count the remaining files"),
             }
         }
     }))

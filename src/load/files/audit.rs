@@ -1,4 +1,4 @@
-//! Holds the files of a source against the rows of its table: how many records and rows, and which.
+//! Compares the files of a source with the rows of its table: how many records and rows, and which.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -22,25 +22,25 @@ use crate::storage::Storage;
 use crate::table::LakeTable;
 
 const SOURCE_ROW: &str = "_source_row";
-/// Files looked at between two words about it.
+/// Files checked between two progress updates.
 const FILES_AT_ONCE: usize = 1_000;
 
-/// What an audit of a source found.
+/// The result of auditing a source.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FilesAudit {
     /// Rows of the table.
     pub rows: u64,
-    /// Files that were held against them.
+    /// Files that were compared with their rows.
     pub files: u64,
-    /// Files that no row is of yet.
+    /// Files without rows so far.
     pub waiting: u64,
-    /// Files whose rows are not their records, and how.
+    /// Files whose rows do not match their records, and how.
     pub broken: Vec<(String, String)>,
-    /// Files with rows that are gone, or not among the wanted ones any more.
+    /// Files with rows that are missing from the source, or no longer match its settings.
     pub gone: u64,
-    /// Files with rows that are gone as `clean_source` says: nothing is left to hold those rows against.
+    /// Files with rows that were removed by `clean_source`: nothing is left to compare those rows with.
     pub cleaned: u64,
-    /// Files that no row is of, where loaded ones are moved to: another loader's, or their rows are lost.
+    /// Files without rows where loaded ones are moved to: they belong to another loader, or their rows are lost.
     pub strangers: u64,
     /// Files that have changed since they were loaded.
     pub changed: u64,
@@ -48,7 +48,7 @@ pub struct FilesAudit {
     pub unread: Vec<(String, String)>,
 }
 
-/// How many rows, and which: a sum over their numbers, each of them stirred.
+/// How many rows, and which: a sum over their hashed numbers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Tally {
     rows: u64,
@@ -62,7 +62,7 @@ impl Tally {
     }
 }
 
-/// As splitmix64 does it: neighbours become strangers, so that no two lists of rows have one sum by chance.
+/// As in splitmix64: close numbers get unrelated hashes, so that no two lists of rows have the same sum by chance.
 fn stirred(row: i64) -> u64 {
     let mut bits = u64::from_ne_bytes(row.to_ne_bytes()).wrapping_add(0x9e37_79b9_7f4a_7c15);
     bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -76,20 +76,20 @@ struct Rows {
     tally: Tally,
     /// When the newest of them were made.
     ingested_at: Timestamp,
-    /// Whether they were held against a file.
+    /// Whether they were compared with a file.
     is_held: bool,
 }
 
-/// A folder whose files are held against rows: the source, or where its files were moved to.
+/// A folder whose files are compared with rows: the source, or where its files were moved to.
 struct Side {
     source: Arc<Source>,
     reader: Reader,
-    /// The folder that rows name their files in.
+    /// The folder by which rows name their files.
     named: Path,
     is_archive: bool,
 }
 
-/// The work.
+/// The audit in progress.
 struct Holding {
     rows: HashMap<PathHash, Rows>,
     memo: Option<Seen>,
@@ -97,8 +97,8 @@ struct Holding {
     found: FilesAudit,
 }
 
-/// Audits a source. The table is read first: what comes meanwhile is seen to wait. Memory holds a few dozen bytes for
-/// each file, and one chunk of records.
+/// Audits a source. The table is read first, so files that arrive meanwhile count as waiting. Memory holds a few dozen
+/// bytes per file, and one chunk of records.
 ///
 /// # Errors
 /// When the store fails or the table cannot be read.
@@ -135,7 +135,7 @@ impl Side {
         Ok(Self { named: source.folder.clone(), source, reader, is_archive: false })
     }
 
-    /// The folder that files of this source were moved to: all that is there may have been in it.
+    /// The folder that files of this source were moved to: everything in it may have come from here.
     fn archive(&self, data: &Storage, settings: &SourceSettings, to: &str) -> Result<Self> {
         let (glob, max_file_age, modified_after, modified_before) = (None, None, None, None);
         let settings = SourceSettings {
@@ -149,14 +149,14 @@ impl Side {
         Ok(Self { named: self.named.clone(), is_archive: true, ..Self::source(data, &settings)? })
     }
 
-    /// The path that rows have for a file.
+    /// The path by which rows name a file.
     fn name(&self, path: &Path) -> Path {
         self.named.parts().chain(path.prefix_match(&self.source.folder).into_iter().flatten()).collect()
     }
 }
 
 impl Holding {
-    /// Holds files against rows.
+    /// Compares files with rows.
     async fn hold(&mut self, side: &Side, tell: &dyn Fn(u64)) -> Result<()> {
         let (mut walk, nothing) = (side.source.walk(), Seen::default());
         loop {
@@ -186,8 +186,8 @@ impl Holding {
         }
     }
 
-    /// Whether rows are still to be held against a file that was moved. One without any is counted: the archive may hold
-    /// what other tables were made of.
+    /// Whether a moved file still has rows to be compared with it. A file without any is counted: the archive may hold
+    /// what other tables were loaded from.
     fn is_of_rows(&mut self, name: &Path) -> bool {
         let rows = self.rows.get(&hash_of(name.as_ref()));
         self.found.strangers += u64::from(rows.is_none());
@@ -210,7 +210,7 @@ fn judge(file: &Found, counted: Result<Tally>, rows: Option<Tally>, memo: Option
         None if records.rows > 0 => found.waiting += 1,
         Some(rows) if rows != records => {
             let what = match rows.rows == records.rows {
-                true => format!("{} records, and as many rows, but not of the same records", records.rows),
+                true => format!("{} records and as many rows, but the rows are not of these records", records.rows),
                 false => format!("{} records, {} rows", records.rows, rows.rows),
             };
             found.broken.push((path, what));

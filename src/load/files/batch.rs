@@ -1,6 +1,7 @@
-//! Loading a batch of files: read on one thread, parsed and encoded on others, put ahead of the commit that names them.
+//! Loads a batch of files: read on one thread, parsed and encoded on others, written before the commit that refers to
+//! them.
 //!
-//! Memory is bounded by the parts that are under way, whatever the files hold.
+//! Memory is bounded by the parts in progress, whatever the files contain.
 
 use std::sync::Arc;
 
@@ -8,6 +9,7 @@ use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use tokio::sync::mpsc;
+use tokio::task::JoinError;
 
 use super::columns::Shared;
 use super::content::{Content, Reader};
@@ -17,11 +19,12 @@ use super::telegram::Updates;
 use crate::clock::Timestamp;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::json::records::Records;
+use crate::panic::Panic;
 use crate::table::{StagedFile, Stager};
 
-/// Bytes of records in a part: as much as makes a data file worth its place, times a handful in memory.
+/// Bytes of records in a part: enough to make a decent data file; a part takes several times that in memory.
 const PART_BYTES: usize = 8 << 20;
-/// A file that is no longer is read to its end before any of it is handed on, so that one that breaks off does no harm.
+/// A file up to this size is read to its end before any of it is passed on, so that a truncated one does no harm.
 const HELD_BYTES: usize = 4 << 20;
 /// Pieces that wait for their part.
 const PIECES_AHEAD: usize = 2;
@@ -31,16 +34,16 @@ const PIECES_AHEAD: usize = 2;
 pub(super) struct Loader {
     pub(super) reader: Reader,
     pub(super) shared: Shared,
-    /// Where the records are Telegram updates.
+    /// Set if the records are Telegram updates.
     pub(super) updates: Option<Updates>,
     pub(super) stager: Stager,
-    /// What its rows say. It lies before the first look into a file: whatever changes one later is newer.
+    /// The ingestion time of the rows. It precedes the first read of a file, so any later change to the file is newer.
     pub(super) ingested_at: Timestamp,
-    /// Parts that are made at the same time.
+    /// Parts processed at the same time.
     pub(super) parallel: usize,
 }
 
-/// A batch that waits for its commit.
+/// A batch ready to be committed.
 #[derive(Debug, Default)]
 pub(super) struct Loaded {
     /// Files that were read to their end.
@@ -56,7 +59,7 @@ pub(super) struct Loaded {
 enum Event {
     Piece(Piece),
     Read(Found),
-    /// `has_begun` when pieces of it were handed on.
+    /// `has_begun` if pieces of it were already passed on.
     Unread {
         file: Found,
         error: Error,
@@ -64,7 +67,7 @@ enum Event {
     },
 }
 
-/// What became of one part.
+/// The result of one part.
 struct MadePart {
     staged: StagedFile,
     rescued_rows: u64,
@@ -72,11 +75,27 @@ struct MadePart {
 }
 
 impl Loader {
-    /// Loads the files. One that cannot be read is left out.
+    /// Loads the files. One that cannot be read, or that our own code panics on, is left out.
     ///
     /// # Errors
     /// When the table's store fails, or a new field is to stop the loader.
-    pub(super) async fn load(&self, files: Vec<Found>) -> Result<Loaded> {
+    pub(super) async fn load(&self, mut files: Vec<Found>) -> Result<Loaded> {
+        let error = match self.load_readable(files.clone()).await {
+            Err(error) if error.kind() == ErrorKind::Panicked => error,
+            loaded => return loaded,
+        };
+        if files.len() <= 1 {
+            let unread = files.into_iter().zip([error]).collect();
+            return Ok(Loaded { unread, ..Loaded::default() });
+        }
+        // Half by half, until the file that it was is alone.
+        let rest = files.split_off(files.len() / 2);
+        let mut loaded = Box::pin(self.load(files)).await?;
+        loaded.append(Box::pin(self.load(rest)).await?);
+        Ok(loaded)
+    }
+
+    async fn load_readable(&self, files: Vec<Found>) -> Result<Loaded> {
         let (mut files, mut unread) = (files, Vec::new());
         loop {
             let mut loaded = self.load_once(&files).await?;
@@ -85,7 +104,7 @@ impl Loader {
                 loaded.loaded.unread.append(&mut unread);
                 return Ok(loaded.loaded);
             }
-            // Rows of it are among the others: the batch is loaded again without it.
+            // Its rows are mixed with the others: load the batch again without it.
             files.retain(|file| !begun.iter().any(|(broken, _)| broken.path == file.path));
             unread.extend(begun);
         }
@@ -113,7 +132,7 @@ impl Loader {
                 attempt.take(making.next().await)?;
             }
         }
-        reading.await.context(ErrorKind::Unavailable, "read files")?;
+        reading.await.map_err(|error| of_task(error, "read files"))?;
         if attempt.begun.is_empty() && !part.pieces.is_empty() {
             self.make(part, &mut making);
         }
@@ -123,11 +142,11 @@ impl Loader {
         Ok(attempt)
     }
 
-    /// Begins to make a part.
+    /// Starts processing a part.
     fn make(&self, part: Part, making: &mut FuturesUnordered<BoxFuture<'static, Result<MadePart>>>) {
         let loader = self.clone();
         let made = tokio::spawn(async move { loader.make_part(part).await });
-        making.push(Box::pin(async move { made.await.context(ErrorKind::Unavailable, "load a part")? }));
+        making.push(Box::pin(async move { made.await.map_err(|error| of_task(error, "load a part"))? }));
     }
 
     async fn make_part(&self, part: Part) -> Result<MadePart> {
@@ -148,12 +167,12 @@ impl Loader {
                 }
             }
         });
-        let made = making.await.context(ErrorKind::Unavailable, "parse records")??;
+        let made = making.await.map_err(|error| of_task(error, "parse records"))??;
         let staged = self.stager.put(made.rows).await?;
         Ok(MadePart { staged, rescued_rows: made.rescued_rows, corrupt_rows: made.corrupt_rows })
     }
 
-    /// Reads files one after another and hands their records on, until nobody wants them.
+    /// Reads files one after another and passes their records on until the receiver is gone.
     fn read(&self, files: Vec<Found>, events: &mpsc::Sender<Event>) {
         for (file, records) in self.reader.open_each(files) {
             let mut has_begun = false;
@@ -191,6 +210,25 @@ impl Loader {
     }
 }
 
+impl Loaded {
+    fn append(&mut self, mut more: Self) {
+        self.files.append(&mut more.files);
+        self.staged.append(&mut more.staged);
+        self.unread.append(&mut more.unread);
+        self.rows += more.rows;
+        self.rescued_rows += more.rescued_rows;
+        self.corrupt_rows += more.corrupt_rows;
+    }
+}
+
+/// Why a task did not end by itself.
+fn of_task(error: JoinError, doing: &str) -> Error {
+    match Panic::of_task(error) {
+        Some(panic) => Error::from(panic).during(doing),
+        None => Error::unavailable(format!("{doing}: it was stopped")),
+    }
+}
+
 fn hand_on(held: &mut Vec<Piece>, events: &mpsc::Sender<Event>) -> Result<()> {
     for piece in held.drain(..) {
         events.blocking_send(Event::Piece(piece)).context(ErrorKind::Unavailable, "nobody wants the rest")?;
@@ -198,11 +236,11 @@ fn hand_on(held: &mut Vec<Piece>, events: &mpsc::Sender<Event>) -> Result<()> {
     Ok(())
 }
 
-/// One try at a batch.
+/// One attempt at a batch.
 #[derive(Default)]
 struct Attempt {
     loaded: Loaded,
-    /// Files that broke off after some of their rows had gone into parts.
+    /// Files that failed after some of their rows had gone into parts.
     begun: Vec<(Found, Error)>,
 }
 

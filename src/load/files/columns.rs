@@ -1,4 +1,4 @@
-//! Which columns the records get: inferred from a sample, set by hints, grown as records bring more.
+//! Which columns the records get: inferred from a sample, set by hints, extended as records bring more.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -23,7 +23,7 @@ pub(super) struct Rules {
     hints: Vec<Hint>,
 }
 
-/// The columns as they are now, for all parts of a batch that are made side by side.
+/// The current columns, shared by all parts of a batch that are processed side by side.
 #[derive(Clone, Debug)]
 pub(super) struct Shared {
     rules: Arc<Rules>,
@@ -32,13 +32,13 @@ pub(super) struct Shared {
 
 impl Rules {
     /// # Errors
-    /// Configuration when the hints are no DDL.
+    /// Configuration when the hints are not valid DDL.
     pub(super) fn new(settings: &FilesTableSettings) -> Result<Self> {
         let hints = parse_hints(&settings.schema_hints).context(ErrorKind::Configuration, "bronze.schema_hints")?;
         let infer = InferOptions { typed: settings.types == ColumnTypes::Infer, timestamps: settings.timestamps };
         let infers = settings.types != ColumnTypes::Hints;
         if !infers && hints.is_empty() {
-            return Err(Error::configuration("bronze.types = \"hints\" wants columns in bronze.schema_hints"));
+            return Err(Error::configuration("bronze.types = \"hints\" requires columns in bronze.schema_hints"));
         }
         let evolution = match settings.evolution() {
             Evolution::AddColumns if !infers => Evolution::Rescue,
@@ -51,10 +51,10 @@ impl Rules {
         RESERVED.into_iter().chain(self.payload.map(|_| PAYLOAD)).collect()
     }
 
-    /// The columns of records like these.
+    /// The columns for records like these.
     ///
     /// # Errors
-    /// Configuration when the hints do not fit them.
+    /// Configuration when the hints do not match them.
     pub(super) fn first_columns(&self, sample: Option<JsonType>) -> Result<SchemaRef> {
         let sample = sample.filter(|_| self.infers).and_then(settled).unwrap_or(JsonType::Struct(Vec::new()));
         let inferred = schema_of(&sample, &self.reserved());
@@ -62,7 +62,7 @@ impl Rules {
         Ok(Arc::new(columns.context(ErrorKind::Configuration, "bronze.schema_hints")?))
     }
 
-    /// The columns of a table, and behind them those that hints name and it lacks. What is there stays as it is.
+    /// The columns of a table, followed by those that hints name and it lacks. Existing ones stay as they are.
     ///
     /// # Errors
     /// As [`Rules::first_columns`].
@@ -78,16 +78,16 @@ impl Rules {
         hinted.context(ErrorKind::Configuration, "bronze.schema_hints")
     }
 
-    /// The first column that is not what the hints say, and both types.
+    /// The first column that differs from its hint, and both types.
     ///
     /// # Errors
     /// As [`Rules::first_columns`].
     pub(super) fn unlike(&self, columns: &SchemaRef) -> Result<Option<String>> {
         let hinted = self.hinted(columns)?;
-        let told = |field: &FieldRef| to_ddl(&Schema::new(vec![Arc::clone(field)]));
+        let ddl = |field: &FieldRef| to_ddl(&Schema::new(vec![Arc::clone(field)]));
         let mut pairs = columns.fields().iter().zip(hinted.fields());
-        let unlike = pairs.find(|(is, meant)| is.data_type() != meant.data_type() && told(is) != told(meant));
-        Ok(unlike.map(|(is, meant)| format!("`{}` is meant, and the column is `{}`", told(meant), told(is))))
+        let unlike = pairs.find(|(is, meant)| is.data_type() != meant.data_type() && ddl(is) != ddl(meant));
+        Ok(unlike.map(|(is, meant)| format!("the hint says `{}`, but the column is `{}`", ddl(meant), ddl(is))))
     }
 
     fn unknown(&self) -> Unknown {
@@ -104,7 +104,7 @@ impl Shared {
         Self { rules, columns: Arc::new(Mutex::new(columns)) }
     }
 
-    /// How the next part is made.
+    /// How the next part is processed.
     pub(super) fn layout(&self) -> Layout {
         Layout { columns: self.columns(), unknown: self.rules.unknown(), payload: self.rules.payload }
     }
@@ -113,11 +113,11 @@ impl Shared {
         Arc::clone(&self.columns.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Takes in what a part has seen beyond the columns it was made with. Returns whether there are others now, so that
-    /// it is to be made again.
+    /// Adds what a part has seen beyond the columns it was processed with. Returns whether the columns have changed, so
+    /// that it must be processed again.
     ///
     /// # Errors
-    /// Configuration when new fields are to stop the loader; it names them.
+    /// Configuration when new fields must stop the loader; it names them.
     pub(super) fn grow(&self, made_with: &SchemaRef, seen: Option<JsonType>) -> Result<bool> {
         let Some(seen) = seen.and_then(settled) else { return Ok(false) };
         let reserved = self.rules.reserved();
@@ -188,8 +188,8 @@ mod tests {
         let rules = rules("schema_hints = \"a string, z timestamp, user.name string\"");
         let columns = |text: &str| Arc::new(schema_of(&read(text).unwrap(), &[]));
         assert_eq!(rules.unlike(&columns(r#"{"b":1,"a":"x","user":{"name":"x","age":1}}"#)).unwrap(), None);
-        let told = rules.unlike(&columns(r#"{"b":1,"a":1}"#)).unwrap().unwrap();
-        assert_eq!(told, "`a string` is meant, and the column is `a bigint`");
+        let mismatch = rules.unlike(&columns(r#"{"b":1,"a":1}"#)).unwrap().unwrap();
+        assert_eq!(mismatch, "the hint says `a string`, but the column is `a bigint`");
     }
 
     #[test]

@@ -1,6 +1,6 @@
-//! The bytes of a file as something to read from, on a thread that may wait for them.
+//! The content of a file as a reader, on a thread that may block.
 //!
-//! To open an object of a store costs a round trip, which small ones would spend their time on: those are fetched ahead.
+//! Opening an object of a store costs a round trip, which would dominate for small ones: those are fetched ahead.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -19,11 +19,11 @@ use crate::json::partition::{PartitionValue, Partitioning};
 use crate::json::records::{Compression, Format, Limits, Records};
 use crate::pipeline::files::{FileFormat, SourceSettings};
 
-/// Pieces of an object that wait for their reader.
+/// Pieces of an object buffered for its reader.
 const PIECES_AHEAD: usize = 4;
-/// An object that is no longer is fetched whole.
+/// Objects up to this size are fetched whole.
 const SMALL_BYTES: u64 = 256 << 10;
-/// So many of them at the same time, which bounds the bytes as well.
+/// Objects fetched at the same time, which also bounds their bytes.
 const FETCHED_AHEAD: usize = 16;
 
 /// How the files of a source are read.
@@ -35,17 +35,17 @@ pub(super) struct Reader {
     partitioning: Partitioning,
 }
 
-/// A file that is open.
+/// An open file.
 pub(super) enum Content {
     /// On this machine.
     Local(File),
-    /// In a store: pieces as they come.
+    /// In a store: pieces as they arrive.
     Remote(Pieces),
-    /// In a store, and all of it here.
+    /// In a store, and entirely in memory.
     Whole(bytes::buf::Reader<Bytes>),
 }
 
-/// What opening a file comes to; no content where the file is gone.
+/// The result of opening a file; no content if the file is gone.
 type Opened = Result<Option<Content>>;
 
 /// Files that are opened one after another.
@@ -73,7 +73,7 @@ impl Reader {
         Self { source, format, limits, partitioning: Partitioning::new(settings.partition_columns.as_deref()) }
     }
 
-    /// What the folders of a file say of its records.
+    /// The partition values of a file, from its folders.
     pub(super) fn partition(&self, file: &Found) -> Arc<[PartitionValue]> {
         match file.path.as_ref().contains('=') {
             true => self.partitioning.of(&self.source.below(&file.path)),
@@ -81,13 +81,13 @@ impl Reader {
         }
     }
 
-    /// Opens files for their records, in their order. Blocks its thread; only for one that belongs to a runtime.
+    /// Opens files one after another, in order. Blocks its thread, which must belong to a runtime.
     pub(super) fn open_each(&self, files: Vec<Found>) -> Files {
         let source = Arc::clone(&self.source);
         let ahead = stream::iter(files).map(move |file| {
             let is_ahead = source.storage.local_root().is_none() && file.size_bytes <= SMALL_BYTES;
             let (source, wanted) = (Arc::clone(&source), file.clone());
-            // A task of its own: it goes on while nobody asks for it.
+            // A task of its own, so it continues while nobody polls it.
             let fetching = is_ahead.then(|| tokio::spawn(async move { Content::open(&source, &wanted).await }));
             let fetching = fetching.map(AbortOnDropHandle::new);
             async move {
@@ -99,25 +99,28 @@ impl Reader {
         Files { reader: self.clone(), ahead: ahead.buffered(FETCHED_AHEAD).boxed() }
     }
 
-    /// The records of what opening a file came to: unavailable when the file is gone or cannot be read.
+    /// The records of an opened file: unavailable when the file is gone or cannot be read.
     fn records(&self, file: &Found, opened: Opened) -> Result<Records<Content>> {
         let path = file.path.as_ref();
-        let content = opened?.ok_or_else(|| Error::unavailable(format!("{path} is gone before it was loaded")))?;
+        let content = opened?.ok_or_else(|| Error::unavailable(format!("{path} disappeared before it was loaded")))?;
         let records = Records::new(content, Compression::of_name(path), self.format, self.limits);
         records.context(ErrorKind::Unavailable, format!("read {path}"))
     }
 
-    /// A local file that has changed meanwhile is still being written: it is loaded when it is done.
+    /// A local file that has changed meanwhile is still being written, and is loaded when it is finished.
     ///
     /// # Errors
-    /// Unavailable when it has.
+    /// Unavailable when it has changed.
     pub(super) fn check_unchanged(&self, file: &Found) -> Result<()> {
         let Some(root) = self.source.storage.local_root() else { return Ok(()) };
         let metadata = std::fs::metadata(root.join(file.path.as_ref()));
         let metadata = metadata.context(ErrorKind::Unavailable, format!("look at {}", file.path))?;
         match metadata.len() == file.size_bytes {
             true => Ok(()),
-            false => Err(Error::unavailable(format!("{} changed while it was read; it is loaded later", file.path))),
+            false => Err(Error::unavailable(format!(
+                "{} changed while it was being read; it will be loaded later",
+                file.path
+            ))),
         }
     }
 }
@@ -220,7 +223,7 @@ mod tests {
     use crate::clock::{Clock, Timestamp};
     use crate::storage::Storage;
 
-    /// Answers no get before so many wait at the same time, and counts how many do.
+    /// Answers no get before this many wait at the same time, and counts how many do.
     #[derive(Debug)]
     struct Gate {
         inner: Arc<dyn ObjectStore>,
@@ -291,7 +294,7 @@ mod tests {
         let storage = Storage::memory();
         let mut files = Vec::new();
         for number in 0..2 * FETCHED_AHEAD + 2 {
-            // Two large ones, which are opened only when their turn comes: there is no bound to what they hold.
+            // Two large ones, which are opened only at their turn: their size is not bounded.
             let (name, records) = match number % (FETCHED_AHEAD + 1) {
                 5 => (format!("in/{number:03}-large.json"), usize::try_from(SMALL_BYTES).unwrap()),
                 _ => (format!("in/{number:03}.json"), number),
@@ -302,7 +305,7 @@ mod tests {
                 storage.put_new(&path, Bytes::from(text)).await.unwrap();
             }
         }
-        // One of the first is large, and waits for its turn.
+        // One of the first is large and waits for its turn.
         let (wanted, counted) = (FETCHED_AHEAD - 1, Arc::clone(&most));
         let storage = storage.decorated(|inner| {
             Arc::new(Gate {

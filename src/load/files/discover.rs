@@ -1,4 +1,4 @@
-//! Finding files: a walk through the listing of the source, and what of it is to be loaded.
+//! Finding files: a walk through the listing of the source, and which files to load.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,12 +9,12 @@ use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStore};
 
 use super::seen::{Seen, Stamp};
-use crate::clock::Timestamp;
+use crate::clock::{Clock, Timestamp};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::pipeline::files::SourceSettings;
 use crate::storage::Storage;
 
-/// Ends of names that uploads and editors give to what is not done yet.
+/// Name endings that uploads and editors give to unfinished files.
 const UNFINISHED: [&str; 8] =
     [".tmp", ".temp", ".part", ".partial", ".crdownload", ".inprogress", "._copying_", ".crc"];
 
@@ -24,12 +24,12 @@ pub(super) struct Source {
     pub(super) storage: Storage,
     /// The folder, in the storage.
     pub(super) folder: Path,
-    /// What the source is called in `_source_file` and in memos.
+    /// The name of the source in `_source_file` and in memos.
     pub(super) name: String,
     pub(super) filter: Filter,
 }
 
-/// Which of the files there are wanted.
+/// Which of the files are wanted.
 #[derive(Clone, Debug)]
 pub(super) struct Filter {
     glob: Option<glob::Pattern>,
@@ -48,12 +48,12 @@ pub(super) struct Found {
     pub(super) modified: Timestamp,
 }
 
-/// What the filter says of a file.
+/// What the filter says about a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Verdict {
     Load,
     Known,
-    /// It was loaded, and is not what it was.
+    /// It was loaded, and has changed since.
     Changed,
     /// It may still be growing; a later walk finds it.
     Fresh,
@@ -67,11 +67,11 @@ pub(super) struct Walk {
     is_done: bool,
 }
 
-/// What a walk came across.
+/// What a walk has seen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Tally {
     pub(super) listed: u64,
-    /// Loaded before, as they are or as they were.
+    /// Loaded before, whether unchanged or not.
     pub(super) known: u64,
     pub(super) known_bytes: u64,
     pub(super) changed: u64,
@@ -84,12 +84,15 @@ impl Source {
     /// The source of a loader.
     ///
     /// # Errors
-    /// Configuration when the glob or the path is none.
+    /// Configuration when the glob or the path is invalid.
     pub(super) fn new(data: &Storage, settings: &SourceSettings) -> Result<Self> {
         let is_own = settings.path.contains("://") || settings.path.starts_with('/');
         let during = |error: Error| error.during(format!("source.path `{}`", settings.path));
         let (storage, folder) = match is_own {
-            true => (Storage::open_foreign(&settings.path).map_err(during)?, Path::default()),
+            true => {
+                let storage = Storage::open_foreign(&settings.path).map_err(during)?;
+                (storage.bounded(&Clock::system()), Path::default())
+            }
             false => {
                 let folder = Path::parse(&settings.path);
                 (data.clone(), folder.context(ErrorKind::Configuration, format!("source.path `{}`", settings.path))?)
@@ -99,12 +102,12 @@ impl Source {
         Ok(Self { storage, folder, name: settings.path.clone(), filter })
     }
 
-    /// Leaves out what was last changed before this as well.
+    /// Also leaves out files last changed before this time.
     pub(super) fn only_after(&mut self, moment: Timestamp) {
         self.filter.modified_after = self.filter.modified_after.max(moment);
     }
 
-    /// The folder, where it is one of this machine.
+    /// The folder, if it is on this machine.
     pub(super) fn local_folder(&self) -> Option<PathBuf> {
         Some(self.storage.local_root()?.join(self.folder.as_ref()))
     }
@@ -133,20 +136,20 @@ impl Filter {
             modified_after: settings.modified_after.unwrap_or(Timestamp::from_micros(i64::MIN)),
             modified_before: settings.modified_before.unwrap_or(Timestamp::from_micros(i64::MAX)),
             max_file_age: settings.max_file_age,
-            // Objects of a cloud store are there whole or not at all.
+            // Objects of a cloud store are either complete or absent.
             settle: if is_local { settings.settle } else { Duration::ZERO },
             allow_overwrites: settings.allow_overwrites,
         })
     }
 
-    /// Whether a file is hidden or not done yet, by its path below the source.
+    /// Whether a file is hidden or unfinished, by its path below the source.
     pub(super) fn leaves_alone(below: &str) -> bool {
         let is_hidden = below.split('/').any(|part| part.starts_with(['.', '_']));
         let lower = below.to_ascii_lowercase();
         is_hidden || below.is_empty() || UNFINISHED.iter().any(|end| lower.ends_with(end))
     }
 
-    /// Whether a file is called like those that are wanted.
+    /// Whether the name of a file matches.
     pub(super) fn is_named(&self, below: &str) -> bool {
         let options = glob::MatchOptions { require_literal_separator: true, ..glob::MatchOptions::new() };
         self.glob.as_ref().is_none_or(|glob| glob.matches_with(below, options))
@@ -210,7 +213,7 @@ impl Walk {
                 }
                 Verdict::Changed => {
                     self.tally.changed += 1;
-                    tracing::debug!(path = %file.path, "changed since it was loaded; source.allow_overwrites loads it again");
+                    tracing::debug!(path = %file.path, "the file changed since it was loaded; set source.allow_overwrites to load it again");
                 }
                 Verdict::Fresh => {
                     let settles_in = source.filter.settles_in(&file, now);

@@ -1,4 +1,5 @@
-//! The table as the loader's ledger: a file is loaded when the table has rows of it, and every commit raises the fence.
+//! The table as the loader's ledger: a file is loaded when the table has rows from it, and every commit raises the
+//! fence.
 
 use std::collections::HashSet;
 use std::path::PathBuf;
@@ -22,33 +23,33 @@ use crate::table::{
     Commit, CommitOutcome, DataFile, Fence, LakeTable, Stager, TableRole, TableSpec, Tail, TailStep, TxnId,
 };
 
-/// What the ledger is of, and where.
+/// What the ledger is about, and where it is.
 #[derive(Clone, Debug)]
 pub(super) struct Place {
     pub(super) data: Storage,
     pub(super) table: Path,
-    /// What the source is called.
+    /// The name of the source.
     pub(super) source: String,
-    /// How records are kept whole, where they are.
+    /// How whole records are kept, if they are.
     pub(super) payload: Option<PayloadType>,
-    /// The columns of the table, where the records are Telegram updates.
+    /// The columns of the table, if the records are Telegram updates.
     pub(super) updates: Option<SchemaRef>,
     pub(super) memo: PathBuf,
     pub(super) clock: Clock,
 }
 
-/// The table and which files it has rows of.
+/// The table, and the files it has rows from.
 #[derive(Debug)]
 pub(super) struct Ledger {
     place: Place,
     table: LakeTable,
     pub(super) seen: Seen,
     fence: i64,
-    /// Whether the memo has all that is known.
+    /// Whether the memo has everything that is known.
     is_remembered: bool,
 }
 
-/// How a commit of a batch ended.
+/// How the commit of a batch ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Ended {
     /// The rows are in the table, in this version.
@@ -60,7 +61,7 @@ pub(super) enum Ended {
 }
 
 impl Ledger {
-    /// Opens the ledger; `None` where there is no table yet and nobody knows its columns.
+    /// Opens the ledger; `None` if there is no table yet and its columns are unknown.
     ///
     /// # Errors
     /// When the table cannot be opened or the store fails.
@@ -78,7 +79,7 @@ impl Ledger {
         Self::learn(place.clone(), table).await.map(Some)
     }
 
-    /// Makes the table with these columns of the records, or opens it where another process just has.
+    /// Creates the table with these record columns, or opens it if another process just created it.
     ///
     /// # Errors
     /// As [`Ledger::open`].
@@ -99,7 +100,7 @@ impl Ledger {
         Ok(Self { place, table, seen, fence, is_remembered })
     }
 
-    /// The columns of the records; of updates, those of the table.
+    /// The columns of the records; for updates, those of the table.
     pub(super) fn columns(&self) -> SchemaRef {
         if self.place.updates.is_some() {
             return self.table.schema();
@@ -111,12 +112,12 @@ impl Ledger {
         self.table.stager()
     }
 
-    /// Where the files of before this moment are left out: that moment.
+    /// If files changed before some time are left out: that time.
     pub(super) fn from(&self) -> Option<Timestamp> {
         self.table.progress().get(&TxnId::SourceFrom).copied().map(Timestamp::from_micros)
     }
 
-    /// Leaves out, for good, the files that were last changed before this moment.
+    /// Leaves out, for good, files that were last changed before this time.
     ///
     /// # Errors
     /// As [`Ledger::commit`].
@@ -128,8 +129,8 @@ impl Ledger {
     /// Commits a batch: all of it or nothing.
     ///
     /// # Errors
-    /// When the store fails or the table no longer fits. The rows may be in the table all the same: the next commit is
-    /// then fenced, and tells.
+    /// When the store fails or the table no longer matches. The rows may be in the table all the same; the next commit
+    /// is then fenced and finds out.
     pub(super) async fn commit(&mut self, loaded: &Loaded) -> Result<Ended> {
         if !loaded.staged.is_empty() {
             return self.append(loaded, &[]).await;
@@ -168,9 +169,9 @@ impl Ledger {
         }
     }
 
-    /// Takes in which files another process has loaded; returns them.
+    /// Learns which files another process has loaded, and returns them.
     async fn take_in(&mut self, commits: &[Commit]) -> Result<HashSet<String>> {
-        tracing::info!(commits = commits.len(), "another process loads this pipeline too");
+        tracing::info!(commits = commits.len(), "another process is loading this pipeline too");
         let files: Vec<DataFile> = commits.iter().flat_map(|commit| commit.added.iter().cloned()).collect();
         let mut theirs = HashSet::new();
         let mut reads = self.table.read_files(&files, Some(&[SOURCE_FILE]));
@@ -187,17 +188,17 @@ impl Ledger {
     }
 
     async fn reopen(&mut self) -> Result<()> {
-        tracing::info!(table = %self.place.table, "opening the table again: what is known of it may be too old");
+        tracing::info!(table = %self.place.table, "reopening the table: what is known about it may be stale");
         if let Some(fresh) = Self::open(&self.place).await? {
             *self = fresh;
         }
         Ok(())
     }
 
-    /// Writes down which files are loaded, for the next start, when the last time knew less.
+    /// Saves which files are loaded, for the next start, if there is anything new.
     ///
     /// # Errors
-    /// Unavailable when the folder cannot be written; nothing is lost by it.
+    /// Unavailable when the folder cannot be written; nothing is lost by that.
     pub(super) async fn write_memo(&mut self) -> Result<()> {
         if self.is_remembered || self.seen.len() == 0 {
             return Ok(());
@@ -209,18 +210,18 @@ impl Ledger {
     }
 }
 
-/// What a memo of this version of the table says of itself.
+/// The header of a memo for this version of the table.
 async fn origin(place: &Place, table: &LakeTable, version: i64) -> Result<Option<Origin>> {
     let Some(commit_id) = table.commit_id(version).await? else { return Ok(None) };
     Ok(Some(Origin { table_id: table.table_id().to_owned(), version, commit_id, source: place.source.clone() }))
 }
 
-/// The files that the memo knows and those of every commit since; `None` when it is of no use.
+/// The files in the memo and those of every commit since; `None` when the memo is of no use.
 async fn remember(place: &Place, table: &LakeTable) -> Result<Option<Seen>> {
     let path = place.memo.clone();
     let Some((told, mut seen)) = tokio::task::block_in_place(|| memo::read(&path)) else { return Ok(None) };
     if told.version > table.version() || origin(place, table, told.version).await? != Some(told.clone()) {
-        tracing::info!(path = %path.display(), "of another table or another time; the table is read instead");
+        tracing::info!(path = %path.display(), "the saved set does not match the table; reading the table instead");
         return Ok(None);
     }
     let mut tail = Tail::new(&place.data, &place.table, told.version, &[SOURCE_FILE], &place.clock);
@@ -229,14 +230,14 @@ async fn remember(place: &Place, table: &LakeTable) -> Result<Option<Seen>> {
             TailStep::Rows { batches, .. } => {
                 batches.iter().for_each(|rows| each_file(rows, |file| seen.insert(hash_of(file), Stamp::UNKNOWN)));
             }
-            // The head is there, so nothing before it may be missing.
+            // The head exists, so nothing before it may be missing.
             TailStep::AtHead | TailStep::Lost => return Ok(None),
         }
     }
     Ok(Some(seen))
 }
 
-/// The files that the table has rows of.
+/// The files that the table has rows from.
 async fn read_all(table: &LakeTable) -> Result<Seen> {
     let (files, mut seen) = (table.files().await?, Seen::default());
     let mut reads = table.read_files(&files, Some(&[SOURCE_FILE]));
@@ -246,7 +247,7 @@ async fn read_all(table: &LakeTable) -> Result<Seen> {
     Ok(seen)
 }
 
-/// Calls `take` for the source files of rows, once for each run of like ones.
+/// Calls `take` for the source files of rows, once per run of equal ones.
 fn each_file(rows: &RecordBatch, mut take: impl FnMut(&str)) {
     let Some(files) = rows.column_by_name(SOURCE_FILE).and_then(|column| column.as_string_opt::<i32>()) else { return };
     let mut last = None;

@@ -1,7 +1,7 @@
-//! The set of loaded files beside the table, so that a start need not read the table for it.
+//! The set of loaded files, saved beside the table so that a start need not read the table for it.
 //!
-//! A file of one line of JSON, then sixteen bytes for each loaded file, then the SHA-256 of all before it. It is worth
-//! what its first line says: this table, this version, this commit. Anything else is passed over, and the table is read.
+//! One line of JSON, then sixteen bytes per loaded file, then the SHA-256 of everything before it. It is only valid for
+//! what its first line names: this table, this version, this commit. Otherwise it is ignored, and the table is read.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -15,28 +15,28 @@ use crate::error::{Context, ErrorKind, Result};
 const ENTRY_BYTES: usize = 16;
 const HASH_BYTES: usize = 32;
 
-/// What a memo was made of.
+/// What a memo was made from.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub(super) struct Origin {
     pub(super) table_id: String,
     pub(super) version: i64,
-    /// Tells this version from that of another history of the same table.
+    /// Distinguishes this version from the same number in another history of the table.
     pub(super) commit_id: String,
-    /// The source that the paths are of.
+    /// The source that the paths belong to.
     pub(super) source: String,
 }
 
-/// Where the memo of a pipeline is.
+/// The path of a pipeline's memo.
 pub(super) fn path_of(checkpoints: &Path, pipeline: &str) -> PathBuf {
     checkpoints.join(pipeline).join("files.seen")
 }
 
-/// Writes the memo in place of the one before.
+/// Replaces the memo.
 ///
 /// # Errors
 /// Unavailable when the folder cannot be written.
 pub(super) fn write(path: &Path, origin: &Origin, seen: &Seen) -> Result<()> {
-    let cannot = || format!("cannot write {}; the next start reads the table instead", path.display());
+    let cannot = || format!("cannot write {}; the next start will read the table instead", path.display());
     let mut bytes = serde_json::to_vec(origin).context(ErrorKind::Unavailable, cannot())?;
     bytes.push(b'\n');
     bytes.reserve(seen.len() * ENTRY_BYTES + HASH_BYTES);
@@ -54,19 +54,19 @@ pub(super) fn write(path: &Path, origin: &Origin, seen: &Seen) -> Result<()> {
     writing().context(ErrorKind::Unavailable, cannot())
 }
 
-/// Reads a memo; `None` where there is none that is whole.
+/// Reads a memo; `None` if there is none that is complete.
 pub(super) fn read(path: &Path) -> Option<(Origin, Seen)> {
     let mut seen = Seen::default();
     let origin = read_each(path, |hash, stamp| seen.insert(hash, stamp))?;
     Some((origin, seen))
 }
 
-/// As [`read`], entry by entry, for those who want a few of many.
+/// Like [`read`], entry by entry, for callers that need a few of many.
 pub(super) fn read_each(path: &Path, mut take: impl FnMut(PathHash, Stamp)) -> Option<Origin> {
     let bytes = std::fs::read(path).ok()?;
     let (content, hash) = bytes.split_at_checked(bytes.len().checked_sub(HASH_BYTES)?)?;
     if Sha256::digest(content).as_slice() != hash {
-        tracing::warn!(path = %path.display(), "not whole; the table is read instead");
+        tracing::warn!(path = %path.display(), "incomplete; reading the table instead");
         return None;
     }
     let end = content.iter().position(|byte| *byte == b'\n')?;

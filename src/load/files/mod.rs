@@ -1,4 +1,4 @@
-//! The bronze stage for foreign files: an open Auto Loader. Every record of every file becomes one row, once.
+//! The loader of foreign files: an open Auto Loader. Every record of every file becomes one row, once.
 
 mod ahead;
 mod audit;
@@ -48,9 +48,9 @@ use crate::error::{Context, Error, ErrorKind, Result};
 use crate::pipeline::files::FilesPipeline;
 use crate::retry::Backoff;
 
-/// A file that cannot be read is tried again after the first of these, and ever later up to the second.
+/// A file that cannot be read is retried after the first of these, with growing delays up to the second.
 const UNREAD_AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(600));
-/// How often the set of loaded files is written down while there is work.
+/// How often the set of loaded files is saved while there is work.
 const MEMO_EVERY: Duration = Duration::from_secs(60);
 
 /// The stage.
@@ -74,27 +74,27 @@ pub struct FilesStage {
 /// A file that could not be read.
 #[derive(Debug)]
 struct Unread {
-    /// As it was then.
+    /// Its stamp at that time.
     stamp: Stamp,
     backoff: Backoff,
     again_at: Duration,
 }
 
 impl FilesStage {
-    /// Whether the settings make sense, as far as that can be told without a store.
+    /// Checks the settings as far as possible without a store.
     ///
     /// # Errors
-    /// Configuration when they do not.
+    /// Configuration when they are invalid.
     pub fn check_settings(options: &FilesOptions) -> Result<()> {
         let FilesOptions { data, pipeline, .. } = options;
         let is_local = data.local_root().is_some();
         discover::Filter::new(&pipeline.source, is_local).and(Rules::new(&pipeline.bronze)).map(drop)
     }
 
-    /// Opens the source and, where it is there, the table, and learns what is loaded.
+    /// Opens the source and, if it exists, the table, and learns what is loaded.
     ///
     /// # Errors
-    /// When the settings make no sense, the table cannot be opened or the store fails.
+    /// When the settings are invalid, the table cannot be opened or the store fails.
     pub async fn open(options: FilesOptions) -> Result<Self> {
         let FilesOptions { data, pipeline, schema, checkpoints, clock, telemetry, progress } = options;
         let table = Path::parse(&pipeline.bronze.table);
@@ -138,7 +138,7 @@ impl FilesStage {
     /// be read is tried once.
     ///
     /// # Errors
-    /// When the store fails, the table no longer fits, or new fields are to stop the loader.
+    /// When the store fails, the table no longer matches, or new fields must stop the loader.
     pub async fn work_until_idle(&mut self, stop: &CancellationToken) -> Result<FilesSummary> {
         self.summary = FilesSummary::default();
         self.unread.clear();
@@ -154,11 +154,11 @@ impl FilesStage {
         walked.map(|_settles_in| self.summary.clone())
     }
 
-    /// Loads files as they come, until `stop`.
+    /// Loads files as they arrive, until `stop`.
     ///
     /// # Errors
-    /// When the disk fails, the table no longer fits, or new fields are to stop the loader. What passes by itself is
-    /// tried again.
+    /// When the disk fails, the table no longer matches, or new fields must stop the loader. Transient errors are
+    /// retried.
     pub async fn run(mut self, stop: CancellationToken) -> Result<()> {
         let clock = self.clock.clone();
         let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(30));
@@ -177,7 +177,7 @@ impl FilesStage {
                 Err(error)
                     if matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Unknown | ErrorKind::Refused) =>
                 {
-                    tracing::warn!(%error, "loading failed for the moment; trying again");
+                    tracing::warn!(%error, "loading failed; retrying");
                     backoff.next_delay()
                 }
                 Err(error) => return Err(error),
@@ -188,7 +188,7 @@ impl FilesStage {
             tokio::select! {
                 () = stop.cancelled() => {}
                 () = clock.sleep(wait) => {}
-                // What fails for the moment is not tried faster because there is more to do.
+                // More work is no reason to retry sooner after a failure.
                 () = watch.hinted(&clock, walked), if backoff.tries() == 0 => {}
             }
         }
@@ -196,7 +196,7 @@ impl FilesStage {
         Ok(())
     }
 
-    /// What is watched of a source on this machine.
+    /// What is watched, for a source on this machine.
     fn watched(&self) -> Option<Watched> {
         let root = self.source.local_folder().filter(|_| self.pipeline.source.watch)?;
         let table = self.place.data.local_root().map(|data| data.join(self.place.table.as_ref()));
@@ -222,7 +222,7 @@ impl FilesStage {
             self.load(files, stop).await?;
             self.metrics.batch_seconds.observe(self.clock.monotonic().saturating_sub(started).as_secs_f64());
         }
-        // What was due for so long and was not listed is gone.
+        // A file that has been due this long without being listed is gone.
         let now = self.clock.monotonic();
         self.unread.retain(|_, unread| now < unread.again_at + UNREAD_AGAIN.1);
         self.summary.listed += walk.tally.listed;
@@ -231,7 +231,7 @@ impl FilesStage {
         Ok(walk.tally.settles_in)
     }
 
-    /// Where files that are there at the very first start are not wanted, writes down when that was.
+    /// If files that exist at the very first start are to be left out, records when that was.
     async fn begin_source(&mut self) -> Result<()> {
         if self.pipeline.source.include_existing || self.ledger.as_ref().is_some_and(|ledger| ledger.from().is_some()) {
             return Ok(());
@@ -269,13 +269,13 @@ impl FilesStage {
         }
     }
 
-    /// Loads files and commits them; where another process was faster, those that are left.
+    /// Loads files and commits them; if another process was faster, those that are left.
     async fn load(&mut self, mut files: Vec<Found>, stop: &CancellationToken) -> Result<()> {
         FilesProgress::add(&self.progress.found_files, files.len() as u64);
         FilesProgress::add(&self.progress.found_bytes, files.iter().map(|file| file.size_bytes).sum());
         while !files.is_empty() && !stop.is_cancelled() {
             let mut ledger = self.open_ledger(&files).await?;
-            // The table may be there since they were found, and another process may have been faster.
+            // The table may have been created since they were found, and another process may have been faster.
             let again = self.pipeline.source.allow_overwrites;
             files.retain(|file| ledger.seen.lacks(&file.path, Stamp::of(file.size_bytes, file.modified), again));
             if files.is_empty() {
@@ -325,7 +325,7 @@ impl FilesStage {
         Reader::new(Arc::clone(&self.source), &self.pipeline.source)
     }
 
-    /// The ledger; the table is made with the columns of the first files where there is none.
+    /// The ledger; if there is no table, it is created with the columns of the first files.
     async fn open_ledger(&mut self, files: &[Found]) -> Result<Ledger> {
         if let Some(ledger) = self.ledger.take() {
             return Ok(ledger);
@@ -336,11 +336,11 @@ impl FilesStage {
         Ok(ledger)
     }
 
-    /// Leaves a version of the schema log behind. It is for people: the table has the columns itself.
+    /// Adds a version to the schema log. The log is for people; the table has the columns itself.
     fn log_schema(&self, ledger: &Ledger, reason: &str) {
         let name = self.pipeline.name.as_str();
         if let Err(error) = schemas::write(&self.checkpoints, name, &ledger.columns(), reason, self.clock.now()) {
-            tracing::warn!(%error, "the schema log was not written");
+            tracing::warn!(%error, "could not write the schema log");
         }
     }
 
@@ -374,7 +374,7 @@ impl FilesStage {
     fn hold_off(&mut self, file: &Found, error: &Error, now: Duration) {
         let stamp = Stamp::of(file.size_bytes, file.modified);
         let unread = self.unread.entry(file.path.clone()).or_insert_with(|| {
-            tracing::warn!(%error, "a file cannot be read; it stays where it is and is tried again");
+            tracing::warn!(%error, "cannot read a file; it stays where it is and will be retried");
             Unread { stamp, backoff: Backoff::new(UNREAD_AGAIN.0, UNREAD_AGAIN.1), again_at: now }
         });
         unread.stamp = stamp;
@@ -386,7 +386,7 @@ impl FilesStage {
         if let Some(ledger) = &mut self.ledger
             && let Err(error) = ledger.write_memo().await
         {
-            tracing::warn!(%error, "the set of loaded files was not written down");
+            tracing::warn!(%error, "could not save the set of loaded files");
         }
     }
 }

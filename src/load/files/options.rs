@@ -1,4 +1,4 @@
-//! What the loader is made of, and what it tells of itself.
+//! What the loader is given, and what it reports.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,14 +12,14 @@ use crate::pipeline::files::FilesPipeline;
 use crate::storage::Storage;
 use crate::telemetry::Telemetry;
 
-/// What the stage works with.
+/// What the loader works with.
 #[derive(Clone, Debug)]
 pub struct FilesOptions {
     /// The store below `LAKEGRAM_DATA`.
     pub data: Storage,
     /// The pipeline.
     pub pipeline: FilesPipeline,
-    /// The columns of the table, where its records are Telegram updates.
+    /// The columns of the table, if its records are Telegram updates.
     pub schema: Option<SchemaRef>,
     /// `LAKEGRAM_CHECKPOINTS`.
     pub checkpoints: PathBuf,
@@ -27,34 +27,34 @@ pub struct FilesOptions {
     pub clock: Clock,
     /// Metrics.
     pub telemetry: Telemetry,
-    /// Where it tells how far it is.
+    /// Where it reports its progress.
     pub progress: Arc<FilesProgress>,
 }
 
-/// How far a loader is. Counts only ever grow.
+/// The progress of a loader. Counts only grow.
 #[derive(Debug, Default)]
 pub struct FilesProgress {
     /// Files loaded.
     pub files: AtomicU64,
-    /// Bytes of them, as they lie in the store.
+    /// Their bytes, as stored.
     pub bytes: AtomicU64,
     /// Rows committed.
     pub rows: AtomicU64,
-    /// Files that were found to be loaded, the loaded ones included.
+    /// Files found to load, including the loaded ones.
     pub found_files: AtomicU64,
-    /// Bytes of them.
+    /// Their bytes.
     pub found_bytes: AtomicU64,
-    /// Whether a listing ahead of the loader is wanted. It costs a second listing.
+    /// Whether to count ahead of the loader. It costs a second listing.
     pub counts_ahead: AtomicBool,
-    /// Whether that listing has come to its end.
+    /// Whether that listing is complete.
     pub is_counted: AtomicBool,
-    /// Files that it came by, loaded or not.
+    /// Files it has seen, loaded or not.
     pub listed_files: AtomicU64,
-    /// Bytes of them.
+    /// Their bytes.
     pub listed_bytes: AtomicU64,
-    /// Files that the loader came by and that had been loaded before.
+    /// Files that the loader has seen and that had been loaded before.
     pub known_files: AtomicU64,
-    /// Bytes of them.
+    /// Their bytes.
     pub known_bytes: AtomicU64,
 }
 
@@ -85,7 +85,7 @@ pub struct FilesSummary {
     pub fresh: u64,
     /// Files that could not be read, with the reason.
     pub unread: Vec<String>,
-    /// Whether it was stopped before the end; the next one goes on from there.
+    /// Whether it was stopped early; the next run continues from there.
     pub is_cut_short: bool,
 }
 
@@ -104,9 +104,9 @@ impl FilesMetrics {
         Self {
             files: telemetry.counter("lakegram_files_loaded_total", "foreign files loaded"),
             rows: telemetry.counter("lakegram_files_rows_total", "rows added from foreign files"),
-            rescued: telemetry.counter("lakegram_files_rescued_rows_total", "rows with something that fits no column"),
-            corrupt: telemetry.counter("lakegram_files_corrupt_rows_total", "rows that are no record"),
-            unread: telemetry.counter("lakegram_files_unread_total", "tries to read a foreign file that failed"),
+            rescued: telemetry.counter("lakegram_files_rescued_rows_total", "rows with data that fits no column"),
+            corrupt: telemetry.counter("lakegram_files_corrupt_rows_total", "rows that are not records"),
+            unread: telemetry.counter("lakegram_files_unread_total", "failed attempts to read a foreign file"),
             batch_seconds: telemetry
                 .latency("lakegram_files_batch_seconds", "time from a batch's listing to its commit"),
         }

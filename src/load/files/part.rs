@@ -1,4 +1,4 @@
-//! Parts: records of one or several files on their way to one data file of the table.
+//! Parts: records of one or more files on their way to one data file of the table.
 
 use std::sync::Arc;
 
@@ -13,16 +13,16 @@ use crate::json::records::Chunk;
 use crate::json::variant;
 use crate::pipeline::files::PayloadType;
 
-/// The record as it came.
+/// The record as it arrived.
 pub(super) const PAYLOAD: &str = "payload";
 /// The path of the file.
 pub(super) const SOURCE_FILE: &str = "_source_file";
-/// When the batch of its row was begun.
+/// When the batch of the row was begun.
 pub(super) const INGESTED_AT: &str = "_ingested_at";
-/// Columns of ours. No field of a record gets one of these names.
+/// The loader's own columns. No field of a record gets one of these names.
 pub(super) const RESERVED: [&str; 5] = ["_rescued_data", "_corrupt_record", SOURCE_FILE, "_source_row", "_ingested_at"];
 
-/// Records of one file, in a row.
+/// Consecutive records of one file.
 #[derive(Debug)]
 pub(super) struct Piece {
     pub(super) file: Arc<str>,
@@ -37,7 +37,7 @@ pub(super) struct Part {
     pub(super) bytes: usize,
 }
 
-/// What became of a part.
+/// The rows of a part.
 #[derive(Debug)]
 pub(super) struct Made {
     pub(super) rows: RecordBatch,
@@ -48,10 +48,10 @@ pub(super) struct Made {
 /// Which columns a part gets, and what happens to the rest.
 #[derive(Clone, Debug)]
 pub(super) struct Layout {
-    /// Of the records, without ours.
+    /// The columns of the records, without the loader's own.
     pub(super) columns: SchemaRef,
     pub(super) unknown: Unknown,
-    /// How records are kept whole, where they are.
+    /// How whole records are kept, if they are.
     pub(super) payload: Option<PayloadType>,
 }
 
@@ -61,7 +61,7 @@ impl Part {
         self.pieces.push(piece);
     }
 
-    /// What it is of, for people.
+    /// Which files it is from, for messages.
     pub(super) fn told(&self) -> String {
         let (first, last) = (self.pieces.first(), self.pieces.last());
         match (first.map(|piece| &piece.file), last.map(|piece| &piece.file)) {
@@ -94,16 +94,16 @@ impl Part {
         Ok(parsed)
     }
 
-    /// The rows of the table: the records' columns and ours.
+    /// The rows of the table: the records' columns and the loader's own.
     ///
     /// # Errors
-    /// Corrupt when the columns do not fit each other.
+    /// Corrupt when the columns do not match each other.
     pub(super) fn rows(&self, parsed: Parsed, layout: &Layout, ingested_at: Timestamp) -> Result<Made> {
         let records =
             || self.pieces.iter().flat_map(|piece| piece.chunk.records.iter().map(move |record| (piece, record)));
         let count = parsed.corrupt.len();
         let (mut columns, mut rescued, mut rescued_rows) = (parsed.columns, parsed.rescued, parsed.rescued_rows);
-        // What is no record stands in `_corrupt_record`.
+        // What is not a record is in `_corrupt_record`.
         let texts = || records().map(|(piece, record)| piece.chunk.text(record));
         match layout.payload {
             None => {}
@@ -131,12 +131,12 @@ impl Part {
             Arc::new(moments),
         ]);
         let rows = RecordBatch::try_new(with_ours(&layout.columns, layout.payload), columns);
-        let rows = rows.context(ErrorKind::Corrupt, "columns of a part do not fit each other")?;
+        let rows = rows.context(ErrorKind::Corrupt, "the columns of a batch do not match each other")?;
         Ok(Made { rows, rescued_rows, corrupt_rows: parsed.corrupt_rows })
     }
 }
 
-/// The columns of the table: those of the records, then ours.
+/// The columns of the table: those of the records, then the loader's own.
 pub(super) fn with_ours(columns: &Schema, payload: Option<PayloadType>) -> SchemaRef {
     let text = |name: &str| Arc::new(Field::new(name, DataType::Utf8, true));
     let mut fields: Vec<_> = columns.fields().iter().cloned().collect();
@@ -155,7 +155,7 @@ pub(super) fn with_ours(columns: &Schema, payload: Option<PayloadType>) -> Schem
     Arc::new(Schema::new(fields))
 }
 
-/// The columns of the records, out of those of the table.
+/// The columns of the records among those of the table.
 pub(super) fn without_ours(table: &Schema, has_payload: bool) -> SchemaRef {
     let is_ours = |name: &str| RESERVED.contains(&name) || (has_payload && name == PAYLOAD);
     let fields: Vec<_> = table.fields().iter().filter(|field| !is_ours(field.name())).cloned().collect();

@@ -1,4 +1,4 @@
-//! What records look like, from the first of them.
+//! Infers types from the first records.
 
 use super::content::{Content, Reader};
 use super::discover::Found;
@@ -7,16 +7,16 @@ use crate::json::partition::with_partitions;
 use crate::json::records::Records;
 use crate::json::types::{InferOptions, JsonType};
 
-/// How much is looked at: so many files, and bytes of records of them all.
+/// The size of the sample: number of files, and total bytes of records.
 const SAMPLE_FILES: usize = 1_000;
 const SAMPLE_BYTES: usize = 32 << 20;
-/// Bytes are shared out among so many files at most.
+/// The bytes are divided among at most this many files.
 const MOST_SHARES: usize = 8;
 
-/// The type that holds every record of a sample; `None` where there is none. What cannot be read says nothing.
+/// The type that holds every record of a sample; `None` if there are none. Files that cannot be read are ignored.
 ///
 /// # Errors
-/// When the thread that reads is gone.
+/// When the reading thread is gone.
 pub(super) async fn infer(
     reader: &Reader,
     files: &[Found],
@@ -25,7 +25,7 @@ pub(super) async fn infer(
     let (reader, files) = (reader.clone(), files.iter().take(SAMPLE_FILES).cloned().collect::<Vec<_>>());
     let inferring = tokio::task::spawn_blocking(move || {
         let (mut seen, mut partitions, mut left, mut sampled) = (None, Vec::new(), SAMPLE_BYTES, 0);
-        // A large file must not hide the others.
+        // A large file must not crowd out the others.
         let share = SAMPLE_BYTES / files.len().clamp(1, MOST_SHARES);
         for (file, records) in reader.open_each(files) {
             sampled += 1;
@@ -44,7 +44,7 @@ pub(super) async fn infer(
     inferring.await.context(ErrorKind::Unavailable, "infer columns")
 }
 
-/// Takes the first records of a file in; returns how many bytes they were.
+/// Adds the first records of a file; returns their bytes.
 fn take(mut records: Records<Content>, share: usize, options: InferOptions, seen: &mut Option<JsonType>) -> usize {
     let mut bytes = 0;
     while bytes < share

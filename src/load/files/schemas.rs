@@ -1,4 +1,4 @@
-//! The schema log: one readable file for each version of the columns, for people to see how a table grew.
+//! The schema log: one readable file per version of the columns, so that people can see how a table grew.
 
 use std::path::{Path, PathBuf};
 
@@ -18,14 +18,14 @@ pub struct LoggedSchema {
     pub created_at: String,
     /// Why.
     pub reason: String,
-    /// The columns in Spark DDL, one each.
+    /// The columns in Spark DDL, one entry each.
     pub ddl: String,
 }
 
-/// The schema log of a pipeline, the oldest version first. A file that cannot be read is left out, with a warning.
+/// The schema log of a pipeline, oldest version first. Files that cannot be read are left out, with a warning.
 ///
 /// # Errors
-/// Unavailable when the folder is there and cannot be read.
+/// Unavailable when the folder exists but cannot be read.
 pub fn logged_schemas(checkpoints: &Path, pipeline: &str) -> Result<Vec<LoggedSchema>> {
     let mut logged = Vec::new();
     for (_, path) in files(checkpoints, pipeline)? {
@@ -44,7 +44,7 @@ pub fn logged_schemas(checkpoints: &Path, pipeline: &str) -> Result<Vec<LoggedSc
     Ok(logged)
 }
 
-/// Writes the next version, unless these columns are what the last one says already.
+/// Writes the next version, unless the last one already has these columns.
 ///
 /// # Errors
 /// Unavailable when the folder cannot be written.

@@ -1,4 +1,4 @@
-//! Which files are loaded, in sixteen bytes each: a path is told by ninety-six bits of its hash.
+//! Which files are loaded, in sixteen bytes each: a path is identified by 96 bits of its hash.
 
 use std::collections::HashMap;
 
@@ -7,14 +7,14 @@ use sha2::{Digest, Sha256};
 
 use crate::clock::Timestamp;
 
-/// What tells a path. Of a million files two have the same with a chance of one in ten to the seventeenth.
+/// Identifies a path. Among a million files, two collide with a probability of 1 in 10^17.
 pub(super) type PathHash = [u8; 12];
 
-/// What tells whether a file has changed: 0 is not known.
+/// Shows whether a file has changed; 0 is unknown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Stamp(pub(super) u32);
 
-/// The files that are loaded.
+/// The loaded files.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Seen(HashMap<PathHash, u32>);
 
@@ -31,12 +31,12 @@ impl Stamp {
 }
 
 impl Seen {
-    /// Remembers a file as it was loaded.
+    /// Remembers a file with the stamp it was loaded with.
     pub(super) fn insert(&mut self, hash: PathHash, stamp: Stamp) {
         self.0.insert(hash, stamp.0);
     }
 
-    /// Whether a file is still to be loaded, or loaded again where that is asked for.
+    /// Whether a file still has to be loaded, or loaded again if that is allowed.
     pub(super) fn lacks(&self, path: &Path, stamp: Stamp, allow_overwrites: bool) -> bool {
         match self.get(path) {
             None => true,
@@ -45,7 +45,7 @@ impl Seen {
         }
     }
 
-    /// The stamp that a file was loaded with; `None` when it was not.
+    /// The stamp that a file was loaded with; `None` if it was not loaded.
     pub(super) fn get(&self, path: &Path) -> Option<Stamp> {
         self.0.get(&hash_of(path.as_ref())).copied().map(Stamp)
     }
@@ -59,7 +59,7 @@ impl Seen {
     }
 }
 
-/// What tells this path.
+/// Identifies this path.
 pub(super) fn hash_of(path: &str) -> PathHash {
     let hash: [u8; 32] = Sha256::digest(path.as_bytes()).into();
     let mut first = PathHash::default();

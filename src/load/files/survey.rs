@@ -1,4 +1,4 @@
-//! What a loader needs and how far it is, as far as a listing and the table tell.
+//! What a loader needs and how far it is, as far as a listing and the table can tell.
 
 use std::sync::Arc;
 
@@ -16,23 +16,23 @@ use crate::error::{Context, Error, ErrorKind, Result};
 use crate::pipeline::files::FilesPipeline;
 use crate::table::LakeTable;
 
-/// Files listed between two looks at the clock.
+/// Files listed between two clock checks.
 const FILES_AT_ONCE: usize = 1_000;
 
-/// How far a loader is.
+/// The state of a loader.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct FilesSurvey {
     /// Files listed, wanted or not.
     pub listed_files: u64,
-    /// Files that are loaded, whether they are still there or not.
+    /// Files that are loaded, whether they still exist or not.
     pub loaded_files: u64,
-    /// Files that the next run loads, those that cannot be read among them.
+    /// Files that the next run will load, including those that cannot be read.
     pub waiting_files: u64,
-    /// Bytes of them.
+    /// Their bytes.
     pub waiting_bytes: u64,
-    /// Files that may still be growing, and are loaded later.
+    /// Files that may still be growing and are loaded later.
     pub growing_files: u64,
-    /// Files that have changed since they were loaded, and are not loaded again.
+    /// Files that have changed since they were loaded and are not loaded again.
     pub changed_files: u64,
 }
 
@@ -44,7 +44,7 @@ pub async fn survey(options: FilesOptions) -> Result<FilesSurvey> {
     let mut stage = FilesStage::open(options).await?;
     let now = stage.clock.now();
     if !stage.pipeline.source.include_existing && stage.ledger.as_ref().is_none_or(|ledger| ledger.from().is_none()) {
-        // Its first start is still to come, and leaves out what is there.
+        // Its first start is still to come, and will leave out the existing files.
         Arc::make_mut(&mut stage.source).only_after(now);
     }
     let nothing = Seen::default();
@@ -64,7 +64,7 @@ pub async fn survey(options: FilesOptions) -> Result<FilesSurvey> {
     Ok(found)
 }
 
-/// Looks at each thing a loader needs; gives the verdicts, with the mend where there is one.
+/// Checks each thing a loader needs; returns the verdicts, with a fix where there is one.
 pub async fn check(options: &FilesOptions) -> Vec<(&'static str, Result<String>)> {
     let rules = Rules::new(&options.pipeline.bronze);
     let mut verdicts = vec![("source", check_source(options).await)];
@@ -86,20 +86,20 @@ async fn check_source(options: &FilesOptions) -> Result<String> {
     {
         let folder = folder.display();
         return Err(Error::configuration(format!(
-            "source.path: there is no folder {folder}; make it, or mend the path"
+            "source.path: folder {folder} does not exist; create it or fix the path"
         )));
     }
     let mut walk = source.walk();
     let first = walk.next_batch(&source, &Seen::default(), options.clock.now(), (1, u64::MAX)).await?;
     match (first.first(), walk.tally.listed, &settings.glob) {
-        (Some(file), ..) => Ok(format!("can be listed; {} is a file to load", file.path)),
-        (None, 0, _) => Ok("can be listed; no file is there yet".to_owned()),
+        (Some(file), ..) => Ok(format!("can be listed; {} would be loaded", file.path)),
+        (None, 0, _) => Ok("can be listed; there are no files yet".to_owned()),
         (None, listed, Some(glob)) if walk.tally.fresh == 0 => Err(Error::configuration(format!(
-            "none of {listed} files is one to load; is source.glob = {glob:?} meant for paths below the folder? Hidden, \
+            "none of {listed} files would be loaded; does source.glob = {glob:?} match paths below the folder? Hidden, \
              unfinished and old ones are left out too"
         ))),
         (None, listed, _) => {
-            Ok(format!("can be listed; of {listed} files all are hidden, unfinished, old or still growing"))
+            Ok(format!("can be listed; all {listed} files are hidden, unfinished, too old or still growing"))
         }
     }
 }
@@ -115,29 +115,29 @@ async fn check_table(options: &FilesOptions, rules: &Rules) -> Result<String> {
     let path = Path::parse(&pipeline.bronze.table).context(ErrorKind::Configuration, "bronze.table")?;
     let Some(table) = LakeTable::open_existing(data, &path, clock).await? else {
         rules.first_columns(None)?;
-        return Ok(format!("{path} is not there yet; the first files make it"));
+        return Ok(format!("{path} does not exist yet; the first files create it"));
     };
     is_loaders(pipeline, &table)?;
     let columns = without_ours(&table.schema(), pipeline.bronze.payload);
-    if let Some(told) = rules.unlike(&columns)? {
+    if let Some(mismatch) = rules.unlike(&columns)? {
         return Err(Error::configuration(format!(
-            "bronze.schema_hints: {told} in table {path}, and types stay; take the hint out, or load into another table"
+            "bronze.schema_hints: {mismatch} in table {path}, and types never change; remove the hint, or load into another table"
         )));
     }
     Ok(format!(
-        "{path} is at version {} and fits; it has {} columns of records",
+        "{path} is at version {} and matches; it has {} record columns",
         table.version(),
         columns.fields().len()
     ))
 }
 
-/// Whether a table was made by a loader.
+/// Whether a table was created by a loader.
 fn is_loaders(pipeline: &FilesPipeline, table: &LakeTable) -> Result<()> {
     let schema = table.schema();
     match RESERVED.into_iter().find(|name| schema.column_with_name(name).is_none()) {
         None => Ok(()),
         Some(name) => Err(Error::configuration(format!(
-            "table {} has no column {name}: no loader has made it; name another in bronze.table",
+            "table {} has no column {name}, so no loader created it; use another table in bronze.table",
             pipeline.bronze.table
         ))),
     }

@@ -1,4 +1,4 @@
-//! Files of Telegram updates: the bronze table that a bot's own loader makes, without the bot.
+//! Files of Telegram updates: fills the bronze table of a bot's own loader, without the bot.
 
 use std::borrow::Cow;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,15 +19,15 @@ use crate::pipeline::files::FilesTableSettings;
 use crate::telegram::Update;
 use crate::telegram::update::message_of;
 
-/// Columns whose bounds go into the log.
+/// Columns with statistics in the log.
 pub(super) const STATS_COLUMNS: [&str; 4] = ["update_id", "chat_id", "date", "_ingested_at"];
 
-/// How updates become rows, for all parts of a batch that are made side by side.
+/// How updates become rows, shared by all parts of a batch that are processed side by side.
 #[derive(Clone, Debug)]
 pub(super) struct Updates {
     bot_id: Option<BotId>,
     evolution: Evolution,
-    /// The columns of the table, with those that parts of this batch bring.
+    /// The columns of the table, including those that parts of this batch add.
     columns: Arc<Mutex<SchemaRef>>,
 }
 
@@ -40,10 +40,10 @@ impl Updates {
         }
     }
 
-    /// The rows of a part: one a record.
+    /// The rows of a part: one per record.
     ///
     /// # Errors
-    /// Configuration when a new field is to stop the loader, or the table has other columns than updates need.
+    /// Configuration when a new field must stop the loader, or the table's columns do not match those of updates.
     pub(super) fn make(&self, part: &Part, ingested_at: Timestamp) -> Result<Made> {
         let rows: Vec<Row<Cow<'_, str>>> = part.pieces.iter().flat_map(|piece| self.rows(piece)).collect();
         let rows: Vec<&Row<Cow<'_, str>>> = rows.iter().collect();
@@ -64,7 +64,7 @@ impl Updates {
             let source_file = Arc::clone(&piece.file);
             let origin = Origin { bot_id, received_at: None, source_file, source_row: record.row };
             let (bytes, text) = (piece.chunk.bytes(record), piece.chunk.text(record));
-            // What is an update is text.
+            // An update is valid text.
             Row::new(origin, update_of(record, bytes), || Cow::Borrowed(text.unwrap_or_default()))
         })
     }
@@ -92,8 +92,8 @@ impl Updates {
         }
     }
 
-    /// Lets the other parts know of new columns. `false` where another part has brought some meanwhile, maybe the same
-    /// ones of another type.
+    /// Announces new columns to the other parts. `false` if another part has added some meanwhile, possibly the same
+    /// ones with another type.
     fn agree(&self, made_for: &SchemaRef, made: &RecordBatch) -> bool {
         if made.schema() == *made_for {
             return true;
@@ -129,7 +129,7 @@ mod tests {
 
     const SETTINGS: &str = "schema = \"telegram_messages.json\"";
 
-    /// One of every kind there is, and some that are odd.
+    /// One update of every kind, and some odd ones.
     fn updates() -> Vec<String> {
         let folder = format!("{}/tests/fixtures/updates", env!("CARGO_MANIFEST_DIR"));
         let mut lines: Vec<String> = crate::telegram::update::UPDATE_KINDS
@@ -194,7 +194,8 @@ mod tests {
     async fn fields_of_messages_become_columns_or_stop_the_loader_where_that_is_asked() {
         let world = World::new();
         let message = |id: i64, more: &str| format!("{{\"update_id\":{id},\"message\":{{\"text\":\"m\",{more}}}}}\n");
-        // More than a part, so that several are made side by side and bring the same column of another type.
+        // More than fits into a part, so that several are processed side by side and add the same column with different
+        // types.
         let many: String = (0..100_000).map(|id| message(id, "\"dice\":{\"value\":6},\"mood\":1")).collect();
         world.put("a.jsonl", many);
         world.put("b.jsonl", message(-1, "\"dice\":{\"emoji\":\"x\"},\"mood\":\"well\""));
@@ -205,7 +206,7 @@ mod tests {
         assert_eq!((loaded.rows, loaded.commits), (100_001, 1));
         let last = world.rows().await.pop().unwrap();
         assert_eq!(last["msg_dice"], json!({"emoji": "x"}));
-        // Which part came first decides the type; the value is kept in either case.
+        // Whichever part came first decides the type; the value is kept in either case.
         let is_rescued = last["_rescued_data"] == "{\"mood\":\"well\"}";
         assert_ne!(is_rescued, last["msg_mood"] == "well", "{last}");
     }

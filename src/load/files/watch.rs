@@ -1,6 +1,6 @@
-//! Hints of the file system that there are files: a local source is watched, and news wakes the walk.
+//! File system hints: a local source is watched, and events wake the walk.
 //!
-//! A hint only saves time. The listing is the truth: it comes all the same, later, when one is lost or none can be had.
+//! A hint only saves time. The listing is the truth: it happens anyway, later, if a hint is lost or watching fails.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,9 +16,9 @@ use super::discover::Filter;
 use crate::clock::Clock;
 use crate::error::{Context, Error, ErrorKind, Result};
 
-/// What comes within this after the first hint is found by the same walk.
+/// Events within this time after the first hint are covered by the same walk.
 const DEBOUNCE: Duration = Duration::from_millis(75);
-/// Walks that take long are further apart, up to this.
+/// Slow walks are further apart, up to this.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// What is watched.
@@ -27,11 +27,11 @@ pub(super) struct Watched {
     /// The folder of the source.
     pub(super) root: PathBuf,
     pub(super) filter: Filter,
-    /// Folders that the loader writes itself.
+    /// Folders that the loader itself writes to.
     pub(super) own: Vec<PathBuf>,
 }
 
-/// A watch over a folder, or what is left to do without one.
+/// A watch on a folder, or a fallback without one.
 #[derive(Debug)]
 pub(super) struct Watch {
     watched: Option<Watched>,
@@ -39,22 +39,22 @@ pub(super) struct Watch {
     news: Arc<News>,
 }
 
-/// What the watching thread tells.
+/// Reported by the watching thread.
 #[derive(Debug, Default)]
 struct News {
     hint: Notify,
-    /// The folder itself has gone, and the watch with it.
+    /// The folder itself is gone, and the watch with it.
     is_lost: AtomicBool,
     has_warned: AtomicBool,
 }
 
 impl Watch {
-    /// A watch that has not begun; over nothing where there is nothing to watch.
+    /// A watch that has not begun; on nothing if there is nothing to watch.
     pub(super) fn new(watched: Option<Watched>) -> Self {
         Self { watched, watcher: None, news: Arc::default() }
     }
 
-    /// Begins where it has not begun and can. Call it before a walk, so that nothing falls between them.
+    /// Begins watching if possible and not yet done. Call it before a walk, so that no event falls in between.
     pub(super) async fn begin(&mut self) {
         if self.news.is_lost.swap(false, Ordering::AcqRel) {
             self.watcher = None;
@@ -64,7 +64,7 @@ impl Watch {
         // The folders below are walked for it.
         match tokio::task::spawn_blocking(move || watch(&watched, news)).await {
             Ok(Ok(watcher)) => self.watcher = Some(watcher),
-            // A folder that is not there yet is tried again.
+            // A folder that does not exist yet is tried again.
             Ok(Err(notify::Error { kind: notify::ErrorKind::PathNotFound, .. })) => {}
             Ok(Err(error)) => {
                 self.news.warn(&error);
@@ -74,12 +74,12 @@ impl Watch {
         }
     }
 
-    /// Returns when there may be new files, and a moment has passed for more of them: longer where a walk takes longer,
-    /// so that news without end leave time for something else.
+    /// Returns when there may be new files, after a short delay for more of them (longer if walks take longer, so that
+    /// endless events leave time for other work).
     pub(super) async fn hinted(&self, clock: &Clock, walked: Duration) {
         self.news.hint.notified().await;
         clock.sleep(walked.clamp(DEBOUNCE, LONGEST_PAUSE)).await;
-        // What came meanwhile is found by the walk that begins now.
+        // The walk that begins now finds what came meanwhile.
         let _taken = self.news.hint.notified().now_or_never();
     }
 }
@@ -87,18 +87,18 @@ impl Watch {
 /// Whether a folder can be watched.
 ///
 /// # Errors
-/// Configuration, with the mend, when it cannot.
+/// Configuration, with the fix, when it cannot be watched.
 pub(super) async fn check(watched: Watched) -> Result<String> {
     let watcher = tokio::task::spawn_blocking(move || watch(&watched, Arc::default())).await;
     match watcher.context(ErrorKind::Unavailable, "watch the source")? {
-        Ok(_watcher) => Ok("new files are seen as they come".to_owned()),
+        Ok(_watcher) => Ok("new files are noticed as they arrive".to_owned()),
         Err(error) => {
-            Err(Error::configuration(format!("the source cannot be watched; {}", mend(&error))).caused_by(error))
+            Err(Error::configuration(format!("cannot watch the source; {}", fix_for(&error))).caused_by(error))
         }
     }
 }
 
-/// How long to wait for the next walk: until files that may still be growing have settled, where there are any.
+/// How long to wait before the next walk; less if files that may still be growing will settle earlier.
 pub(super) fn next_walk_in(list_every: Duration, settles_in: Option<Duration>, walked: Duration) -> Duration {
     let pause = walked.clamp(DEBOUNCE, LONGEST_PAUSE);
     settles_in.map_or(list_every, |settles_in| settles_in.max(pause).min(list_every))
@@ -106,7 +106,7 @@ pub(super) fn next_walk_in(list_every: Duration, settles_in: Option<Duration>, w
 
 fn watch(watched: &Watched, news: Arc<News>) -> notify::Result<RecommendedWatcher> {
     let real = |folder: &Path| folder.canonicalize().or_else(|_| std::path::absolute(folder));
-    // Some systems tell paths as they really are.
+    // Some systems report canonical paths.
     let root = watched.root.canonicalize().map_err(notify::Error::io_watch)?;
     let own = watched.own.iter().filter_map(|folder| real(folder).ok()).collect();
     let listener = Watched { root: root.clone(), own, filter: watched.filter.clone() };
@@ -135,7 +135,7 @@ impl Watched {
         }
     }
 
-    /// Whether there may be a file to load. A file that grows is none yet, and to read one is no news.
+    /// Whether there may be a file to load. A growing file is not one yet, and reading a file is not an event.
     fn wakes(&self, event: &Event) -> bool {
         match event.kind {
             _ if event.need_rescan() => true,
@@ -153,7 +153,7 @@ impl Watched {
     fn may_be_wanted(&self, path: &Path) -> bool {
         let Some(below) = path.strip_prefix(&self.root).ok().and_then(Path::to_str) else { return false };
         let is_own = self.own.iter().any(|own| path.starts_with(own));
-        // A folder may come with files in it.
+        // A folder may arrive with files in it.
         !is_own && !Filter::leaves_alone(below) && (self.filter.is_named(below) || path.is_dir())
     }
 }
@@ -161,24 +161,24 @@ impl Watched {
 impl News {
     fn warn(&self, error: &notify::Error) {
         if !self.has_warned.swap(true, Ordering::Relaxed) {
-            tracing::warn!(%error, "the source cannot be watched, and is listed every source.list_every: {}", mend(error));
+            tracing::warn!(%error, "cannot watch the source; listing it every source.list_every instead: {}", fix_for(error));
         }
     }
 }
 
-/// What can be done about a watch that cannot be made.
-fn mend(error: &notify::Error) -> &'static str {
+/// What to do about a watch that cannot be created.
+fn fix_for(error: &notify::Error) -> &'static str {
     match &error.kind {
-        notify::ErrorKind::MaxFilesWatch => "raise fs.inotify.max_user_watches with sysctl, one for each folder",
+        notify::ErrorKind::MaxFilesWatch => "raise fs.inotify.max_user_watches with sysctl (each folder needs one)",
         notify::ErrorKind::Io(error) if error.raw_os_error() == Some(EMFILE) => {
-            "raise fs.inotify.max_user_instances with sysctl, or the limit of open files"
+            "raise fs.inotify.max_user_instances with sysctl, or the open file limit"
         }
-        notify::ErrorKind::PathNotFound => "make the folder",
-        _ => "where the file system has no such thing, source.watch = false says so",
+        notify::ErrorKind::PathNotFound => "create the folder",
+        _ => "if the file system cannot be watched, set source.watch = false",
     }
 }
 
-/// Too many open files, or inotify instances.
+/// Too many open files, or too many inotify instances.
 const EMFILE: i32 = 24;
 
 #[cfg(test)]
@@ -222,10 +222,10 @@ mod tests {
 
     #[test]
     fn a_watch_that_fails_says_what_to_do() {
-        let told = |kind| mend(&notify::Error::new(kind));
-        assert!(told(notify::ErrorKind::MaxFilesWatch).contains("max_user_watches"));
-        assert!(told(notify::ErrorKind::Io(std::io::Error::from_raw_os_error(EMFILE))).contains("max_user_instances"));
-        assert!(told(notify::ErrorKind::Generic("x".to_owned())).contains("source.watch = false"));
+        let fix = |kind| fix_for(&notify::Error::new(kind));
+        assert!(fix(notify::ErrorKind::MaxFilesWatch).contains("max_user_watches"));
+        assert!(fix(notify::ErrorKind::Io(std::io::Error::from_raw_os_error(EMFILE))).contains("max_user_instances"));
+        assert!(fix(notify::ErrorKind::Generic("x".to_owned())).contains("source.watch = false"));
     }
 
     #[test]

@@ -307,7 +307,7 @@ impl Ledger {
     async fn take_in(&mut self, commits: &[Commit]) -> Result<()> {
         let files = commits.iter().flat_map(|commit| commit.added.iter().cloned()).collect();
         let rows: Vec<_> = self.place.read(&self.table, files).try_collect().await?;
-        tracing::info!(commits = commits.len(), "another process loads this pipeline too");
+        tracing::info!(commits = commits.len(), "another process is loading this pipeline too");
         rows.into_iter().for_each(|rows| self.known.take_rows(rows));
         self.known.seen = self.table.fence(TableRole::Bronze);
         self.known.take_positions(&self.place, &self.table);
@@ -317,7 +317,7 @@ impl Ledger {
     /// Drops what is known and learns it anew, as at a start. Until that has succeeded nothing changes, and the stale
     /// handle refuses every commit.
     async fn reopen(&mut self) -> Result<()> {
-        tracing::info!(table = %self.place.spec.path, "opening the table again: what is known of it may be too old");
+        tracing::info!(table = %self.place.spec.path, "reopening the table: what is known about it may be stale");
         if self.table.is_stale() {
             // Sees to it that an attempt whose fate was open leaves no commit without its file.
             self.table.append(Append { rows: None, fence: self.fence(), progress: Vec::new() }).await?;

@@ -178,7 +178,7 @@ impl BronzeStage {
                 Ok(true) => continue,
                 Ok(false) => self.next_due(),
                 Err(error) if passes(&error) => {
-                    tracing::warn!(%error, "loading failed for the moment; trying again");
+                    tracing::warn!(%error, "loading failed; retrying");
                     self.doubt();
                     backoff.next_delay()
                 }

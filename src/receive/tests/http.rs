@@ -190,7 +190,7 @@ async fn a_client_that_has_gone_does_not_take_its_bytes_along() {
 
 #[tokio::test]
 async fn a_client_with_slow_headers_is_cut_off() {
-    let limits = Limits { header: SHORT, ..Limits::default() };
+    let limits = with_connections(connections::Limits { stranger: SHORT, ..connections::Limits::default() });
     let server = Server::start_with(LaneSetup::default(), settings(), &[SECRET], limits).await;
     let mut stream = server.raw("POST /telegram-webhook HTTP/1.1\r\nhost:").await;
     assert!(!rest(&server.lane.clock, &mut stream).await.contains("200"));
@@ -217,17 +217,107 @@ async fn a_request_takes_no_longer_than_it_may() {
     assert_eq!(server.post("{}").await.status(), 503);
 }
 
+fn with_connections(connections: connections::Limits) -> Limits {
+    Limits { connections, ..Limits::default() }
+}
+
+/// A client that keeps its connection: how its post was answered, or `None` when the connection is gone.
+async fn post_on(stream: &mut TcpStream, clock: &Clock) -> Option<u16> {
+    let head = HEAD.replace("connection: close\r\n", "");
+    stream.write_all(format!("{head}content-length: 2\r\n\r\n{{}}").as_bytes()).await.ok()?;
+    let mut answer = [0; 256];
+    let read = clock.timeout(LONG, stream.read(&mut answer)).await.expect("it is answered in time");
+    let answer = String::from_utf8_lossy(&answer[..read.ok()?]).into_owned();
+    answer.strip_prefix("HTTP/1.1 ")?.get(..3)?.parse().ok()
+}
+
 #[tokio::test]
-async fn more_connections_than_allowed_wait_for_their_turn() {
-    let limits = Limits { connections: 1, ..Limits::default() };
+async fn under_pressure_the_oldest_stranger_goes_and_a_known_client_stays() {
+    let limits = with_connections(connections::Limits { connections: 3, ..connections::Limits::default() });
     let server = Server::start_with(LaneSetup::default(), settings(), &[SECRET], limits).await;
-    let first = server.raw("GET /livez HTTP/1.1\r\nhost: x\r\n").await;
-    let second = server.raw("GET /livez HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await;
-    let soon = server.lane.clock.timeout(SHORT, second.readable()).await;
-    assert!(soon.is_none(), "the second is not served beside the first");
-    drop(first);
-    let mut second = second;
-    assert!(rest(&server.lane.clock, &mut second).await.starts_with("HTTP/1.1 200"));
+    let clock = server.lane.clock.clone();
+    let mut known = server.raw("").await;
+    assert_eq!(post_on(&mut known, &clock).await, Some(200));
+    let mut oldest = server.raw("").await;
+    until(&clock, async || server.shows("lakegram_receive_connections 2")).await;
+    let mut slow = server.raw("POST /telegram-webhook HTTP/1.1\r\nhost:").await;
+    until(&clock, async || server.shows("lakegram_receive_connections 3")).await;
+    let mut fresh = server.raw("").await;
+    assert_eq!(post_on(&mut fresh, &clock).await, Some(200), "there is room for one more");
+    assert_eq!(rest(&clock, &mut oldest).await, "");
+    assert_eq!(post_on(&mut known, &clock).await, Some(200), "whoever is known stays");
+    assert_eq!(post_on(&mut server.raw("").await, &clock).await, Some(200));
+    assert_eq!(rest(&clock, &mut slow).await, "", "slow headers are a stranger's as well");
+    assert!(server.shows("lakegram_receive_evicted_connections_total 2"));
+}
+
+#[tokio::test]
+async fn a_known_client_may_be_quiet_for_longer_than_a_stranger() {
+    let quiet = connections::Limits { stranger: SHORT, known: 4 * SHORT, ..connections::Limits::default() };
+    let server = Server::start_with(LaneSetup::default(), settings(), &[SECRET], with_connections(quiet)).await;
+    let clock = server.lane.clock.clone();
+    let (mut known, mut stranger) = (server.raw("").await, server.raw("").await);
+    assert_eq!(post_on(&mut known, &clock).await, Some(200));
+    assert_eq!(rest(&clock, &mut stranger).await, "");
+    assert_eq!(post_on(&mut known, &clock).await, Some(200), "it is still there");
+    let began = clock.monotonic();
+    assert_eq!(rest(&clock, &mut known).await, "");
+    assert!(clock.monotonic() - began >= 3 * SHORT, "and stays for its time after every request");
+}
+
+#[tokio::test]
+async fn a_client_that_never_reads_is_dropped() {
+    let limits = with_connections(connections::Limits { write: SHORT, ..connections::Limits::default() });
+    let server = Server::start_with(LaneSetup::default(), settings(), &[SECRET], limits).await;
+    let mut stream = server.raw("").await;
+    // Requests without an end and no answer read: at some point there is no room for the next answer.
+    let requests = "GET /livez HTTP/1.1\r\nhost: x\r\n\r\n".repeat(1_000);
+    let dropped =
+        server.lane.clock.timeout(LONG, async { while stream.write_all(requests.as_bytes()).await.is_ok() {} });
+    assert!(dropped.await.is_some(), "it is held for ever");
+}
+
+/// Strangers that keep coming: silent ones, and ones whose headers never end. Returns how many connections they made.
+async fn press(address: SocketAddr, clock: Clock, at_once: usize, stop: CancellationToken) -> usize {
+    let one = async |number: usize| {
+        let mut made = 0;
+        while !stop.is_cancelled() {
+            let Ok(mut stream) = TcpStream::connect(address).await else { continue };
+            made += 1;
+            if number.is_multiple_of(2) {
+                let _gone = stream.write_all(b"POST /telegram-webhook HTTP/1.1\r\nx-slow: ").await;
+            }
+            let mut byte = [0];
+            // Until it is shown out.
+            let _end = stop.run_until_cancelled(stream.read(&mut byte)).await;
+            drop(stream);
+            stop.run_until_cancelled(clock.sleep(Duration::from_secs(5))).await;
+        }
+        made
+    };
+    futures::future::join_all((0..at_once).map(one)).await.into_iter().sum()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn strangers_without_end_do_not_keep_honest_posts_out() {
+    // Each connection has two ends in this process, and other tests run beside this one.
+    let descriptors = rlimit::increase_nofile_limit(rlimit::INFINITY).unwrap_or(1_024);
+    let strangers = usize::try_from((descriptors / 4).min(20_000)).unwrap();
+    let limits = connections::Limits { connections: strangers / 2, ..connections::Limits::default() };
+    let server = Server::start_with(LaneSetup::default(), settings(), &[SECRET], with_connections(limits)).await;
+    let stop = CancellationToken::new();
+    let pressing = tokio::spawn(press(server.address, server.lane.clock.clone(), strangers, stop.clone()));
+    until(&server.lane.clock, async || !server.shows("lakegram_receive_evicted_connections_total 0")).await;
+    let mut statuses = Vec::new();
+    for _ in 0..100 {
+        // A new connection each.
+        statuses.push(server.post("{}").await.status().as_u16());
+    }
+    stop.cancel();
+    let made = pressing.await.unwrap();
+    let answered = statuses.iter().filter(|status| **status == 200).count();
+    println!("{strangers} strangers made {made} connections; {answered} of 100 honest posts were answered with 200");
+    assert_eq!(answered, 100);
 }
 
 #[tokio::test]
@@ -261,9 +351,10 @@ async fn a_drain_waits_for_a_body_that_has_begun() {
 
 #[tokio::test]
 async fn a_drain_says_so_and_ends_in_time() {
-    let limits = Limits { drain: Duration::from_secs(1), ..Limits::default() };
+    let drain = Duration::from_secs(1);
+    let limits = with_connections(connections::Limits { drain, ..connections::Limits::default() });
     let lane = LaneSetup::default().open().await;
-    let endpoint = Endpoint { settings: settings(), secrets: vec![SECRET.to_owned()], writer: lane.writer.clone() };
+    let endpoint = Endpoint { settings: settings(), secrets: SECRET.into(), writer: lane.writer.clone() };
     let receiver = Receiver::with_limits(vec![endpoint], &lane.clock, &lane.telemetry, &Health::default(), limits);
     let readiness = receiver.readiness();
     assert_eq!(readiness(), Ok(()));
@@ -300,7 +391,7 @@ async fn pipelines_have_lanes_of_their_own_behind_one_listener() {
     let lanes = [LaneSetup { patience: SHORT, ..LaneSetup::default() }.open().await, LaneSetup::default().open().await];
     let endpoints = ["/one", "/two"].into_iter().zip(&lanes).map(|(path, lane)| Endpoint {
         settings: ReceiveSettings { paths: vec![path.to_owned(), format!("{path}/more")], ..settings() },
-        secrets: vec![format!("secret-of{}", path.replace('/', "-"))],
+        secrets: format!("secret-of{}", path.replace('/', "-")).into(),
         writer: lane.writer.clone(),
     });
     let receiver = Receiver::new(endpoints.collect(), &lanes[0].clock, &lanes[0].telemetry, &Health::default());

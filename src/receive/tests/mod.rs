@@ -21,6 +21,7 @@ use super::server::Limits;
 use super::{Endpoint, LaneOptions, LaneWriter, Receiver, SECRET_HEADER};
 use crate::admission::Admission;
 use crate::clock::Clock;
+use crate::connections;
 use crate::error::Result;
 use crate::health::Health;
 use crate::hint::{KeyHints, key_hints};
@@ -130,6 +131,8 @@ struct Server {
     lane: Lane,
     stop: CancellationToken,
     task: JoinHandle<Result<()>>,
+    /// Makes a connection for every request.
+    client: reqwest::Client,
 }
 
 impl Server {
@@ -139,18 +142,17 @@ impl Server {
 
     async fn start_with(lane: LaneSetup, settings: ReceiveSettings, secrets: &[&str], limits: Limits) -> Self {
         let lane = lane.open().await;
-        let secrets = secrets.iter().map(|&secret| secret.to_owned()).collect();
-        let endpoint = Endpoint { settings, secrets, writer: lane.writer.clone() };
+        let endpoint = Endpoint { settings, secrets: secrets.join(",").into(), writer: lane.writer.clone() };
         let receiver = Receiver::with_limits(vec![endpoint], &lane.clock, &lane.telemetry, &Health::default(), limits);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (address, stop) = (listener.local_addr().unwrap(), CancellationToken::new());
         let task = tokio::spawn(receiver.serve(listener, stop.clone()));
-        Self { address, lane, stop, task }
+        let client = reqwest::Client::builder().no_proxy().timeout(LONG).pool_max_idle_per_host(0).build().unwrap();
+        Self { address, lane, stop, task, client }
     }
 
     fn request(&self, method: &str, path: &str) -> reqwest::RequestBuilder {
-        let client = reqwest::Client::builder().no_proxy().timeout(LONG).build().unwrap();
-        client.request(method.parse().unwrap(), format!("http://{}{path}", self.address))
+        self.client.request(method.parse().unwrap(), format!("http://{}{path}", self.address))
     }
 
     async fn status(&self, method: &str, path: &str) -> u16 {

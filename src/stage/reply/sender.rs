@@ -249,7 +249,7 @@ impl Sender {
                     return Attempt::Again(delivery.backoff.next_delay());
                 }
                 SendFault::BadToken => {
-                    tracing::error!("Telegram refuses the bot token; replies wait until it is set right");
+                    tracing::error!(retry_in = ?BAD_TOKEN_WAIT, "Telegram refuses the bot token; replies wait until it is set right");
                     return Attempt::Again(BAD_TOKEN_WAIT);
                 }
             }

@@ -167,7 +167,7 @@ impl Asker {
                 self.note_failure(question, retry_after)
             }
             Err(ModelFault::Misconfigured { message }) => {
-                tracing::error!(message, "the model refuses us; rows wait until the settings are right");
+                tracing::error!(message, retry_in = ?MISCONFIGURED_WAIT, "the model refuses us; rows wait until the settings are right");
                 self.note_failure(question, Some(MISCONFIGURED_WAIT))
             }
             Err(ModelFault::Failing { retry_after, message }) => self.failing(question, tries, retry_after, message),
@@ -215,7 +215,7 @@ impl Asker {
                 false
             }
             Some(Err(ModelFault::Misconfigured { message })) => {
-                tracing::error!(message, "the model refuses us; rows wait until the settings are right");
+                tracing::error!(message, retry_in = ?MISCONFIGURED_WAIT, "the model refuses us; rows wait until the settings are right");
                 self.note_failure(question, Some(MISCONFIGURED_WAIT));
                 false
             }
@@ -254,7 +254,7 @@ impl Asker {
         SilverRow {
             status: if empty { Status::Failed } else { Status::Answered },
             response: (!empty).then_some(answer.text),
-            error: empty.then(|| "the model gave an empty answer".to_owned()),
+            error: empty.then(|| "the model returned an empty answer".to_owned()),
             reply,
             model: answer.model,
             finish_reason: answer.finish_reason,

@@ -21,7 +21,7 @@ async fn start() -> ModelStandIn {
 }
 
 fn openai(base_url: String, api_key: Option<&str>, timeout: Duration) -> ModelClient {
-    let endpoint = ModelEndpoint::OpenAi { base_url, api_key: api_key.map(str::to_owned) };
+    let endpoint = ModelEndpoint::OpenAi { base_url, api_key: api_key.map(Into::into) };
     ModelClient::new(endpoint, "m", timeout, &Clock::system()).unwrap()
 }
 
@@ -37,7 +37,7 @@ fn databricks(stand_in: &ModelStandIn, auth: DatabricksAuth) -> ModelClient {
 }
 
 fn service_principal(secret: &str) -> DatabricksAuth {
-    DatabricksAuth::Client { id: "app".to_owned(), secret: secret.to_owned() }
+    DatabricksAuth::Client { id: "app".to_owned(), secret: secret.into() }
 }
 
 /// A stand-in that gives tokens of this life to `app`, and a client that is it.
@@ -197,7 +197,7 @@ async fn an_answer_that_does_not_come_in_time_may_be_the_rows_fault() {
     stand_in.trouble([ModelTrouble::Hang, ModelTrouble::Delay(HOUR)]);
     for _ in 0..2 {
         let Err(ModelFault::Failing { message, .. }) = ask(&hasty).await else { panic!("it came") };
-        assert!(message.contains("no answer in time"), "{message}");
+        assert!(message.contains("did not respond in time"), "{message}");
     }
 }
 
@@ -279,12 +279,12 @@ async fn a_stand_in_that_stops_ends_what_hangs() {
 async fn databricks_is_asked_at_its_endpoint_and_without_a_model_in_the_body() {
     let stand_in = start().await;
     stand_in.require_key("dapi-secret");
-    ask(&databricks(&stand_in, DatabricksAuth::Token("dapi-secret".to_owned()))).await.unwrap();
+    ask(&databricks(&stand_in, DatabricksAuth::Token("dapi-secret".into()))).await.unwrap();
     let seen = stand_in.requests().remove(0);
     assert_eq!(seen.path, "/serving-endpoints/llama/invocations");
     assert_eq!(seen.authorization.as_deref(), Some("Bearer dapi-secret"));
     assert_eq!(seen.body.get("model"), None);
-    let wrong = databricks(&stand_in, DatabricksAuth::Token("dapi-other".to_owned()));
+    let wrong = databricks(&stand_in, DatabricksAuth::Token("dapi-other".into()));
     assert!(misconfigured(ask(&wrong).await).contains("DATABRICKS_TOKEN"));
     assert_eq!(stand_in.request_count(), 2, "a token that does not change is not tried twice");
 }

@@ -142,8 +142,8 @@ pub(super) async fn poll(shared: &Shared, params: &Params) -> Outcome {
 }
 
 fn conflict_with_webhook() -> Refusal {
-    let mend = "can't use getUpdates method while webhook is active; use deleteWebhook to delete the webhook first";
-    Refusal::new(409, &format!("Conflict: {mend}"))
+    let conflict = "can't use getUpdates method while webhook is active; use deleteWebhook to delete the webhook first";
+    Refusal::new(409, &format!("Conflict: {conflict}"))
 }
 
 fn confirm(state: &mut State, offset: i64) -> Result<(), Refusal> {

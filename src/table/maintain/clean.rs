@@ -1,4 +1,4 @@
-//! Log clean-up: what a checkpoint holds goes once it is old, unless a reader has still to come by.
+//! Log clean-up: entries covered by a checkpoint are deleted once they are old, unless a reader still needs them.
 
 use object_store::ObjectMeta;
 
@@ -8,12 +8,12 @@ use crate::table::checkpoint::{self, Checkpoint, Newest, split_version};
 use crate::table::log::Action;
 
 impl Work<'_> {
-    /// Deletes, oldest first and without leaving a hole, what lies below the newest checkpoint that everything to be
-    /// kept stands upon; returns how many entries. What a crash leaves is a log that begins later.
+    /// Deletes entries below the newest checkpoint that everything to be kept depends on, oldest first and without
+    /// leaving a gap; returns how many. A crash leaves a log that begins later.
     pub(super) async fn clean_log(&self) -> Result<usize> {
         let Some(base) = self.base().await? else { return Ok(0) };
         if !self.is_sound(base).await? {
-            tracing::warn!(table = %self.log.table, version = base.version, "a checkpoint is broken; the log stays whole");
+            tracing::warn!(table = %self.log.table, version = base.version, "a checkpoint is corrupt; not cleaning up the log");
             return Ok(0);
         }
         let (folder, mut after, mut deleted) = (self.log_folder(), None, 0);
@@ -36,9 +36,9 @@ impl Work<'_> {
         }
     }
 
-    /// The checkpoint that the log may begin with: the newest one before all that is young or unread, so that every
-    /// version that is kept can still be read; `None` when nothing lies below it. Never beyond the one that is named:
-    /// whoever misses a version relies on that.
+    /// The checkpoint that the log may begin with: the newest one before everything that is young or unread, so that
+    /// every kept version can still be read; `None` when nothing lies below it. Never beyond the one that
+    /// `_last_checkpoint` names, because readers that miss a version rely on that one.
     async fn base(&self) -> Result<Option<Checkpoint>> {
         let Some(named) = self.log.last_checkpoint().await? else { return Ok(None) };
         let old_millis = self.cutoff_millis(self.options.log_retention);
@@ -57,7 +57,7 @@ impl Work<'_> {
                 let modified_millis = entry.last_modified.timestamp_millis();
                 let read = self.options.reader_watermark.is_none_or(|watermark| version <= watermark);
                 let kept = modified_millis >= old_millis || (!read && modified_millis >= ancient_millis);
-                // A checkpoint may be made late; the entries it holds are as old as they are.
+                // A checkpoint may be written late; the entries it covers are as old as they are.
                 if kept && is_entry(kind) {
                     break 'log;
                 }
@@ -70,7 +70,7 @@ impl Work<'_> {
         Ok(newest.complete().filter(|base| first.is_some_and(|first| first < base.version)))
     }
 
-    /// Whether the table can be read from a checkpoint: nothing is deleted on the word of a name.
+    /// Whether the table can be read from a checkpoint: nothing is deleted just because a checkpoint's name exists.
     async fn is_sound(&self, base: Checkpoint) -> Result<bool> {
         let (mut protocol, mut metadata) = (false, false);
         for path in base.paths(&self.log_folder()) {

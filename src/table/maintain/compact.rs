@@ -1,4 +1,4 @@
-//! Compaction: small files become one, and the rows stay where readers think they are.
+//! Compaction: merges small files without changing what readers see.
 
 use std::collections::{BTreeSet, VecDeque};
 
@@ -18,15 +18,15 @@ use crate::table::parquet::Encoded;
 use crate::table::snapshot::Want;
 use crate::table::{DataFile, LakeTable};
 
-/// What others did to the files we are rewriting.
+/// What others did to the files being rewritten.
 #[derive(Debug, Default)]
 struct Ground {
     removed: BTreeSet<String>,
-    /// The columns or the protocol are others, or nobody knows.
+    /// The columns or the protocol have changed, or that is unknown.
     lost: bool,
 }
 
-/// The file that a group became, before the log names it.
+/// The merged file of a group, before the log refers to it.
 struct Rewritten {
     add: Add,
     location: Path,
@@ -35,7 +35,7 @@ struct Rewritten {
 }
 
 impl Work<'_> {
-    /// Rewrites the small files, one commit a group; returns how many were rewritten and how many they became.
+    /// Rewrites the small files, one commit per group; returns how many were rewritten and into how many.
     pub(super) async fn compact(&self, table: &mut LakeTable, files: Vec<DataFile>) -> Result<(usize, usize)> {
         let (mut compacted, mut written) = (0, 0);
         let small_bytes = self.options.target_bytes / 2;
@@ -50,11 +50,11 @@ impl Work<'_> {
                     compacted += files.len();
                     written += 1;
                 }
-                // What others committed behind ours was passed unseen: the next maintenance starts anew.
+                // Commits of others behind ours were not seen: the next maintenance starts over.
                 Landing::Landed { earlier: true, .. } => return Ok((compacted + files.len(), written + 1)),
-                // Vacuum takes the new file.
+                // Vacuum deletes the new file.
                 Landing::Withdrawn => {
-                    tracing::info!(table = %self.log.table, "gave a compaction up: others were faster")
+                    tracing::info!(table = %self.log.table, "abandoned a compaction: another commit won")
                 }
                 Landing::Expired => {
                     self.settle(&rewritten).await?;
@@ -65,23 +65,23 @@ impl Work<'_> {
         Ok((compacted, written))
     }
 
-    /// After a commit whose fate nobody knows: when it counts, its file must be there, for vacuum may have taken it
-    /// for an orphan while this process slept.
+    /// After a commit whose outcome is unknown: if it succeeded, its file must exist, and vacuum may have deleted it as
+    /// an orphan while this process slept.
     async fn settle(&self, rewritten: &Rewritten) -> Result<()> {
         let live = self.log.snapshot(Want { files: true, at: None }).await?;
         let counts = live.is_some_and(|live| live.files.contains_key(&rewritten.add.path));
         if counts && self.log.storage.head(&rewritten.location).await?.is_none() {
             let put = self.log.storage.put_new(&rewritten.location, rewritten.bytes.clone()).await?;
-            tracing::warn!(file = %rewritten.location, ?put, "put a vacuumed file again");
+            tracing::warn!(file = %rewritten.location, ?put, "restored a vacuumed file");
         }
         Ok(())
     }
 }
 
-/// The files worth rewriting, in the order they were added; none when fewer than `at_least` are small.
+/// The files worth rewriting, in the order they were added; none if fewer than `at_least` are small.
 ///
-/// A file that outweighs all smaller ones together waits until they have caught up, so that a row is rewritten about
-/// as often as its table doubles, not with every compaction.
+/// A file larger than all smaller ones together waits until they have caught up, so that a row is rewritten about as
+/// often as its table doubles, not with every compaction.
 fn choose(files: Vec<DataFile>, small_bytes: u64, at_least: usize) -> Vec<DataFile> {
     let at_least = at_least.max(2);
     let mut small: Vec<DataFile> = files.into_iter().filter(|file| bytes_of(file) < small_bytes).collect();
@@ -122,7 +122,7 @@ fn bytes_of(file: &DataFile) -> u64 {
     u64::try_from(file.size_bytes).unwrap_or(0)
 }
 
-/// Puts what a group became as a new file; `None` when there was no time for it or the ground is lost.
+/// Writes the merged file of a group; `None` if there was no time for it or its basis is gone.
 async fn put(
     table: &mut LakeTable,
     files: &[DataFile],
@@ -138,9 +138,9 @@ async fn put(
     let put_at = Moment::now(&table.clock);
     match table.put_patiently(&location, merged.bytes.clone()).await? {
         PutEnd::Expired => Ok(None),
-        PutEnd::Taken => Err(Error::corrupt(format!("{location} holds other bytes than were put there"))),
+        PutEnd::Taken => Err(Error::corrupt(format!("{location} does not contain the bytes that were written"))),
         PutEnd::Created { .. } => {
-            // Readers take the files of a snapshot in the order of these times: the rows are as old as they were.
+            // Readers order the files of a snapshot by these times, and the rows are as old as they were.
             let newest = files.iter().map(|file| file.modification_millis).max().unwrap_or_default();
             let add = Add::new(&name, merged.bytes.len(), newest, merged.stats, false);
             Ok(Some(Rewritten { add, location, bytes: merged.bytes, put_at }))
@@ -148,7 +148,7 @@ async fn put(
     }
 }
 
-/// Puts the new file in the place of the old ones, unless somebody has touched one of them.
+/// Replaces the old files with the new one, unless someone has touched one of them.
 async fn commit(
     table: &mut LakeTable,
     files: &[DataFile],
@@ -169,7 +169,7 @@ async fn commit(
     let clock = table.clock.clone();
     let landing = table.land(&provenance, |_, news| {
         ground.take(news);
-        // After a long sleep vacuum may have taken the new file for an orphan.
+        // After a long sleep vacuum may have deleted the new file as an orphan.
         if !ground.bears(files) || rewritten.put_at.age(&clock) >= LIFE {
             return Ok(None);
         }
@@ -197,7 +197,7 @@ impl Ground {
         }
     }
 
-    /// Whether these files are still all in the table, as they were.
+    /// Whether all of these files are still in the table, unchanged.
     fn bears(&self, files: &[DataFile]) -> bool {
         !self.lost && !files.iter().any(|file| self.removed.contains(&file.path))
     }
@@ -255,7 +255,7 @@ mod tests {
         let files = gather(&mut waiting, options.target_bytes, &ground).unwrap();
         let merged = merge(&table, &files, &stop).await.unwrap().unwrap();
         let rewritten = put(&mut table, &files, merged, &mut ground).await.unwrap().unwrap();
-        // An orphan is nobody's loss.
+        // Nobody misses an orphan.
         storage.delete(&rewritten.location).await.unwrap();
         work.settle(&rewritten).await.unwrap();
         assert_eq!(storage.get(&rewritten.location).await.unwrap(), None);

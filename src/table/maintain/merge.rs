@@ -1,5 +1,5 @@
-//! The rows of several files on their way into one, a few thousand at a time: decoded, a group of files may be many
-//! times larger than it is on disk, and compaction runs beside the stages.
+//! Merges the rows of several files into one, a few thousand at a time. Decoded, a group of files may be many times
+//! larger than on disk, and compaction runs beside the stages.
 
 use arrow::array::{ArrayRef, RecordBatch, new_empty_array};
 use arrow::compute::{SortOptions, concat, concat_batches, sort_to_indices, take};
@@ -18,8 +18,8 @@ use crate::error::{Context, Error, ErrorKind, Result};
 use crate::table::parquet::{Encoded, conform, writer_options};
 use crate::table::{DataFile, LakeTable, stats};
 
-/// Rows decoded, and written, at a time, and how much they may weigh in memory before they are written: file by file a
-/// row each would cost a turn through every column's encoder.
+/// Rows decoded and written at a time, and how large they may get in memory before they are written: writing single
+/// rows, file by file, would run every column's encoder for each.
 const BATCH_ROWS: usize = 8 * 1_024;
 const BATCH_BYTES: usize = 8 * 1_024 * 1_024;
 /// Inputs held at a time, and how many of them are read side by side.
@@ -28,11 +28,11 @@ const HANDFUL_BYTES: i64 = 4 * 1_024 * 1_024;
 const READ_AHEAD: usize = 4;
 const DOING: &str = "rewrite small files";
 
-/// The rows of these files, in their order, as one file with the table's columns; `None` when it was stopped. Holds a
-/// handful of inputs as they are on disk, the output as it will be on disk, and one batch of rows.
+/// The rows of these files, in order, as one file with the table's columns; `None` when it was stopped. Memory holds a
+/// few inputs as stored, the output as it will be stored, and one batch of rows.
 ///
 /// # Errors
-/// Corrupt when a file is gone or no Parquet; else as the store.
+/// Corrupt when a file is missing or not Parquet; otherwise the store's error.
 pub(super) async fn merge(table: &LakeTable, files: &[DataFile], stop: &CancellationToken) -> Result<Option<Encoded>> {
     let mut merge = Merge::new(table.schema(), &table.stats_columns)?;
     let mut files = files;
@@ -56,7 +56,7 @@ pub(super) async fn merge(table: &LakeTable, files: &[DataFile], stop: &Cancella
     finishing.context(ErrorKind::Unavailable, DOING)?.map(Some)
 }
 
-/// How many files to read together: many that are small, one that is large.
+/// How many files to read together: many if they are small, one if it is large.
 fn handful(files: &[DataFile]) -> usize {
     let mut bytes = 0;
     let fits = |file: &&DataFile| {
@@ -69,24 +69,24 @@ fn handful(files: &[DataFile]) -> usize {
 async fn read(table: &LakeTable, file: &DataFile) -> Result<(Path, Bytes)> {
     let location = file.location(&table.log.table)?;
     let bytes = table.log.storage.get(&location).await?;
-    let gone = || Error::corrupt(format!("{location} is gone; it is named in the table's log"));
+    let gone = || Error::corrupt(format!("{location} is missing, but the table's log refers to it"));
     let bytes = bytes.ok_or_else(gone)?;
     Ok((location, bytes))
 }
 
-/// One file in the making.
+/// One file being written.
 struct Merge {
     schema: SchemaRef,
     writer: ArrowWriter<Vec<u8>>,
     columns: Vec<Column>,
-    /// Rows that are not written yet, with their count and weight.
+    /// Rows not written yet, with their count and size.
     waiting: Vec<RecordBatch>,
     waiting_rows: usize,
     waiting_bytes: usize,
     rows: usize,
 }
 
-/// A column with statistics: its outermost values so far, at most two, and how many nulls it has.
+/// A column with statistics: at most two bounds so far, and its null count.
 struct Column {
     name: String,
     outermost: ArrayRef,
@@ -246,7 +246,7 @@ mod tests {
             let whole = concat_batches(&schema, &files).unwrap();
             let merged = merged(&files, &schema);
             let rows = decode(merged.bytes, &schema).unwrap();
-            // As text, because no NaN equals another.
+            // As text, because NaN does not equal NaN.
             prop_assert_eq!(format!("{:?}", rows.columns()), format!("{:?}", whole.columns()));
             prop_assert_eq!(merged.stats, encode(&whole, &names()).unwrap().stats);
         }

@@ -1,7 +1,7 @@
 //! Maintenance through the same committer: compaction, checkpoints, log clean-up, vacuum.
 //!
-//! Every step leaves the table right when it is cut off or done by two processes at once, so that maintenance needs
-//! no state and no lock of its own.
+//! Every step leaves the table correct if it is interrupted or done by two processes at once, so maintenance needs no
+//! state and no lock of its own.
 
 mod clean;
 mod compact;
@@ -22,7 +22,7 @@ use crate::error::{Error, Result};
 use crate::storage::Storage;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
-/// How long a reader's watermark holds back what it still needs.
+/// How long a reader's watermark protects what the reader still needs.
 const READER_PATIENCE: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 /// Keys in one page of a listing.
 const PAGE: usize = 1_000;
@@ -30,24 +30,25 @@ const PAGE: usize = 1_000;
 /// What maintenance may do.
 #[derive(Clone, Debug)]
 pub struct MaintainOptions {
-    /// Rewrite small files when at least so many have gathered.
+    /// Rewrite small files once at least this many have accumulated.
     pub compact_at_files: usize,
-    /// Size a rewritten file should have.
+    /// Target size of a rewritten file.
     pub target_bytes: u64,
-    /// Checkpoint after so many commits.
+    /// Checkpoint after this many commits.
     pub checkpoint_every: i64,
-    /// Log entries older than this and below the newest checkpoint go.
+    /// Delete log entries that are older than this and below the newest checkpoint.
     pub log_retention: Duration,
-    /// Files no longer in the table go when they were put, and removed, longer ago than this. A checkpoint of Delta
-    /// remembers removals for seven days unless the table says otherwise; beyond that only the put counts.
+    /// Delete files that are no longer in the table if they were both written and removed longer ago than this. A Delta
+    /// checkpoint remembers removals for seven days unless the table says otherwise; beyond that only the write time
+    /// counts.
     pub vacuum_retention: Duration,
-    /// Whether to clean the log and to look for data files that no version needs. It lists the table's folders: a day
-    /// apart is enough.
+    /// Whether to clean up the log and look for data files that no version refers to. This lists the table's folders,
+    /// so once a day is enough.
     pub clean: bool,
-    /// The version up to which the stage that reads this table has handled everything, when one reads it. What it has
-    /// still to read is kept for up to 30 days.
+    /// The version up to which the downstream stage, if there is one, has handled everything. What it has not read yet
+    /// is kept for up to 30 days.
     pub reader_watermark: Option<i64>,
-    /// Whether retentions below one day are taken. They break readers and commits that are under way: for tests only.
+    /// Whether to allow retentions below one day. They break readers and commits in progress; for tests only.
     pub allow_short_retention: bool,
 }
 
@@ -71,9 +72,9 @@ impl Default for MaintainOptions {
 pub struct MaintainSummary {
     /// Small files that were rewritten.
     pub files_compacted: usize,
-    /// Files they became.
+    /// Files they were merged into.
     pub files_written: usize,
-    /// The version of the checkpoint that was made.
+    /// The version of the checkpoint that was written.
     pub checkpoint: Option<i64>,
     /// Log entries deleted.
     pub log_entries_deleted: usize,
@@ -89,11 +90,11 @@ struct Work<'a> {
     stop: &'a CancellationToken,
 }
 
-/// Maintains one table once; returns the version it was left at and what was done, `None` where there is no table. Ends
+/// Maintains one table once; returns the version it ended at and what was done, or `None` if there is no table. Ends
 /// early when `stop` is cancelled.
 ///
 /// # Errors
-/// Configuration when a retention is below one day; else when the store fails. What was done stays done.
+/// Configuration when a retention is below one day; otherwise when the store fails. What was done stays done.
 pub async fn maintain(
     storage: &Storage,
     table: &Path,
@@ -104,7 +105,7 @@ pub async fn maintain(
     check(options)?;
     let work = Work { log: TableLog::new(storage, table), options, clock, stop };
     let mut summary = MaintainSummary::default();
-    // One reading of the log serves every step: beside a fast writer it is what a round costs most for.
+    // All steps share one reading of the log: beside a fast writer, that is most of the cost of a round.
     let touched = Moment::now(clock);
     let Some(snapshot) = work.log.snapshot(Want { files: true, at: None }).await? else { return Ok(None) };
     let mut handle = LakeTable::at(work.log.clone(), snapshot.state, touched, clock);
@@ -134,7 +135,7 @@ fn check(options: &MaintainOptions) -> Result<()> {
     for (name, retention) in [("log", options.log_retention), ("vacuum", options.vacuum_retention)] {
         if retention < DAY {
             return Err(Error::configuration(format!(
-                "a {name} retention of {} s is too short; keep at least one day, for readers and commits under way",
+                "a {name} retention of {} s is too short; readers and commits in progress need at least one day",
                 retention.as_secs()
             )));
         }
@@ -143,10 +144,10 @@ fn check(options: &MaintainOptions) -> Result<()> {
 }
 
 impl Work<'_> {
-    /// Makes a checkpoint of the head when enough commits have passed since the one that is named.
+    /// Writes a checkpoint of the head if enough commits have passed since the last one.
     async fn checkpoint(&self, head: i64) -> Result<Option<i64>> {
         let named = self.log.last_checkpoint().await?.map_or(-1, |checkpoint| checkpoint.version);
-        // Where the hint is lost the checkpoint may be there all the same.
+        // If the hint is lost, the checkpoint may exist all the same.
         let there = Checkpoint { version: head, parts: None };
         if head - named < self.options.checkpoint_every.max(1) || self.is_complete(&there).await? {
             return Ok(None);
@@ -156,7 +157,7 @@ impl Work<'_> {
         Ok(named.filter(|version| *version >= head))
     }
 
-    /// Whether every part of a checkpoint is there.
+    /// Whether every part of a checkpoint exists.
     async fn is_complete(&self, checkpoint: &Checkpoint) -> Result<bool> {
         for path in checkpoint.paths(&self.log_folder()) {
             if self.log.storage.head(&path).await?.is_none() {
@@ -170,7 +171,7 @@ impl Work<'_> {
         crate::storage::StorageKey::Log { table: self.log.table.clone() }.path()
     }
 
-    /// Milliseconds since 1970 before which `retention` is over.
+    /// Milliseconds since 1970; what is older is past `retention`.
     fn cutoff_millis(&self, retention: Duration) -> i64 {
         self.clock.now().minus(retention).as_millis()
     }

@@ -1,4 +1,4 @@
-//! Vacuum: data files that the table no longer names go, when nobody can still be reading or adding them.
+//! Vacuum: deletes data files that the table no longer refers to, once nobody can still be reading or adding them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,18 +15,18 @@ use crate::table::checkpoint::{split_version, told};
 use crate::table::log::{Action, Remove, parse_lines};
 use crate::table::snapshot::{Snapshot, Want};
 
-/// Commits a reader may be behind before all it may need is kept without a look at them.
+/// How many commits a reader may be behind before everything it may need is kept unseen.
 const READER_LIMIT: usize = 1_000;
-/// What a checkpoint says about files that left the table.
+/// What a checkpoint says about removed files.
 const REMOVED: [&str; 3] = ["remove.path", "remove.deletionTimestamp", "remove.dataChange"];
 /// Commits read, and files deleted, at a time.
 const SIDE_BY_SIDE: usize = 8;
 
-/// Data files that were put long enough ago, with the moment since which they are of no use, in milliseconds since
-/// 1970: first their put, then their removal from the table.
+/// Data files written long enough ago, each with the time (in milliseconds since 1970) since which it is unused: first
+/// its write time, then its removal from the table.
 type Idle = BTreeMap<Path, i64>;
 
-/// What a reader has still to read.
+/// What a reader still has to read.
 enum Unread {
     Files(BTreeSet<Path>),
     /// Too much to look at.
@@ -34,10 +34,10 @@ enum Unread {
 }
 
 impl Work<'_> {
-    /// Deletes the data files that are of no use any more; returns how many.
+    /// Deletes unused data files; returns how many.
     pub(super) async fn vacuum(&self) -> Result<usize> {
         let old_millis = self.cutoff_millis(self.options.vacuum_retention);
-        // First the listing, then the table: what is added meanwhile is seen.
+        // First the listing, then the table, so that files added meanwhile are noticed.
         let mut idle = self.list_idle(old_millis).await?;
         if idle.is_empty() {
             return Ok(0);
@@ -62,7 +62,7 @@ impl Work<'_> {
         Ok(deleted)
     }
 
-    /// The data files that were put before `old_millis`.
+    /// The data files written before `old_millis`.
     async fn list_idle(&self, old_millis: i64) -> Result<Idle> {
         let table = &self.log.table;
         let (log, beyond_log) = (self.log_folder(), Path::from(format!("{table}/_delta_log0")));
@@ -76,7 +76,7 @@ impl Work<'_> {
                 }
             }
             after = match page.last() {
-                // The log is large and none of our business.
+                // The log is large and not our concern here.
                 Some(last) if last.location.prefix_matches(&log) => Some(beyond_log.clone()),
                 Some(last) if page.len() == PAGE => Some(last.location.clone()),
                 _ => return Ok(idle),
@@ -85,7 +85,7 @@ impl Work<'_> {
         Ok(Idle::new())
     }
 
-    /// Counts a file that has left the table from there; false when that cannot be known.
+    /// Marks a removed file as unused from then on; false if that time is unknown.
     async fn learn_removals(&self, live: &Snapshot, idle: &mut Idle) -> Result<bool> {
         let mut version = -1;
         if let Some(named) = self.log.last_checkpoint().await? {
@@ -116,7 +116,7 @@ impl Work<'_> {
         }
     }
 
-    /// Keeps what the reader has still to read, up to its patience.
+    /// Keeps what the reader still has to read, up to its patience.
     async fn spare_unread(&self, idle: &mut Idle) -> Result<()> {
         let Some(watermark) = self.options.reader_watermark else { return Ok(()) };
         let ancient_millis = self.cutoff_millis(READER_PATIENCE);
@@ -132,7 +132,7 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// The files that commits after `watermark` add, as far as the log still has those commits.
+    /// The files added by commits after `watermark`, as far as the log still has them.
     async fn unread(&self, watermark: i64) -> Result<Unread> {
         let after = (watermark >= 0).then(|| self.log.commit_path(watermark));
         let entries = self.log.storage.list_after(&self.log_folder(), after.as_ref(), 2 * READER_LIMIT).await?;
@@ -155,17 +155,17 @@ impl Work<'_> {
     }
 }
 
-/// Whether this is a data file as writers of tables without partitions name them. Anything else in the folder, other
-/// tables and names that have two spellings among it, is not ours to delete.
+/// Whether this is a data file, as writers of unpartitioned tables name them. Anything else in the folder is not ours
+/// to delete, including other tables and names with two spellings.
 fn is_data_file(table: &Path, location: &Path) -> bool {
     let name = location.as_ref().strip_prefix(table.as_ref()).and_then(|rest| rest.strip_prefix('/'));
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     name.is_some_and(|name| name.ends_with(".parquet") && !name.starts_with(['_', '.']) && name.chars().all(plain))
 }
 
-/// The removals that one file of a checkpoint remembers.
+/// The removals recorded in one file of a checkpoint.
 fn removals(bytes: Bytes) -> Result<Vec<Remove>> {
-    let unreadable = "read the removals of a checkpoint";
+    let unreadable = "read the remove actions of a checkpoint";
     let read = || -> std::result::Result<Vec<Action>, Box<dyn std::error::Error + Send + Sync>> {
         let builder = ParquetRecordBatchReaderBuilder::try_new(bytes)?;
         let mask = ProjectionMask::columns(builder.parquet_schema(), REMOVED);

@@ -49,7 +49,7 @@ async fn a_log_without_its_beginning_and_without_a_checkpoint_is_corrupt() {
     put_commit(&storage, 7, "{}").await;
     let error = LakeTable::open(&storage, &spec(), &Clock::system()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Corrupt);
-    assert!(error.to_string().contains("hole"), "{error}");
+    assert!(error.to_string().contains("gap"), "{error}");
 }
 
 #[tokio::test]

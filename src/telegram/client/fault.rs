@@ -137,7 +137,7 @@ impl Answer {
                 Ok(None) => return Self { status, retry_after, body: Ok(body) },
                 Ok(Some(chunk)) if body.len() + chunk.len() <= ANSWER_LIMIT => body.extend_from_slice(&chunk),
                 Ok(Some(_)) => {
-                    let body = Err(format!("an answer of more than {ANSWER_LIMIT} bytes"));
+                    let body = Err(format!("a response of more than {ANSWER_LIMIT} bytes"));
                     return Self { status, retry_after, body };
                 }
                 Err(error) => return Self { status, retry_after, body: Err(told(error)) },

@@ -18,6 +18,7 @@ use self::fault::Answer;
 pub use self::fault::SendFault;
 use super::text::Entity;
 use crate::error::{Context, Error, ErrorKind, Result};
+use crate::settings::Secret;
 
 /// Longer than Telegram takes for any call but getUpdates.
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
@@ -97,8 +98,7 @@ pub struct BotClient {
     http: reqwest::Client,
     /// Without a slash at its end.
     api_url: Arc<str>,
-    /// A secret.
-    token: Arc<str>,
+    token: Secret,
     /// How long every call but getUpdates may take.
     call_timeout: Duration,
 }
@@ -119,13 +119,13 @@ impl fmt::Debug for BotClient {
 }
 
 impl BotClient {
-    /// A client for `token`; `api_url` is what stands before `/bot`.
+    /// A client for `token`, which may change; `api_url` is what stands before `/bot`.
     ///
     /// # Errors
-    /// A configuration error when the URL cannot be used.
-    pub fn new(api_url: &str, token: &str) -> Result<Self> {
-        let url = checked_api_url(api_url)?;
-        let token = checked_token(token)?.into();
+    /// A configuration error when the URL or the token cannot be used.
+    pub fn new(api_url: &str, token: impl Into<Secret>) -> Result<Self> {
+        let (url, token) = (checked_api_url(api_url)?, token.into());
+        checked_token(&token.current())?;
         // A repeated send is a second message, so nothing below us may repeat one: no policy of reqwest, no redirect.
         // What remains is hyper's own second try on a fresh connection, made only when it hands the request back
         // because it never began to write it. Letting connections go early makes the other case rare: that Telegram
@@ -139,7 +139,7 @@ impl BotClient {
         let builder = if is_loopback(&url) { builder.no_proxy() } else { builder };
         let http = builder.build().context(
             ErrorKind::Configuration,
-            "the HTTP client of the Bot API cannot be made; are the CA certificates of this system installed?",
+            "cannot create the HTTP client for the Bot API; are the system's CA certificates installed?",
         )?;
         Ok(Self { http, api_url: api_url.trim_end_matches('/').into(), token, call_timeout: CALL_TIMEOUT })
     }
@@ -242,13 +242,14 @@ impl BotClient {
         parameters: &(impl Serialize + Sync),
         timeout: Duration,
     ) -> CallResult<T> {
-        let url = format!("{}/bot{}/{method}", self.api_url, self.token);
+        let token = self.token.current();
+        let url = format!("{}/bot{token}/{method}", self.api_url);
         let outcome = match self.http.post(url).timeout(timeout).json(parameters).send().await {
             Ok(response) => Answer::read(response).await.judge(),
             Err(error) => Err(SendFault::of(error)),
         };
         // Whatever answered may have repeated the path it was asked for.
-        outcome.map_err(|fault| fault.map_text(|text| text.replace(&*self.token, "<token>")))
+        outcome.map_err(|fault| fault.map_text(|text| text.replace(&*token, "<token>")))
     }
 }
 
@@ -267,20 +268,23 @@ fn checked_api_url(api_url: &str) -> Result<Url> {
     };
     Url::parse(api_url).ok().filter(usable).ok_or_else(|| {
         Error::configuration(format!(
-            "TELEGRAM_API_URL `{api_url}` cannot be used; give what stands before `/bot`, as https://api.telegram.org"
+            "TELEGRAM_API_URL `{api_url}` cannot be used; write the part before `/bot`, like https://api.telegram.org"
         ))
     })
 }
 
 /// Checks that `token` can stand in a path as it is. Never repeats it.
-fn checked_token(token: &str) -> Result<&str> {
+///
+/// # Errors
+/// A configuration error when it cannot.
+pub fn checked_token(token: &str) -> Result<()> {
     let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, ':' | '_' | '-');
     if token.is_empty() || !token.chars().all(fits) {
         return Err(Error::configuration(
-            "the bot token has characters that no token has; copy it whole from BotFather (123456:ABC…)",
+            "the bot token contains invalid characters; copy all of it from BotFather (123456:ABC…)",
         ));
     }
-    Ok(token)
+    Ok(())
 }
 
 fn is_loopback(url: &Url) -> bool {

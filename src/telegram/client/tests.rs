@@ -201,16 +201,16 @@ async fn a_refusal_has_its_code_its_words_and_the_new_chat() {
 }
 
 #[tokio::test]
-async fn what_can_be_mended_is_recognised() {
-    let mends =
+async fn what_can_be_repaired_is_recognized() {
+    let repairs =
         |fault: SendFault| (fault.is_unparsable_entities(), fault.is_missing_reply_target(), fault.is_missing_thread());
     for text in ["can't parse entities: unclosed tag", "can't parse MessageEntity: no offset", "ENTITY_BOUNDS_INVALID"]
     {
-        assert_eq!(mends(refusal_of(text).await), (true, false, false), "{text}");
+        assert_eq!(repairs(refusal_of(text).await), (true, false, false), "{text}");
     }
-    assert_eq!(mends(refusal_of("message to be replied not found").await), (false, true, false));
-    assert_eq!(mends(refusal_of("message thread not found").await), (false, false, true));
-    assert_eq!(mends(refusal_of("chat not found").await), (false, false, false));
+    assert_eq!(repairs(refusal_of("message to be replied not found").await), (false, true, false));
+    assert_eq!(repairs(refusal_of("message thread not found").await), (false, false, true));
+    assert_eq!(repairs(refusal_of("chat not found").await), (false, false, false));
 }
 
 #[tokio::test]

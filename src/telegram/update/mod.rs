@@ -18,6 +18,7 @@ use serde_json::value::RawValue;
 use self::fields::{Fields, integer, last_object, object, string};
 use self::layout::{ChatPlace, Layout, MEDIA, Path};
 use crate::clock::Timestamp;
+use crate::panic::catch_sync;
 
 /// The kinds of updates of Bot API 10.3, as `allowed_updates` names them.
 pub const UPDATE_KINDS: &[&str] = &layout::kinds();
@@ -72,15 +73,24 @@ pub struct UpdateColumns<T = String> {
 impl Update {
     /// Looks at one line of a segment (without its line break). Any bytes give an answer.
     pub fn parse(line: &[u8]) -> Self {
-        parse(line)
+        contained(line, parse)
     }
 }
 
 impl<'a> Update<Cow<'a, str>> {
     /// As [`Update::parse`], without copies of what the line has as it is.
     pub fn borrowed(line: &'a [u8]) -> Self {
-        parse(line)
+        contained(line, parse)
     }
+}
+
+/// What `look` makes of a line. A line that it panics on is corrupt, so that it is a row with its text and holds up
+/// nothing behind it.
+fn contained<'a, T: Kept<'a>>(line: &'a [u8], look: impl Fn(&'a [u8]) -> Update<T>) -> Update<T> {
+    catch_sync(|| look(line)).unwrap_or_else(|panic| {
+        tracing::error!(%panic, bytes = line.len(), "looking at an update failed; it is kept as a corrupt record");
+        Update::Corrupt { text: text_of(line).into() }
+    })
 }
 
 /// How texts of a line are kept.
@@ -98,7 +108,7 @@ pub fn message_of(line: &str) -> Option<&str> {
 
 fn parse<'a, T: Kept<'a>>(line: &'a [u8]) -> Update<T> {
     let Ok(json) = simdutf8::basic::from_utf8(line) else {
-        return Update::Corrupt { text: Cow::from(base64_of(line)).into() };
+        return Update::Corrupt { text: text_of(line).into() };
     };
     let Some(update) = Fields::parse(json) else {
         return Update::Corrupt { text: Cow::from(json).into() };
@@ -109,8 +119,12 @@ fn parse<'a, T: Kept<'a>>(line: &'a [u8]) -> Update<T> {
     }
 }
 
-fn base64_of(bytes: &[u8]) -> String {
-    format!("{BASE64_PREFIX}{}", STANDARD.encode(bytes))
+/// A line as text, whatever it holds.
+fn text_of(line: &[u8]) -> Cow<'_, str> {
+    match simdutf8::basic::from_utf8(line) {
+        Ok(text) => text.into(),
+        Err(_) => format!("{BASE64_PREFIX}{}", STANDARD.encode(line)).into(),
+    }
 }
 
 /// The text inside the wrapper that our receiver puts around a body that is no JSON object.

@@ -333,3 +333,10 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_line_that_panics_is_a_corrupt_record_with_its_text() {
+    let look = |line: &[u8]| -> Update { panic!("{} bytes", line.len()) };
+    assert_eq!(super::contained(b"{}", look), Update::Corrupt { text: "{}".to_owned() });
+    assert_eq!(super::contained(b"\xff", look), Update::Corrupt { text: "data:;base64,/w==".to_owned() });
+}

@@ -8,9 +8,9 @@
 // Whether a test goes deep is said by the environment, and its length is measured by the machine's clock.
 #![allow(clippy::disallowed_methods)]
 
-pub(super) mod dice;
+mod flow;
 mod gate;
-pub(super) mod ledger;
+mod ledger;
 mod life;
 mod replies;
 mod scenarios;
@@ -20,8 +20,3 @@ mod store;
 mod teeth;
 mod walk;
 mod world;
-
-/// A number in the environment.
-pub(super) fn number(name: &str) -> Option<u64> {
-    std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number")))
-}

@@ -1,14 +1,14 @@
 //! What happens to the calls of a store: which fault meets which call, and how often each has met each.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::HashMap;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use object_store::path::Path;
 
-use super::dice::Dice;
 use crate::clock::{Clock, Timestamp};
+use crate::tests::kit::{self, Dice, FaultPlan, Matrix, Operation as _};
 
 /// The longest that a slow call takes, but for the few that outlast every patience, and that a late one is late.
 pub(super) const SLOW: Duration = Duration::from_secs(5);
@@ -56,18 +56,6 @@ pub(super) enum Fault {
 }
 
 impl Operation {
-    pub(super) const ALL: [Self; 9] = [
-        Self::PutRaw,
-        Self::PutParquet,
-        Self::PutCommit,
-        Self::PutIntent,
-        Self::PutOther,
-        Self::Get,
-        Self::List,
-        Self::Head,
-        Self::Delete,
-    ];
-
     /// What a put to this path is for.
     pub(super) fn of_put(path: &Path) -> Self {
         match path.as_ref() {
@@ -79,9 +67,32 @@ impl Operation {
         }
     }
 
+    fn is_put(self) -> bool {
+        matches!(self, Self::PutRaw | Self::PutParquet | Self::PutCommit | Self::PutIntent | Self::PutOther)
+    }
+}
+
+impl kit::Operation for Operation {
+    type Fault = Fault;
+    const ALL: &'static [Self] = &[
+        Self::PutRaw,
+        Self::PutParquet,
+        Self::PutCommit,
+        Self::PutIntent,
+        Self::PutOther,
+        Self::Get,
+        Self::List,
+        Self::Head,
+        Self::Delete,
+    ];
+    const FAULTS: &'static [Fault] = {
+        use Fault::{Before, Busy, Conflict, Crash, Full, Late, Lost, Server, Slow, Stale, Torn};
+        &[Before, Lost, Conflict, Server, Busy, Slow, Late, Full, Torn, Stale, Crash]
+    };
+
     /// The faults it can meet. What is not here makes no sense: nothing but a create can find another object, only a
     /// put needs space, a listing and an object are all that can break off, and a read that is lost was never done.
-    pub(super) fn faults(self) -> &'static [Fault] {
+    fn faults(self) -> &'static [Fault] {
         use Fault::{Before, Busy, Conflict, Full, Late, Lost, Server, Slow, Stale, Torn};
         match self {
             Self::PutRaw | Self::PutParquet | Self::PutCommit | Self::PutIntent => {
@@ -95,30 +106,22 @@ impl Operation {
         }
     }
 
-    fn is_put(self) -> bool {
-        matches!(self, Self::PutRaw | Self::PutParquet | Self::PutCommit | Self::PutIntent | Self::PutOther)
+    fn can_meet(self, fault: Fault) -> bool {
+        fault == Fault::Crash || self.faults().contains(&fault)
     }
 }
-
-/// How often which operation has met which fault.
-pub(super) type Matrix = BTreeMap<(Operation, Fault), u64>;
 
 /// The script of one world, shared by all lives in it.
 #[derive(Debug)]
 pub(super) struct Script {
-    seed: u64,
+    faults: FaultPlan<Operation>,
     /// Calls in a thousand that meet a fault.
     rate: u64,
-    on: AtomicBool,
     /// Puts that still find no space.
     full: AtomicUsize,
     puts: AtomicU64,
-    /// What the next calls of a class meet, before all else.
-    planned: Mutex<HashMap<String, VecDeque<Fault>>>,
     /// Objects that cannot be read.
     unreadable: Mutex<Option<String>>,
-    met: Mutex<HashMap<String, u64>>,
-    matrix: Mutex<Matrix>,
     /// When each object was put, on our clock: the store below has the machine's.
     written: Mutex<HashMap<Path, Timestamp>>,
     /// How late whatever is late arrives at the most.
@@ -129,15 +132,11 @@ pub(super) struct Script {
 impl Script {
     pub(super) fn new(seed: u64, rate: u64, clock: &Clock) -> Self {
         Self {
-            seed,
+            faults: FaultPlan::new(seed),
             rate,
-            on: AtomicBool::new(true),
             full: AtomicUsize::new(0),
             puts: AtomicU64::new(0),
-            planned: Mutex::default(),
             unreadable: Mutex::default(),
-            met: Mutex::default(),
-            matrix: Mutex::default(),
             written: Mutex::default(),
             lateness: Mutex::new(SLOW),
             clock: clock.clone(),
@@ -146,23 +145,22 @@ impl Script {
 
     /// No more faults.
     pub(super) fn end(&self) {
-        self.on.store(false, Ordering::SeqCst);
-        self.planned.lock().unwrap().clear();
+        self.faults.end();
         *self.unreadable.lock().unwrap() = None;
     }
 
     pub(super) fn has_ended(&self) -> bool {
-        !self.on.load(Ordering::SeqCst)
+        self.faults.has_ended()
     }
 
     /// The next calls of a class meet these faults.
     pub(super) fn plan(&self, class: &str, faults: impl IntoIterator<Item = Fault>) {
-        self.planned.lock().unwrap().entry(class.to_owned()).or_default().extend(faults);
+        self.faults.plan(class, faults);
     }
 
     /// How many faults are still planned for a class.
     pub(super) fn planned_for(&self, class: &str) -> usize {
-        self.planned.lock().unwrap().get(class).map_or(0, VecDeque::len)
+        self.faults.planned_for(class)
     }
 
     /// Objects with this in their path cannot be read until the end of all faults.
@@ -181,44 +179,37 @@ impl Script {
         if most == SLOW { most.mul_f64(dice.below(1_000) as f64 / 1_000.0) } else { most }
     }
 
-    /// The fault that was planned for a call.
-    fn planned(&self, operation: Operation, class: &str, path: &Path) -> Option<Fault> {
-        let unreadable = self.unreadable.lock().unwrap();
-        let is_unreadable = unreadable.as_ref().is_some_and(|fragment| path.as_ref().contains(fragment.as_str()));
-        if operation == Operation::Get && is_unreadable {
-            return Some(Fault::Before);
-        }
-        self.planned.lock().unwrap().get_mut(class)?.pop_front()
-    }
-
     /// The puts of all lives so far.
     pub(super) fn puts(&self) -> u64 {
         self.puts.load(Ordering::SeqCst)
     }
 
-    pub(super) fn matrix(&self) -> Matrix {
-        self.matrix.lock().unwrap().clone()
+    fn is_unreadable(&self, operation: Operation, path: &Path) -> bool {
+        let fragment = self.unreadable.lock().unwrap();
+        operation == Operation::Get
+            && fragment.as_ref().is_some_and(|fragment| path.as_ref().contains(fragment.as_str()))
+    }
+
+    pub(super) fn matrix(&self) -> Matrix<Operation> {
+        self.faults.matrix()
     }
 
     pub(super) fn note(&self, operation: Operation, fault: Fault) {
-        *self.matrix.lock().unwrap().entry((operation, fault)).or_default() += 1;
+        self.faults.note(operation, fault);
     }
 
     /// What befalls the next call of a class, and dice for how.
     pub(super) fn next(&self, operation: Operation, path: &Path, armed: bool) -> (Option<Fault>, Dice) {
         let class = class(operation, path);
         self.puts.fetch_add(u64::from(operation.is_put()), Ordering::SeqCst);
-        let number = {
-            let mut met = self.met.lock().unwrap();
-            let number = met.entry(class.clone()).or_default();
-            *number += 1;
-            *number
-        };
-        let mut dice = Dice::of(self.seed, &class, number);
-        if let Some(fault) = self.planned(operation, &class, path) {
-            return (Some(fault), dice);
+        let (planned, mut dice) = self.faults.next(&class);
+        if self.is_unreadable(operation, path) {
+            return (Some(Fault::Before), dice);
         }
-        if !armed || !self.on.load(Ordering::SeqCst) {
+        if planned.is_some() {
+            return (planned, dice);
+        }
+        if !armed || self.faults.has_ended() {
             return (None, dice);
         }
         let took = |full: usize| full.checked_sub(1);

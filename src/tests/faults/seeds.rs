@@ -1,34 +1,23 @@
 //! Random runs: each seed is a world with its own faults, deaths and twins, and its ledger is checked at the end.
 
-use std::fmt::Write;
 use std::time::Duration;
 
-use futures::{StreamExt, stream};
-
-use super::dice::Dice;
 use super::gate::{Death, Kind, Point};
 use super::ledger;
 use super::life::{End, Life};
-use super::number;
-use super::script::{Fault, Matrix, Operation};
+use super::script::Operation;
 use super::world::{Finisher, Nature, World};
 use crate::standin::model::ModelTrouble;
 use crate::standin::telegram::Behaviour;
+use crate::tests::kit::{Dice, Outcome, Suite};
 
-/// Seeds of a run without a wish.
-const SEEDS: u64 = 40;
-/// Worlds at the same time: most of a world's time is spent waiting.
-const AT_ONCE: usize = 6;
+const SUITE: Suite = Suite { seeds: 40, at_once: 6 };
 /// The longest that a life lasts, and how long nothing is put in one that has nothing left to do.
 const LIFE: Duration = Duration::from_millis(1_500);
 const QUIET: Duration = Duration::from_millis(40);
 
 /// The calls that a process makes of its store before it serves.
 const OPENING: u64 = 40;
-
-/// From here on every cell of the matrix is to be met so often.
-const MANY_SEEDS: usize = 500;
-const MET_EACH: u64 = 20;
 
 /// Calls at which a process may die in the midst of its work; what few processes come to stands here more than once.
 const CLASSES: [&str; 27] = [
@@ -61,16 +50,11 @@ const CLASSES: [&str; 27] = [
     "Get telegram_replies commit",
 ];
 
-/// What a seed came to.
+/// How many processes lived, and how many of them ended by a death or an error.
 #[derive(Debug, Default)]
-struct Run {
-    seed: u64,
-    wrong: Vec<String>,
-    matrix: Matrix,
-    lives: usize,
-    deaths: usize,
-    messages: usize,
-    accepted: usize,
+struct Lives {
+    all: u64,
+    dead: u64,
 }
 
 fn behaviours(dice: &mut Dice) -> Vec<Behaviour> {
@@ -158,7 +142,7 @@ async fn end(life: Life, dice: &mut Dice) -> End {
     if dice.per_mille(300) { life.stop().await } else { life.kill().await }
 }
 
-async fn one_life(world: &World, dice: &mut Dice, run: &mut Run) {
+async fn one_life(world: &World, dice: &mut Dice, lives: &mut Lives) {
     world.telegram.script("sendMessage", behaviours(dice));
     world.model.trouble(troubles(dice));
     world.telegram.lose_acks(u32::from(dice.per_mille(200)));
@@ -188,87 +172,37 @@ async fn one_life(world: &World, dice: &mut Dice, run: &mut Run) {
         Some(ended) => ended,
         None => end(life, dice).await,
     };
-    run.lives += 1 + usize::from(twin.is_some());
-    run.deaths += usize::from(!matches!(ended, End::Served(Ok(()))));
+    lives.all += 1 + u64::from(twin.is_some());
+    lives.dead += u64::from(!matches!(ended, End::Served(Ok(()))));
     if let Some(twin) = twin {
         end(twin, dice).await;
     }
 }
 
-async fn run(seed: u64) -> Run {
+async fn run(seed: u64) -> Outcome<Operation> {
     let mut dice = Dice::new(seed);
     let rate = *dice.pick(&[30, 80, 150, 250]);
     let on_disk = dice.per_mille(120);
     let world = World::new(Nature { seed, rate, on_disk, settle: "20s", model_timeout: "400ms" }).await;
-    let mut run = Run { seed, ..Run::default() };
+    let mut lives = Lives::default();
     for _ in 0..2 + dice.below(2) {
-        one_life(&world, &mut dice, &mut run).await;
+        one_life(&world, &mut dice, &mut lives).await;
     }
     let by = *dice.pick(&[Finisher::Service, Finisher::Batch]);
-    run.wrong = match tokio::time::timeout(Duration::from_secs(400), world.finish(by)).await {
+    let wrong = match tokio::time::timeout(Duration::from_secs(400), world.finish(by)).await {
         Ok(wrong) => wrong,
         Err(_) => vec!["it hangs".to_owned()],
     };
-    run.matrix = world.script.matrix();
-    run.messages = world.said().len();
-    run.accepted = world.telegram.sent().len();
-    run
-}
-
-/// The matrix as a table, and the cells that were met less often than `least`.
-fn told(matrix: &Matrix, least: u64) -> (String, Vec<String>) {
-    use Fault::{Before, Busy, Conflict, Crash, Full, Late, Lost, Server, Slow, Stale, Torn};
-    let faults = [Before, Lost, Conflict, Server, Busy, Slow, Late, Full, Torn, Stale, Crash];
-    let (mut text, mut rare) = (format!("{:<10}", ""), Vec::new());
-    faults.iter().for_each(|fault| write!(text, "{:>9}", format!("{fault:?}")).unwrap());
-    for operation in Operation::ALL {
-        write!(text, "\n{:<10}", format!("{operation:?}")).unwrap();
-        for fault in faults {
-            let makes_sense = fault == Crash || operation.faults().contains(&fault);
-            let met = matrix.get(&(operation, fault)).copied().unwrap_or(0);
-            let cell = if makes_sense { met.to_string() } else { "-".to_owned() };
-            write!(text, "{cell:>9}").unwrap();
-            if makes_sense && met < least {
-                rare.push(format!("{operation:?} × {fault:?}: {met}"));
-            }
-        }
-    }
-    (text, rare)
+    let counts = vec![
+        ("lives", lives.all),
+        ("ended by a death or an error", lives.dead),
+        ("messages", world.said().len() as u64),
+        ("accepted by Telegram", world.telegram.sent().len() as u64),
+    ];
+    Outcome { wrong, matrix: world.script.matrix(), counts }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_seed_loses_a_message_or_answers_twice() {
-    let began = std::time::Instant::now();
-    let seeds: Vec<u64> = match (number("LAKEGRAM_SEED"), number("LAKEGRAM_SEEDS")) {
-        (Some(seed), _) => vec![seed],
-        (None, seeds) => (0..seeds.unwrap_or(SEEDS)).collect(),
-    };
-    let count = seeds.len();
-    let (mut matrix, mut total, mut wrong) = (Matrix::new(), Run::default(), Vec::new());
-    let mut runs = stream::iter(seeds).map(|seed| tokio::spawn(run(seed))).buffer_unordered(AT_ONCE);
-    while let Some(run) = runs.next().await {
-        let run = run.unwrap();
-        run.matrix.iter().for_each(|(cell, met)| *matrix.entry(*cell).or_default() += met);
-        total.lives += run.lives;
-        total.deaths += run.deaths;
-        total.messages += run.messages;
-        total.accepted += run.accepted;
-        for what in run.wrong {
-            println!("seed {}: {what}", run.seed);
-            wrong.push(run.seed);
-        }
-    }
-    let (table, rare) = told(&matrix, MET_EACH);
-    println!(
-        "{count} seeds in {:?}: {} lives, {} ended by a death or an error, {} messages, {} accepted by Telegram",
-        began.elapsed(),
-        total.lives,
-        total.deaths,
-        total.messages,
-        total.accepted
-    );
-    println!("{table}");
-    wrong.dedup();
-    assert!(wrong.is_empty(), "broken promises; again with LAKEGRAM_SEED=<one of {wrong:?}>");
-    assert!(count < MANY_SEEDS || rare.is_empty(), "met too rarely: {rare:?}");
+    SUITE.run(run).await;
 }

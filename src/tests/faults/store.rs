@@ -18,10 +18,10 @@ use object_store::{
 };
 use tokio::runtime::Handle;
 
-use super::dice::Dice;
 use super::gate::Gate;
 use super::script::{Fault, Operation, SLOW, Script, class};
 use crate::storage::Storage;
+use crate::tests::kit::Dice;
 
 /// Longer than anybody waits for an answer.
 const ENDLESS: Duration = Duration::from_secs(150);

@@ -16,12 +16,13 @@ use super::store::faulty;
 use crate::app::{App, BatchSummary, Role};
 use crate::clock::Clock;
 use crate::error::Result;
-use crate::settings::{Environment, Settings};
+use crate::settings::Settings;
 use crate::standin::model::{ModelStandIn, ModelStandInOptions, ModelTrouble};
 use crate::standin::telegram::{Options, TelegramStandIn};
 use crate::storage::Storage;
 use crate::table::maintain::MaintainOptions;
 use crate::telegram::client::{BotClient, WebhookRequest};
+use crate::tests::kit::environment;
 
 const SECRET: &str = "a-secret-of-tests";
 /// So many times as fast as life.
@@ -106,18 +107,7 @@ impl World {
     }
 
     fn app(&self, lane: &str, storage: Storage) -> App {
-        let environment = Environment::from_pairs([]).with([
-            ("HOSTNAME", lane.to_owned()),
-            ("LAKEGRAM_DATA", "memory://".to_owned()),
-            ("LAKEGRAM_PIPELINES", "nowhere".to_owned()),
-            ("LAKEGRAM_SCHEMAS", "nowhere".to_owned()),
-            ("LAKEGRAM_LISTEN", "127.0.0.1:0".to_owned()),
-            ("LAKEGRAM_CONSOLE", "127.0.0.1:0".to_owned()),
-            ("TELEGRAM_API_URL", self.telegram.api_url()),
-            ("TELEGRAM_BOT_TOKEN", self.telegram.token().to_owned()),
-            ("TELEGRAM_WEBHOOK_SECRET", SECRET.to_owned()),
-            ("LLM_BASE_URL", self.model.base_url()),
-        ]);
+        let environment = environment(&self.telegram, &self.model, lane, SECRET);
         let settle = format!("bronze.settle={}", self.settle);
         // In the end nothing hangs, and the machine may be busy.
         let (timeout, ttl) = if self.script.has_ended() { ("60s", "40s") } else { (self.model_timeout, "10s") };

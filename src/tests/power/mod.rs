@@ -15,6 +15,7 @@ mod tally;
 use self::run::Failure;
 use self::tally::Tally;
 use crate::storage::simulated::Lies;
+use crate::tests::kit::number;
 
 /// Seeds of a run that asks for none in particular: what fits into a minute.
 const SEEDS: u64 = 25;
@@ -25,12 +26,6 @@ const CUTS_EACH: u64 = 20;
 const PROGRESS_EVERY: u64 = 50;
 /// A disk that lies is found out within so many seeds.
 const SEEDS_FOR_A_LIE: u64 = 20;
-
-fn number(variable: &str) -> Option<u64> {
-    std::env::var(variable)
-        .ok()
-        .map(|value| value.parse().unwrap_or_else(|_| panic!("{variable}={value} is no number")))
-}
 
 fn told(seed: u64, failure: &Failure) -> String {
     format!("seed {seed}: {failure}\nreplay: LAKEGRAM_SEED={seed} RUST_LOG=info cargo test --lib power -- --nocapture")

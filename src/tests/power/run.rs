@@ -10,11 +10,11 @@ use super::ledger::{self, World};
 use super::machine::{Boot, Door, Machine};
 use super::tally::Tally;
 use crate::clock::Clock;
-use crate::settings::Environment;
 use crate::standin::model::{ModelStandIn, ModelStandInOptions};
 use crate::standin::telegram::{Options, TelegramStandIn};
 use crate::storage::simulated::{CutAt, Dice, Lies, Moment, Operation, SimulatedDisk};
 use crate::telegram::client::{BotClient, WebhookRequest};
+use crate::tests::kit::environment;
 
 const SECRET: &str = "power-secret";
 /// Much longer than a run takes on a busy machine.
@@ -105,7 +105,7 @@ impl Run {
             // Nothing but maintenance renames.
             let upkeep = cut.operation == Some(Operation::Rename) || self.dice.percent(30);
             before = Some(end);
-            let environment = self.environment();
+            let environment = environment(&self.telegram, &self.model, "lane", SECRET);
             let machine = Boot { disk: disk.clone(), data: folder.path().join("data"), environment, upkeep }.start();
             let worked = Clock::system().timeout(PATIENCE, self.live_with(machine)).await;
             // Nobody is left on the machine either way; one that is stuck ends by itself.
@@ -165,20 +165,6 @@ impl Run {
             0..7 if before.is_none() || kind != Operation::MakeFolder => CutAt { operation: Some(kind), nth, moment },
             _ => any(1 + self.dice.below(250)),
         }
-    }
-
-    fn environment(&self) -> Environment {
-        Environment::from_pairs([]).with([
-            ("HOSTNAME", "lane".to_owned()),
-            // What the machine has instead is its own disk.
-            ("LAKEGRAM_DATA", "memory://".to_owned()),
-            ("LAKEGRAM_LISTEN", "127.0.0.1:0".to_owned()),
-            ("LAKEGRAM_CONSOLE", "127.0.0.1:0".to_owned()),
-            ("TELEGRAM_API_URL", self.telegram.api_url()),
-            ("TELEGRAM_BOT_TOKEN", self.telegram.token().to_owned()),
-            ("TELEGRAM_WEBHOOK_SECRET", SECRET.to_owned()),
-            ("LLM_BASE_URL", self.model.base_url()),
-        ])
     }
 
     /// Writes to the bot before and after its machine is up, lets it work, and returns when it has ended.

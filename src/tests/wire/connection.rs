@@ -21,7 +21,7 @@ use super::bucket::{Bucket, NAME, Request, answer, refusal};
 use super::script::{Fault, Operation, Script};
 use crate::clock::Clock;
 use crate::storage::Storage;
-use crate::tests::faults::dice::Dice;
+use crate::tests::kit::Dice;
 
 /// All that a process is connected to. Outlives it.
 #[derive(Clone, Debug)]

@@ -20,7 +20,7 @@ use crate::receive::{LaneOptions, LaneWriter};
 use crate::storage::{PutNew, Storage};
 use crate::table::{Append, CommitOutcome, Fence, LakeTable, TableRole, TableSpec, TxnId};
 use crate::telemetry::Telemetry;
-use crate::tests::faults::dice::Dice;
+use crate::tests::kit::Dice;
 
 /// The path of everything in the bucket.
 pub(super) const ROOT: &str = "in/here/";

@@ -1,14 +1,11 @@
 //! What happens to the requests on the wire: which fault meets which, and how often each has met each.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::fmt::Write;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::http::Method;
 
 use super::bucket::Request;
-use crate::tests::faults::dice::Dice;
+use crate::tests::kit::{self, Dice, FaultPlan, Matrix, Operation as _};
 
 /// A request, by what it does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -51,17 +48,6 @@ pub(super) enum Fault {
 }
 
 impl Operation {
-    pub(super) const ALL: [Self; 8] = [
-        Self::PutSegment,
-        Self::PutFile,
-        Self::PutCommit,
-        Self::PutScratch,
-        Self::Get,
-        Self::Head,
-        Self::List,
-        Self::Delete,
-    ];
-
     pub(super) fn of(request: &Request) -> Self {
         let key = request.key();
         match request.method {
@@ -75,10 +61,37 @@ impl Operation {
             _ => Self::Get,
         }
     }
+}
+
+impl kit::Operation for Operation {
+    type Fault = Fault;
+    const ALL: &'static [Self] = &[
+        Self::PutSegment,
+        Self::PutFile,
+        Self::PutCommit,
+        Self::PutScratch,
+        Self::Get,
+        Self::Head,
+        Self::List,
+        Self::Delete,
+    ];
+    const FAULTS: &'static [Fault] = &[
+        Fault::Connect,
+        Fault::Reset,
+        Fault::Lost,
+        Fault::Internal,
+        Fault::InternalDone,
+        Fault::SlowDown,
+        Fault::Busy,
+        Fault::Conflict,
+        Fault::Late,
+        Fault::Torn,
+        Fault::Inside,
+    ];
 
     /// The faults it can meet. What is not here makes no sense: only a put with a condition conflicts, only a body can
     /// break off, only a deletion of many tells of each in a body, and a read that is lost was never done.
-    pub(super) fn faults(self) -> &'static [Fault] {
+    fn faults(self) -> &'static [Fault] {
         use Fault::{Busy, Conflict, Connect, Inside, Internal, InternalDone, Late, Lost, Reset, SlowDown, Torn};
         match self {
             Self::PutSegment | Self::PutFile | Self::PutCommit | Self::PutScratch => {
@@ -91,61 +104,29 @@ impl Operation {
     }
 }
 
-impl Fault {
-    pub(super) const ALL: [Self; 11] = [
-        Self::Connect,
-        Self::Reset,
-        Self::Lost,
-        Self::Internal,
-        Self::InternalDone,
-        Self::SlowDown,
-        Self::Busy,
-        Self::Conflict,
-        Self::Late,
-        Self::Torn,
-        Self::Inside,
-    ];
-}
-
-/// How often which operation has met which fault.
-pub(super) type Matrix = BTreeMap<(Operation, Fault), u64>;
-
 /// The script of one bucket.
 #[derive(Debug)]
 pub(super) struct Script {
-    seed: u64,
+    faults: FaultPlan<Operation>,
     /// Requests in a thousand that meet a fault.
     rate: u64,
-    on: AtomicBool,
-    /// What the next requests of a kind meet, before all else.
-    planned: Mutex<BTreeMap<Operation, VecDeque<Fault>>>,
-    met: Mutex<BTreeMap<Operation, u64>>,
     /// Every request, in the order of their coming.
     requests: Mutex<Vec<Operation>>,
-    matrix: Mutex<Matrix>,
 }
 
 impl Script {
     pub(super) fn new(seed: u64, rate: u64) -> Self {
-        Self {
-            seed,
-            rate,
-            on: AtomicBool::new(true),
-            planned: Mutex::default(),
-            met: Mutex::default(),
-            requests: Mutex::default(),
-            matrix: Mutex::default(),
-        }
+        Self { faults: FaultPlan::new(seed), rate, requests: Mutex::default() }
     }
 
     /// No more faults.
     pub(super) fn end(&self) {
-        self.on.store(false, Ordering::SeqCst);
+        self.faults.end();
     }
 
     /// The next requests of a kind meet these faults.
     pub(super) fn plan(&self, operation: Operation, faults: impl IntoIterator<Item = Fault>) {
-        self.planned.lock().unwrap().entry(operation).or_default().extend(faults);
+        self.faults.plan(&class(operation), faults);
     }
 
     /// The requests since the last call of this.
@@ -153,48 +134,27 @@ impl Script {
         std::mem::take(&mut *self.requests.lock().unwrap())
     }
 
-    pub(super) fn matrix(&self) -> Matrix {
-        self.matrix.lock().unwrap().clone()
+    pub(super) fn matrix(&self) -> Matrix<Operation> {
+        self.faults.matrix()
     }
 
     /// What befalls the next request of a kind, and dice for how.
     pub(super) fn next(&self, operation: Operation) -> (Option<Fault>, Dice) {
         self.requests.lock().unwrap().push(operation);
-        let number = {
-            let mut met = self.met.lock().unwrap();
-            let number = met.entry(operation).or_default();
-            *number += 1;
-            *number
-        };
-        let mut dice = Dice::of(self.seed, &format!("{operation:?}"), number);
-        let planned = self.planned.lock().unwrap().get_mut(&operation).and_then(VecDeque::pop_front);
+        let (planned, mut dice) = self.faults.next(&class(operation));
         let by_chance = || {
-            let meets = self.on.load(Ordering::SeqCst) && dice.per_mille(self.rate);
+            let meets = !self.faults.has_ended() && dice.per_mille(self.rate);
             meets.then(|| *dice.pick(operation.faults()))
         };
         let fault = planned.or_else(by_chance);
         if let Some(fault) = fault {
-            *self.matrix.lock().unwrap().entry((operation, fault)).or_default() += 1;
+            self.faults.note(operation, fault);
         }
         (fault, dice)
     }
 }
 
-/// The matrix as a table, and the cells that were met less often than `least`.
-pub(super) fn told(matrix: &Matrix, least: u64) -> (String, Vec<String>) {
-    let (mut text, mut rare) = (format!("{:<11}", ""), Vec::new());
-    Fault::ALL.iter().for_each(|fault| write!(text, "{:>13}", format!("{fault:?}")).unwrap());
-    for operation in Operation::ALL {
-        write!(text, "\n{:<11}", format!("{operation:?}")).unwrap();
-        for fault in Fault::ALL {
-            let makes_sense = operation.faults().contains(&fault);
-            let met = matrix.get(&(operation, fault)).copied().unwrap_or(0);
-            let cell = if makes_sense { met.to_string() } else { "-".to_owned() };
-            write!(text, "{cell:>13}").unwrap();
-            if makes_sense && met < least {
-                rare.push(format!("{operation:?} × {fault:?}: {met}"));
-            }
-        }
-    }
-    (text, rare)
+/// Requests of a kind are alike.
+fn class(operation: Operation) -> String {
+    format!("{operation:?}")
 }

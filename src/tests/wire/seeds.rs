@@ -2,29 +2,20 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use futures::{StreamExt, stream};
 use tokio::runtime::Handle;
 
 use super::bucket::Bucket;
 use super::connection::Wire;
 use super::life::{FENCE, Life, ROOT, TABLE, Told};
-use super::script::{Matrix, Script, told};
+use super::script::{Operation, Script};
 use crate::clock::Clock;
 use crate::storage::StorageKey;
-use crate::tests::faults::dice::Dice;
-use crate::tests::faults::ledger::{Table, once_each};
-use crate::tests::faults::number;
+use crate::tests::kit::{Dice, Outcome, Suite, Table, once_each};
 
-/// Seeds of a run without a wish.
-const SEEDS: u64 = 24;
-/// From here on every cell of the matrix is to be met so often.
-const MANY_SEEDS: usize = 500;
-const MET_EACH: u64 = 20;
-/// Worlds at the same time: most of a world's time is spent waiting.
-const AT_ONCE: usize = 8;
+const SUITE: Suite = Suite { seeds: 24, at_once: 8 };
 /// So many times as fast as life.
 const PACE: u32 = 200;
 /// Longer than anything on the wire can be late.
@@ -32,19 +23,7 @@ const CALM: Duration = Duration::from_secs(60);
 /// For the last life, which has nothing in its way.
 const PATIENCE: Duration = Duration::from_secs(6_000);
 
-/// What a seed came to.
-#[derive(Debug, Default)]
-struct Run {
-    seed: u64,
-    wrong: Vec<String>,
-    matrix: Matrix,
-    lives: usize,
-    lines: i64,
-    durable: usize,
-    rows: i64,
-}
-
-async fn run(seed: u64) -> Run {
+async fn run(seed: u64) -> Outcome<Operation> {
     let mut dice = Dice::new(seed);
     let clock = Clock::fast(PACE);
     let rate = *dice.pick(&[50, 100, 200, 350]);
@@ -52,14 +31,14 @@ async fn run(seed: u64) -> Run {
     let wire = Wire { bucket, script, clock, network: Handle::current() };
     let told = Arc::new(Told::default());
     let life = |lane, dice| Life { wire: wire.clone(), told: Arc::clone(&told), lane, dice };
-    let mut run = Run { seed, ..Run::default() };
+    let mut lives = 0;
     for _ in 0..3 {
         told.wanted.fetch_add(10, Ordering::SeqCst);
         let (span, lines) = (Duration::from_secs(20 + dice.below(120)), 4 + dice.below(8));
         let one = life("lane", Dice::new(dice.next()));
         // Somebody starts another, which writes the same table and, by mistake, the same lane; no lock keeps it off.
         let twin = dice.per_mille(500).then(|| life(*dice.pick(&["lane", "twin"]), Dice::new(dice.next())));
-        run.lives += 1 + usize::from(twin.is_some());
+        lives += 1 + u64::from(twin.is_some());
         let others = async {
             if let Some(twin) = twin {
                 twin.live(span, lines).await;
@@ -70,14 +49,20 @@ async fn run(seed: u64) -> Run {
     wire.script.end();
     wire.clock.sleep(CALM).await;
     let last = life("lane", Dice::new(dice.next())).append(wire.open());
+    let mut wrong = Vec::new();
     if wire.clock.timeout(PATIENCE, last).await.is_none() {
-        run.wrong.push("the last append does not end".to_owned());
+        wrong.push("the last append does not end".to_owned());
     }
-    run.wrong.extend(check(&wire, &told).await);
-    run.matrix = wire.script.matrix();
-    (run.lines, run.rows) = (told.lines.load(Ordering::SeqCst), told.wanted.load(Ordering::SeqCst));
-    run.durable = told.durable.lock().unwrap().len();
-    run
+    wrong.extend(check(&wire, &told).await);
+    let given = |count: &AtomicI64| count.load(Ordering::SeqCst).unsigned_abs();
+    let durable = told.durable.lock().unwrap().len() as u64;
+    let counts = vec![
+        ("lives", lives),
+        ("lines given", given(&told.lines)),
+        ("of them durable", durable),
+        ("rows", given(&told.wanted)),
+    ];
+    Outcome { wrong, matrix: wire.script.matrix(), counts }
 }
 
 /// What is wrong with what is left in the bucket.
@@ -116,36 +101,5 @@ async fn check(wire: &Wire, told: &Told) -> Vec<String> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_seed_loses_a_line_or_doubles_a_row() {
-    let began = std::time::Instant::now();
-    let seeds: Vec<u64> = match (number("LAKEGRAM_SEED"), number("LAKEGRAM_SEEDS")) {
-        (Some(seed), _) => vec![seed],
-        (None, seeds) => (0..seeds.unwrap_or(SEEDS)).collect(),
-    };
-    let count = seeds.len();
-    let (mut matrix, mut total, mut wrong) = (Matrix::new(), Run::default(), BTreeSet::new());
-    let mut runs = stream::iter(seeds).map(|seed| tokio::spawn(run(seed))).buffer_unordered(AT_ONCE);
-    while let Some(run) = runs.next().await {
-        let run = run.unwrap();
-        run.matrix.iter().for_each(|(cell, met)| *matrix.entry(*cell).or_default() += met);
-        total.lives += run.lives;
-        total.lines += run.lines;
-        total.durable += run.durable;
-        total.rows += run.rows;
-        for what in run.wrong {
-            println!("seed {}: {what}", run.seed);
-            wrong.insert(run.seed);
-        }
-    }
-    let (table, rare) = told(&matrix, MET_EACH);
-    println!(
-        "{count} seeds in {:?}: {} lives, {} lines given, {} of them durable, {} rows",
-        began.elapsed(),
-        total.lives,
-        total.lines,
-        total.durable,
-        total.rows
-    );
-    println!("{table}");
-    assert!(wrong.is_empty(), "broken promises; again with LAKEGRAM_SEED=<one of {wrong:?}>");
-    assert!(count < MANY_SEEDS || rare.is_empty(), "met too rarely: {rare:?}");
+    SUITE.run(run).await;
 }

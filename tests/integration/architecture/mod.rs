@@ -8,7 +8,7 @@ const FLOORS: [&[&str]; 12] = [
     &["clock", "error", "sabotage"],
     // On the ground floor as well; its constructors return our error.
     &["id"],
-    &["settings", "telemetry", "retry", "shutdown", "admission", "hint", "panic", "health"],
+    &["settings", "telemetry", "retry", "shutdown", "admission", "hint", "panic", "health", "connections"],
     &["storage", "schema", "pipeline"],
     // To come: `route` beside the pipeline.
     &["table", "json", "llm", "telegram"],

@@ -1,4 +1,4 @@
-//! Puts hints on columns: sets the type of what is there, adds what is not.
+//! Applies hints to columns: sets the types of existing columns and adds new ones.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -12,17 +12,17 @@ use crate::json::types::ddl::{commented, type_ddl};
 use crate::json::types::evolve::list_of;
 use crate::json::types::names::{ELEMENT, column, name_key, quoted};
 
-/// The schema as the hints want it, one after the other. A name finds its column whatever its case, and by its name
-/// in the JSON as well as in the table.
+/// The schema with the hints applied in order. A name matches a column regardless of case, by its JSON name or its
+/// table name.
 ///
 /// # Errors
-/// When a path leads through something that has no fields, or wants a column that is the loader's own.
+/// When a path leads through something that has no fields, or asks for a column reserved for the loader.
 pub(crate) fn apply(schema: Schema, hints: &[Hint], reserved: &[&str]) -> Result<Schema, HintError> {
     let mut columns = Columns::of(&schema.fields);
     let reserved: HashMap<String, &str> = reserved.iter().map(|name| (name_key(name), *name)).collect();
     for hint in hints {
         if let Some(taken) = hint.path.first().and_then(|name| reserved.get(&name_key(name))) {
-            let problem = format!("the column `{taken}` is the loader's own; take the hint out");
+            let problem = format!("column `{taken}` is reserved for the loader; remove the hint");
             return Scanner::error(hint.position, problem);
         }
         columns.set(hint)?;
@@ -30,7 +30,7 @@ pub(crate) fn apply(schema: Schema, hints: &[Hint], reserved: &[&str]) -> Result
     Ok(Schema::new_with_metadata(columns.fields, schema.metadata))
 }
 
-/// Siblings, and where each is.
+/// Sibling fields, and where each is.
 #[derive(Default)]
 pub(in crate::json::types) struct Columns {
     pub(in crate::json::types) fields: Vec<FieldRef>,
@@ -42,7 +42,7 @@ impl Columns {
         Self { fields: fields.to_vec(), places: fields.iter().map(|field| name_key(field.name())).zip(0..).collect() }
     }
 
-    /// Puts one hint on what its path leads to.
+    /// Applies one hint at its path.
     pub(in crate::json::types) fn set(&mut self, hint: &Hint) -> Result<(), HintError> {
         self.set_along(hint, &hint.path)
     }
@@ -66,7 +66,7 @@ impl Columns {
 }
 
 impl Hint {
-    /// The type with this hint on what `path` leads to.
+    /// The type with this hint applied at `path`.
     fn set_on(&self, current: &DataType, path: &[String]) -> Result<DataType, HintError> {
         let Some((step, further)) = path.split_first() else { return Ok(self.data_type.clone()) };
         let way = || {
@@ -84,12 +84,12 @@ impl Hint {
                 Ok(DataType::List(Arc::new(element.as_ref().clone().with_data_type(data_type))))
             }
             DataType::List(_) => {
-                let problem = format!("{0} is a list, whose elements are {0}.{ELEMENT}; put that into the path", way());
+                let problem = format!("{0} is a list; write {0}.{ELEMENT} to refer to its elements", way());
                 Scanner::error(self.position, problem)
             }
             leaf => {
                 let problem = format!(
-                    "{0} is {leaf}, which has no field {step}; give {0} itself a type, like {0} struct<{step}: string>",
+                    "{0} has type {leaf}, which has no field {step}; give {0} itself a type, like {0} struct<{step}: string>",
                     way(),
                     leaf = type_ddl(leaf),
                     step = quoted(step)
@@ -99,7 +99,7 @@ impl Hint {
         }
     }
 
-    /// The type of what is not there yet and has only what `path` leads to.
+    /// The type of something new that only has what `path` leads to.
     fn type_along(&self, path: &[String]) -> DataType {
         match path {
             [] => self.data_type.clone(),

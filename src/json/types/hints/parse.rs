@@ -1,4 +1,4 @@
-//! Reads hints: a comma between them, each a path, a type and perhaps a comment.
+//! Parses hints: comma-separated, each with a path, a type and an optional comment.
 
 use std::collections::HashSet;
 
@@ -10,10 +10,10 @@ use crate::json::types::ddl::commented;
 use crate::json::types::evolve::list_of;
 use crate::json::types::names::{column, name_key};
 
-/// How deep paths and types nest at most: no JSON that is read nests deeper.
+/// The maximum nesting depth of paths and types; no JSON that we read nests deeper.
 const DEPTH_LIMIT: usize = 128;
 
-/// What may be written, but for other names of the same.
+/// Types that may be written, not counting aliases.
 const KNOWN: [&str; 15] = [
     "boolean",
     "tinyint",
@@ -32,13 +32,13 @@ const KNOWN: [&str; 15] = [
     "struct",
 ];
 
-/// Other names, known to the guess at what was meant.
+/// Aliases, known to the suggestion.
 const ALSO_KNOWN: [&str; 9] = ["byte", "short", "integer", "long", "real", "dec", "numeric", "char", "map"];
 
-/// Reads hints as `cloudFiles.schemaHints` takes them. A comma may stand behind the last one.
+/// Parses hints in the syntax of `cloudFiles.schemaHints`. A trailing comma is allowed.
 ///
 /// # Errors
-/// When they cannot be read, name a type that JSON or the loader does not have, or give a column two types.
+/// When they cannot be parsed, name a type that JSON or the loader does not have, or give a column two types.
 pub(crate) fn parse_hints(ddl: &str) -> Result<Vec<Hint>, HintError> {
     let mut parser = Parser { scanner: Scanner::new(ddl), depth: 0 };
     let mut hints = Vec::new();
@@ -47,7 +47,7 @@ pub(crate) fn parse_hints(ddl: &str) -> Result<Vec<Hint>, HintError> {
         let hint = parser.hint()?;
         let path: Vec<String> = hint.path.iter().map(|name| name_key(name)).collect();
         if !paths.insert(path) {
-            let problem = format!("`{}` has a hint already; leave one of the two", hint.path.join("."));
+            let problem = format!("`{}` already has a hint; remove one of the two", hint.path.join("."));
             return Scanner::error(hint.position, problem);
         }
         hints.push(hint);
@@ -78,7 +78,7 @@ impl Parser<'_> {
         Ok(Hint { path, data_type, comment: self.comment()?, position })
     }
 
-    /// A type, behind the colon it may have.
+    /// A type, after an optional colon.
     fn typed(&mut self) -> Result<DataType, HintError> {
         self.scanner.take(':');
         let position = self.scanner.position();
@@ -100,10 +100,10 @@ impl Parser<'_> {
             "array" => self.nested(position, Self::array)?,
             "struct" => self.nested(position, Self::fields)?,
             "binary" => {
-                return Scanner::error(position, "JSON has no `binary`; use string, and decode it where it is read");
+                return Scanner::error(position, "JSON has no `binary`; use string and decode it when reading");
             }
             "map" => {
-                let problem = "`map` is not supported; use string, which keeps the JSON, or struct for names you know";
+                let problem = "`map` is not supported; use string to keep the JSON, or struct if you know the names";
                 return Scanner::error(position, problem);
             }
             _ => return Scanner::error(position, unknown(word)),
@@ -116,7 +116,10 @@ impl Parser<'_> {
         inner: fn(&mut Self) -> Result<DataType, HintError>,
     ) -> Result<DataType, HintError> {
         if self.depth >= DEPTH_LIMIT {
-            return Scanner::error(position, format!("types nest deeper than {DEPTH_LIMIT}; use string from here on"));
+            return Scanner::error(
+                position,
+                format!("types are nested more than {DEPTH_LIMIT} levels deep; use string from here on"),
+            );
         }
         self.scanner.require('<', "`<`, as in array<string> or struct<name: string>")?;
         self.depth += 1;
@@ -127,7 +130,7 @@ impl Parser<'_> {
 
     fn array(&mut self) -> Result<DataType, HintError> {
         let element = self.typed()?;
-        self.scanner.require('>', "`>` behind the type of the elements")?;
+        self.scanner.require('>', "`>` after the element type")?;
         Ok(list_of(element))
     }
 
@@ -138,8 +141,7 @@ impl Parser<'_> {
             let position = self.scanner.position();
             let name = self.scanner.name()?;
             if !keys.insert(name_key(&name)) {
-                let problem =
-                    format!("the struct has two columns `{name}`, and case does not tell them apart; leave one");
+                let problem = format!("the struct has two fields `{name}` (case is ignored); remove one");
                 return Scanner::error(position, problem);
             }
             let data_type = self.typed()?;
@@ -152,7 +154,7 @@ impl Parser<'_> {
     }
 
     fn decimal(&mut self) -> Result<DataType, HintError> {
-        // What Spark makes of a decimal that says no more.
+        // Spark's default for a decimal without precision.
         let (mut precision, mut scale) = (10, 0);
         if self.scanner.take('(') {
             precision = self.number("a precision", 1, DECIMAL128_MAX_PRECISION)?;
@@ -165,7 +167,7 @@ impl Parser<'_> {
         Ok(DataType::Decimal128(precision, scale.cast_signed()))
     }
 
-    /// Text, with a length that Delta does not keep.
+    /// A string type whose length Delta does not keep.
     fn text(&mut self) -> Result<DataType, HintError> {
         if self.scanner.take('(') {
             self.number("a length", 1, u32::MAX)?;
@@ -182,14 +184,14 @@ impl Parser<'_> {
         let number = self.scanner.word().and_then(|word| word.parse().ok());
         match number.filter(|number| (&least..=&most).contains(&number)) {
             Some(number) => Ok(number),
-            None => Scanner::error(position, format!("{what} is a number from {least} to {most}")),
+            None => Scanner::error(position, format!("{what} must be a number from {least} to {most}")),
         }
     }
 
     fn comment(&mut self) -> Result<Option<String>, HintError> {
         let position = self.scanner.position();
         if self.scanner.take_word("not") {
-            return Scanner::error(position, "any record may lack a column, so none is `not null`; take that out");
+            return Scanner::error(position, "any record may lack the column, so `not null` is not allowed; remove it");
         }
         if self.scanner.take_word("comment") { self.scanner.string().map(Some) } else { Ok(None) }
     }

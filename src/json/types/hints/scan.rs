@@ -1,13 +1,13 @@
-//! The text of the hints, taken apart: words, quoted names, strings and marks.
+//! Tokenizes hints: words, quoted names, strings and punctuation.
 
 use super::HintError;
 
-/// A place in the text, moving on as things are taken.
+/// A position in the text that advances as tokens are taken.
 #[derive(Clone, Copy)]
 pub(super) struct Scanner<'a> {
-    /// What of it is left.
+    /// The rest of the text.
     rest: &'a str,
-    /// Which character is next, from 1.
+    /// The next character's position, from 1.
     position: usize,
 }
 
@@ -16,7 +16,7 @@ impl<'a> Scanner<'a> {
         Self { rest: text, position: 1 }
     }
 
-    /// Which character is next, from 1, past any space.
+    /// The next character's position, from 1, after whitespace.
     pub(super) fn position(&mut self) -> usize {
         self.skip_space();
         self.position
@@ -31,7 +31,7 @@ impl<'a> Scanner<'a> {
         Err(HintError { position, problem: problem.into() })
     }
 
-    /// Says what is missing here, and what is in its place.
+    /// Reports what was expected and what was found.
     pub(super) fn expected<T>(&mut self, what: &str) -> Result<T, HintError> {
         let position = self.position();
         let found = match (self.word(), self.rest.chars().next()) {
@@ -42,7 +42,7 @@ impl<'a> Scanner<'a> {
         Self::error(position, format!("expected {what}, but {found}"))
     }
 
-    /// Takes this mark if it is next.
+    /// Takes this character if it is next.
     pub(super) fn take(&mut self, mark: char) -> bool {
         self.skip_space();
         let is_next = self.rest.starts_with(mark);
@@ -52,7 +52,7 @@ impl<'a> Scanner<'a> {
         is_next
     }
 
-    /// Takes this mark, which must be next.
+    /// Takes this character, which must be next.
     pub(super) fn require(&mut self, mark: char, what: &str) -> Result<(), HintError> {
         if self.take(mark) { Ok(()) } else { self.expected(what) }
     }
@@ -65,7 +65,7 @@ impl<'a> Scanner<'a> {
         (!word.is_empty()).then_some(word)
     }
 
-    /// Takes this word if it is next, whatever its case.
+    /// Takes this word if it is next, regardless of case.
     pub(super) fn take_word(&mut self, wanted: &str) -> bool {
         let before = *self;
         let is_next = self.word().is_some_and(|word| word.eq_ignore_ascii_case(wanted));
@@ -75,13 +75,15 @@ impl<'a> Scanner<'a> {
         is_next
     }
 
-    /// Takes a name: a word, or anything in backticks, where a backtick is written twice.
+    /// Takes a name: a word, or anything in backticks (a backtick inside is doubled).
     pub(super) fn name(&mut self) -> Result<String, HintError> {
         let position = self.position();
         if !self.take('`') {
             return match self.word() {
                 Some(word) => Ok(word.to_owned()),
-                None => self.expected("a column name (one with other than letters, digits and `_` goes in backticks)"),
+                None => {
+                    self.expected("a column name (put it in backticks if it has more than letters, digits and `_`)")
+                }
             };
         }
         let mut name = String::new();
@@ -94,14 +96,14 @@ impl<'a> Scanner<'a> {
                 return Ok(name);
             }
         }
-        Self::error(position, "the name has no end; close it with a backtick")
+        Self::error(position, "unterminated name; close it with a backtick")
     }
 
-    /// Takes a string in either kind of quotes, where a backslash goes before a quote.
+    /// Takes a string in either kind of quotes; a backslash escapes a quote.
     pub(super) fn string(&mut self) -> Result<String, HintError> {
         let position = self.position();
         let Some(quote) = self.next().filter(|quote| matches!(quote, '\'' | '"')) else {
-            return Self::error(position, "a comment goes in quotes, like comment 'when it was paid'");
+            return Self::error(position, "put the comment in quotes, like comment 'when it was paid'");
         };
         let mut string = String::new();
         while let Some(letter) = self.next() {
@@ -115,7 +117,7 @@ impl<'a> Scanner<'a> {
                 other => string.push(other),
             }
         }
-        Self::error(position, format!("the comment has no end; close it with {quote}"))
+        Self::error(position, format!("unterminated comment; close it with {quote}"))
     }
 
     fn next(&mut self) -> Option<char> {

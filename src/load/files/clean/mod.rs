@@ -1,8 +1,8 @@
-//! Cleaning the source: which of its files the table proves to be loaded, long enough ago and as they are now.
+//! Cleaning the source: which of its files the table proves to be loaded, long enough ago and unchanged.
 //!
-//! A file goes when the table has rows of it that are old enough, and nothing says that it has changed since: its stamp
-//! is that which it was loaded with, or, where nobody knows that any more, all of it is older than those rows. What the
-//! table has no row of stays, an empty file too.
+//! A file is cleaned when the table has old enough rows from it and nothing suggests that it has changed since: its
+//! stamp is the one it was loaded with or, if that is unknown, it is entirely older than those rows. A file without
+//! rows in the table stays, even an empty one.
 
 #[cfg(test)]
 mod tests;
@@ -23,9 +23,9 @@ use crate::error::{Context, ErrorKind, Result};
 use crate::load::clean::{Archive, Candidate, CleanMetrics, Cleaned, Cleaner, Sites, newest_rows};
 use crate::table::{LakeTable, Within};
 
-/// Files of the source that the table is asked for at a time.
+/// Source files looked up in the table at a time.
 const ROUND: usize = if cfg!(test) { 4 } else { 200_000 };
-/// How coarse stores are with last-modified times, and file systems with the time of any change.
+/// The granularity of last-modified times in stores, and of change times in file systems.
 const MODIFIED_GRAIN: Duration = Duration::from_secs(1);
 const TOUCHED_GRAIN: Duration = Duration::from_millis(100);
 
@@ -35,7 +35,7 @@ struct Pass {
     table: LakeTable,
     cleaner: Cleaner,
     memo: std::path::PathBuf,
-    /// What was ingested before this is old enough.
+    /// Rows ingested before this are old enough.
     limit: Timestamp,
     /// A file that changed this shortly before its rows were made may have changed after.
     margin: Duration,
@@ -43,22 +43,23 @@ struct Pass {
     has_overwrites: bool,
 }
 
-/// What is known of a file that was asked for.
+/// What is known about a file.
 #[derive(Clone, Copy, Debug)]
 struct Proof {
-    /// When its newest rows were made; `None` without any.
+    /// When its newest rows were made; `None` if it has none.
     ingested_at: Option<Timestamp>,
-    /// As what it was loaded.
+    /// The stamp it was loaded with.
     stamp: Stamp,
 }
 
 type Asked = HashMap<PathHash, Proof>;
 
-/// Deletes or moves the files of a source that were loaded long enough ago, as its settings say; one pass, until `stop`.
-/// A dry one changes nothing.
+/// Deletes or moves the source files that were loaded long enough ago, as the settings say; one pass, until `stop`. A
+/// dry run changes nothing.
 ///
 /// # Errors
-/// Configuration when files cannot be moved to where they should; else when the store fails or the table cannot be read.
+/// Configuration when files cannot be moved to the configured folder; otherwise when the store fails or the table
+/// cannot be read.
 pub async fn clean(options: FilesOptions, is_dry: bool, stop: &CancellationToken) -> Result<Cleaned> {
     let mut cleaned = Cleaned::default();
     let (now, clock) = (options.clock.now(), options.clock.clone());
@@ -77,7 +78,7 @@ pub async fn clean(options: FilesOptions, is_dry: bool, stop: &CancellationToken
 }
 
 impl Pass {
-    /// `None` where nothing is to be cleaned, or nothing was ever loaded.
+    /// `None` if nothing is to be cleaned, or nothing was ever loaded.
     async fn open(options: FilesOptions, now: Timestamp, is_dry: bool) -> Result<Option<Self>> {
         let FilesOptions { data, pipeline, checkpoints, clock, telemetry, .. } = options;
         let mut settings = pipeline.source;
@@ -85,7 +86,7 @@ impl Pass {
         if !wanted.is_on() {
             return Ok(None);
         }
-        // What is too old to be loaded now may have been loaded when it was not.
+        // A file too old to be loaded now may have been loaded when it was not.
         (settings.max_file_age, settings.modified_after, settings.modified_before) = (None, None, None);
         let source = Source::new(&data, &settings)?;
         let table = pipeline.bronze.table.as_str();
@@ -106,7 +107,7 @@ impl Pass {
         }))
     }
 
-    /// The next files that may have been loaded long enough ago, since they are older themselves.
+    /// The next files that are old enough to have been loaded long enough ago.
     async fn next_round(&self, walk: &mut Walk, now: Timestamp) -> Result<Vec<Found>> {
         let (nothing, mut round) = (Seen::default(), Vec::new());
         while round.len() < ROUND {
@@ -119,7 +120,7 @@ impl Pass {
         Ok(round)
     }
 
-    /// What the table, and the memo of its loader, say of these files.
+    /// What the table, and its loader's memo, say about these files.
     async fn ask(&self, files: &[Found]) -> Result<Asked> {
         let nothing = Proof { ingested_at: None, stamp: Stamp::UNKNOWN };
         let mut asked: Asked = files.iter().map(|file| (hash_of(file.path.as_ref()), nothing)).collect();
@@ -137,7 +138,7 @@ impl Pass {
         Ok(asked)
     }
 
-    /// As what files were loaded. Where the memo is of another table or source, nobody knows.
+    /// The stamps that files were loaded with. Unknown if the memo belongs to another table or source.
     fn read_stamps(&self, asked: &mut Asked) {
         let mut stamps = Vec::new();
         let read = || {
@@ -158,7 +159,7 @@ impl Pass {
         }
     }
 
-    /// Whether a file is to go; counts it where it may have changed since it was loaded.
+    /// Whether a file is to be cleaned; counts it if it may have changed since it was loaded.
     fn judge(&self, file: Found, asked: &Asked, cleaned: &mut Cleaned) -> Option<Candidate> {
         let Proof { ingested_at, stamp } = *asked.get(&hash_of(file.path.as_ref()))?;
         let is_known = stamp != Stamp::UNKNOWN;
@@ -169,7 +170,7 @@ impl Pass {
             has_changed |= file.modified >= ingested_at.minus(margin);
         }
         if has_changed {
-            tracing::debug!(path = %file.path, "may have changed since it was loaded; it stays");
+            tracing::debug!(path = %file.path, "the file may have changed since it was loaded; keeping it");
             cleaned.changed += 1;
             return None;
         }

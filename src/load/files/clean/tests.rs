@@ -338,11 +338,11 @@ async fn a_place_that_is_not_apart_or_in_another_store_is_refused() {
     };
     let data = world.folder.path().join("data");
     std::os::unix::fs::symlink(world.input(), data.join("link")).unwrap();
-    assert!(refused("in", "link/done").await.contains("folder of its own"), "a link leads into the source");
+    assert!(refused("in", "link/done").await.contains("separate folders"), "a link leads into the source");
     let (source, table) = (data.join("in"), data.join("bronze/t/x"));
     let (source, table) = (source.to_str().unwrap(), table.to_str().unwrap());
-    assert!(refused(source, table).await.contains("not apart from \"bronze/t\""));
-    assert!(refused(source, "memory://elsewhere/x").await.contains("same bucket or machine"));
+    assert!(refused(source, table).await.contains("overlaps with \"bronze/t\""));
+    assert!(refused(source, "memory://elsewhere/x").await.contains("same bucket or on the same machine"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

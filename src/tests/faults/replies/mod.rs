@@ -12,9 +12,9 @@ use proptest::prelude::*;
 
 use self::world::{Ended, World};
 use super::gate::{Death, Kind, Point};
-use super::number;
 use super::script::Fault;
 use crate::standin::telegram::Behaviour;
+use crate::tests::kit::number;
 
 /// Cases of a run without a wish.
 const CASES: u32 = 16;

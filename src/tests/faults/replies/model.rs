@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use super::super::ledger::Table;
 use super::world::{Asked, Sending, World};
 use crate::standin::telegram::Fate;
 use crate::table::TableRole;
+use crate::tests::kit::Table;
 
 /// Status and message of each part, by update and part.
 type Outcomes = BTreeMap<(i64, usize), (String, Option<i64>)>;

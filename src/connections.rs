@@ -1,0 +1,358 @@
+//! Connections of an HTTP listener within bounds of number and time. Under pressure whoever has not shown who they are
+//! goes first, the oldest before the others, so that strangers cannot keep honest clients out.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::io;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use prometheus::{IntCounter, IntGauge};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
+
+use crate::clock::Clock;
+
+/// After a failed accept (no file descriptors) there is a pause.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// What a connection may buffer of a request before anything of it is admitted.
+const BUFFER_BYTES: usize = 64 * 1_024;
+
+/// How many connections there may be, and how much of our time each is given.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Open at the same time.
+    pub connections: usize,
+    /// How long a stranger may be quiet: until the first header is complete, and between requests.
+    pub stranger: Duration,
+    /// The same for whoever has shown who they are. Longer than the 60 seconds of the proxies before us: they should
+    /// be the ones to close.
+    pub known: Duration,
+    /// How long a client may take to read anything of an answer.
+    pub write: Duration,
+    /// For open requests to finish once the service stops.
+    pub drain: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 512,
+            stranger: Duration::from_secs(10),
+            known: Duration::from_secs(75),
+            write: Duration::from_secs(10),
+            drain: Duration::from_secs(9),
+        }
+    }
+}
+
+/// What is told of the connections.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    /// Connections that are open.
+    pub open: IntGauge,
+    /// Strangers that were closed to make room.
+    pub evicted: IntCounter,
+}
+
+/// Serves routes on connections.
+#[derive(Debug)]
+pub struct Server {
+    routes: Router,
+    limits: Limits,
+    metrics: Metrics,
+    clock: Clock,
+}
+
+/// The client at the other end of a connection; among the extensions of every request.
+#[derive(Clone, Debug)]
+pub struct Client {
+    id: u64,
+    register: Arc<Register>,
+    activity: Arc<Activity>,
+}
+
+/// What a connection is doing.
+#[derive(Debug, Default)]
+struct Activity {
+    is_known: AtomicBool,
+    /// Requests being answered.
+    requests: AtomicUsize,
+    /// Since when there are none, on the monotonic clock.
+    quiet_since_millis: AtomicU64,
+}
+
+/// Every open connection.
+#[derive(Debug)]
+struct Register {
+    limit: usize,
+    places: Mutex<Places>,
+    freed: Notify,
+    metrics: Metrics,
+}
+
+#[derive(Debug, Default)]
+struct Places {
+    open: usize,
+    next_id: u64,
+    /// Those who have not shown who they are, the oldest first.
+    strangers: BTreeMap<u64, CancellationToken>,
+    /// Those who were told to go and are still there.
+    leaving: usize,
+}
+
+/// A connection's place in the register, given back on drop.
+#[derive(Debug)]
+struct Place {
+    client: Client,
+    evicted: CancellationToken,
+}
+
+impl Register {
+    fn lock(&self) -> MutexGuard<'_, Places> {
+        self.places.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for a place. The oldest stranger gives theirs up; where there are only known clients, one of them ends.
+    async fn admit(self: &Arc<Self>, clock: &Clock) -> Place {
+        loop {
+            if let Some(place) = self.try_admit(clock) {
+                return place;
+            }
+            self.freed.notified().await;
+        }
+    }
+
+    fn try_admit(self: &Arc<Self>, clock: &Clock) -> Option<Place> {
+        let mut places = self.lock();
+        if places.open >= self.limit {
+            if places.leaving == 0
+                && let Some((_, stranger)) = places.strangers.pop_first()
+            {
+                places.leaving += 1;
+                self.metrics.evicted.inc();
+                stranger.cancel();
+            }
+            return None;
+        }
+        let (id, evicted) = (places.next_id, CancellationToken::new());
+        places.next_id += 1;
+        places.open += 1;
+        places.strangers.insert(id, evicted.clone());
+        self.metrics.open.inc();
+        let activity = Activity { quiet_since_millis: AtomicU64::new(millis(clock)), ..Activity::default() };
+        let client = Client { id, register: Arc::clone(self), activity: Arc::new(activity) };
+        Some(Place { client, evicted })
+    }
+}
+
+impl Client {
+    /// From now on this client is no stranger: it is not closed to make room.
+    pub fn vouch(&self) {
+        if !self.activity.is_known.swap(true, Ordering::Relaxed) {
+            self.register.lock().strangers.remove(&self.id);
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let register = &self.client.register;
+        let mut places = register.lock();
+        places.open -= 1;
+        let was_stranger = places.strangers.remove(&self.client.id).is_some();
+        if !was_stranger && self.evicted.is_cancelled() {
+            places.leaving -= 1;
+        }
+        register.metrics.open.dec();
+        register.freed.notify_one();
+    }
+}
+
+impl Activity {
+    /// How long it may still be quiet; `None` while a request is being answered.
+    fn patience(&self, limits: &Limits, now_millis: u64) -> Option<Duration> {
+        if self.requests.load(Ordering::Relaxed) > 0 {
+            return None;
+        }
+        let limit = if self.is_known.load(Ordering::Relaxed) { limits.known } else { limits.stranger };
+        let quiet = now_millis.saturating_sub(self.quiet_since_millis.load(Ordering::Relaxed));
+        Some(limit.saturating_sub(Duration::from_millis(quiet)))
+    }
+
+    /// Returns when it was quiet for too long.
+    async fn quiet_for_too_long(&self, limits: &Limits, clock: &Clock) {
+        loop {
+            match self.patience(limits, millis(clock)) {
+                Some(Duration::ZERO) => return,
+                // Whatever it does meanwhile only moves the end on.
+                Some(patience) => clock.sleep(patience).await,
+                None => clock.sleep(limits.stranger).await,
+            }
+        }
+    }
+}
+
+fn millis(clock: &Clock) -> u64 {
+    u64::try_from(clock.monotonic().as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A request that is being answered.
+struct Answering {
+    activity: Arc<Activity>,
+    clock: Clock,
+}
+
+impl Answering {
+    fn begin(activity: &Arc<Activity>, clock: &Clock) -> Self {
+        activity.requests.fetch_add(1, Ordering::Relaxed);
+        Self { activity: Arc::clone(activity), clock: clock.clone() }
+    }
+}
+
+impl Drop for Answering {
+    fn drop(&mut self) {
+        self.activity.quiet_since_millis.store(millis(&self.clock), Ordering::Relaxed);
+        self.activity.requests.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Server {
+    /// A server of these routes.
+    pub fn new(routes: Router, limits: Limits, metrics: Metrics, clock: &Clock) -> Self {
+        Self { routes, limits, metrics, clock: clock.clone() }
+    }
+
+    /// Serves until `stop`, then lets open requests finish for a while.
+    pub async fn serve(self, listener: TcpListener, stop: CancellationToken) {
+        let register = Arc::new(Register {
+            limit: self.limits.connections.max(1),
+            places: Mutex::default(),
+            freed: Notify::new(),
+            metrics: self.metrics.clone(),
+        });
+        let (graceful, cut_off) = (GracefulShutdown::new(), CancellationToken::new());
+        while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
+            let stream = match accepted {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    self.clock.sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            };
+            let Some(place) = stop.run_until_cancelled(register.admit(&self.clock)).await else { break };
+            self.spawn(stream, place, &graceful, cut_off.clone());
+        }
+        drop(listener);
+        if self.clock.timeout(self.limits.drain, graceful.shutdown()).await.is_none() {
+            tracing::warn!("some requests did not end in time; whoever sent them sends them again");
+        }
+        cut_off.cancel();
+    }
+
+    fn spawn(&self, stream: TcpStream, place: Place, graceful: &GracefulShutdown, cut_off: CancellationToken) {
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "TCP_NODELAY could not be set");
+        }
+        let stream = WriteBounded { stream, clock: self.clock.clone(), limit: self.limits.write, waiting: None };
+        let (routes, client, clock) = (self.routes.clone(), place.client.clone(), self.clock.clone());
+        let service = hyper::service::service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
+            let answering = Answering::begin(&client.activity, &clock);
+            let mut request = request.map(Body::new);
+            request.extensions_mut().insert(client.clone());
+            routes.clone().oneshot(request).map(move |response| -> Result<_, Infallible> {
+                drop(answering);
+                response
+            })
+        });
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(self.limits.known)
+            .max_buf_size(BUFFER_BYTES)
+            .serve_connection(TokioIo::new(stream), service);
+        let connection = graceful.watch(connection);
+        let (limits, clock) = (self.limits.clone(), self.clock.clone());
+        tokio::spawn(async move {
+            tokio::select! {
+                ended = connection => {
+                    if let Err(error) = ended {
+                        tracing::debug!(%error, "a connection broke off");
+                    }
+                }
+                () = place.evicted.cancelled() => {}
+                () = cut_off.cancelled() => {}
+                () = place.client.activity.quiet_for_too_long(&limits, &clock) => {}
+            }
+        });
+    }
+}
+
+/// A stream whose writes fail when the other end takes nothing for too long.
+struct WriteBounded {
+    stream: TcpStream,
+    clock: Clock,
+    limit: Duration,
+    /// Runs while a write waits.
+    waiting: Option<BoxFuture<'static, ()>>,
+}
+
+impl WriteBounded {
+    fn in_time<T>(&mut self, context: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if written.is_ready() {
+            self.waiting = None;
+            return written;
+        }
+        let waiting = self.waiting.get_or_insert_with(|| self.clock.sleep(self.limit).boxed());
+        ready!(waiting.poll_unpin(context));
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client does not read")))
+    }
+}
+
+impl AsyncRead for WriteBounded {
+    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(context, into)
+    }
+}
+
+impl AsyncWrite for WriteBounded {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.in_time(context, written)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
+        self.in_time(context, written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let flushed = Pin::new(&mut self.stream).poll_flush(context);
+        self.in_time(context, flushed)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}

@@ -1,0 +1,164 @@
+//! The flow with work that panics, on rows of one integer.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, StringArray};
+use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use object_store::path::Path;
+use tokio_util::sync::CancellationToken;
+
+use super::key::UpdateKey;
+use super::ledger::{Known, Ledger, LedgerOptions, LedgerRow, Parts};
+use super::work::{Desk, Item, Work};
+use super::{Flow, FlowOptions};
+use crate::clock::Clock;
+use crate::error::Result;
+use crate::id::BotId;
+use crate::storage::Storage;
+use crate::table::{Append, Fence, LakeTable, TableRole, TableSpec};
+
+/// The work on this row always panics.
+const POISON: i64 = 3;
+/// The work on this one panics once.
+const FLUKE: i64 = 4;
+
+#[derive(Clone, Debug)]
+struct Number {
+    id: i64,
+    version: i64,
+}
+
+#[derive(Clone, Debug)]
+struct Done {
+    id: i64,
+    error: Option<String>,
+}
+
+#[derive(Default)]
+struct Panics {
+    begun: Arc<AtomicUsize>,
+}
+
+fn key(update_id: i64) -> UpdateKey {
+    UpdateKey { bot_id: BotId(1), update_id, attempt: 1 }
+}
+
+fn ids(batch: &RecordBatch) -> Vec<i64> {
+    batch.column_by_name("update_id").unwrap().as_primitive::<Int64Type>().values().to_vec()
+}
+
+fn spec(path: &str) -> TableSpec {
+    let fields = vec![Field::new("update_id", DataType::Int64, true), Field::new("error", DataType::Utf8, true)];
+    let stats_columns = vec!["update_id".to_owned()];
+    TableSpec { path: Path::from(path), schema: Arc::new(Schema::new(fields)), stats_columns }
+}
+
+impl Item for Number {
+    fn key(&self) -> UpdateKey {
+        key(self.id)
+    }
+
+    fn chat_id(&self) -> i64 {
+        self.id % 2
+    }
+
+    fn version(&self) -> i64 {
+        self.version
+    }
+}
+
+impl LedgerRow for Done {
+    type Part = ();
+    type State = ();
+    const COLUMNS: &'static [&'static str] = &["update_id"];
+
+    fn key(&self) -> UpdateKey {
+        key(self.id)
+    }
+
+    fn part(&self) {}
+
+    fn state(&self) {}
+
+    fn to_batch(schema: &SchemaRef, rows: &[Self]) -> Result<RecordBatch> {
+        let ids: ArrayRef = Arc::new(Int64Array::from_iter_values(rows.iter().map(|row| row.id)));
+        let errors: ArrayRef = Arc::new(rows.iter().map(|row| row.error.as_deref()).collect::<StringArray>());
+        Ok(RecordBatch::try_new(Arc::clone(schema), vec![ids, errors]).unwrap())
+    }
+
+    fn known(batch: &RecordBatch) -> Result<Vec<Known<Self>>> {
+        Ok(ids(batch).into_iter().map(|id| Known { key: key(id), part: (), state: () }).collect())
+    }
+}
+
+impl Work for Panics {
+    type Row = Done;
+    type Item = Number;
+
+    fn items(&self, batch: &RecordBatch, version: i64) -> Result<Vec<Option<Number>>> {
+        Ok(ids(batch).into_iter().map(|id| Some(Number { id, version })).collect())
+    }
+
+    fn settle(&mut self, _: &Number) -> Option<Done> {
+        None
+    }
+
+    fn begin(&mut self, item: Number, desk: Desk<Done>) -> BoxFuture<'static, Result<bool>> {
+        let begun = self.begun.fetch_add(usize::from(item.id == FLUKE), Ordering::Relaxed);
+        let work = async move {
+            assert!(item.id != POISON, "poison in row {}", item.id);
+            assert!(item.id != FLUKE || begun > 0, "a fluke");
+            Ok(desk.record(Done { id: item.id, error: None }, true).await.is_ok())
+        };
+        work.boxed()
+    }
+
+    fn set_aside(&mut self, item: &Number, _: &Parts<Done>, panic: &str) -> Done {
+        Done { id: item.id, error: Some(panic.to_owned()) }
+    }
+
+    fn committed(&mut self, _: &[Done], _: i64) {}
+
+    fn wind_down(&self) {}
+}
+
+async fn open(storage: &Storage, clock: &Clock) -> Flow<Panics> {
+    let settles = |rows: &Parts<Done>| !rows.is_empty();
+    let (role, spec) = (TableRole::Silver, spec("own"));
+    let options = LedgerOptions { storage: storage.clone(), spec, role, settles, clock: clock.clone() };
+    let (ledger, _) = Ledger::open(options).await.unwrap();
+    let upstream = &Path::from("upstream");
+    let flow = FlowOptions { storage, upstream, columns: &["update_id"], max_waiting: 100, clock };
+    Flow::new(Panics::default(), ledger, &flow)
+}
+
+#[tokio::test]
+async fn a_row_whose_work_panics_is_tried_once_more_and_then_set_aside() {
+    let (storage, clock) = (Storage::memory(), Clock::system());
+    let mut upstream = LakeTable::open(&storage, &spec("upstream"), &clock).await.unwrap();
+    let all: ArrayRef = Arc::new(Int64Array::from_iter_values(1..9));
+    let rows = RecordBatch::try_from_iter_with_nullable([("update_id", all, true)]).unwrap();
+    let fence = Fence { role: TableRole::Bronze, seen: 0 };
+    upstream.append(Append { rows: Some(rows), fence, progress: Vec::new() }).await.unwrap();
+
+    let mut flow = open(&storage, &clock).await;
+    flow.work_until_idle(&CancellationToken::new()).await.unwrap();
+    assert_eq!(flow.waiting(), 0);
+    let table = LakeTable::open(&storage, &spec("own"), &clock).await.unwrap();
+    let mut found = Vec::new();
+    for file in table.files().await.unwrap() {
+        let batch = table.read_file(&file, None).await.unwrap();
+        let errors = batch.column_by_name("error").unwrap().as_string::<i32>().clone();
+        found.extend(ids(&batch).into_iter().zip(errors.iter().map(|error| error.map(str::to_owned))));
+    }
+    found.sort();
+    let expected: Vec<_> = (1..9).map(|id| (id, (id == POISON).then(|| "poison in row 3".to_owned()))).collect();
+    assert_eq!(found, expected);
+    // The next start goes on behind it.
+    let mut flow = open(&storage, &clock).await;
+    flow.work_until_idle(&CancellationToken::new()).await.unwrap();
+    assert_eq!(table.version(), LakeTable::open(&storage, &spec("own"), &clock).await.unwrap().version());
+}

@@ -1,0 +1,131 @@
+//! The replier, with a Bot API that always accepts.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
+use object_store::path::Path;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::{PACE, Stage, Update};
+use crate::clock::Clock;
+use crate::error::Result;
+use crate::id::Name;
+use crate::pipeline::{self, ReplySettings};
+use crate::schema;
+use crate::stage::reply::{ReplyOptions, ReplyStage};
+use crate::standin::telegram::{Options, TelegramStandIn};
+use crate::storage::Storage;
+use crate::table::{TableRole, TableSpec};
+use crate::telegram::BotClient;
+use crate::telegram::reply::{self, Answered};
+use crate::telemetry::Telemetry;
+use crate::tests::kit::{Table, once_each};
+
+const SILVER: &str = "silver/telegram_responses";
+
+pub(super) struct Replier {
+    storage: Storage,
+    clock: Clock,
+    telegram: TelegramStandIn,
+    settings: ReplySettings,
+}
+
+impl Replier {
+    async fn open(&self, storage: Storage) -> Result<ReplyStage> {
+        let options = ReplyOptions {
+            storage,
+            pipeline: Name::new("p").unwrap(),
+            settings: self.settings.clone(),
+            silver_table: SILVER.to_owned(),
+            bot_id: self.telegram.bot_id(),
+            bot: BotClient::new(&self.telegram.api_url(), self.telegram.token()).unwrap(),
+            schema: schema::built_in(schema::REPLIES).unwrap(),
+            clock: self.clock.clone(),
+            telemetry: Telemetry::new(),
+        };
+        ReplyStage::open(options).await
+    }
+}
+
+impl Stage for Replier {
+    const NAME: &'static str = "reply";
+    const UPSTREAM: TableRole = TableRole::Silver;
+
+    async fn new() -> Self {
+        let clock = Clock::fast(PACE);
+        let options = Options { clock: clock.clone(), accept_unknown_chats: true, ..Options::default() };
+        let settings = pipeline::load::built_in().unwrap().reply;
+        Self {
+            storage: Storage::memory(),
+            telegram: TelegramStandIn::start(options).await.unwrap(),
+            // What a call may take is a part of it, on a machine that may be busy.
+            settings: ReplySettings { intent_ttl: Duration::from_secs(600), ..settings },
+            clock,
+        }
+    }
+
+    fn storage(&self) -> &Storage {
+        &self.storage
+    }
+
+    fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    fn upstream(&self) -> TableSpec {
+        TableSpec {
+            path: Path::from(SILVER),
+            schema: schema::built_in(schema::RESPONSES).unwrap(),
+            stats_columns: vec!["update_id".to_owned()],
+        }
+    }
+
+    fn rows(&self, updates: &[Update]) -> RecordBatch {
+        let integers = |values: Vec<i64>| Arc::new(Int64Array::from(values)) as ArrayRef;
+        let reply = |(id, chat_id): &Update| {
+            let answered = Answered { chat_id: *chat_id, chat_type: None, message_id: None };
+            reply::to_json(&reply::compose(&format!("answer {id}."), answered)).unwrap()
+        };
+        let columns = [
+            ("bot_id", integers(vec![self.telegram.bot_id().0; updates.len()])),
+            ("update_id", integers(updates.iter().map(|(id, _)| *id).collect())),
+            ("attempt", integers(vec![1; updates.len()])),
+            ("chat_id", integers(updates.iter().map(|(_, chat_id)| *chat_id).collect())),
+            ("reply_parts", integers(vec![1; updates.len()])),
+            ("reply", Arc::new(StringArray::from(updates.iter().map(reply).collect::<Vec<_>>()))),
+        ];
+        RecordBatch::try_from_iter_with_nullable(columns.map(|(name, column)| (name, column, true))).unwrap()
+    }
+
+    async fn work(&self, storage: Storage) -> Result<()> {
+        self.open(storage).await?.work_until_idle(&CancellationToken::new()).await.map(drop)
+    }
+
+    async fn serve(&self, storage: Storage) -> Result<()> {
+        let (_versions, hints) = watch::channel(-1);
+        self.open(storage).await?.run(hints, CancellationToken::new()).await
+    }
+
+    async fn check(&self, updates: &BTreeSet<i64>) -> Vec<String> {
+        let replies = Table::read(&self.storage, &self.settings.table).await;
+        let mut wrong = replies.check_txns("replies", TableRole::Reply);
+        wrong.extend(once_each("replies", &replies.integers("update_id"), updates));
+        let mut sent: BTreeMap<String, usize> = BTreeMap::new();
+        self.telegram.sent().into_iter().for_each(|message| *sent.entry(message.text).or_default() += 1);
+        wrong.extend(sent.iter().filter(|(_, count)| **count > 1).map(|(text, _)| format!("sent twice: {text}")));
+        let statuses = replies.texts("status");
+        for (id, status) in replies.integers("update_id").into_iter().flatten().zip(statuses) {
+            let arrived = sent.contains_key(&format!("answer {id}."));
+            match status.as_deref() {
+                Some("sent") if arrived => {}
+                // Its process died while it was under way.
+                Some("unknown") => {}
+                other => wrong.push(format!("the reply to {id} is {other:?}, arrived {arrived}")),
+            }
+        }
+        wrong
+    }
+}
