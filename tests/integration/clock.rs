@@ -91,3 +91,41 @@ async fn steps(days: i64) {
 async fn after_a_clock_that_stepped_and_came_right_a_redelivery_is_one_row_and_one_answer() {
     tokio::join!(steps(-400), steps(10), steps(27_000));
 }
+
+/// An app on a folder with one message in its tables, and nothing running.
+async fn at_rest(folder: &std::path::Path) -> App {
+    let environment = Environment::from_pairs([]).with([
+        ("HOSTNAME", "lane".to_owned()),
+        ("LAKEGRAM_DATA", folder.to_str().unwrap().to_owned()),
+        ("TELEGRAM_BOT_TOKEN", "42:token".to_owned()),
+        ("TELEGRAM_WEBHOOK_SECRET", SECRET.to_owned()),
+        ("LLM_BASE_URL", "http://127.0.0.1:9".to_owned()),
+    ]);
+    let clean = ["bronze.clean_source={action=\"delete\",after=\"5d\"}".to_owned()];
+    App::open(Settings::of(environment).unwrap(), &[], &clean).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_deleted_by_age_while_our_clock_and_the_stores_are_an_hour_apart() {
+    let folder = tempfile::tempdir().unwrap();
+    let app = at_rest(folder.path()).await;
+    let (schema, stop) = (lakegram::schema::built_in(lakegram::schema::MESSAGES).unwrap(), CancellationToken::new());
+    let path = Path::from("bronze/telegram_messages");
+    let spec = lakegram::table::TableSpec { path: path.clone(), schema, stats_columns: Vec::new() };
+    LakeTable::open(&app.storage, &spec, &app.clock).await.unwrap();
+    let orphan = path.join("orphan.parquet");
+    app.storage.put_new(&orphan, "x".into()).await.unwrap();
+    let options = lakegram::table::maintain::MaintainOptions::default();
+    for days in [10, -400, 27_000] {
+        app.clock.step(days * DAY);
+        let refused = app.maintain(&options, |_| {}, &stop).await.unwrap_err().to_string();
+        assert!(refused.contains("nothing is deleted by age") && refused.contains("set the clock"), "{refused}");
+        let refused = app.clean(false, &stop).await.unwrap_err().to_string();
+        assert!(refused.contains("nothing is deleted by age"), "{refused}");
+        assert!(app.storage.head(&orphan).await.unwrap().is_some(), "{days} days: a young file was vacuumed");
+        app.clock.step(-days * DAY);
+    }
+    app.clock.step(DAY / 48);
+    app.maintain(&options, |_| {}, &stop).await.unwrap();
+    assert!(app.storage.head(&orphan).await.unwrap().is_some());
+}
