@@ -17,6 +17,7 @@ mod flow;
 pub mod health;
 pub mod hint;
 pub mod id;
+pub mod identity;
 mod json;
 #[cfg(any(test, fuzzing))]
 pub mod laws;

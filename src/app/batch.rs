@@ -10,11 +10,12 @@ use super::{App, SourceCleaning, UnreadRaw};
 use crate::error::{Error, ErrorKind, Result};
 use crate::health::StageId;
 use crate::load::files::{FilesStage, FilesSummary};
-use crate::load::lanes::{BronzeStage, BronzeSummary};
+use crate::load::lanes::{BronzeOptions, BronzeStage, BronzeSummary};
 use crate::panic;
 use crate::pipeline::Pipeline;
-use crate::stage::reply::{ReplyStage, ReplySummary};
-use crate::stage::silver::{SilverStage, SilverSummary};
+use crate::stage::reply::{ReplyOptions, ReplyStage, ReplySummary};
+use crate::stage::silver::{SilverOptions, SilverStage, SilverSummary};
+use crate::table::TableRole;
 
 /// What a batch did for one pipeline.
 #[derive(Clone, Debug)]
@@ -118,17 +119,23 @@ impl App {
         progress(&format!("{name}: loading raw JSON into bronze"));
         let load = async {
             let options = self.bronze_options(pipeline, watch::Sender::new(-1))?;
-            BronzeStage::open(options).await?.work_until_idle(stop).await
+            let own = self.own_table(pipeline, TableRole::Bronze).await?;
+            BronzeStage::open(BronzeOptions { own, ..options }).await?.work_until_idle(stop).await
         };
         let bronze = summary.attempt(name, "bronze", deadline, load).await?;
         progress(&format!("{name}: asking the model"));
         let ask = async {
             let options = self.silver_options(pipeline, watch::Sender::new(-1))?;
-            SilverStage::open(options).await?.work_until_idle(stop).await
+            let own = self.own_table(pipeline, TableRole::Silver).await?;
+            SilverStage::open(SilverOptions { own, ..options }).await?.work_until_idle(stop).await
         };
         let silver = summary.attempt(name, "silver", deadline, ask).await?;
         progress(&format!("{name}: replying"));
-        let send = async { ReplyStage::open(self.reply_options(pipeline)?).await?.work_until_idle(stop).await };
+        let send = async {
+            let own = self.own_table(pipeline, TableRole::Reply).await?;
+            let options = ReplyOptions { own, ..self.reply_options(pipeline)? };
+            ReplyStage::open(options).await?.work_until_idle(stop).await
+        };
         let reply = summary.attempt(name, "reply", deadline, send).await?;
         Ok(PipelineSummary { pipeline: name.to_owned(), bronze, silver, reply })
     }

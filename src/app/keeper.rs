@@ -171,6 +171,7 @@ mod tests {
             telemetry: Telemetry::new(),
             health: Health::default(),
             readers: crate::app::Readers::default(),
+            looks: crate::app::own::Looks::default(),
             secrets: Arc::default(),
         }
     }

@@ -5,6 +5,7 @@ mod batch;
 mod clean;
 mod clocks;
 mod keeper;
+mod own;
 mod pace;
 mod parts;
 mod places;
@@ -66,6 +67,8 @@ pub struct App {
     pub health: Health,
     /// Who reads what of the raw folders.
     readers: Readers,
+    /// What was found of the pipelines' tables.
+    looks: own::Looks,
     /// Who it is, and whom it lets in.
     pub secrets: Arc<Secrets>,
 }
@@ -139,6 +142,7 @@ impl App {
             telemetry: Telemetry::new(),
             health: Health::default(),
             readers,
+            looks: own::Looks::default(),
             secrets: Arc::default(),
         };
         app.check_bots()?;

@@ -15,6 +15,7 @@ use crate::pipeline::files::FilesPipeline;
 use crate::shutdown::TaskGroup;
 use crate::stage::reply::{ReplyOptions, ReplyStage};
 use crate::stage::silver::{SilverOptions, SilverStage};
+use crate::table::{OwnTable, TableRole};
 
 /// Where the stages of a pipeline tell the versions they have committed. It outlives each of them.
 #[derive(Debug)]
@@ -77,8 +78,12 @@ impl App {
         let keeper = self.keeper(pipeline.name.as_str(), "bronze", tasks.stop());
         let (app, pipeline, committed) = (self.clone(), pipeline.clone(), versions.bronze.clone());
         let open = move || {
+            let (app, pipeline) = (app.clone(), pipeline.clone());
             let options = app.bronze_options(&pipeline, committed.clone());
-            async { BronzeStage::open(options?).await }
+            async move {
+                let own = app.own_table(&pipeline, TableRole::Bronze).await?;
+                BronzeStage::open(BronzeOptions { own, ..options? }).await
+            }
         };
         keeper.spawn(tasks, open, move |stage, stop| stage.run(hints.clone(), stop));
     }
@@ -87,8 +92,12 @@ impl App {
         let keeper = self.keeper(pipeline.name.as_str(), "silver", tasks.stop());
         let (app, pipeline, committed) = (self.clone(), pipeline.clone(), versions.silver.clone());
         let open = move || {
+            let (app, pipeline) = (app.clone(), pipeline.clone());
             let options = app.silver_options(&pipeline, committed.clone());
-            async { SilverStage::open(options?).await }
+            async move {
+                let own = app.own_table(&pipeline, TableRole::Silver).await?;
+                SilverStage::open(SilverOptions { own, ..options? }).await
+            }
         };
         let upstream = versions.bronze.subscribe();
         keeper.spawn(tasks, open, move |stage, stop| stage.run(upstream.clone(), stop));
@@ -98,8 +107,12 @@ impl App {
         let keeper = self.keeper(pipeline.name.as_str(), "reply", tasks.stop());
         let (app, pipeline) = (self.clone(), pipeline.clone());
         let open = move || {
+            let (app, pipeline) = (app.clone(), pipeline.clone());
             let options = app.reply_options(&pipeline);
-            async { ReplyStage::open(options?).await }
+            async move {
+                let own = app.own_table(&pipeline, TableRole::Reply).await?;
+                ReplyStage::open(ReplyOptions { own, ..options? }).await
+            }
         };
         let upstream = versions.silver.subscribe();
         keeper.spawn(tasks, open, move |stage, stop| stage.run(upstream.clone(), stop));
@@ -148,6 +161,7 @@ impl App {
             pipeline: pipeline.name.clone(),
             settings: pipeline.bronze.clone(),
             schema: crate::schema::load(&self.settings.schemas, &pipeline.bronze.schema)?,
+            own: OwnTable::default(),
             clock: self.clock.clone(),
             telemetry: self.telemetry.clone(),
             committed,
@@ -161,6 +175,7 @@ impl App {
             pipeline: pipeline.clone(),
             bot_id: Some(self.bot_id(pipeline)?),
             schema: crate::schema::load(&self.settings.schemas, crate::schema::RESPONSES)?,
+            own: OwnTable::default(),
             model: self.model_client(pipeline)?,
             acknowledger: Some(acknowledger),
             clock: self.clock.clone(),
@@ -178,6 +193,7 @@ impl App {
             bot_id: self.bot_id(pipeline)?,
             bot: self.bot_client(pipeline)?,
             schema: crate::schema::load(&self.settings.schemas, crate::schema::REPLIES)?,
+            own: OwnTable::default(),
             clock: self.clock.clone(),
             telemetry: self.telemetry.clone(),
         })

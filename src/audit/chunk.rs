@@ -9,7 +9,6 @@ use super::source::Span;
 use super::walk::{Lanes, Listed, Place, Walk};
 use crate::clock::Timestamp;
 use crate::error::{Context, ErrorKind, Result};
-use crate::id::Name;
 use crate::storage::Storage;
 use crate::telegram::Update;
 
@@ -105,19 +104,13 @@ fn digest(kind: u8, text: &str) -> u64 {
 impl Chunk {
     /// Reads segments on from where the walk is: to the end of `span`, or until there are lines enough. The chunk's own
     /// span says how far it came.
-    pub(super) async fn read(
-        storage: &Storage,
-        pipeline: &Name,
-        lanes: &Lanes,
-        walk: &mut Walk,
-        span: Span,
-    ) -> Result<Self> {
+    pub(super) async fn read(storage: &Storage, lanes: &Lanes, walk: &mut Walk, span: Span) -> Result<Self> {
         let mut chunk = Self { span, lines: Vec::new(), segments: HashMap::new() };
         let (mut reading, mut bytes, mut end) = (Vec::new(), 0, None);
         loop {
             let next = walk.next(end.unwrap_or(span.1)).await?;
             if next.is_none() || bytes >= READING.0 || reading.len() >= READING.1 {
-                chunk.take(storage, pipeline, lanes, &std::mem::take(&mut reading)).await?;
+                chunk.take(storage, lanes, &std::mem::take(&mut reading)).await?;
                 bytes = 0;
             }
             let Some(listed) = next else { break };
@@ -132,9 +125,9 @@ impl Chunk {
         Ok(chunk)
     }
 
-    async fn take(&mut self, storage: &Storage, pipeline: &Name, lanes: &Lanes, listed: &[Listed]) -> Result<()> {
+    async fn take(&mut self, storage: &Storage, lanes: &Lanes, listed: &[Listed]) -> Result<()> {
         let get = |listed: Listed| {
-            let path = lanes.path(pipeline, listed.lane, listed.micros);
+            let path = lanes.path(listed.lane, listed.micros);
             async move { Result::Ok((listed, storage.get(&path).await?)) }.boxed()
         };
         let gets: Vec<_> = listed.iter().map(|listed| get(*listed)).collect();

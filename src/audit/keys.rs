@@ -9,7 +9,8 @@ use crate::error::Result;
 const BUDGET: u64 = if cfg!(test) { 64 } else { 48 * 1_024 * 1_024 };
 
 pub(super) const BRONZE: [&str; 3] = ["bot_id", "update_id", "_received_at"];
-pub(super) const SILVER: [&str; 6] = ["bot_id", "update_id", "attempt", "chat_id", "reply_parts", "received_at"];
+pub(super) const SILVER: [&str; 7] =
+    ["bot_id", "update_id", "attempt", "chat_id", "reply_parts", "received_at", "processed_at"];
 const REPLIES: [&str; 7] = ["bot_id", "update_id", "attempt", "send", "part", "status", "sent_at"];
 
 /// One of so many parts of all updates.
@@ -136,6 +137,7 @@ pub(super) async fn silver(
             let (bots, updates) = (rows.integers("bot_id")?, rows.integers("update_id")?);
             let (attempts, chats) = (rows.integers("attempt")?, rows.integers("chat_id")?);
             let (parts, moments) = (rows.integers("reply_parts")?, rows.moments("received_at")?);
+            let processed = rows.moments("processed_at")?;
             for row in 0..rows.len() {
                 let received = moment(moments, row);
                 let (bot_id, update_id) =
@@ -143,7 +145,10 @@ pub(super) async fn silver(
                 if !share.holds(bot_id, update_id) || !scope.holds(received) {
                     continue;
                 }
-                let parts = integer(parts, row).filter(|_| integer(chats, row).is_some()).unwrap_or(0);
+                // What was answered before the replies table was made is nobody's to send any more.
+                let is_history = scope.history_before.is_some_and(|before| moment(processed, row) < before);
+                let has_reader = integer(chats, row).is_some() && !is_history;
+                let parts = integer(parts, row).filter(|_| has_reader).unwrap_or(0);
                 let attempt = integer(attempts, row).unwrap_or(1);
                 keys.push(SilverKey {
                     bot_id,

@@ -33,6 +33,7 @@ use self::source::Source;
 use crate::clock::{Clock, Timestamp};
 use crate::error::Result;
 use crate::id::{BotId, Name};
+use crate::identity::{self, Wanted};
 use crate::load::files::FilesOptions;
 use crate::pipeline::Pipeline;
 use crate::storage::Storage;
@@ -82,6 +83,8 @@ struct Scope<'a> {
     now: Timestamp,
     /// The bot that replies, where it is known.
     bot_id: Option<i64>,
+    /// Answers from before this moment were handled before the replies table was made.
+    history_before: Option<Timestamp>,
 }
 
 /// Tells how far it has come.
@@ -109,8 +112,8 @@ impl Audit {
     pub async fn run(self, tell: &dyn Fn(&AuditStep)) -> Result<Vec<PipelineAudit>> {
         let mut audits = Vec::new();
         for AuditedBot { pipeline, bot_id } in &self.bots {
-            let bot_id = bot_id.map(|BotId(number)| number);
-            let scope = Scope { audit: &self, pipeline, since: self.since, now: self.clock.now(), bot_id };
+            let (number, now) = (bot_id.map(|BotId(number)| number), self.clock.now());
+            let scope = Scope { audit: &self, pipeline, since: self.since, now, bot_id: number, history_before: None };
             let audit = scope.audit(tell).await;
             audits.push(audit.map_err(|error| error.during(format!("audit {}", pipeline.name)))?);
         }
@@ -123,7 +126,7 @@ impl Audit {
 }
 
 impl Scope<'_> {
-    async fn audit(&self, tell: &dyn Fn(&AuditStep)) -> Result<PipelineAudit> {
+    async fn audit(mut self, tell: &dyn Fn(&AuditStep)) -> Result<PipelineAudit> {
         let Pipeline { bronze, silver, reply, .. } = self.pipeline;
         let mut replies = Source::open(self.audit, ("replies", &reply.table), "sent_at").await?;
         let mut silver = Source::open(self.audit, ("silver", &silver.table), "received_at").await?;
@@ -133,6 +136,14 @@ impl Scope<'_> {
         let of = bronze.rows() + rounds * (bronze.rows() + silver.rows() + replies.rows());
         let progress = Progress::new(tell, of);
         let mut checks = Checks::new();
+        self.history_before = replies.history_before();
+        let paths = [&bronze, &silver, &replies].map(Source::path);
+        let wanted = Wanted::paths(&self.pipeline.name, self.bot_id.map(BotId), paths);
+        let inspection = identity::inspect(&self.audit.storage, &self.audit.clock, wanted).await?;
+        // A table that cannot be looked at is named with its files.
+        for problem in inspection.problems().iter().filter(|problem| problem.trouble.is_none()) {
+            checks.progress.broken(Finding::new(problem.to_string()));
+        }
 
         progress.begin(&format!("{}: looking at the files of the tables", self.pipeline.name));
         for source in [&mut bronze, &mut silver, &mut replies] {
@@ -145,7 +156,7 @@ impl Scope<'_> {
 
         progress.begin(&format!("{}: holding raw lines against bronze rows", self.pipeline.name));
         let mut sides = raw::Checks { raw: &mut checks.raw, unique: &mut checks.unique };
-        raw::check(self, &mut bronze, &mut sides, &progress).await?;
+        raw::check(&self, &mut bronze, &mut sides, &progress).await?;
         progress.begin(&format!("{}: holding bronze, silver and replies against each other", self.pipeline.name));
         for share in shares {
             let sources = (&mut bronze, &mut silver, &mut replies);

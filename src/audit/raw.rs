@@ -9,7 +9,7 @@ use super::chunk::{Chunk, Content, Fit, Rowless};
 use super::redelivery::{self, Pool};
 use super::report::{Check, Finding};
 use super::source::{ALWAYS, Columns, File, Source, integer, moment};
-use super::walk::{Lanes, Place, Walk};
+use super::walk::{LaneName, Lanes, Place, Walk};
 use super::{Progress, Scope};
 use crate::clock::Timestamp;
 use crate::error::Result;
@@ -33,6 +33,8 @@ pub(super) struct Checks<'a> {
 /// The work on one pipeline.
 struct Raw<'a> {
     scope: &'a Scope<'a>,
+    /// The pipeline, and what it was called before.
+    pipelines: Vec<Name>,
     lanes: Lanes,
     positions: HashMap<u32, Timestamp>,
     /// Rows whose segment is gone: how many, and the newest of them.
@@ -54,17 +56,18 @@ pub(super) async fn check(
     progress: &Progress<'_>,
 ) -> Result<()> {
     let mut lanes = Lanes::default();
+    let pipelines: Vec<Name> = std::iter::once(scope.pipeline().clone()).chain(bronze.former_pipelines()).collect();
     // Listed after bronze was read: whatever lands later only waits.
-    let mut walk = Walk::new(&scope.audit.storage, scope.pipeline(), scope.since, &mut lanes).await?;
-    let positions = positions(bronze, scope.pipeline(), &mut lanes);
-    let mut raw = Raw { scope, lanes, positions, gone: (0, None), cleaned: 0, foreign: 0 };
+    let mut walk = Walk::new(&scope.audit.storage, &pipelines, scope.since, &mut lanes).await?;
+    let positions = positions(bronze, &mut lanes);
+    let mut raw = Raw { scope, pipelines, lanes, positions, gone: (0, None), cleaned: 0, foreign: 0 };
     let mut pool = Pool::default();
     let last = cuts(&bronze.files, ROWS);
     let mut from = scope.since.unwrap_or(ALWAYS.0);
     for to in last.into_iter().chain([ALWAYS.1]).filter(|to| scope.since.is_none_or(|since| *to >= since)) {
         while from <= to {
-            let (storage, pipeline) = (&scope.audit.storage, scope.pipeline());
-            let mut chunk = Chunk::read(storage, pipeline, &raw.lanes, &mut walk, (from, to)).await?;
+            let storage = &scope.audit.storage;
+            let mut chunk = Chunk::read(storage, &raw.lanes, &mut walk, (from, to)).await?;
             raw.check_chunk(&mut chunk, bronze, checks, progress).await?;
             for rowless in chunk.rowless() {
                 match rowless.update_id {
@@ -169,8 +172,8 @@ impl Raw<'_> {
 
     fn segment(&mut self, file: &str) -> Option<(u32, Timestamp)> {
         match StorageKey::parse(&Path::from(file))? {
-            StorageKey::Segment { pipeline, bot_id, lane, micros } if pipeline == *self.scope.pipeline() => {
-                Some((self.lanes.number(bot_id, &lane), micros))
+            StorageKey::Segment { pipeline, bot_id, lane, micros } if self.pipelines.contains(&pipeline) => {
+                Some((self.lanes.number(&LaneName { pipeline, bot_id, lane }), micros))
             }
             _ => None,
         }
@@ -230,7 +233,7 @@ impl Raw<'_> {
         Finding {
             bot_id: self.lanes.bot(place.lane),
             update_id,
-            file: Some(self.lanes.path(self.scope.pipeline(), place.lane, place.micros).to_string()),
+            file: Some(self.lanes.path(place.lane, place.micros).to_string()),
             line: Some(place.line),
             ..Finding::new(what)
         }
@@ -238,14 +241,12 @@ impl Raw<'_> {
 }
 
 /// How far each lane is ingested for good.
-fn positions(bronze: &Source, pipeline: &Name, lanes: &mut Lanes) -> HashMap<u32, Timestamp> {
+fn positions(bronze: &Source, lanes: &mut Lanes) -> HashMap<u32, Timestamp> {
     let Some(table) = &bronze.table else { return HashMap::new() };
     let mut positions = HashMap::new();
     for (id, micros) in table.progress() {
-        if let TxnId::Position { pipeline: of, bot_id, lane } = id
-            && of == *pipeline
-        {
-            positions.insert(lanes.number(bot_id, &lane), Timestamp::from_micros(micros));
+        if let TxnId::Position { pipeline, bot_id, lane } = id {
+            positions.insert(lanes.number(&LaneName { pipeline, bot_id, lane }), Timestamp::from_micros(micros));
         }
     }
     positions

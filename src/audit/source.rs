@@ -12,7 +12,8 @@ use super::Audit;
 use super::report::{AuditedTable, Check, Finding};
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
-use crate::table::{DataFile, FileHealth, LakeTable, TableRole, TxnId, Within};
+use crate::id::Name;
+use crate::table::{DataFile, FileHealth, Identity, LakeTable, TableRole, TxnId, Within};
 
 /// Statistics hold whole milliseconds, and not every writer rounds a maximum up.
 const STATISTICS_STEP: Duration = Duration::from_millis(1);
@@ -86,6 +87,10 @@ impl Source {
         Ok(source)
     }
 
+    pub(super) fn path(&self) -> Path {
+        Path::from(self.path.as_str())
+    }
+
     pub(super) fn audited(&self) -> AuditedTable {
         AuditedTable {
             table: self.name,
@@ -104,6 +109,20 @@ impl Source {
     pub(super) fn watermark(&self, role: TableRole, upstream: &Self) -> Option<i64> {
         let upstream = upstream.table.as_ref()?.table_id().to_owned();
         self.table.as_ref()?.txn(&TxnId::Watermark { role, upstream })
+    }
+
+    /// What the pipeline was called before, as the table says.
+    pub(super) fn former_pipelines(&self) -> Vec<Name> {
+        self.identity().map(|identity| identity.former_pipelines).unwrap_or_default()
+    }
+
+    /// Rows of the upstream table from before this moment were handled before this table was made.
+    pub(super) fn history_before(&self) -> Option<Timestamp> {
+        self.identity()?.history_before
+    }
+
+    fn identity(&self) -> Option<Identity> {
+        self.table.as_ref()?.identity().ok().flatten()
     }
 
     /// How many watermarks of upstream tables this table keeps.

@@ -35,6 +35,7 @@ pub(super) async fn check(app: App) -> Result<Verdict> {
         let mut add =
             |what: &str, outcome| findings.push(Finding { what: format!("{}: {what}", pipeline.name), outcome });
         add("schemas and tables", check_tables(&app, pipeline).await);
+        add("ownership", check_ownership(&app, pipeline).await);
         add("lane", check_lane(&app, pipeline));
         if let Ok(theirs) = &time
             && let Ok(Some(trouble)) = app.lane_trouble(pipeline, *theirs).await
@@ -99,6 +100,14 @@ async fn check_tables(app: &App, pipeline: &Pipeline) -> Result<String> {
         }
     }
     Ok(format!("{there} of 3 tables exist and match; the first start creates the others"))
+}
+
+async fn check_ownership(app: &App, pipeline: &Pipeline) -> Result<String> {
+    let inspection = app.inspect(pipeline).await?;
+    match inspection.problems().first() {
+        None => Ok("every table is the pipeline's own, or may be made".to_owned()),
+        Some(problem) => Err(Error::configuration(problem.to_string())),
+    }
 }
 
 fn check_lane(app: &App, pipeline: &Pipeline) -> Result<String> {

@@ -1,5 +1,6 @@
 //! The command line: verbs, their options, and exit codes.
 
+mod adopt;
 mod audit;
 mod check;
 mod clean;
@@ -86,6 +87,8 @@ enum Verb {
     Maintain(maintain::Options),
     /// Delete or move loaded source files as clean_source says; supports a dry run
     Clean(clean::Options),
+    /// Take over tables, folders or a bot under another name, after showing what will be asked and sent
+    Adopt(adopt::Options),
     /// Print a completion script for a shell
     Completions {
         /// The shell.
@@ -170,6 +173,7 @@ async fn dispatch(cli: Cli, environment: Environment) -> Result<Verdict> {
             clean::clean(read(&options.pipelines.names)?, options, stop_on_signal(stop)).await
         }
         Verb::Clean(options) => clean::clean(open(&options.pipelines)?, options, stop_on_signal(stop)).await,
+        Verb::Adopt(options) => adopt::adopt(open(&options.pipelines)?, options).await,
         Verb::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "lakegram", &mut script);

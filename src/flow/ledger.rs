@@ -111,8 +111,10 @@ impl<R: LedgerRow> fmt::Debug for Ledger<R> {
 
 impl<R: LedgerRow> Ledger<R> {
     /// Opens the table; its files come along. None of them is read.
-    pub(crate) async fn open(options: LedgerOptions<R>) -> Result<(Self, Vec<DataFile>)> {
+    pub(crate) async fn open(mut options: LedgerOptions<R>) -> Result<(Self, Vec<DataFile>)> {
         let (table, files) = LakeTable::open_with_files(&options.storage, &options.spec, &options.clock).await?;
+        // Opened again it has to be the same table.
+        options.spec.id = Some(table.table_id().to_owned());
         Ok((Self::at(options, table, &files), files))
     }
 
@@ -419,7 +421,7 @@ mod tests {
 
     async fn open(storage: &Storage, clock: &Clock) -> Ledger<Row> {
         let schema = Arc::new(Schema::new(vec![Field::new("update_id", DataType::Int64, true)]));
-        let spec = TableSpec { path: Path::from("t"), schema, stats_columns: vec!["update_id".to_owned()] };
+        let spec = TableSpec { path: Path::from("t"), schema, stats_columns: vec!["update_id".to_owned()], id: None };
         let (storage, clock) = (storage.clone(), clock.clone());
         let settles = |rows: &Parts<Row>| !rows.is_empty();
         Ledger::open(LedgerOptions { storage, spec, role: TableRole::Silver, settles, clock }).await.unwrap().0

@@ -53,7 +53,7 @@ fn ids(batch: &RecordBatch) -> Vec<i64> {
 fn spec(path: &str) -> TableSpec {
     let fields = vec![Field::new("update_id", DataType::Int64, true), Field::new("error", DataType::Utf8, true)];
     let stats_columns = vec!["update_id".to_owned()];
-    TableSpec { path: Path::from(path), schema: Arc::new(Schema::new(fields)), stats_columns }
+    TableSpec { path: Path::from(path), schema: Arc::new(Schema::new(fields)), stats_columns, id: None }
 }
 
 impl Item for Number {

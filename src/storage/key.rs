@@ -69,6 +69,11 @@ pub enum StorageKey {
         /// The pipeline.
         pipeline: Name,
     },
+    /// Which tables a pipeline has: `_lakegram/pipelines/<pipeline>.json`.
+    Pipeline {
+        /// The pipeline.
+        pipeline: Name,
+    },
     /// A data file of a table, named as in its log.
     TableFile {
         /// The table's folder.
@@ -113,6 +118,7 @@ impl StorageKey {
                 Path::from(format!("intents/{pipeline}/{bot_id}/{update_id}-{attempt}-{send}-{part}"))
             }
             Self::Intents { pipeline } => Path::from(format!("intents/{pipeline}")),
+            Self::Pipeline { pipeline } => Path::from(format!("_lakegram/pipelines/{pipeline}.json")),
             Self::TableFile { table, file } => Path::from(format!("{table}/{file}")),
             Self::Log { table } => Path::from(format!("{table}/_delta_log")),
             Self::Commit { table, version } => Path::from(format!("{table}/_delta_log/{version:020}.json")),

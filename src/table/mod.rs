@@ -7,6 +7,7 @@ mod commit;
 pub mod delta;
 mod dictionary;
 mod head;
+mod identity;
 pub mod log;
 pub mod maintain;
 mod open;
@@ -39,6 +40,7 @@ use crate::error::{Error, Result};
 use crate::storage::Mark;
 
 pub use self::columns::check_columns;
+pub use self::identity::{Identity, OwnTable};
 pub(crate) use self::scan::Part;
 pub use self::scan::{FileHealth, Scan, Within};
 pub use self::staged::{StagedFile, Stager};
@@ -57,6 +59,9 @@ pub struct TableSpec {
     pub schema: SchemaRef,
     /// Columns whose minimum and maximum go into the log, so that readers can skip files.
     pub stats_columns: Vec<String>,
+    /// The id it must have: then it is never made, and another table in its place is refused. `None` where whoever
+    /// opens it may make it.
+    pub id: Option<String>,
 }
 
 /// A data file of a table.

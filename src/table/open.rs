@@ -9,7 +9,7 @@ use super::head::{Moment, Recent};
 use super::log::{Action, CommitInfo, commit_bytes};
 use super::snapshot::{TableLog, Want};
 use super::state::State;
-use super::{DataFile, LakeTable, TableSpec, columns};
+use super::{DataFile, Identity, LakeTable, TableSpec, columns};
 use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::id::random_id;
@@ -24,15 +24,30 @@ impl LakeTable {
         let found = Self::open_existing(storage, &spec.path, clock).await?;
         let mut table = match found {
             Some(table) => table,
-            None => {
-                create(storage, spec, clock).await?;
-                let made = Self::open_existing(storage, &spec.path, clock).await?;
-                made.ok_or_else(|| Error::corrupt(format!("table {} was made and is gone again", spec.path)))?
-            }
+            None => Self::create(storage, spec, None, clock).await?,
         };
+        spec.check_id(table.table_id())?;
         table.stats_columns = spec.stats_columns.clone();
         table.widen(spec).await?;
         Ok(table)
+    }
+
+    /// Makes the table, unless somebody else has just made it, and opens it.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub async fn create(
+        storage: &Storage,
+        spec: &TableSpec,
+        identity: Option<&Identity>,
+        clock: &Clock,
+    ) -> Result<Self> {
+        if spec.id.is_some() {
+            return Err(spec.gone());
+        }
+        put_first_commit(storage, spec, identity, clock).await?;
+        let made = Self::open_existing(storage, &spec.path, clock).await?;
+        made.ok_or_else(|| Error::corrupt(format!("table {} was made and is gone again", spec.path)))
     }
 
     /// Opens the table as it is; `None` when it is not there.
@@ -60,6 +75,7 @@ impl LakeTable {
             let files = table.files().await?;
             return Ok((table, files));
         };
+        spec.check_id(&snapshot.state.metadata.id)?;
         let read_at = snapshot.state.version;
         let mut table = Self::at(log, snapshot.state, touched, clock);
         table.stats_columns = spec.stats_columns.clone();
@@ -104,8 +120,29 @@ impl LakeTable {
     }
 }
 
-/// Makes the table, unless somebody else has just made it.
-async fn create(storage: &Storage, spec: &TableSpec, clock: &Clock) -> Result<()> {
+impl TableSpec {
+    /// Refuses a table in the place of the one that is meant.
+    fn check_id(&self, found: &str) -> Result<()> {
+        match &self.id {
+            Some(id) if id != found => Err(Error::configuration(format!(
+                "table {} was replaced by another one (id {found}, it was {id}); restore it, or run `lakegram adopt`",
+                self.path
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    fn gone(&self) -> Error {
+        Error::configuration(format!("table {} was removed; restore it, or run `lakegram adopt`", self.path))
+    }
+}
+
+async fn put_first_commit(
+    storage: &Storage,
+    spec: &TableSpec,
+    identity: Option<&Identity>,
+    clock: &Clock,
+) -> Result<()> {
     let now = clock.now().as_millis();
     let information = json!({
         "operation": "CREATE TABLE",
@@ -118,11 +155,12 @@ async fn create(storage: &Storage, spec: &TableSpec, clock: &Clock) -> Result<()
         txn_id: Some(random_id().to_string()),
         other: information.as_object().cloned().unwrap_or_default(),
     };
-    let actions = [
-        Action::CommitInfo(information),
-        Action::Protocol(columns::new_protocol(&spec.schema)),
-        Action::MetaData(columns::new_metadata(&spec.path, &spec.schema, &spec.stats_columns, now)?),
-    ];
+    let mut metadata = columns::new_metadata(&spec.path, &spec.schema, &spec.stats_columns, now)?;
+    if let Some(identity) = identity {
+        identity.write(&mut metadata.configuration);
+    }
+    let protocol = Action::Protocol(columns::new_protocol(&spec.schema));
+    let actions = [Action::CommitInfo(information), protocol, Action::MetaData(metadata)];
     let path = TableLog::new(storage, &spec.path).commit_path(0);
     match storage.put_new(&path, commit_bytes(&actions)?).await? {
         PutNew::Created => tracing::info!(table = %spec.path, "made a table"),

@@ -300,7 +300,7 @@ mod tests {
 
     fn spec() -> TableSpec {
         let schema = Schema::new(vec![Field::new("id", DataType::Int64, true), Field::new("x", DataType::Utf8, true)]);
-        TableSpec { path: Path::from("t"), schema: Arc::new(schema), stats_columns: vec!["id".to_owned()] }
+        TableSpec { path: Path::from("t"), schema: Arc::new(schema), stats_columns: vec!["id".to_owned()], id: None }
     }
 
     async fn checkpoint(storage: &Storage) {

@@ -111,7 +111,7 @@ async fn nothing_is_deleted_by_age_while_our_clock_and_the_stores_are_an_hour_ap
     let app = at_rest(folder.path()).await;
     let (schema, stop) = (lakegram::schema::built_in(lakegram::schema::MESSAGES).unwrap(), CancellationToken::new());
     let path = Path::from("bronze/telegram_messages");
-    let spec = lakegram::table::TableSpec { path: path.clone(), schema, stats_columns: Vec::new() };
+    let spec = lakegram::table::TableSpec { path: path.clone(), schema, stats_columns: Vec::new(), id: None };
     LakeTable::open(&app.storage, &spec, &app.clock).await.unwrap();
     let orphan = path.join("orphan.parquet");
     app.storage.put_new(&orphan, "x".into()).await.unwrap();

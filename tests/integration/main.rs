@@ -12,6 +12,7 @@ mod domains;
 mod fair;
 mod files;
 mod full_disk;
+mod identity;
 mod kills;
 mod pipeline;
 mod readers;

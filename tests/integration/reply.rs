@@ -35,6 +35,7 @@ impl World {
             path: Path::from("silver/telegram_responses"),
             schema: schema::built_in(schema::RESPONSES).unwrap(),
             stats_columns: Vec::new(),
+            id: None,
         };
         let silver = LakeTable::open(&storage, &spec, &clock).await.unwrap();
         let options = Options { accept_unknown_chats: true, ..Options::default() };
@@ -52,6 +53,7 @@ impl World {
             bot_id: self.telegram.bot_id(),
             bot: BotClient::new(&self.telegram.api_url(), self.telegram.token()).unwrap(),
             schema: schema::built_in(schema::REPLIES).unwrap(),
+            own: lakegram::table::OwnTable::default(),
             clock: self.clock.clone(),
             telemetry: Telemetry::new(),
         })

@@ -43,6 +43,7 @@ impl World {
             path: Path::from(pipeline.bronze.table.as_str()),
             schema: schema::built_in(schema::MESSAGES).unwrap(),
             stats_columns: vec!["update_id".to_owned()],
+            id: None,
         };
         let bronze = LakeTable::open(&storage, &spec, &clock).await.unwrap();
         let model = ModelStandIn::start(ModelStandInOptions::default()).await.unwrap();
@@ -56,6 +57,7 @@ impl World {
             pipeline: self.pipeline.clone(),
             bot_id: Some(BOT),
             schema: schema::built_in(schema::RESPONSES).unwrap(),
+            own: lakegram::table::OwnTable::default(),
             model: ModelClient::new(endpoint, "m", self.timeout, &self.clock).unwrap(),
             acknowledger: None,
             clock: self.clock.clone(),

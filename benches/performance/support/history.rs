@@ -122,7 +122,7 @@ impl History {
         let later = ["bronze_version", "silver_version", "received_at", "processed_at"];
         let known = |name: &&str| schema.column_with_name(name).is_some();
         let stats_columns = stats.into_iter().chain(later).filter(known).map(str::to_owned).collect();
-        let spec = TableSpec { path: Path::from(path), schema, stats_columns };
+        let spec = TableSpec { path: Path::from(path), schema, stats_columns, id: None };
         let table = LakeTable::open(storage, &spec, &Clock::system()).await?;
         Ok(Self { table, role })
     }

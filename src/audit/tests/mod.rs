@@ -26,7 +26,7 @@ use crate::pipeline::load::{PipelineFile, load};
 use crate::schema;
 use crate::storage::{Storage, StorageKey};
 use crate::table::log::{Action, Add, Remove, commit_bytes};
-use crate::table::{Append, CommitOutcome, DataFile, Fence, LakeTable, TableRole, TableSpec, TxnId, parquet};
+use crate::table::{Append, CommitOutcome, DataFile, Fence, LakeTable, OwnTable, TableRole, TableSpec, TxnId, parquet};
 use crate::telemetry::Telemetry;
 
 const HOUR: Duration = Duration::from_secs(3_600);
@@ -77,6 +77,7 @@ impl World {
             pipeline: self.pipeline.name.clone(),
             settings: self.pipeline.bronze.clone(),
             schema: schema::built_in(schema::MESSAGES).unwrap(),
+            own: OwnTable::default(),
             clock: self.clock.clone(),
             telemetry: Telemetry::new(),
             committed: watch::Sender::new(-1),
@@ -128,7 +129,7 @@ impl World {
     async fn append(&self, (table, file): (&str, &str), role: TableRole, columns: &[(&str, ArrayRef)], watermark: i64) {
         let stats = ["update_id", "received_at", "sent_at"].map(str::to_owned).to_vec();
         let schema = schema::built_in(file).unwrap();
-        let spec = TableSpec { path: Path::from(table), schema, stats_columns: stats };
+        let spec = TableSpec { path: Path::from(table), schema, stats_columns: stats, id: None };
         let mut table = LakeTable::open(&self.storage, &spec, &self.clock).await.unwrap();
         let rows = columns.iter().map(|(name, values)| (*name, Arc::clone(values), true));
         let rows = RecordBatch::try_from_iter_with_nullable(rows).unwrap();

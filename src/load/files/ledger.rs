@@ -68,7 +68,8 @@ impl Ledger {
     pub(super) async fn open(place: &Place) -> Result<Option<Self>> {
         if let Some(schema) = &place.updates {
             let stats_columns = telegram::STATS_COLUMNS.map(str::to_owned).to_vec();
-            let spec = TableSpec { path: place.table.clone(), schema: SchemaRef::clone(schema), stats_columns };
+            let spec =
+                TableSpec { path: place.table.clone(), schema: SchemaRef::clone(schema), stats_columns, id: None };
             let table = LakeTable::open(&place.data, &spec, &place.clock).await?;
             updates::check(place.table.as_ref(), &table.schema())?;
             return Self::learn(place.clone(), table).await.map(Some);
@@ -86,7 +87,7 @@ impl Ledger {
     pub(super) async fn create(place: &Place, columns: &SchemaRef) -> Result<Self> {
         let stats_columns = vec!["_ingested_at".to_owned()];
         let schema = with_ours(columns, place.payload);
-        let spec = TableSpec { path: place.table.clone(), schema, stats_columns };
+        let spec = TableSpec { path: place.table.clone(), schema, stats_columns, id: None };
         Self::learn(place.clone(), LakeTable::open(&place.data, &spec, &place.clock).await?).await
     }
 

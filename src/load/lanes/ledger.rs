@@ -64,8 +64,10 @@ struct Old {
 }
 
 impl Ledger {
-    pub(super) async fn open(place: Place) -> Result<Self> {
+    pub(super) async fn open(mut place: Place) -> Result<Self> {
         let (table, known) = open(&place).await?;
+        // Opened again it has to be the same table.
+        place.spec.id = Some(table.table_id().to_owned());
         let committed_at = place.clock.monotonic();
         Ok(Self { place, table, known, pending: BTreeMap::new(), committed_at, epoch: 0, stands_still: false })
     }
@@ -316,7 +318,7 @@ impl Ledger {
 
     /// Drops what is known and learns it anew, as at a start. Until that has succeeded nothing changes, and the stale
     /// handle refuses every commit.
-    async fn reopen(&mut self) -> Result<()> {
+    pub(super) async fn reopen(&mut self) -> Result<()> {
         tracing::info!(table = %self.place.spec.path, "reopening the table: what is known about it may be stale");
         if self.table.is_stale() {
             // Sees to it that an attempt whose fate was open leaves no commit without its file.

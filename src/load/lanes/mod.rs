@@ -19,6 +19,7 @@ use std::collections::{BTreeSet, HashSet};
 use std::future;
 use std::time::Duration;
 
+use arrow::datatypes::SchemaRef;
 use futures::FutureExt;
 use object_store::path::Path;
 use tokio::sync::watch;
@@ -95,20 +96,28 @@ impl Inbox {
     }
 }
 
+/// What the bronze table must be.
+///
+/// # Errors
+/// A configuration error when `table` is not a path.
+pub fn table_spec(table: &str, schema: SchemaRef) -> Result<TableSpec> {
+    let path = Path::parse(table)
+        .map_err(|error| Error::configuration(format!("bronze.table `{table}` is not a path")).caused_by(error))?;
+    Ok(TableSpec { path, schema, stats_columns: STATS_COLUMNS.map(str::to_owned).to_vec(), id: None })
+}
+
 impl BronzeStage {
     /// Opens the bronze table and learns what is ingested.
     ///
     /// # Errors
     /// When the table cannot be opened or the store fails.
     pub async fn open(options: BronzeOptions) -> Result<Self> {
-        let BronzeOptions { storage, pipeline, settings, schema, clock, telemetry, committed } = options;
-        let path = Path::parse(&settings.table)
-            .map_err(|error| Error::configuration(format!("bronze.table `{}`", settings.table)).caused_by(error))?;
-        let spec = TableSpec { path, schema, stats_columns: STATS_COLUMNS.map(str::to_owned).to_vec() };
+        let BronzeOptions { storage, pipeline, settings, schema, own, clock, telemetry, committed } = options;
+        let spec = TableSpec { id: own.id, ..table_spec(&settings.table, schema)? };
         let span = settings.redelivery_window;
         let place = Place {
             storage,
-            pipelines: vec![pipeline],
+            pipelines: std::iter::once(pipeline).chain(own.former_pipelines).collect(),
             spec,
             span,
             evolution: settings.evolution,

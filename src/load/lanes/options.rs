@@ -8,6 +8,7 @@ use crate::clock::Clock;
 use crate::id::Name;
 use crate::pipeline::BronzeSettings;
 use crate::storage::Storage;
+use crate::table::OwnTable;
 use crate::telemetry::Telemetry;
 
 /// What the stage works with.
@@ -21,6 +22,8 @@ pub struct BronzeOptions {
     pub settings: BronzeSettings,
     /// The columns of the bronze table.
     pub schema: SchemaRef,
+    /// The bronze table that is the pipeline's own.
+    pub own: OwnTable,
     /// Time.
     pub clock: Clock,
     /// Metrics and hops.

@@ -49,15 +49,17 @@ pub(super) enum Claim {
 pub(super) struct Intents {
     storage: Storage,
     pipeline: Name,
+    /// Names it went by: intents that were made then count as those of another process.
+    former: Vec<Name>,
     clock: Clock,
     /// When a deletion failed, of which nobody knows whether it is still on its way; on our monotonic clock.
     failed_deletions: Arc<Mutex<HashMap<PartKey, Duration>>>,
 }
 
 impl Intents {
-    pub(super) fn new(storage: &Storage, pipeline: &Name, clock: &Clock) -> Self {
-        let failed_deletions = Arc::default();
-        Self { storage: storage.clone(), pipeline: pipeline.clone(), clock: clock.clone(), failed_deletions }
+    pub(super) fn new(storage: &Storage, pipeline: &Name, former: Vec<Name>, clock: &Clock) -> Self {
+        let (storage, pipeline, clock) = (storage.clone(), pipeline.clone(), clock.clone());
+        Self { storage, pipeline, former, clock, failed_deletions: Arc::default() }
     }
 
     /// How long no intent may be made for a part, because a deletion of an earlier one may yet arrive.
@@ -76,6 +78,9 @@ impl Intents {
         let since = Moment::now(&self.clock);
         if is_on(Sabotage::Intent) {
             return Ok(Claim::Ours { since });
+        }
+        if self.has_former(key).await? {
+            return Ok(Claim::Others);
         }
         let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
         loop {
@@ -102,7 +107,16 @@ impl Intents {
 
     /// The intent that stands for a part; `None` when there is none. One that cannot be read is another's.
     pub(super) async fn exists(&self, key: &PartKey) -> Result<bool> {
-        Ok(self.storage.head(&self.key(key).path()).await?.is_some())
+        Ok(self.storage.head(&self.key(key).path()).await?.is_some() || self.has_former(key).await?)
+    }
+
+    async fn has_former(&self, key: &PartKey) -> Result<bool> {
+        for name in &self.former {
+            if self.storage.head(&Self::key_of(name, key).path()).await?.is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Deletes an intent whose part has an outcome, or of which nothing left. Failing to is no harm: the outcome
@@ -114,6 +128,9 @@ impl Intents {
     }
 
     async fn try_delete(&self, key: &PartKey) -> Result<()> {
+        for name in &self.former {
+            self.storage.delete(&Self::key_of(name, key).path()).await?;
+        }
         let deleted = self.storage.delete(&self.key(key).path()).await;
         if deleted.is_err() {
             let now = self.clock.monotonic();
@@ -126,8 +143,16 @@ impl Intents {
 
     /// The parts of every intent there is.
     pub(super) async fn list(&self) -> Result<Vec<PartKey>> {
+        let mut found = Vec::new();
+        for name in std::iter::once(&self.pipeline).chain(&self.former) {
+            found.extend(self.list_of(name).await?);
+        }
+        Ok(found)
+    }
+
+    async fn list_of(&self, pipeline: &Name) -> Result<Vec<PartKey>> {
         const PAGE: usize = 1_000;
-        let folder = StorageKey::Intents { pipeline: self.pipeline.clone() }.path();
+        let folder = StorageKey::Intents { pipeline: pipeline.clone() }.path();
         let mut found = Vec::new();
         let mut after = None;
         loop {
@@ -148,8 +173,12 @@ impl Intents {
     }
 
     fn key(&self, key: &PartKey) -> StorageKey {
+        Self::key_of(&self.pipeline, key)
+    }
+
+    fn key_of(pipeline: &Name, key: &PartKey) -> StorageKey {
         StorageKey::Intent {
-            pipeline: self.pipeline.clone(),
+            pipeline: pipeline.clone(),
             bot_id: key.bot_id,
             update_id: key.update_id,
             attempt: key.attempt,

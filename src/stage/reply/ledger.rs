@@ -163,11 +163,14 @@ pub(super) fn next_part(rows: &Parts<Outcome>) -> PartOf {
 }
 
 /// What the replies table must be.
-pub(super) fn spec(table: &str, schema: SchemaRef) -> Result<TableSpec> {
+///
+/// # Errors
+/// A configuration error when `table` is not a path.
+pub fn spec(table: &str, schema: SchemaRef) -> Result<TableSpec> {
     let path = Path::parse(table)
         .map_err(|error| Error::configuration(format!("reply.table `{table}` is not a path")).caused_by(error))?;
     let stats = ["update_id", "chat_id", "silver_version", "sent_at"];
-    Ok(TableSpec { path, schema, stats_columns: stats.map(str::to_owned).to_vec() })
+    Ok(TableSpec { path, schema, stats_columns: stats.map(str::to_owned).to_vec(), id: None })
 }
 
 #[cfg(test)]

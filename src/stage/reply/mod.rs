@@ -21,12 +21,13 @@ use tokio_util::sync::CancellationToken;
 
 use self::delivery::Verdict;
 use self::intent::Intents;
+pub use self::ledger::spec as table_spec;
 use self::ledger::{Outcome, PartKey, PartOf, ReplyLedger, Status};
 use self::options::ReplyMetrics;
 pub use self::options::{ReplyOptions, ReplySummary};
 use self::rows::Answer;
 use self::sender::Sender;
-use crate::clock::Clock;
+use crate::clock::{Clock, Timestamp};
 use crate::error::Result;
 use crate::flow::key::UpdateKey;
 use crate::flow::ledger::{LedgerOptions, Parts};
@@ -34,7 +35,7 @@ use crate::flow::permits::Permits;
 use crate::flow::work::{Desk, Work};
 use crate::flow::{Flow, FlowOptions};
 use crate::id::{BotId, random_id};
-use crate::table::TableRole;
+use crate::table::{TableRole, TableSpec};
 use crate::telegram::reply::Method;
 use crate::telemetry::{Hop, Telemetry};
 
@@ -52,6 +53,8 @@ pub struct ReplyStage {
 struct ReplyWork {
     sender: Arc<Sender>,
     bot_id: BotId,
+    /// Answers written before this moment were handled before the replies table was made.
+    history_before: Option<Timestamp>,
     clock: Clock,
     telemetry: Telemetry,
     summary: ReplySummary,
@@ -64,10 +67,11 @@ impl ReplyStage {
     /// # Errors
     /// When the table cannot be opened or the store fails.
     pub async fn open(options: ReplyOptions) -> Result<Self> {
-        let ReplyOptions { storage, pipeline, settings, silver_table, bot_id, bot, schema, clock, telemetry } = options;
+        let ReplyOptions { storage, pipeline, settings, silver_table, bot_id, bot, schema, own, clock, telemetry } =
+            options;
         let (mut ledger, _) = ReplyLedger::open(LedgerOptions {
             storage: storage.clone(),
-            spec: ledger::spec(&settings.table, schema)?,
+            spec: TableSpec { id: own.id, ..ledger::spec(&settings.table, schema)? },
             role: TableRole::Reply,
             settles: ledger::settles(settings.on_unknown),
             clock: clock.clone(),
@@ -76,7 +80,7 @@ impl ReplyStage {
         let wind_down = CancellationToken::new();
         let sender = Sender {
             bot,
-            intents: Intents::new(&storage, &pipeline, &clock),
+            intents: Intents::new(&storage, &pipeline, own.former_pipelines, &clock),
             pace: pace::Pace::default(),
             permits: Permits::new(settings.concurrency),
             standing: Semaphore::new(sender::STANDING),
@@ -91,7 +95,8 @@ impl ReplyStage {
         };
         sender.adopt_intents(&mut ledger).await?;
         let (clock, sender, summary) = (clock, Arc::new(sender), ReplySummary::default());
-        let work = ReplyWork { sender, bot_id, clock: clock.clone(), telemetry, summary, wind_down };
+        let history_before = own.history_before;
+        let work = ReplyWork { sender, bot_id, history_before, clock: clock.clone(), telemetry, summary, wind_down };
         let (upstream, columns) = (Path::from(silver_table), &rows::SILVER_COLUMNS);
         let (storage, clock) = (&storage, &clock);
         let flow = FlowOptions { storage, upstream: &upstream, columns, max_waiting: MAX_WAITING, clock };
@@ -130,7 +135,12 @@ impl Work for ReplyWork {
     type Item = Answer;
 
     fn items(&self, batch: &RecordBatch, version: i64) -> Result<Vec<Option<Answer>>> {
-        rows::answers(batch, version)
+        let mut answers = rows::answers(batch, version)?;
+        if let Some(before) = self.history_before {
+            let is_history = |answer: &Answer| answer.processed_at < before;
+            answers.iter_mut().for_each(|answer| *answer = answer.take_if(|answer| !is_history(answer)));
+        }
+        Ok(answers)
     }
 
     fn settle(&mut self, answer: &Answer) -> Option<Outcome> {

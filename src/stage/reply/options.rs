@@ -7,6 +7,7 @@ use crate::clock::Clock;
 use crate::id::{BotId, Name};
 use crate::pipeline::ReplySettings;
 use crate::storage::Storage;
+use crate::table::OwnTable;
 use crate::telegram::BotClient;
 use crate::telemetry::Telemetry;
 
@@ -27,6 +28,8 @@ pub struct ReplyOptions {
     pub bot: BotClient,
     /// The columns of the replies table.
     pub schema: SchemaRef,
+    /// The replies table that is the pipeline's own.
+    pub own: OwnTable,
     /// Time.
     pub clock: Clock,
     /// Metrics and hops.

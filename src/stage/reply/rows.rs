@@ -6,9 +6,10 @@ use std::sync::atomic::AtomicBool;
 use arrow::array::{
     Array, ArrayRef, AsArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray, new_null_array,
 };
-use arrow::datatypes::{Int64Type, SchemaRef};
+use arrow::datatypes::{Int64Type, SchemaRef, TimestampMicrosecondType};
 
 use super::ledger::{Outcome, PartOf, PartState, Status};
+use crate::clock::Timestamp;
 use crate::error::{self, Context, Error, ErrorKind};
 use crate::flow::key::UpdateKey;
 use crate::flow::ledger::Known;
@@ -21,7 +22,7 @@ pub(super) const KEY_COLUMNS: [&str; 8] =
     ["bot_id", "update_id", "attempt", "send", "part", "parts", "status", "telegram_message_id"];
 
 /// What is read of the silver table.
-pub(super) const SILVER_COLUMNS: [&str; 10] = [
+pub(super) const SILVER_COLUMNS: [&str; 11] = [
     "bot_id",
     "update_id",
     "attempt",
@@ -32,6 +33,7 @@ pub(super) const SILVER_COLUMNS: [&str; 10] = [
     "reply_parts",
     "reply",
     "trace_id",
+    "processed_at",
 ];
 
 /// A silver row that asks for a reply.
@@ -43,6 +45,8 @@ pub(super) struct Answer {
     pub(super) messages: Result<Vec<ReplyMessage>, String>,
     pub(super) trace_id: String,
     pub(super) silver_version: i64,
+    /// When silver wrote it; the first moment there is where it does not say.
+    pub(super) processed_at: Timestamp,
     /// Whether a byte of it may have left in this process without an outcome.
     pub(super) in_doubt: Arc<AtomicBool>,
 }
@@ -76,6 +80,7 @@ pub(super) fn answers(batch: &RecordBatch, silver_version: i64) -> error::Result
     let (message_ids, parts) = (columns.integers("message_id")?, columns.integers("reply_parts")?);
     let (chat_types, responses) = (columns.strings("chat_type")?, columns.strings("response")?);
     let (replies, trace_ids) = (columns.strings("reply")?, columns.strings("trace_id")?);
+    let processed = columns.moments("processed_at")?;
     let answer = |row: usize| {
         let asks = parts.is_valid(row) && parts.value(row) > 0;
         let addressed = [bot_ids, update_ids, chat_ids].iter().all(|column| column.is_valid(row));
@@ -103,6 +108,7 @@ pub(super) fn answers(batch: &RecordBatch, silver_version: i64) -> error::Result
             messages,
             trace_id: if trace_ids.is_valid(row) { trace_ids.value(row).to_owned() } else { String::new() },
             silver_version,
+            processed_at: Timestamp::from_micros(if processed.is_valid(row) { processed.value(row) } else { 0 }),
             in_doubt: Arc::default(),
         })
     };
@@ -192,6 +198,12 @@ impl<'a> Columns<'a> {
     fn integers(&self, name: &str) -> error::Result<&'a Int64Array> {
         let column = self.batch.column_by_name(name).and_then(|column| column.as_primitive_opt::<Int64Type>());
         column.ok_or_else(|| Error::corrupt(format!("column {name} is missing or no bigint")))
+    }
+
+    fn moments(&self, name: &str) -> error::Result<&'a TimestampMicrosecondArray> {
+        let column = self.batch.column_by_name(name);
+        let column = column.and_then(|column| column.as_primitive_opt::<TimestampMicrosecondType>());
+        column.ok_or_else(|| Error::corrupt(format!("column {name} is missing or not a timestamp")))
     }
 
     fn strings(&self, name: &str) -> error::Result<&'a StringArray> {

@@ -70,9 +70,12 @@ pub(super) async fn recall(
 }
 
 /// What the silver table must be.
-pub(super) fn spec(table: &str, schema: SchemaRef) -> Result<TableSpec> {
+///
+/// # Errors
+/// A configuration error when `table` is not a path.
+pub fn spec(table: &str, schema: SchemaRef) -> Result<TableSpec> {
     let path = Path::parse(table)
         .map_err(|error| Error::configuration(format!("silver.table `{table}` is not a path")).caused_by(error))?;
     let stats = ["update_id", "chat_id", "bronze_version", "received_at", "processed_at"];
-    Ok(TableSpec { path, schema, stats_columns: stats.map(str::to_owned).to_vec() })
+    Ok(TableSpec { path, schema, stats_columns: stats.map(str::to_owned).to_vec(), id: None })
 }

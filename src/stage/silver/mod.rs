@@ -21,17 +21,18 @@ use tokio_util::sync::CancellationToken;
 use self::ask::{Asker, Question};
 use self::history::History;
 use self::ledger::SilverLedger;
+pub use self::ledger::spec as table_spec;
 pub use self::options::{SilverOptions, SilverSummary};
 use self::route::Decision;
 use self::rows::{BronzeRow, SilverRow, Status};
-use crate::clock::Clock;
+use crate::clock::{Clock, Timestamp};
 use crate::error::Result;
 use crate::flow::ledger::{LedgerOptions, Parts};
 use crate::flow::work::{Desk, Work};
 use crate::flow::{Flow, FlowOptions};
 use crate::id::BotId;
 use crate::pipeline::Route;
-use crate::table::TableRole;
+use crate::table::{TableRole, TableSpec};
 use crate::telemetry::{Hop, Telemetry};
 
 /// The stage.
@@ -47,6 +48,8 @@ struct SilverWork {
     history: History,
     routes: Vec<Route>,
     bot_id: Option<BotId>,
+    /// What was received before this moment was handled before the silver table was made.
+    history_before: Option<Timestamp>,
     clock: Clock,
     telemetry: Telemetry,
     committed: watch::Sender<i64>,
@@ -66,7 +69,7 @@ impl SilverStage {
         let settings = &pipeline.silver;
         let (ledger, files) = SilverLedger::open(LedgerOptions {
             storage: storage.clone(),
-            spec: ledger::spec(&settings.table, Arc::clone(schema))?,
+            spec: TableSpec { id: options.own.id.clone(), ..ledger::spec(&settings.table, Arc::clone(schema))? },
             role: TableRole::Silver,
             settles: ledger::settles,
             clock: clock.clone(),
@@ -81,6 +84,7 @@ impl SilverStage {
             history,
             routes: pipeline.routes.clone(),
             bot_id: options.bot_id,
+            history_before: options.own.history_before,
             clock: clock.clone(),
             telemetry: telemetry.clone(),
             committed: options.committed.clone(),
@@ -123,6 +127,11 @@ impl Work for SilverWork {
 
     fn settle(&mut self, row: &BronzeRow) -> Option<SilverRow> {
         self.asker.release_button(row);
+        if self.history_before.is_some_and(|before| row.received_at < before) {
+            let error = Some("received before this table was made".to_owned());
+            let route = Some(route::HISTORY.to_owned());
+            return Some(SilverRow { error, ..ignored(row.clone(), route, &self.clock) });
+        }
         match route::decide(row, &self.routes, self.bot_id) {
             Decision::Ask { .. } => None,
             Decision::Ignore { route } => Some(ignored(row.clone(), route, &self.clock)),

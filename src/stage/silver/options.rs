@@ -15,6 +15,7 @@ use crate::id::BotId;
 use crate::llm::ModelClient;
 use crate::pipeline::Pipeline;
 use crate::storage::Storage;
+use crate::table::OwnTable;
 use crate::telegram::BotClient;
 use crate::telemetry::Telemetry;
 
@@ -32,6 +33,8 @@ pub struct SilverOptions {
     pub bot_id: Option<BotId>,
     /// The columns of the silver table.
     pub schema: SchemaRef,
+    /// The silver table that is the pipeline's own.
+    pub own: OwnTable,
     /// The model.
     pub model: ModelClient,
     /// Shows signs of life to the user; none when `None`.

@@ -51,7 +51,7 @@ fn only_checkpoint() -> MaintainOptions {
 
 pub(super) async fn open(storage: &Storage, clock: &Clock) -> LakeTable {
     let schema = Schema::new(vec![Field::new("id", DataType::Int64, true), Field::new("text", DataType::Utf8, true)]);
-    let spec = TableSpec { path: path(), schema: Arc::new(schema), stats_columns: vec!["id".to_owned()] };
+    let spec = TableSpec { path: path(), schema: Arc::new(schema), stats_columns: vec!["id".to_owned()], id: None };
     LakeTable::open(storage, &spec, clock).await.unwrap()
 }
 

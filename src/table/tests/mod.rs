@@ -39,6 +39,7 @@ fn spec() -> TableSpec {
         path: table_path(),
         schema: columns(&[("id", DataType::Int64), ("text", DataType::Utf8)]),
         stats_columns: vec!["id".to_owned()],
+        id: None,
     }
 }
 

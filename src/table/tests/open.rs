@@ -183,7 +183,7 @@ async fn the_shipped_schemas_make_tables_and_a_timestamp_without_a_zone_does_not
     let (storage, clock) = (Storage::memory(), Clock::system());
     for file in [crate::schema::MESSAGES, crate::schema::RESPONSES, crate::schema::REPLIES] {
         let schema = crate::schema::built_in(file).unwrap();
-        let spec = TableSpec { path: Path::from(file), schema: Arc::clone(&schema), stats_columns: vec![] };
+        let spec = TableSpec { path: Path::from(file), schema: Arc::clone(&schema), stats_columns: vec![], id: None };
         assert_eq!(LakeTable::open(&storage, &spec, &clock).await.unwrap().schema(), schema);
         delta_table(&storage, &spec.path).await.unwrap();
     }

@@ -117,7 +117,8 @@ impl Life {
 
     /// Appends the rows that are still to come, as a stage does: what is done is what the table says.
     pub(super) async fn append(mut self, storage: Storage) {
-        let spec = TableSpec { path: Path::from(TABLE), schema: schema(), stats_columns: vec!["n".to_owned()] };
+        let spec =
+            TableSpec { path: Path::from(TABLE), schema: schema(), stats_columns: vec!["n".to_owned()], id: None };
         loop {
             let mut table = match LakeTable::open(&storage, &spec, &self.wire.clock).await {
                 Ok(table) => table,

@@ -12,7 +12,7 @@ const FLOORS: [&[&str]; 12] = [
     &["storage", "schema", "pipeline"],
     // To come: `route` beside the pipeline.
     &["table", "json", "llm", "telegram"],
-    &["flow", "load"],
+    &["flow", "load", "identity"],
     &["stage"],
     &["receive", "console"],
     &["app", "audit"],

@@ -22,7 +22,7 @@ use crate::hint::{KeyHinter, key_hints};
 use crate::id::{BotId, Name};
 use crate::schema;
 use crate::storage::{Storage, StorageKey};
-use crate::table::{LakeTable, Tail, TailStep, TxnId};
+use crate::table::{LakeTable, OwnTable, Tail, TailStep, TxnId};
 
 const MINUTE: i64 = 60_000_000;
 const HOUR: i64 = 60 * MINUTE;
@@ -64,6 +64,7 @@ impl World {
             pipeline: Name::new("p").unwrap(),
             settings: self.settings.clone(),
             schema: Arc::clone(&self.schema),
+            own: OwnTable::default(),
             clock: self.clock.clone(),
             telemetry: self.telemetry.clone(),
             committed: watch::Sender::new(-1),

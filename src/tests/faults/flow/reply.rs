@@ -43,6 +43,7 @@ impl Replier {
             bot_id: self.telegram.bot_id(),
             bot: BotClient::new(&self.telegram.api_url(), self.telegram.token()).unwrap(),
             schema: schema::built_in(schema::REPLIES).unwrap(),
+            own: crate::table::OwnTable::default(),
             clock: self.clock.clone(),
             telemetry: Telemetry::new(),
         };
@@ -80,6 +81,7 @@ impl Stage for Replier {
             path: Path::from(SILVER),
             schema: schema::built_in(schema::RESPONSES).unwrap(),
             stats_columns: vec!["update_id".to_owned()],
+            id: None,
         }
     }
 

@@ -40,6 +40,7 @@ impl Silver {
             pipeline: self.pipeline.clone(),
             bot_id: Some(BOT),
             schema: schema::built_in(schema::RESPONSES).unwrap(),
+            own: crate::table::OwnTable::default(),
             model: ModelClient::new(endpoint, "m", Duration::from_secs(60), &self.clock).unwrap(),
             acknowledger: None,
             clock: self.clock.clone(),
@@ -76,6 +77,7 @@ impl Stage for Silver {
             path: Path::from(self.pipeline.bronze.table.as_str()),
             schema: schema::built_in(schema::MESSAGES).unwrap(),
             stats_columns: vec!["update_id".to_owned()],
+            id: None,
         }
     }
 

@@ -20,7 +20,7 @@ use crate::schema;
 use crate::stage::reply::{ReplyOptions, ReplyStage};
 use crate::standin::telegram::{Fate, Options, TelegramStandIn};
 use crate::storage::Storage;
-use crate::table::{Append, CommitOutcome, Fence, LakeTable, TableRole, TableSpec};
+use crate::table::{Append, CommitOutcome, Fence, LakeTable, OwnTable, TableRole, TableSpec};
 use crate::telegram::BotClient;
 use crate::telegram::text;
 use crate::telemetry::Telemetry;
@@ -74,7 +74,7 @@ impl World {
     pub(super) async fn new() -> Self {
         let (storage, clock) = (Storage::memory(), Clock::fast(PACE));
         let schema = schema::built_in(schema::RESPONSES).unwrap();
-        let spec = TableSpec { path: Path::from(SILVER), schema, stats_columns: Vec::new() };
+        let spec = TableSpec { path: Path::from(SILVER), schema, stats_columns: Vec::new(), id: None };
         let options = Options { clock: clock.clone(), accept_unknown_chats: true, ..Options::default() };
         let settings = pipeline::load::built_in().unwrap().reply;
         Self {
@@ -137,6 +137,7 @@ impl World {
             bot_id: self.telegram.bot_id(),
             bot: BotClient::new(&self.telegram.api_url(), self.telegram.token()).unwrap(),
             schema: schema::built_in(schema::REPLIES).unwrap(),
+            own: OwnTable::default(),
             clock: self.clock.clone(),
             telemetry: Telemetry::new(),
         })

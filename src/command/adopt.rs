@@ -1,0 +1,91 @@
+//! `lakegram adopt`: takes over tables, folders or a bot under another name, after showing what that does.
+
+use std::fmt::Write;
+
+use super::{Pipelines, Verdict, output};
+use crate::app::App;
+use crate::error::{Context, ErrorKind, Result};
+use crate::identity::adopt::Plan;
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Options {
+    #[command(flatten)]
+    pub(super) pipelines: Pipelines,
+    /// Do it. Stop the service before.
+    #[arg(long)]
+    yes: bool,
+    /// Ask and send again whatever nothing says the fate of; without it that counts as handled.
+    #[arg(long)]
+    redo: bool,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  lakegram adopt               what does not fit, and what adopting would do; changes nothing, exit code 1
+  lakegram adopt --yes         does it
+  lakegram adopt --redo        what would be asked and sent if nothing counted as handled
+
+For a pipeline that was renamed, a bot that was replaced, and tables that were removed, recreated or moved.";
+
+pub(super) async fn adopt(app: App, options: Options) -> Result<Verdict> {
+    let mut plans = Vec::new();
+    for pipeline in &app.pipelines {
+        let inspection = app.inspect(pipeline).await?;
+        let plan = inspection.plan(options.redo).await?;
+        if options.yes && !plan.tables.is_empty() {
+            app.bot_id(pipeline)?;
+            inspection.adopt(&plan).await?;
+        }
+        plans.push(plan);
+    }
+    let has_work = plans.iter().any(|plan| !plan.tables.is_empty());
+    if options.json {
+        let value = serde_json::json!({ "adopted": options.yes, "plans": plans });
+        output::print(&serde_json::to_string_pretty(&value).context(ErrorKind::Fatal, "write the plan as JSON")?)?;
+    } else {
+        output::print(&plans.iter().map(|plan| shown(plan, options.yes)).collect::<String>())?;
+    }
+    Ok(if has_work && !options.yes { Verdict::Found } else { Verdict::Done })
+}
+
+fn shown(plan: &Plan, done: bool) -> String {
+    let name = &plan.pipeline;
+    if plan.tables.is_empty() {
+        return format!("{name}: every table is the pipeline's own; there is nothing to adopt\n");
+    }
+    let mut text = format!("{name}:\n");
+    let mut line = |line: String| writeln!(text, "  {line}").unwrap_or_default();
+    for table in &plan.tables {
+        line(table.problem.clone());
+        line(format!("  -> {} is {}", table.path, table.action));
+    }
+    for former in &plan.former_pipelines {
+        line(format!("raw/{former} and its intents are read as the pipeline's own from now on"));
+    }
+    if plan.loads_first {
+        line("bronze is loaded from raw first: after the next run adopt again, for silver and replies".to_owned());
+    }
+    if plan.marked_answered > 0 {
+        let count = plan.marked_answered;
+        line(format!("{count} messages have a reply and no silver row: marked as answered, not asked again"));
+    }
+    if plan.questions_are_history {
+        line(
+            "nothing says what was answered: messages received before now are not asked (--redo asks them)".to_owned(),
+        );
+    }
+    if plan.answers_are_history {
+        line("nothing says what was sent: answers written before now are not sent (--redo sends them)".to_owned());
+    }
+    let (asked, sent) = (plan.would_be_asked, plan.would_be_sent);
+    line(format!("left for the next run: {asked} messages in bronze to handle, {sent} answers in silver to send"));
+    line(match done {
+        true => "adopted; `lakegram run` or `lakegram serve` goes on from here".to_owned(),
+        false => "nothing was changed; run it again with --yes to do this".to_owned(),
+    });
+    text
+}

@@ -1,0 +1,1 @@
+//! What fits, what is refused, and what adopting does about it.
