@@ -17,7 +17,7 @@ use crate::support::{Bench, Result};
 type Run = for<'a> fn(&'a Bench) -> BoxFuture<'a, Result<Findings>>;
 
 /// Every kind of work, in the order of the table.
-const ROWS: [(&str, Run); 11] = [
+const ROWS: [(&str, Run); 12] = [
     ("acks", |bench| Box::pin(rows::acks::run(bench))),
     ("commits", |bench| Box::pin(rows::commits::run(bench))),
     ("pressure", |bench| Box::pin(rows::pressure::run(bench))),
@@ -25,6 +25,7 @@ const ROWS: [(&str, Run); 11] = [
     ("tables", |bench| Box::pin(rows::tables::run(bench))),
     ("start", |bench| Box::pin(rows::start::run(bench))),
     ("memory", |bench| Box::pin(rows::memory::run(bench))),
+    ("loss", |bench| Box::pin(rows::loss::run(bench))),
     ("idle", |bench| Box::pin(rows::idle::run(bench))),
     ("load", |bench| Box::pin(rows::load::run(bench))),
     ("files", |bench| Box::pin(rows::files::run(bench))),

@@ -8,6 +8,7 @@ use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
 use object_store::path::Path;
 
+use super::SMALL_FILE_BYTES;
 use crate::clock::Clock;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::storage::Storage;
@@ -270,6 +271,15 @@ impl Stretch {
     }
 
     async fn next_of_file(&mut self, tail: &Tail, file: &DataFile) -> Result<Option<Rows>> {
+        if file.size_bytes <= SMALL_FILE_BYTES {
+            if self.brought > 0 {
+                return Ok(None);
+            }
+            let batch = tail.read_file(file).await?;
+            self.brought = batch.num_rows();
+            let first = self.place(0)?;
+            return Ok((batch.num_rows() > 0).then_some(Rows { first, batch }));
+        }
         if self.scan.is_none() {
             self.scan = Some(OpenScan { scan: tail.scan(file, Part::Within(None)).await?, read: 0 });
         }
@@ -281,11 +291,16 @@ impl Stretch {
                 continue;
             }
             self.brought = open.read;
-            let (Ok(file), Ok(row)) = (u32::try_from(self.file), u32::try_from(before)) else {
-                return Err(Error::corrupt("a table has more files, or a file more rows, than can be read"));
-            };
-            return Ok(Some(Rows { first: Place { version: self.version, file, row }, batch }));
+            return Ok(Some(Rows { first: self.place(before)?, batch }));
         }
         Ok(None)
+    }
+
+    /// The place of a row of the file that is being read.
+    fn place(&self, row: usize) -> Result<Place> {
+        let (Ok(file), Ok(row)) = (u32::try_from(self.file), u32::try_from(row)) else {
+            return Err(Error::corrupt("a table has more files, or a file more rows, than can be read"));
+        };
+        Ok(Place { version: self.version, file, row })
     }
 }

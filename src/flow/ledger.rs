@@ -3,26 +3,25 @@
 //! What is done is kept as a set of keys, a few bits for each. Files that were there at the start are read only when a
 //! key may be in them, by the bounds of `update_id` that the log holds: new updates have numbers that no file covers.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
+use futures::TryStreamExt;
 
-use super::is_transient;
 use super::key::{KeySet, UpdateKey};
 use super::unread::Unread;
+use super::{SMALL_FILE_BYTES, is_transient};
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::retry::Backoff;
 use crate::storage::Storage;
-use crate::table::{
-    Append, Commit, CommitOutcome, DataFile, Fence, LakeTable, Scan, TableRole, TableSpec, TxnId, Within,
-};
+use crate::table::{Append, Commit, CommitOutcome, DataFile, Fence, LakeTable, TableRole, TableSpec, TxnId, Within};
 
-/// Files up to this size are read with one request.
-const SMALL_FILE_BYTES: i64 = 1_024 * 1_024;
+/// Files that are read side by side where many are.
+const READ_TOGETHER: usize = 64;
 
 /// A row that a stage writes once.
 pub(crate) trait LedgerRow: Clone + Send + Sync + 'static {
@@ -199,9 +198,30 @@ impl<R: LedgerRow> Ledger<R> {
         self.take_in(commits).await
     }
 
-    /// Begins to read one file, only these columns.
-    pub(crate) async fn scan(&self, file: &DataFile, columns: &[&str], within: Option<Within<'_>>) -> Result<Scan> {
-        self.table.scan(file, columns, within).await
+    /// Passes every row of these files to `take`, a batch at a time and in no order; large files piece by piece, less
+    /// what lies outside `within`.
+    ///
+    /// # Errors
+    /// When a file cannot be read, or as `take`.
+    pub(crate) async fn scan(
+        &self,
+        files: Vec<DataFile>,
+        columns: &[&str],
+        within: Within<'_>,
+        mut take: impl FnMut(&RecordBatch) -> Result<()>,
+    ) -> Result<()> {
+        let (small, large): (Vec<_>, Vec<_>) = files.into_iter().partition(is_small);
+        let mut batches = self.table.read_files(&small, Some(columns));
+        while let Some(batch) = batches.try_next().await? {
+            take(&batch)?;
+        }
+        for file in &large {
+            let mut scan = self.table.scan(file, columns, Some(within)).await?;
+            while let Some(batch) = scan.next().await? {
+                take(&batch)?;
+            }
+        }
+        Ok(())
     }
 
     /// Appends rows, and how far an upstream table is done, in one commit. A row that another process has written first
@@ -280,9 +300,7 @@ impl<R: LedgerRow> Ledger<R> {
         let under_way = self.items.iter().filter(|(_, item)| item.is_under_way);
         let keys: Vec<UpdateKey> = under_way.map(|(key, _)| *key).collect();
         keys.iter().for_each(|key| ledger.begin(*key));
-        for file in ledger.files_with(&keys) {
-            ledger.learn_file(&file).await?;
-        }
+        ledger.try_learn_of(&keys).await?;
         *self = ledger;
         Ok(())
     }
@@ -321,9 +339,23 @@ impl<R: LedgerRow> Ledger<R> {
     }
 
     async fn try_learn_of(&mut self, keys: &[UpdateKey]) -> Result<()> {
-        for file in self.files_with(keys) {
-            self.learn_file(&file).await?;
-            self.unread.retain(|unread| unread.file.path != file.path);
+        for files in self.files_with(keys).chunks(READ_TOGETHER) {
+            self.learn_files(files).await?;
+            let paths: HashSet<&str> = files.iter().map(|file| file.path.as_str()).collect();
+            self.unread.retain(|unread| !paths.contains(unread.file.path.as_str()));
+        }
+        Ok(())
+    }
+
+    /// Learns what these files say: small ones side by side.
+    async fn learn_files(&mut self, files: &[DataFile]) -> Result<()> {
+        let (small, large): (Vec<_>, Vec<_>) = files.iter().cloned().partition(is_small);
+        let batches: Vec<RecordBatch> = self.table.read_files(&small, Some(R::COLUMNS)).try_collect().await?;
+        for batch in &batches {
+            R::known(batch)?.into_iter().for_each(|known| self.remember(known));
+        }
+        for file in &large {
+            self.learn_file(file).await?;
         }
         Ok(())
     }
@@ -339,7 +371,7 @@ impl<R: LedgerRow> Ledger<R> {
     }
 
     async fn learn_file(&mut self, file: &DataFile) -> Result<()> {
-        if file.size_bytes <= SMALL_FILE_BYTES {
+        if is_small(file) {
             let batch = self.table.read_file(file, Some(R::COLUMNS)).await?;
             R::known(&batch)?.into_iter().for_each(|known| self.remember(known));
             return Ok(());
@@ -369,6 +401,10 @@ impl<R: LedgerRow> Ledger<R> {
             }
         }
     }
+}
+
+fn is_small(file: &DataFile) -> bool {
+    file.size_bytes <= SMALL_FILE_BYTES
 }
 
 fn backoff() -> Backoff {

@@ -63,6 +63,9 @@ pub(crate) fn is_transient(error: &Error) -> bool {
     matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Unknown | ErrorKind::Refused)
 }
 
+/// Files up to this size are read whole, with one request; larger ones piece by piece.
+const SMALL_FILE_BYTES: i64 = 1_024 * 1_024;
+
 /// What a flow is made of.
 pub(crate) struct FlowOptions<'a> {
     pub(crate) storage: &'a Storage,

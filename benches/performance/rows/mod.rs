@@ -6,6 +6,7 @@ pub(crate) mod commits;
 pub(crate) mod files;
 pub(crate) mod idle;
 pub(crate) mod load;
+pub(crate) mod loss;
 pub(crate) mod memory;
 pub(crate) mod pressure;
 pub(crate) mod replies;

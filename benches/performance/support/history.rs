@@ -1,6 +1,7 @@
 //! Tables with a history: rows as the stages write them, a commit each, on a store without fsync where only the
 //! history counts.
 
+use std::ops::Range;
 use std::path::Path as FilePath;
 use std::sync::Arc;
 
@@ -60,6 +61,34 @@ impl Message {
             let text = || self.text(name).map(|value| -> ArrayRef { Arc::new(StringArray::from(vec![value])) });
             let moment = || self.moment(name);
             integer.or_else(text).or_else(moment).unwrap_or_else(|| new_null_array(field.data_type(), 1))
+        });
+        Ok(RecordBatch::try_new(Arc::clone(schema), columns.collect())?)
+    }
+
+    /// Rows that follow a first message, numbered in this range, without their payloads.
+    pub(crate) fn rows(schema: &SchemaRef, numbers: Range<i64>, first: Self) -> Result<RecordBatch> {
+        let count = usize::try_from(numbers.end - numbers.start)?;
+        let messages: Vec<Self> = numbers
+            .map(|number| Self {
+                update_id: first.update_id + number,
+                chat_id: first.chat_id + number % 10_000,
+                ..first.clone()
+            })
+            .collect();
+        let columns = schema.fields().iter().map(|field| {
+            let name = field.name().as_str();
+            let moments = || TimestampMicrosecondArray::from(vec![first.received_micros; count]).with_timezone("UTC");
+            match () {
+                () if name == "payload" => new_null_array(field.data_type(), count),
+                () if first.integer(name).is_some() => {
+                    Arc::new(messages.iter().map(|message| message.integer(name)).collect::<Int64Array>()) as ArrayRef
+                }
+                () if first.text(name).is_some() => {
+                    Arc::new(messages.iter().map(|message| message.text(name)).collect::<StringArray>())
+                }
+                () if first.moment(name).is_some() => Arc::new(moments()),
+                () => new_null_array(field.data_type(), count),
+            }
         });
         Ok(RecordBatch::try_new(Arc::clone(schema), columns.collect())?)
     }

@@ -58,15 +58,14 @@ pub(super) async fn recall(
         newest.is_none_or(|newest| newest.timestamp_micros() >= from.as_micros())
     };
     let within = Within { column: "received_at", from: from.as_micros(), to: i64::MAX };
-    for file in files.into_iter().filter(reaches) {
-        let mut scan = ledger.scan(&file, &rows::HISTORY_COLUMNS, Some(within)).await?;
-        while let Some(batch) = scan.next().await? {
-            for row in rows::said(&batch)?.into_iter().filter(|row| row.received_at >= from) {
-                history.add(row.chat_id, row.received_at, &row.question, &row.answer);
-            }
+    let files = files.into_iter().filter(reaches).collect();
+    let take = |batch: &arrow::array::RecordBatch| {
+        for row in rows::said(batch)?.into_iter().filter(|row| row.received_at >= from) {
+            history.add(row.chat_id, row.received_at, &row.question, &row.answer);
         }
-    }
-    Ok(())
+        Ok(())
+    };
+    ledger.scan(files, &rows::HISTORY_COLUMNS, within, take).await
 }
 
 /// What the silver table must be.
