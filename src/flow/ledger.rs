@@ -8,12 +8,12 @@ use std::fmt;
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
-use arrow::datatypes::SchemaRef;
 use futures::TryStreamExt;
 
+use super::SMALL_FILE_BYTES;
 use super::key::{KeySet, UpdateKey};
+pub(crate) use super::row::{Known, LedgerRow, Parts};
 use super::unread::Unread;
-use super::{SMALL_FILE_BYTES, is_transient};
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::retry::Backoff;
@@ -22,36 +22,6 @@ use crate::table::{Append, Commit, CommitOutcome, DataFile, Fence, LakeTable, Ta
 
 /// Files that are read side by side where many are.
 const READ_TOGETHER: usize = 64;
-
-/// A row that a stage writes once.
-pub(crate) trait LedgerRow: Clone + Send + Sync + 'static {
-    /// Names a row among those of its update: no second row of the same name is written.
-    type Part: Copy + Eq + Send + Sync + fmt::Debug;
-    /// What is worth knowing of a row that is there.
-    type State: Copy + Send + Sync + fmt::Debug;
-    /// What is read back of the table.
-    const COLUMNS: &'static [&'static str];
-
-    /// The update that it is about.
-    fn key(&self) -> UpdateKey;
-    fn part(&self) -> Self::Part;
-    fn state(&self) -> Self::State;
-    /// Rows as a batch of a table with `schema`; columns that are not the stage's are null.
-    fn to_batch(schema: &SchemaRef, rows: &[Self]) -> Result<RecordBatch>;
-    /// What a batch of the table says.
-    fn known(batch: &RecordBatch) -> Result<Vec<Known<Self>>>;
-}
-
-/// A row that is there.
-#[derive(Clone, Debug)]
-pub(crate) struct Known<R: LedgerRow> {
-    pub(crate) key: UpdateKey,
-    pub(crate) part: R::Part,
-    pub(crate) state: R::State,
-}
-
-/// The rows there are of one update.
-pub(crate) type Parts<R> = [(<R as LedgerRow>::Part, <R as LedgerRow>::State)];
 
 /// What a commit came to.
 #[derive(Debug)]
@@ -184,7 +154,7 @@ impl<R: LedgerRow> Ledger<R> {
         let mut backoff = backoff();
         loop {
             match self.try_refresh().await {
-                Err(error) if is_transient(&error) => self.pause(&error, &mut backoff).await,
+                Err(error) if error.is_transient() => self.pause(&error, &mut backoff).await,
                 outcome => return outcome,
             }
         }
@@ -247,7 +217,7 @@ impl<R: LedgerRow> Ledger<R> {
                     return Ok(Recorded { version: had_rows.then_some(version), rows });
                 }
                 Ok(None) => {}
-                Err(error) if is_transient(&error) => self.pause(&error, &mut backoff).await,
+                Err(error) if error.is_transient() => self.pause(&error, &mut backoff).await,
                 Err(error) => return Err(error),
             }
         }
@@ -331,7 +301,7 @@ impl<R: LedgerRow> Ledger<R> {
             match error.kind() {
                 // Merged and cleaned away since the table was opened.
                 ErrorKind::Corrupt => self.reopen().await?,
-                _ if is_transient(&error) => self.pause(&error, &mut backoff).await,
+                _ if error.is_transient() => self.pause(&error, &mut backoff).await,
                 _ => return Err(error),
             }
         }
@@ -416,7 +386,7 @@ mod tests {
     use std::sync::Arc;
 
     use arrow::array::{AsArray, Int64Array};
-    use arrow::datatypes::{DataType, Field, Int64Type, Schema};
+    use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
     use object_store::path::Path;
     use tokio_util::sync::CancellationToken;
 

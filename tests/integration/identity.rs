@@ -253,6 +253,18 @@ async fn tables_of_release_0_1_are_carried_on_without_a_loss_or_a_second_answer(
     }
 }
 
+/// The replier may come to a silver table that silver has not opened since.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_replier_alone_carries_a_silver_table_of_release_0_1_on() {
+    let options = Options { accept_unknown_chats: true, ..Options::default() };
+    let app = TestApp::with_telegram(options).await;
+    copy(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/release-0.1"), &app.data());
+    let replier = app.start(&["serve", "--roles", "reply"]).await;
+    app.wait_for_sent(1).await;
+    assert_eq!(replier.terminate().await, Some(0));
+    goes_on(&app, 2).await;
+}
+
 fn copy(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap() {

@@ -152,9 +152,14 @@ async fn messages_that_no_pipeline_reads_are_told_by_every_command_that_looks() 
     fs::create_dir(&folder).unwrap();
     let shipped = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/pipelines/telegram.toml")).unwrap();
     let shipped = shipped.replace("system = \"prompts/support.md\"", "");
-    fs::write(folder.join("telegram.toml"), shipped.replace("name = \"telegram\"", "name = \"renamed\"")).unwrap();
+    // The tables there belong to the other name.
+    let own = shipped.replace("\"bronze/", "\"renamed/bronze/").replace("\"silver/", "\"renamed/silver/");
+    fs::write(folder.join("telegram.toml"), own.replace("name = \"telegram\"", "name = \"renamed\"")).unwrap();
     app.stdout(&["run"]).await;
-    is_exact(&app, 1).await;
+    let status: serde_json::Value = serde_json::from_str(&app.stdout(&["status", "--json"]).await).unwrap();
+    assert_eq!((status.as_array().map(Vec::len), rows(&status[0], 0)), (Some(1), 1), "{status:#}");
+    assert_eq!(app.telegram.sent().len(), 1);
+    app.audit().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,9 +6,9 @@ use std::sync::atomic::AtomicBool;
 use arrow::array::{
     Array, ArrayRef, AsArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray, new_null_array,
 };
-use arrow::datatypes::{Int64Type, SchemaRef, TimestampMicrosecondType};
+use arrow::datatypes::{DataType, Int64Type, SchemaRef, TimestampMicrosecondType};
 
-use super::ledger::{Outcome, PartOf, PartState, Status};
+use super::outcome::{Outcome, PartOf, PartState, Status};
 use crate::clock::Timestamp;
 use crate::error::{self, Context, Error, ErrorKind};
 use crate::flow::key::UpdateKey;
@@ -79,7 +79,10 @@ pub(super) fn answers(batch: &RecordBatch, silver_version: i64) -> error::Result
     let (attempts, chat_ids) = (columns.integers("attempt")?, columns.integers("chat_id")?);
     let (message_ids, parts) = (columns.integers("message_id")?, columns.integers("reply_parts")?);
     let (chat_types, responses) = (columns.strings("chat_type")?, columns.strings("response")?);
-    let (replies, trace_ids) = (columns.strings("reply")?, columns.strings("trace_id")?);
+    // A table of release 0.1 has no such column until silver opens it; what a table lacks is read as null.
+    let replies = batch.column_by_name("reply").filter(|column| *column.data_type() != DataType::Null);
+    let replies = replies.map(|_| columns.strings("reply")).transpose()?;
+    let trace_ids = columns.strings("trace_id")?;
     let processed = columns.moments("processed_at")?;
     let answer = |row: usize| {
         let asks = parts.is_valid(row) && parts.value(row) > 0;
@@ -93,10 +96,11 @@ pub(super) fn answers(batch: &RecordBatch, silver_version: i64) -> error::Result
             chat_type: chat_types.is_valid(row).then(|| chat_types.value(row)),
             message_id: message_ids.is_valid(row).then(|| message_ids.value(row)),
         };
-        let messages = match (replies.is_valid(row), responses.is_valid(row)) {
-            (true, _) => understand(replies.value(row)),
-            (false, true) => Ok(composed_as_before(responses.value(row), answered)),
-            (false, false) => return None,
+        let reply = replies.filter(|replies| replies.is_valid(row)).map(|replies| replies.value(row));
+        let messages = match (reply, responses.is_valid(row)) {
+            (Some(reply), _) => understand(reply),
+            (None, true) => Ok(composed_as_before(responses.value(row), answered)),
+            (None, false) => return None,
         };
         Some(Answer {
             key: UpdateKey {
