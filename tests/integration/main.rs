@@ -15,6 +15,7 @@ mod full_disk;
 mod identity;
 mod kills;
 mod pipeline;
+mod pressure;
 mod readers;
 mod reply;
 mod root;
