@@ -56,7 +56,12 @@ impl Line {
         self.row.origin.source_row
     }
 
-    /// The message or post in its update.
+    /// Its update, verbatim; `None` when it is corrupt.
+    pub(super) fn payload(&self) -> Option<&str> {
+        self.row.payload()
+    }
+
+    /// The message or post that its update is.
     pub(super) fn message(&self) -> Option<&str> {
         message_of(self.row.payload()?)
     }
