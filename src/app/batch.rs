@@ -41,7 +41,7 @@ pub struct BatchSummary {
     pub cleanings: Vec<SourceCleaning>,
     /// Raw folders that no pipeline reads.
     pub unread: Vec<UnreadRaw>,
-    /// What failed, each said to have happened in its stage.
+    /// What failed, with the stage it happened in.
     pub troubles: Vec<Error>,
 }
 

@@ -12,7 +12,7 @@ use crate::retry::Backoff;
 const LOOK_EVERY: Duration = Duration::from_secs(300);
 /// How often clocks are compared, which costs a put.
 const CLOCKS_EVERY: Duration = Duration::from_secs(3_600);
-/// Between the tries of a look that failed: the first and the longest pause.
+/// The first and the longest pause between retries of a failed check.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
 impl App {

@@ -72,8 +72,8 @@ impl Listeners {
 }
 
 async fn bind(name: &str, address: std::net::SocketAddr) -> Result<TcpListener> {
-    let mend = format!("cannot listen on {address}; stop whatever is listening there, or change {name}");
-    TcpListener::bind(address).await.context(ErrorKind::Configuration, mend)
+    let fix = format!("cannot listen on {address}; stop whatever is listening there, or change {name}");
+    TcpListener::bind(address).await.context(ErrorKind::Configuration, fix)
 }
 
 impl App {

@@ -42,7 +42,7 @@ struct Line {
     rows: u16,
 }
 
-/// What a line, or a row, says.
+/// What a line, or a row, contains.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Content {
     /// `None` when it is corrupt.

@@ -197,7 +197,7 @@ impl Raw<'_> {
         !line.is_loaded && line.place.micros > position
     }
 
-    /// A line that neither has a row nor repeats one: it waits, or it is lost, or nobody can tell.
+    /// A line that has no row and repeats none: it is waiting, or lost, or cannot be proven.
     fn judge(&self, line: &Rowless, bronze: &Source, check: &mut Check) {
         let (place, same) = (line.place, redelivery::reach(self.scope.window()));
         if bronze.is_blind((place.micros.minus(same), place.micros.plus(same))) {

@@ -175,7 +175,7 @@ impl Writer {
         Ok(())
     }
 
-    /// One put; false when it failed for the moment. Where another object stands, the next key is taken.
+    /// One put; false if it failed transiently. If another object is there, the next key is used.
     async fn try_put(&mut self, segment: &mut Segment) -> Result<bool> {
         loop {
             match self.options.storage.put_new(&segment.path, segment.bytes.clone()).await {

@@ -95,8 +95,8 @@ impl Environment {
     ///
     /// # Errors
     /// A configuration error that names it, and how to fix it, when it is not set.
-    pub fn require(&self, name: &str, mend: &str) -> Result<String> {
-        self.get(name)?.ok_or_else(|| Error::configuration(format!("{name} is not set; {mend}")))
+    pub fn require(&self, name: &str, fix: &str) -> Result<String> {
+        self.get(name)?.ok_or_else(|| Error::configuration(format!("{name} is not set; {fix}")))
     }
 
     /// The host's name as a lane: `HOSTNAME`, or what the system says.

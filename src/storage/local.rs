@@ -102,7 +102,7 @@ impl DurableLocal {
         }
     }
 
-    /// Opens a lock file, and makes its folder, durably.
+    /// Opens a lock file, and creates its folder, durably.
     pub(super) fn open_lock_file(&self, path: &Path) -> Result<File> {
         let file = self.file(path)?;
         self.root.guarded(|folders| {

@@ -234,7 +234,7 @@ impl Storage {
         local.mark(path).map(Some).map_err(|error| failed_call(error, "look at", path))
     }
 
-    /// Deletes an object. Deleting what is gone is success.
+    /// Deletes an object. Deleting a missing one is success.
     ///
     /// # Errors
     /// When the store fails.

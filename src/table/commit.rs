@@ -25,7 +25,7 @@ const PUT_PATIENCE: Duration = Duration::from_secs(120);
 const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
 /// In the cloud a commit relies on the table being there for so long after it was seen.
 const SEEN: Duration = Duration::from_secs(30);
-/// A handle further behind than this is opened anew rather than read on.
+/// A handle further behind than this is reopened rather than caught up.
 const READ_ON_LIMIT: usize = 10_000;
 
 /// A commit by someone else, found on the way to the head.
@@ -164,8 +164,7 @@ impl LakeTable {
         let began = Moment::now(&self.clock);
         let version = self.state.version;
         let checkpoint = self.log.last_checkpoint().await?.map_or(-1, |checkpoint| checkpoint.version);
-        // Clean-up goes below the checkpoint that is named, and no further: a head above it is still there, or the
-        // table is another one.
+        // Clean-up stays below the checkpoint that is named: a head above it still exists, or the table is another one.
         let in_place = checkpoint >= version || self.is_anchored().await?;
         if in_place && checkpoint < version {
             self.seen = began;

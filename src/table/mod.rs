@@ -126,7 +126,7 @@ pub enum CommitOutcome {
     },
     /// The rows were in the table already: an earlier try had succeeded and its response was lost.
     AlreadyCommitted {
-        /// The version they made.
+        /// The version that was created.
         version: i64,
     },
     /// Another process of the same stage has committed. Adopt its commits, then plan again.

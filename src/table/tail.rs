@@ -211,7 +211,7 @@ impl Tail {
     /// All rows of a file with the tail's columns, with one request.
     ///
     /// # Errors
-    /// Corrupt when the file is gone or no Parquet.
+    /// Corrupt when the file is missing or not Parquet.
     pub(crate) async fn read_file(&self, file: &DataFile) -> Result<RecordBatch> {
         let known = self.known.as_ref().ok_or_else(|| Error::corrupt("a file was read before its table was found"))?;
         parquet::read_file(&self.log.storage, &self.log.table, file, self.wanted(&known.schema)).await

@@ -27,7 +27,7 @@ pub(super) struct LedgerOptions {
     /// The pipelines whose raw folders are loaded: the one at hand first, then those that it took over.
     pub(super) pipelines: Vec<Name>,
     pub(super) spec: TableSpec,
-    /// How long a redelivery is recognised.
+    /// How long a redelivery is recognized.
     pub(super) span: Duration,
     pub(super) evolution: Evolution,
     pub(super) clock: Clock,
@@ -41,7 +41,7 @@ pub(super) struct Ingested {
     pub(super) window: Window,
     /// What is in the table and outside of the window.
     pub(super) far: Far,
-    /// The fence that this knowledge stands on.
+    /// The fence that this knowledge is based on.
     pub(super) seen: i64,
     /// What is just below the positions, while a look-back needs it.
     pub(super) late: Option<Late>,
@@ -178,7 +178,7 @@ impl Ingested {
         self.far.may_hold(bot_id, update_id) || self.window.holds(bot_id, update_id)
     }
 
-    /// A segment is ingested. One of nothing but redeliveries has no rows.
+    /// Marks a segment as ingested. One with only redeliveries has no rows.
     pub(super) fn ingested(&mut self, key: &SegmentKey, has_rows: bool) {
         self.lane(&key.lane).ingested(key.micros);
         if let Some(late) = &mut self.late

@@ -281,7 +281,8 @@ impl LanesLedger {
         self.known.far.ask(&self.table, files, &wanted).await
     }
 
-    /// The files of the table now. What a handle that has slept stands on may be cleaned away; opened again it is there.
+    /// The current files of the table. The files of a handle that has slept may be cleaned up; after reopening they
+    /// exist.
     async fn files(&mut self) -> Result<Vec<DataFile>> {
         match self.table.refresh().await {
             // Commits of others are noticed by the fence before anything of ours is committed.

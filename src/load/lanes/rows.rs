@@ -61,7 +61,7 @@ impl Line {
         self.row.payload()
     }
 
-    /// The message or post that its update is.
+    /// The message or post in its update.
     pub(super) fn message(&self) -> Option<&str> {
         message_of(self.row.payload()?)
     }

@@ -77,7 +77,7 @@ fn hour(moment: Timestamp) -> i64 {
     moment.as_micros().div_euclid(HOUR_MICROS)
 }
 
-/// An order-free mapping of any id to bits.
+/// A mapping of any id to bits, independent of the order of ids.
 pub(super) fn as_bits(update_id: i64) -> u64 {
     u64::from_ne_bytes(update_id.to_ne_bytes())
 }
