@@ -165,7 +165,7 @@ async fn a_batch_ends_at_its_deadline_though_the_store_is_away() {
     life.kill().await;
     let ended = world.run_until(class, 3).await;
     let troubles = ended.unwrap().troubles;
-    assert!(troubles.iter().any(|error| error.to_string().contains("not ended in time")), "{troubles:?}");
+    assert!(troubles.iter().any(|error| error.to_string().contains("not finished in time")), "{troubles:?}");
     assert_sound(&world).await;
 }
 
