@@ -244,7 +244,7 @@ impl LakeTable {
 
     fn gone(&self, what: &str) -> Error {
         Error::corrupt(format!(
-            "table {} {what} while it was in use; restore it, or run `lakegram adopt` to go on with what is there now",
+            "table {} {what} while it was in use; restore it, or run `lakegram adopt` to continue with what is there now",
             self.log.table
         ))
     }

@@ -116,7 +116,7 @@ async fn goes_on(app: &TestApp, sent: usize) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_renamed_pipeline_is_refused_until_it_adopts_tables_raw_folder_and_intents() {
     let app = world().await.set("name=support");
-    refused(&app, "belongs to pipeline `telegram`, and this is `support`").await;
+    refused(&app, "belongs to pipeline `telegram`, but this is `support`").await;
     let plan = adopt(&app).await;
     assert_eq!(plan["former_pipelines"], serde_json::json!(["telegram"]));
     goes_on(&app, ANSWERED + 1).await;
@@ -144,7 +144,7 @@ async fn a_second_service_under_another_name_answers_nothing_twice() {
 #[tokio::test(flavor = "multi_thread")]
 async fn another_bot_is_refused_and_passes_over_nothing() {
     let app = world().await.variable("TELEGRAM_BOT_TOKEN", "4242:another-bot");
-    refused(&app, "and the token is of bot 4242").await;
+    refused(&app, "but the token is of bot 4242").await;
     let token = app.telegram.token().to_owned();
     let app = app.variable("TELEGRAM_BOT_TOKEN", &token);
     goes_on(&app, ANSWERED + 1).await;
