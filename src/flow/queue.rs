@@ -12,6 +12,8 @@ use super::key::UpdateKey;
 const PER_CHAT: usize = 64;
 /// Of all that may wait in memory, a chat takes this part at most.
 const CHAT_SHARE: usize = 16;
+/// Rows that are fetched together, at most: new rows are not read meanwhile.
+const MAX_FETCH: usize = 256;
 /// Rows that wait as places, at most; then nothing more is read.
 const MAX_LATER: usize = 200_000;
 
@@ -102,6 +104,7 @@ impl<T> Queue<T> {
         if room == 0 || room < self.max_waiting / 4 {
             return wanted;
         }
+        room = room.min(MAX_FETCH);
         for _ in 0..self.behind.len() {
             if room == 0 {
                 break;
