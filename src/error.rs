@@ -75,6 +75,12 @@ impl Error {
         self.kind
     }
 
+    /// Whether it may pass by itself: an outside system that is unavailable, an unknown outcome that reading back will
+    /// settle, or a refusal while a credential is being renewed.
+    pub fn is_transient(&self) -> bool {
+        matches!(self.kind, ErrorKind::Unavailable | ErrorKind::Unknown | ErrorKind::Refused)
+    }
+
     /// The exit code of a command that ends with this error.
     pub fn exit_code(&self) -> u8 {
         match self.kind {

@@ -1,5 +1,5 @@
-//! What must hold for any input from outside: the laws that fuzzers and property tests hold the parsers to. An input
-//! that once broke one is kept in `tests/fixtures/found`.
+//! What must hold for any outside input: the laws that fuzzers and property tests hold the parsers to. Inputs that once
+//! broke one are kept in `tests/fixtures/found`.
 #![allow(clippy::panic, clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
@@ -15,14 +15,14 @@ use crate::pipeline::load;
 use crate::telegram::text::{self, MESSAGE_LIMIT_UTF16, Part};
 use crate::telegram::update::Update;
 
-/// Any line is an update with its columns, or kept whole as a corrupt record.
+/// Any line either is an update with its columns or is kept whole as a corrupt record.
 pub fn update(line: &[u8]) {
     let update = Update::parse(line);
     assert_eq!(update, Update::parse(line), "one line is one update, always");
     match update {
         Update::Known(columns) => {
             if let Some(rescued) = &columns.rescued {
-                // What is in it stays as it came, numbers that no float can hold among it.
+                // Its content stays as it arrived, including numbers that no float can hold.
                 let fields = serde_json::from_str::<BTreeMap<String, &RawValue>>(rescued);
                 assert!(fields.is_ok(), "{rescued} is no object");
             }
@@ -37,7 +37,7 @@ pub fn update(line: &[u8]) {
     }
 }
 
-/// Every line of a segment that is not blank is one row, which holds it verbatim or as a corrupt record.
+/// Every non-blank line of a segment is one row, which holds it verbatim or as a corrupt record.
 pub fn segment(bytes: &[u8]) {
     let rows = batch_of(bytes).unwrap();
     let lines = bytes.split(|byte| *byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
@@ -53,14 +53,14 @@ pub fn segment(bytes: &[u8]) {
     }
 }
 
-/// Any text is a pipeline, or refused with the file's name.
+/// Any text either is a pipeline or is refused with the file's name.
 pub fn pipeline_file(text: &str) {
     if let Err(error) = load::parse(text, Path::new("nowhere/any.toml"), &[]) {
         assert!(error.to_string().contains("any.toml"), "{error}");
     }
 }
 
-/// Any answer becomes messages that Telegram takes.
+/// Any answer becomes messages that Telegram accepts.
 pub fn reply(markdown: &str) {
     let parts = text::render(markdown);
     assert_eq!(parts, text::render(markdown), "one answer is one reply, always");
@@ -83,7 +83,7 @@ mod tests {
 
     use super::*;
 
-    /// The inputs that once broke a law, or look as if they could.
+    /// Inputs that once broke a law, or look as if they could.
     fn found(law: &str) -> Vec<Vec<u8>> {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/found").join(law);
         let files = std::fs::read_dir(folder).into_iter().flatten().flatten();

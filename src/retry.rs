@@ -1,10 +1,10 @@
-//! The one back-off: how long to wait before the next try of something that failed for the moment.
+//! The one back-off: how long to wait before retrying something that failed transiently.
 
 use std::time::Duration;
 
 use crate::id::random_fraction;
 
-/// Exponential delays with full jitter on their upper half, up to a longest one.
+/// Exponential delays with full jitter on their upper half, up to a maximum.
 #[derive(Clone, Debug)]
 pub struct Backoff {
     first: Duration,

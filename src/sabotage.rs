@@ -1,29 +1,29 @@
-//! Switches that break one promise each, on purpose, so that a test can show that the suite would notice.
+//! Switches that each break one promise on purpose, so that a test can show that the suite would notice.
 //!
-//! Outside the tests of this crate all of them are off for good, and the compiler takes them out.
+//! Outside this crate's tests all of them are always off, and the compiler removes them.
 
-/// What a switch takes away.
+/// What a switch disables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Sabotage {
-    /// A commit is refused when somebody else has raised its fence.
+    /// Refusing a commit when someone else has raised its fence.
     Fence,
-    /// What became of a put in doubt is read back.
+    /// Reading back the outcome of a put that is in doubt.
     ReadBack,
-    /// Nothing is sent without an intent.
+    /// Creating an intent before anything is sent.
     Intent,
-    /// A head that was read too long ago is not committed on.
+    /// Refusing to commit on a head that was read too long ago.
     StaleHead,
-    /// A position stops before what is not ingested.
+    /// Keeping a position below what is not ingested.
     Contiguous,
 }
 
-/// Whether a check is switched off.
+/// Whether a check is disabled.
 #[cfg(not(test))]
 pub(crate) const fn is_on(_: Sabotage) -> bool {
     false
 }
 
-/// Whether a check is switched off in this process, which its environment says once and for all.
+/// Whether a check is disabled in this process, decided once by its environment.
 #[cfg(test)]
 #[allow(clippy::disallowed_methods)]
 pub(crate) fn is_on(switch: Sabotage) -> bool {
@@ -32,6 +32,6 @@ pub(crate) fn is_on(switch: Sabotage) -> bool {
     chosen.as_deref().is_some_and(|chosen| chosen == format!("{switch:?}"))
 }
 
-/// Names the switch that is on.
+/// The variable that names the active switch.
 #[cfg(test)]
 pub(crate) const VARIABLE: &str = "LAKEGRAM_SABOTAGE";

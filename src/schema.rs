@@ -1,4 +1,4 @@
-//! Table schemas: Delta struct JSON files, read into Arrow, with the shipped ones built in.
+//! Table schemas: Delta struct JSON files, parsed into Arrow, with the shipped ones built in.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -22,10 +22,10 @@ const BUILT_IN: [(&str, &str); 3] = [
     (REPLIES, include_str!("../schemas/telegram_replies.json")),
 ];
 
-/// The schema in `file`: from `folder` when it is there, else the one built in.
+/// The schema in `file`: from `folder` if it exists there, otherwise the built-in one.
 ///
 /// # Errors
-/// A configuration error when the file is in neither or is no Delta struct.
+/// A configuration error when the file is in neither place or is not a Delta struct.
 pub fn load(folder: &Path, file: &str) -> Result<SchemaRef> {
     let path = folder.join(file);
     if path.is_file() {
@@ -41,16 +41,16 @@ pub fn load(folder: &Path, file: &str) -> Result<SchemaRef> {
     })
 }
 
-/// A schema that is built into the binary.
+/// A built-in schema.
 pub fn built_in(file: &str) -> Option<SchemaRef> {
     let (_, text) = BUILT_IN.iter().find(|(name, _)| *name == file)?;
     parse(text).ok()
 }
 
-/// Reads Delta struct JSON: `{"type": "struct", "fields": […]}`.
+/// Parses Delta struct JSON: `{"type": "struct", "fields": […]}`.
 ///
 /// # Errors
-/// A configuration error that says where it does not fit.
+/// A configuration error that says what is wrong with it.
 pub fn parse(text: &str) -> Result<SchemaRef> {
     let delta: StructType = serde_json::from_str(text).context(
         ErrorKind::Configuration,

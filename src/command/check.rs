@@ -100,8 +100,8 @@ fn check_lane(app: &App, pipeline: &Pipeline) -> Result<String> {
 
 async fn check_bot(app: &App, pipeline: &Pipeline) -> Result<String> {
     let bot = app.bot_client(pipeline)?;
-    let user = bot.get_me().await.map_err(super::webhook::told)?;
-    let info = bot.get_webhook_info().await.map_err(super::webhook::told)?;
+    let user = bot.get_me().await.map_err(super::webhook::into_error)?;
+    let info = bot.get_webhook_info().await.map_err(super::webhook::into_error)?;
     if let Some(message) = info.last_error_message {
         return Err(Error::unavailable(format!("the last delivery to {} failed: {message}", info.url)));
     }

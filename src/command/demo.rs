@@ -104,7 +104,7 @@ async fn set_webhook(app: &App, telegram: &TelegramStandIn, listeners: &Listener
         max_connections: 40,
     };
     let bot = BotClient::new(&telegram.api_url(), telegram.token())?;
-    bot.set_webhook(&request).await.map_err(super::webhook::told)
+    bot.set_webhook(&request).await.map_err(super::webhook::into_error)
 }
 
 /// Reads the newest rows of the tables for the page.

@@ -64,7 +64,7 @@ async fn tell(app: App, bar: Option<ProgressBar>) {
             continue;
         }
         let now = app.clock.monotonic();
-        let text = counts.told(now.saturating_sub(*began.get_or_insert(now.saturating_sub(every))));
+        let text = counts.line(now.saturating_sub(*began.get_or_insert(now.saturating_sub(every))));
         match &bar {
             Some(bar) => {
                 if let Some((_, bytes)) = counts.all {
@@ -114,7 +114,7 @@ impl Counts {
     }
 
     /// For people, after so much time.
-    fn told(&self, after: Duration) -> String {
+    fn line(&self, after: Duration) -> String {
         let millis = after.as_millis().max(1);
         let rate = u64::try_from(u128::from(self.bytes) * 1_000 / millis).unwrap_or(u64::MAX);
         let (files, bytes, rows) = (HumanCount(self.files), HumanBytes(self.bytes), HumanCount(self.rows));
@@ -156,11 +156,11 @@ mod tests {
         ] {
             counter.store(value, Ordering::Relaxed);
         }
-        let told = || Counts::of(&progress).told(Duration::from_secs(1));
-        assert_eq!(told(), "1,000 of 2,000 files found so far, 1.00 MiB, 5,000 rows, 1.00 MiB/s");
+        let line = || Counts::of(&progress).line(Duration::from_secs(1));
+        assert_eq!(line(), "1,000 of 2,000 files found so far, 1.00 MiB, 5,000 rows, 1.00 MiB/s");
         progress.is_counted.store(true, Ordering::Relaxed);
-        assert_eq!(told(), "1,000 of 4,000 files, 1.00 MiB of 5.00 MiB, 5,000 rows, 1.00 MiB/s, 4 seconds left");
+        assert_eq!(line(), "1,000 of 4,000 files, 1.00 MiB of 5.00 MiB, 5,000 rows, 1.00 MiB/s, 4 seconds left");
         progress.bytes.store(0, Ordering::Relaxed);
-        assert!(told().ends_with("0 B/s"), "{}", told());
+        assert!(line().ends_with("0 B/s"), "{}", line());
     }
 }

@@ -50,7 +50,7 @@ pub(super) async fn webhook(app: App, options: Options) -> Result<Verdict> {
             Action::Set { host, .. } => set(&app, pipeline, &bot, host).await?,
             Action::Info { .. } => info(pipeline, &bot).await?,
             Action::Delete { .. } => {
-                bot.delete_webhook().await.map_err(told)?;
+                bot.delete_webhook().await.map_err(into_error)?;
                 format!("{}: webhook deleted", pipeline.name)
             }
         };
@@ -71,12 +71,12 @@ async fn set(app: &App, pipeline: &Pipeline, bot: &BotClient, host: &str) -> Res
         allowed_updates: UPDATE_KINDS.iter().map(|&kind| kind.to_owned()).collect(),
         max_connections: 100,
     };
-    bot.set_webhook(&request).await.map_err(told)?;
+    bot.set_webhook(&request).await.map_err(into_error)?;
     Ok(format!("{}: Telegram delivers to {}", pipeline.name, request.url))
 }
 
 async fn info(pipeline: &Pipeline, bot: &BotClient) -> Result<String> {
-    let info = bot.get_webhook_info().await.map_err(told)?;
+    let info = bot.get_webhook_info().await.map_err(into_error)?;
     let url = if info.url.is_empty() { "none".to_owned() } else { info.url };
     let error = info.last_error_message.unwrap_or_else(|| "none".to_owned());
     Ok(output::table(
@@ -86,7 +86,7 @@ async fn info(pipeline: &Pipeline, bot: &BotClient) -> Result<String> {
 }
 
 /// A Bot API fault as a command error.
-pub(super) fn told(fault: SendFault) -> Error {
+pub(super) fn into_error(fault: SendFault) -> Error {
     match fault {
         SendFault::BadToken => Error::configuration("Telegram does not know the bot token; ask @BotFather for it"),
         SendFault::Refused { code, description, .. } => {

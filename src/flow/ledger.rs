@@ -10,10 +10,10 @@ use std::time::Duration;
 use arrow::array::RecordBatch;
 use futures::TryStreamExt;
 
+use super::SMALL_FILE_BYTES;
 use super::key::{KeySet, UpdateKey};
 pub(crate) use super::row::{Known, LedgerRow, Parts};
 use super::unread::Unread;
-use super::{SMALL_FILE_BYTES, is_transient};
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::retry::Backoff;
@@ -154,7 +154,7 @@ impl<R: LedgerRow> Ledger<R> {
         let mut backoff = backoff();
         loop {
             match self.try_refresh().await {
-                Err(error) if is_transient(&error) => self.pause(&error, &mut backoff).await,
+                Err(error) if error.is_transient() => self.pause(&error, &mut backoff).await,
                 outcome => return outcome,
             }
         }
@@ -217,7 +217,7 @@ impl<R: LedgerRow> Ledger<R> {
                     return Ok(Recorded { version: had_rows.then_some(version), rows });
                 }
                 Ok(None) => {}
-                Err(error) if is_transient(&error) => self.pause(&error, &mut backoff).await,
+                Err(error) if error.is_transient() => self.pause(&error, &mut backoff).await,
                 Err(error) => return Err(error),
             }
         }
@@ -301,7 +301,7 @@ impl<R: LedgerRow> Ledger<R> {
             match error.kind() {
                 // Merged and cleaned away since the table was opened.
                 ErrorKind::Corrupt => self.reopen().await?,
-                _ if is_transient(&error) => self.pause(&error, &mut backoff).await,
+                _ if error.is_transient() => self.pause(&error, &mut backoff).await,
                 _ => return Err(error),
             }
         }

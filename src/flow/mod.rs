@@ -55,14 +55,9 @@ use self::queue::{Later, Queue};
 use self::watermark::Watermark;
 use self::work::{Call, Work};
 use crate::clock::Clock;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 use crate::retry::Backoff;
 use crate::storage::Storage;
-
-/// Whether an error may pass by itself. Credentials that are renewed look refused for a moment.
-pub(crate) fn is_transient(error: &Error) -> bool {
-    matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Unknown | ErrorKind::Refused)
-}
 
 /// Files up to this size are read whole, with one request; larger ones piece by piece.
 const SMALL_FILE_BYTES: i64 = 1_024 * 1_024;

@@ -7,7 +7,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::work::{Call, Desk, Item, Work};
-use super::{CALLS, Ended, Flow, Read, Reading, UnderWay, Wanted, is_transient};
+use super::{CALLS, Ended, Flow, Read, Reading, UnderWay, Wanted};
 use crate::error::{Error, ErrorKind, Result};
 
 /// How often the upstream table is looked at without a hint.
@@ -194,7 +194,7 @@ impl<W: Work> Flow<W> {
                 let (feed, read) = *read;
                 self.feed = Some(feed);
                 match self.take(read).await {
-                    Err(error) if mode == Mode::Service && is_transient(&error) => {
+                    Err(error) if mode == Mode::Service && error.is_transient() => {
                         tracing::warn!(%error, "the upstream table cannot be read; retrying");
                         self.retry_at = self.clock.monotonic() + self.backoff.next_delay();
                         Ok(())

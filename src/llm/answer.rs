@@ -1,4 +1,4 @@
-//! What a model said, out of the body of a 200, in the dialects of OpenAI's relatives and of Databricks.
+//! Extracts the model's answer from the body of a 200, in the dialects of OpenAI-compatible servers and of Databricks.
 
 use serde_json::Value;
 
@@ -8,15 +8,15 @@ use super::{ChatAnswer, ModelFault};
 /// Blocks that are not for the user.
 const REASONING: [&str; 4] = ["reasoning", "reasoning_content", "thinking", "redacted_thinking"];
 
-/// The answer in the body of a 200. Anything that is none may be the server's trouble or the row's.
+/// The answer in the body of a 200. If there is none, that may be the server's fault or the row's.
 ///
-/// Only what decides about the answer is taken strictly: a usage that cannot be read does not undo a text.
+/// Only what decides about the answer is parsed strictly: unreadable usage numbers do not invalidate a text.
 pub(super) fn answer(body: &[u8], secret: Option<&str>) -> Result<ChatAnswer, ModelFault> {
     let completion: Value =
         serde_json::from_slice(body).map_err(|error| failing(format!("cannot parse the model's response: {error}")))?;
     let choice = &completion["choices"][0];
     let finish_reason = choice["finish_reason"].as_str().map(str::to_owned);
-    // Some gateways tell an error of the model behind them with a 200.
+    // Some gateways report an error of the model behind them with a 200.
     if !completion["error"].is_null() || !choice["message"].is_object() || finish_reason.as_deref() == Some("error") {
         return Err(failing(format!("the model's response has no answer: {}", error_text(body, secret))));
     }
@@ -41,7 +41,7 @@ fn failing(message: String) -> ModelFault {
     ModelFault::Failing { retry_after: None, message }
 }
 
-/// The text of a content that is a string or a list of blocks. Text that citations cut into blocks is one text.
+/// The text of a content that is a string or a list of blocks. Text that citations split into blocks is joined again.
 fn text_of(content: &Value) -> Result<String, ModelFault> {
     match content {
         Value::Null => Ok(String::new()),
@@ -51,7 +51,7 @@ fn text_of(content: &Value) -> Result<String, ModelFault> {
     }
 }
 
-/// Reasoning is dropped, and nothing else: a block that cannot be told as text makes the answer a fault.
+/// Reasoning is dropped, and nothing else: a block that cannot be rendered as text makes the answer a fault.
 fn text_of_block(block: &Value) -> Result<&str, ModelFault> {
     let kind = block["type"].as_str();
     if kind.is_some_and(|kind| REASONING.contains(&kind)) {

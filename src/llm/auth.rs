@@ -1,4 +1,4 @@
-//! Bearer tokens: one that stays, or one that Databricks gives for client credentials and that is renewed early.
+//! Bearer tokens: a fixed one, or one that Databricks issues for client credentials and that is refreshed early.
 
 use std::fmt;
 use std::sync::Arc;
@@ -15,15 +15,15 @@ use super::fault::{error_text, retry_after};
 use crate::clock::Clock;
 use crate::settings::Secret;
 
-/// A token is renewed this long before it ends, or when half its life is over.
+/// A token is refreshed this long before it expires, or when half its lifetime is over.
 const EARLY: Duration = Duration::from_secs(300);
-/// A token that lives and could not be renewed is kept this long before the next try.
+/// After a failed refresh, a token that is still valid is used this long before the next try.
 const RENEW_AGAIN: Duration = Duration::from_secs(30);
-/// For one renewal.
+/// Time limit for one refresh.
 const RENEW_TIMEOUT: Duration = Duration::from_secs(10);
-/// For a token, waiting behind the renewals of others included.
+/// Time limit for getting a token, including waiting for refreshes by others.
 const TOKEN_TIMEOUT: Duration = Duration::from_secs(15);
-/// The life of a token whose life is not told.
+/// The assumed lifetime of a token that does not state one.
 const UNTOLD_LIFE: Duration = Duration::from_secs(600);
 
 /// Where bearer tokens come from. Clones share the token.
@@ -31,7 +31,7 @@ const UNTOLD_LIFE: Duration = Duration::from_secs(600);
 pub(super) enum TokenSource {
     /// None is needed.
     Anonymous,
-    /// One of a setting, which may change.
+    /// A setting, which may change.
     Setting(Secret),
     /// Client credentials
     /// (<https://docs.databricks.com/aws/en/dev-tools/auth/oauth-m2m>).
@@ -42,7 +42,7 @@ pub(super) struct ClientCredentials {
     url: Url,
     id: String,
     secret: Secret,
-    /// Locked while it is renewed, so that one renewal serves all who wait.
+    /// Locked during a refresh, so that one refresh serves everyone who waits.
     current: Mutex<Option<Token>>,
 }
 
@@ -74,7 +74,7 @@ impl TokenSource {
         Self::Client(Arc::new(ClientCredentials { url, id, secret, current: Mutex::new(None) }))
     }
 
-    /// The token to send now, renewed when it ends soon.
+    /// The token to send now, refreshed if it expires soon.
     pub(super) async fn token(&self, http: &reqwest::Client, clock: &Clock) -> Result<Option<String>, ModelFault> {
         match self {
             Self::Anonymous => Ok(None),
@@ -83,7 +83,7 @@ impl TokenSource {
         }
     }
 
-    /// Another token than the one that was just refused; `None` where there is only the one.
+    /// A different token from the one that was just refused; `None` if there is only the one.
     pub(super) async fn token_instead_of(
         &self,
         refused: Option<&str>,
@@ -121,7 +121,7 @@ impl ClientCredentials {
         }
         match (self.renew(http, clock).await, live.as_mut()) {
             (Ok(token), _) => Ok(current.insert(token).text.clone()),
-            // Renewing early leaves time for the token server to come back.
+            // Refreshing early leaves time for the token server to recover.
             (Err(fault), Some(token)) => {
                 tracing::warn!(
                     ?fault,
@@ -141,14 +141,14 @@ impl ClientCredentials {
         let request = request.header("content-type", "application/x-www-form-urlencoded");
         let request = request.body("grant_type=client_credentials&scope=all-apis");
         let reply = exchange(request).await.map_err(|fault| match fault {
-            // No row has a part in this: a token server that fails is never held against one.
+            // Rows have no part in this: a failing token server never counts against one.
             ModelFault::Unavailable { message, .. } | ModelFault::Failing { message, .. } => unavailable(&message),
             fault => fault,
         })?;
         if !reply.status.is_success() {
             return Err(self.refusal(&reply, clock));
         }
-        // What the body holds is not told: it may be a token.
+        // The body is not quoted: it may be a token.
         let grant: Option<Grant> = serde_json::from_slice(&reply.body).ok();
         let grant = grant.filter(|grant| bearer(&grant.access_token).is_some());
         let grant = grant.ok_or_else(|| unavailable("cannot parse its response"))?;
@@ -178,7 +178,7 @@ impl ClientCredentials {
     }
 }
 
-/// The header that carries a token; `None` when no header can.
+/// The header that carries a token; `None` if it cannot be put into a header.
 pub(super) fn bearer(token: &str) -> Option<HeaderValue> {
     let mut value = HeaderValue::from_str(&format!("Bearer {token}")).ok().filter(|_| !token.is_empty())?;
     value.set_sensitive(true);
@@ -198,7 +198,7 @@ mod tests {
 
     const HOUR: Duration = Duration::from_secs(3_600);
 
-    /// A source whose token should be renewed now and ends in an hour.
+    /// A source whose token should be refreshed now and expires in an hour.
     fn due(url: &str, clock: &Clock) -> TokenSource {
         let now = clock.monotonic();
         let token = Token { text: "old".to_owned(), renew_at: now, ends_at: now + HOUR };

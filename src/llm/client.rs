@@ -1,4 +1,4 @@
-//! One call of a model, with no retry.
+//! One call of a model, without retries.
 
 use std::time::Duration;
 
@@ -15,9 +15,9 @@ use crate::clock::Clock;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::settings::Secret;
 
-/// For a connection, at most; half the time-out where that is shorter, so that "not reached" is told apart.
+/// Connection time limit; half the time-out if that is shorter, so that "not reached" can be told apart.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// Shorter than what servers and balancers keep: a connection they have just closed looks like a reset.
+/// Shorter than what servers and load balancers keep: a connection they have just closed looks like a reset.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Asks a model. Never retries: that is the caller's one layer. Cheap to clone.
@@ -28,7 +28,7 @@ pub struct ModelClient {
     clock: Clock,
 }
 
-/// Where a question goes and what is sent along.
+/// Where a question goes and what is sent with it.
 #[derive(Clone)]
 struct Target {
     url: Url,
@@ -43,21 +43,21 @@ struct Body<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     model: Option<&'a str>,
     messages: &'a [ChatMessage],
-    // Servers differ in what they do when it is not said.
+    // Servers differ in their default.
     stream: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     max_tokens: Option<u32>,
 }
 
 impl std::fmt::Debug for Target {
-    /// Without the query, which may hold a key.
+    /// Without the query, which may contain a key.
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(formatter, "{}{} ({:?})", self.url.authority(), self.url.path(), self.tokens)
     }
 }
 
 impl ModelClient {
-    /// A client for one model; `timeout` bounds a request to it. A Databricks token has a time-out of its own.
+    /// A client for one model; `timeout` limits a request to it. Databricks token requests have their own time-out.
     ///
     /// # Errors
     /// A configuration error when the URL, the key or the model's name cannot be used.
@@ -71,7 +71,7 @@ impl ModelClient {
         };
         let builder = reqwest::Client::builder().timeout(timeout).connect_timeout(CONNECT_TIMEOUT.min(timeout / 2));
         let builder = if is_loopback(&target.url) { builder.no_proxy() } else { builder };
-        // One retry layer: the caller's. No redirects: they would carry the chat to somewhere else.
+        // One retry layer: the caller's. No redirects: they would send the chat somewhere else.
         let builder = builder.retry(reqwest::retry::never()).redirect(reqwest::redirect::Policy::none());
         let http = builder.pool_idle_timeout(IDLE_TIMEOUT).build().context(
             ErrorKind::Configuration,
@@ -80,7 +80,7 @@ impl ModelClient {
         Ok(Self { http, target, clock: clock.clone() })
     }
 
-    /// Asks once. Only where a token is refused and there is another one by now is the same asked again.
+    /// Asks once. Only if a token is refused and there is another one by now is the same request repeated.
     ///
     /// # Errors
     /// The fault, by what the caller should do.
@@ -110,13 +110,15 @@ impl ModelClient {
             Some(value) => call.header(AUTHORIZATION, value),
             None => call,
         };
-        let told = |message: String| format!("the model server {message}");
+        let prefixed = |message: String| format!("the model server {message}");
         exchange(call).await.map_err(|fault| match fault {
             ModelFault::Unavailable { retry_after, message } => {
-                ModelFault::Unavailable { retry_after, message: told(message) }
+                ModelFault::Unavailable { retry_after, message: prefixed(message) }
             }
-            ModelFault::Failing { retry_after, message } => ModelFault::Failing { retry_after, message: told(message) },
-            ModelFault::Rejected { message } => ModelFault::Rejected { message: told(message) },
+            ModelFault::Failing { retry_after, message } => {
+                ModelFault::Failing { retry_after, message: prefixed(message) }
+            }
+            ModelFault::Rejected { message } => ModelFault::Rejected { message: prefixed(message) },
             fault @ ModelFault::Misconfigured { .. } => fault,
         })
     }
@@ -149,7 +151,7 @@ fn databricks(host: &str, auth: DatabricksAuth, model: &str) -> Result<Target> {
     let host = host.trim();
     let host = if host.contains("://") { host.to_owned() } else { format!("https://{host}") };
     let mut host = checked_url(&host, "DATABRICKS_HOST", "https://adb-1234.5.azuredatabricks.net")?;
-    // The URL is often copied out of a browser, with the page and the `?o=` of the workspace.
+    // The URL is often copied from a browser, with the page and the `?o=` of the workspace.
     host.set_path("");
     host.set_query(None);
     let url = with_path(host.clone(), &["serving-endpoints", model, "invocations"])?;
@@ -170,7 +172,7 @@ fn databricks(host: &str, auth: DatabricksAuth, model: &str) -> Result<Target> {
     Ok(Target { url, model: None, tokens, fixes: Fixes { key, place } })
 }
 
-/// An http or https URL without a password. What is wrong is told without repeating it: it may hold a key.
+/// An http or https URL without a password. The error does not repeat it, because it may contain a key.
 fn checked_url(text: &str, variable: &str, example: &str) -> Result<Url> {
     let url = Url::parse(text.trim()).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
     let Some(mut url) = url else {

@@ -1,4 +1,4 @@
-//! One HTTP exchange: what was sent, and a whole answer or the fault of the way there and back.
+//! One HTTP exchange: a request, and either a whole response or what went wrong on the way.
 
 use std::error::Error as StdError;
 
@@ -7,21 +7,21 @@ use reqwest::{RequestBuilder, Response, StatusCode};
 
 use super::ModelFault;
 
-/// The largest answer that is read, in bytes.
+/// The largest response that is read, in bytes.
 const ANSWER_LIMIT: usize = 4 * 1_024 * 1_024;
-/// How much of an error is read, in bytes.
+/// How much of an error response is read, in bytes.
 const ERROR_LIMIT: usize = 64 * 1_024;
 
-/// What a server answered, whatever its status.
+/// What a server responded, whatever its status.
 pub(super) struct Reply {
     pub(super) status: StatusCode,
     pub(super) headers: HeaderMap,
     pub(super) body: Vec<u8>,
 }
 
-/// Sends a request and reads its answer, once.
+/// Sends a request and reads its response, once.
 ///
-/// What breaks off while an error is read does not hide the error's status.
+/// If the connection breaks while an error is being read, the error's status still counts.
 pub(super) async fn exchange(request: RequestBuilder) -> Result<Reply, ModelFault> {
     let mut response = request.send().await.map_err(fault)?;
     let (status, headers) = (response.status(), response.headers().clone());
@@ -51,9 +51,9 @@ async fn beginning(response: &mut Response) -> Vec<u8> {
     body
 }
 
-/// Not reached is one thing; what broke after that may have been this request's doing.
+/// Not having reached the server is one thing; what broke after that may have been caused by this request.
 fn fault(error: reqwest::Error) -> ModelFault {
-    // A URL may hold a key.
+    // A URL may contain a key.
     let error = error.without_url();
     let what = match () {
         () if error.is_builder() => "cannot be sent this request",

@@ -1,4 +1,4 @@
-//! What a status other than 200 means for the caller, and the mend where there is one.
+//! What a status other than 200 means for the caller, and how to fix it where that is known.
 
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -11,21 +11,21 @@ use crate::clock::Clock;
 
 /// How much of a server's message is kept, in characters.
 const MESSAGE_LIMIT: usize = 300;
-/// Nobody is made to wait longer than this without asking again.
+/// Nobody is made to wait longer than this before asking again.
 const LONGEST_WAIT: Duration = Duration::from_secs(3_600);
-/// Codes of a 400 that mean a setting and not the row; some of OpenAI's relatives have no 401 and no 404.
+/// Codes of a 400 that point to a setting and not to the row; some OpenAI-compatible servers have no 401 and no 404.
 const MISCONFIGURED_CODES: [&str; 2] = ["invalid_api_key", "model_not_found"];
 
-/// What a person should look at.
+/// What a person should check.
 #[derive(Clone, Debug)]
 pub(super) struct Fixes {
-    /// When we are not let in.
+    /// When access is denied.
     pub(super) key: &'static str,
-    /// When there is nothing there.
+    /// When there is nothing at the address.
     pub(super) place: String,
 }
 
-/// The fault of an answer that is no 200.
+/// The fault for a response that is not a 200.
 pub(super) fn of_status(reply: &Reply, fixes: &Fixes, secret: Option<&str>, clock: &Clock) -> ModelFault {
     let retry_after = retry_after(&reply.headers, clock);
     let message = format!("the model server answered {}: {}", reply.status.as_u16(), error_text(&reply.body, secret));
@@ -36,7 +36,7 @@ pub(super) fn of_status(reply: &Reply, fixes: &Fixes, secret: Option<&str>, cloc
         402 => misconfigured("add credit to the account"),
         404 | 405 => misconfigured(&fixes.place),
         407 => misconfigured("check the proxy in HTTPS_PROXY"),
-        // A redirect is not followed: it would carry the key and the chat to somewhere else.
+        // Redirects are not followed: they would send the key and the chat somewhere else.
         300..=399 => misconfigured(&fixes.place),
         400 if MISCONFIGURED_CODES.contains(&code.as_str()) => {
             misconfigured(if code == "invalid_api_key" { fixes.key } else { &fixes.place })
@@ -55,10 +55,10 @@ pub(super) fn of_status(reply: &Reply, fixes: &Fixes, secret: Option<&str>, cloc
 /// The message of an error, in one line: `{"error": {"message", "code"}}`, `{"error_code", "message"}`, OAuth's
 /// `{"error", "error_description"}`, or plain text.
 ///
-/// Servers repeat what they were sent: `secret` is taken out before anything is cut off.
+/// Servers repeat what they were sent: `secret` is removed before anything is truncated.
 pub(super) fn error_text(body: &[u8], secret: Option<&str>) -> String {
     let mut text = known_text(body).unwrap_or_else(|| String::from_utf8_lossy(body).into_owned());
-    // What is shorter is no secret, and may be part of any word.
+    // Anything shorter is not a secret, and may be part of any word.
     if let Some(secret) = secret.filter(|secret| secret.len() >= 6) {
         text = text.replace(secret, "***");
     }
@@ -77,7 +77,7 @@ fn known_text(body: &[u8]) -> Option<String> {
     })
 }
 
-/// The machine's name of an error, where it has one.
+/// The machine-readable code of an error, if it has one.
 fn error_code(body: &[u8]) -> Option<String> {
     let error = error_object(body)?;
     let inner = &error["error"];
@@ -188,7 +188,7 @@ mod tests {
             let shown = format!("{:?}", of(401, body));
             assert!(!shown.contains("sk-secret") && shown.contains("***"), "{shown}");
         }
-        // Not its first half either, when it stands where the text is cut.
+        // Not even its first half, if it is where the text is truncated.
         let long = format!("{}sk-secret", "x".repeat(MESSAGE_LIMIT - 4));
         assert!(!format!("{:?}", of(500, &long)).contains("sk-s"));
     }

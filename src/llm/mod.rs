@@ -1,4 +1,4 @@
-//! The chat client: OpenAI-compatible completions, from OpenAI and its many relatives or from Databricks.
+//! The chat client: OpenAI-compatible completions, from OpenAI and compatible servers or from Databricks.
 
 mod answer;
 mod auth;
@@ -40,9 +40,9 @@ pub struct ChatMessage {
 pub struct ChatRequest {
     /// The messages, the question last.
     pub messages: Vec<ChatMessage>,
-    /// The same for every try of one row; sent so that a gateway can recognise a repeat.
+    /// The same for every try of one row; sent so that a gateway can recognize a repeat.
     pub request_id: String,
-    /// Tokens of the answer, at most.
+    /// Maximum tokens of the answer.
     pub max_tokens: Option<u32>,
 }
 
@@ -51,7 +51,7 @@ pub struct ChatRequest {
 pub struct ChatAnswer {
     /// The text; reasoning is dropped.
     pub text: String,
-    /// The model, as it names itself.
+    /// The model, by the name it reports.
     pub model: Option<String>,
     /// Why it stopped: `stop`, `length`, `content_filter`, …
     pub finish_reason: Option<String>,
@@ -64,22 +64,22 @@ pub struct ChatAnswer {
 /// Why there is no answer, by what the caller should do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ModelFault {
-    /// Not reached, 408 or 429, or no token to be had: wait, never the row's fault.
+    /// Not reached, 408 or 429, or no token available: wait, never the row's fault.
     Unavailable {
-        /// What the server asked to wait.
+        /// How long the server asked to wait.
         retry_after: Option<Duration>,
         /// What happened.
         message: String,
     },
-    /// 5xx, a time-out, a reset or an answer that is none (or 409, 425, 499): the row's fault only if others succeed
-    /// meanwhile.
+    /// 5xx, a time-out, a reset or a response without an answer (or 409, 425, 499): the row's fault only if others
+    /// succeed meanwhile.
     Failing {
-        /// What the server asked to wait.
+        /// How long the server asked to wait.
         retry_after: Option<Duration>,
         /// What happened.
         message: String,
     },
-    /// The request itself was refused (400, 413, 422, …): the row's own.
+    /// The request itself was refused (400, 413, 422, …): the row's own fault.
     Rejected {
         /// What happened.
         message: String,
@@ -87,15 +87,15 @@ pub enum ModelFault {
     /// 401 to 405, 407, a redirect, or a 400 that names the key or the model: a person has to change a setting; rows
     /// wait.
     Misconfigured {
-        /// What happened and the mend.
+        /// What happened and how to fix it.
         message: String,
     },
 }
 
-/// Where the model is and how we are let in.
+/// Where the model is and how to authenticate.
 #[derive(Clone)]
 pub enum ModelEndpoint {
-    /// `<base_url>/chat/completions` with a bearer key, if one is given.
+    /// `<base_url>/chat/completions` with a bearer key, if one is set.
     OpenAi {
         /// As OpenAI clients take it.
         base_url: String,
@@ -106,7 +106,7 @@ pub enum ModelEndpoint {
     Databricks {
         /// Workspace URL.
         host: String,
-        /// How we are let in.
+        /// How to authenticate.
         auth: DatabricksAuth,
     },
 }
@@ -126,7 +126,7 @@ pub enum DatabricksAuth {
 }
 
 impl fmt::Debug for ModelEndpoint {
-    /// Without secrets; a key may also stand in a URL's query.
+    /// Without secrets; a URL's query may contain a key as well.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::OpenAi { base_url, .. } => write!(formatter, "OpenAi({})", without_secrets(base_url)),

@@ -1,4 +1,4 @@
-//! `clean_source`: what becomes of files of a source once they are loaded.
+//! `clean_source`: what happens to files of a source once they are loaded.
 
 use std::time::Duration;
 
@@ -8,14 +8,14 @@ use serde::{Deserialize, Serialize};
 use super::{BronzeSettings, duration};
 use crate::error::{Error, Result};
 
-/// How far below the position of a lane the daily look-back goes.
+/// How far below the position of a lane the daily look-back reaches.
 pub const LOOK_BACK: Duration = Duration::from_secs(48 * 3_600);
 
-/// What becomes of a loaded file.
+/// What happens to a loaded file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CleanAction {
-    /// It stays.
+    /// It is kept.
     #[default]
     Keep,
     /// It is deleted.
@@ -24,16 +24,16 @@ pub enum CleanAction {
     Move,
 }
 
-/// Which loaded files go, and where to.
+/// Which loaded files are cleaned, and how.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CleanSource {
-    /// What becomes of them.
+    /// What happens to them.
     pub action: CleanAction,
     /// How long ago they must have been loaded.
     #[serde(default = "default_after", deserialize_with = "duration")]
     pub after: Duration,
-    /// The folder they are moved to, which is named as the source is.
+    /// The folder they are moved to, written the way the source is.
     #[serde(default)]
     pub to: Option<String>,
 }
@@ -50,7 +50,7 @@ impl CleanSource {
         self.action != CleanAction::Keep
     }
 
-    /// Checks what the settings alone can tell: that a move has a folder to go to, apart from these others.
+    /// Checks what the settings alone can tell: that a move has a destination, separate from these other folders.
     ///
     /// # Errors
     /// A configuration error with the fix.
@@ -84,7 +84,7 @@ impl CleanSource {
 }
 
 impl BronzeSettings {
-    /// Checks the cleaning of the lanes, whose loader still looks at what is young.
+    /// Checks the cleaning of the lanes, whose loader still looks back at recent segments.
     ///
     /// # Errors
     /// A configuration error with the fix.
@@ -103,12 +103,12 @@ impl BronzeSettings {
     }
 }
 
-/// Whether a folder is named in full, rather than relative to `LAKEGRAM_DATA`.
+/// Whether a folder is given in full, rather than relative to `LAKEGRAM_DATA`.
 pub fn is_own(path: &str) -> bool {
     path.contains("://") || path.starts_with('/')
 }
 
-/// Whether a folder is another one or lies below it.
+/// Whether a folder is equal to another one or lies below it.
 pub(super) fn is_within(inner: &str, outer: &str) -> bool {
     let (inner, outer) = (inner.trim_end_matches('/'), outer.trim_end_matches('/'));
     inner.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))

@@ -17,9 +17,9 @@ use crate::id::Name;
 pub struct FilesPipeline {
     /// Version of this format; 1.
     pub version: u32,
-    /// Names the pipeline in tables' counters and commands.
+    /// The pipeline's name in commands and logs.
     pub name: Name,
-    /// Left out when no pipeline is named.
+    /// Skipped when no pipeline is named.
     #[serde(default)]
     pub example: bool,
     /// Where the files are.
@@ -28,16 +28,16 @@ pub struct FilesPipeline {
     pub bronze: FilesTableSettings,
 }
 
-/// How records lie in a file.
+/// How records are laid out in a file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FileFormat {
-    /// As each file's first line tells.
+    /// Detected from each file's first line.
     #[default]
     Auto,
-    /// One record a line.
+    /// One record per line.
     Lines,
-    /// Documents one after another; each element of an array at the top is a record.
+    /// Documents one after another; each element of a top-level array is a record.
     Documents,
 }
 
@@ -47,22 +47,22 @@ pub enum FileFormat {
 pub struct SourceSettings {
     /// Folder relative to `LAKEGRAM_DATA`, or a URL or absolute folder of its own.
     pub path: String,
-    /// Which files below it, by their path relative to it; all that are not hidden when empty.
+    /// Which files below it, by their relative path; all that are not hidden when empty.
     #[serde(default)]
     pub glob: Option<String>,
-    /// How records lie in a file.
+    /// How records are laid out in a file.
     #[serde(default)]
     pub format: FileFormat,
-    /// Which folders called `name=value` below the path become columns, in this order; all that are there when not set.
+    /// Which folders named `name=value` below the path become columns, in this order; all of them when not set.
     #[serde(default)]
     pub partition_columns: Option<Vec<String>>,
-    /// Whether files that are there at the very first start are loaded.
+    /// Whether files that exist at the very first start are loaded.
     #[serde(default = "default_true")]
     pub include_existing: bool,
     /// Files last changed before this are left out.
     #[serde(default, deserialize_with = "optional_moment")]
     pub modified_after: Option<Timestamp>,
-    /// Files last changed at this moment or later are left out.
+    /// Files last changed at this time or later are left out.
     #[serde(default, deserialize_with = "optional_moment")]
     pub modified_before: Option<Timestamp>,
     /// Files last changed longer ago than this are left out.
@@ -71,19 +71,19 @@ pub struct SourceSettings {
     /// A local file that changed less than this ago may still be growing, and waits.
     #[serde(default = "default_settle", deserialize_with = "duration")]
     pub settle: Duration,
-    /// Whether a local folder is watched as well, so that new files need not wait for the next listing.
+    /// Whether a local folder is also watched, so that new files need not wait for the next listing.
     #[serde(default = "default_true")]
     pub watch: bool,
     /// How often the folder is listed.
     #[serde(default = "default_list_every", deserialize_with = "duration")]
     pub list_every: Duration,
-    /// Whether a file that has changed since it was loaded is loaded again, all of it. Its rows then come twice.
+    /// Whether a file that has changed since it was loaded is loaded again, entirely. Its rows are then duplicated.
     #[serde(default)]
     pub allow_overwrites: bool,
-    /// The longest record that is loaded whole; of a longer one the table has its length and beginning.
+    /// The longest record that is loaded whole; of longer ones the table has the length and the beginning.
     #[serde(default = "default_max_record")]
     pub max_record: ByteSize,
-    /// What becomes of files that are loaded.
+    /// What happens to loaded files.
     #[serde(default)]
     pub clean_source: CleanSource,
 }
@@ -92,12 +92,12 @@ pub struct SourceSettings {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ColumnTypes {
-    /// As the values are.
+    /// Inferred from the values.
     #[default]
     Infer,
     /// Text, at every depth.
     Text,
-    /// Only the columns of `schema_hints`, with nothing inferred.
+    /// Only the columns of `schema_hints`; nothing is inferred.
     Hints,
 }
 
@@ -105,10 +105,10 @@ pub enum ColumnTypes {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PayloadType {
-    /// As it came.
+    /// As it arrived.
     #[default]
     Text,
-    /// As Delta's variant. The table then asks for readers that know the type.
+    /// As Delta's variant. The table then requires readers that know the type.
     Variant,
 }
 
@@ -118,10 +118,10 @@ pub enum PayloadType {
 pub struct FilesTableSettings {
     /// Folder of the table, relative to `LAKEGRAM_DATA`.
     pub table: String,
-    /// File of the schema where the records are Telegram updates; inferred where it is not set.
+    /// Schema file, if the records are Telegram updates; inferred when not set.
     #[serde(default)]
     pub schema: Option<String>,
-    /// The bot that has received those updates.
+    /// The bot that received those updates.
     #[serde(default)]
     pub bot_id: Option<i64>,
     /// Which types columns get.
@@ -130,29 +130,29 @@ pub struct FilesTableSettings {
     /// Whether ISO 8601 text with date, time and offset becomes a timestamp.
     #[serde(default)]
     pub timestamps: bool,
-    /// Columns in Spark DDL, on top of what is inferred.
+    /// Columns in Spark DDL, in addition to what is inferred.
     #[serde(default)]
     pub schema_hints: String,
-    /// What happens to a field that has no column: it is added where columns are inferred, else rescued, unless this
-    /// says otherwise.
+    /// What happens to a field that has no column. By default it becomes a column if columns are inferred, and is
+    /// rescued otherwise.
     #[serde(default)]
     pub evolution: Option<Evolution>,
-    /// Whether the whole record is kept as well, in a column `payload`.
+    /// Whether to also keep the whole record, in a column `payload`.
     #[serde(default)]
     pub payload: bool,
     /// How that column keeps it.
     #[serde(default)]
     pub payload_type: PayloadType,
-    /// Files in a commit, at most.
+    /// Maximum files per commit.
     #[serde(default = "default_max_files")]
     pub max_files: usize,
-    /// Bytes in a commit; a file is never split, so one more file may exceed it.
+    /// Maximum bytes per commit; a file is never split, so the last one may exceed it.
     #[serde(default = "default_max_bytes")]
     pub max_bytes: ByteSize,
 }
 
 impl FilesTableSettings {
-    /// How records are kept whole, where they are.
+    /// How whole records are kept, if they are.
     pub fn payload_column(&self) -> Option<PayloadType> {
         self.payload.then_some(self.payload_type)
     }

@@ -18,20 +18,20 @@ const BUILT_IN_FILE: &str = "telegram.toml";
 const BUILT_IN: &str = include_str!("../../pipelines/telegram.toml");
 const BUILT_IN_PROMPT: (&str, &str) = ("prompts/support.md", include_str!("../../pipelines/prompts/support.md"));
 
-/// An intent that lives shorter leaves no time to connect.
+/// A shorter intent lifetime leaves no time to connect.
 const SHORTEST_INTENT_TTL: Duration = Duration::from_secs(1);
 
 /// What a pipeline file says.
 #[derive(Clone, Debug)]
 pub enum PipelineFile {
-    /// A bot and all that follows.
+    /// A bot and everything behind it.
     Bot(Box<Pipeline>),
     /// A plain loader of foreign files: it has a `[source]`.
     Files(Box<FilesPipeline>),
 }
 
-/// The pipelines named, or all in `folder` that are no examples; the one built in where the folder has none.
-/// `overrides` are `key.path=value` pairs for this run.
+/// The named pipelines, or all in `folder` that are not examples; the built-in one if the folder has none. `overrides`
+/// are `key.path=value` pairs for this run.
 ///
 /// # Errors
 /// A configuration error that names the file, the line and the fix.
@@ -46,7 +46,7 @@ pub fn load(folder: &Path, names: &[String], overrides: &[String]) -> Result<Vec
             .context(ErrorKind::Configuration, format!("cannot read the pipeline {}", file.display()))?;
         texts.push((text, file));
     }
-    // What is set for this run is meant for the pipelines that are asked for, and may be no key of another.
+    // Overrides are meant for the requested pipelines, and may not be keys of others.
     let plain = texts.iter().map(|(text, file)| parse(text, file, &[])).collect::<Result<Vec<_>>>()?;
     let chosen = choose(&plain, names)?;
     let chosen = texts.iter().zip(&plain).filter(|(_, pipeline)| chosen.contains(&pipeline.name()));
@@ -85,10 +85,10 @@ impl PipelineFile {
     }
 }
 
-/// The pipeline that is built into the binary.
+/// The pipeline built into the binary.
 ///
 /// # Errors
-/// None, short of a slip in the shipped file that a test catches.
+/// None, unless the shipped file is broken, which a test would catch.
 pub fn built_in() -> Result<Pipeline> {
     parse_bot(BUILT_IN, Path::new(BUILT_IN_FILE), &[])
 }
@@ -109,12 +109,12 @@ fn pipeline_files(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// The pipeline in `text`. `file` is named in errors, and prompts are looked for beside it.
+/// The pipeline in `text`. Errors name `file`, and prompts are looked up next to it.
 ///
 /// # Errors
 /// A configuration error with the line and the fix.
 pub fn parse(text: &str, file: &Path, overrides: &[String]) -> Result<PipelineFile> {
-    // A file that is no TOML at all is told as one of a bot would be.
+    // A file that is not TOML at all is reported as a bot's file.
     if !toml::from_str::<Table>(text).is_ok_and(|table| table.contains_key("source")) {
         return Ok(PipelineFile::Bot(Box::new(parse_bot(text, file, overrides)?)));
     }
@@ -124,11 +124,12 @@ pub fn parse(text: &str, file: &Path, overrides: &[String]) -> Result<PipelineFi
 }
 
 fn read<T: DeserializeOwned>(text: &str, file: &Path, overrides: &[String]) -> Result<T> {
-    let told = |error: toml::de::Error| Error::configuration(format!("{}: {}", file.display(), explain(&error, text)));
+    let located =
+        |error: toml::de::Error| Error::configuration(format!("{}: {}", file.display(), explain(&error, text)));
     if overrides.is_empty() {
-        return toml::from_str(text).map_err(told);
+        return toml::from_str(text).map_err(located);
     }
-    let mut table: Table = toml::from_str(text).map_err(told)?;
+    let mut table: Table = toml::from_str(text).map_err(located)?;
     for pair in overrides {
         set(&mut table, pair)?;
     }
@@ -136,7 +137,7 @@ fn read<T: DeserializeOwned>(text: &str, file: &Path, overrides: &[String]) -> R
     table.try_into().map_err(wrong)
 }
 
-/// As [`parse`], of a file that is of a bot.
+/// Like [`parse`], for the file of a bot.
 ///
 /// # Errors
 /// As [`parse`].
@@ -179,7 +180,7 @@ fn set(table: &mut Table, pair: &str) -> Result<()> {
         let inner = at.entry(key).or_insert_with(|| Table::new().into());
         at = inner.as_table_mut().ok_or_else(wrong)?;
     }
-    // A bare word is text, as on any command line; anything else is what TOML says it is.
+    // A bare word is text, as on any command line; anything else is parsed as TOML.
     let parsed: Option<Table> = toml::from_str(&format!("value = {value}")).ok();
     let parsed = parsed.and_then(|mut table| table.remove("value"));
     at.insert(last.to_owned(), parsed.unwrap_or_else(|| value.to_owned().into()));

@@ -18,9 +18,9 @@ use crate::id::Name;
 pub struct Pipeline {
     /// Version of this format; 1.
     pub version: u32,
-    /// Names the pipeline in keys, tables' counters and commands.
+    /// The pipeline's name in storage keys, commands and logs.
     pub name: Name,
-    /// Left out when no pipeline is named.
+    /// Skipped when no pipeline is named.
     #[serde(default)]
     pub example: bool,
     /// Which bot.
@@ -31,9 +31,9 @@ pub struct Pipeline {
     pub bronze: BronzeSettings,
     /// The second table and the model.
     pub silver: SilverSettings,
-    /// How answers go out.
+    /// How answers are sent.
     pub reply: ReplySettings,
-    /// What happens to an update; the first that matches counts, and none means `ignored`.
+    /// What happens to an update; the first match counts, and no match means `ignored`.
     #[serde(default, rename = "route")]
     pub routes: Vec<Route>,
 }
@@ -54,9 +54,9 @@ pub struct BotSettings {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ReceiveSettings {
-    /// Paths that take this bot's updates.
+    /// Paths that receive this bot's updates.
     pub paths: Vec<String>,
-    /// Status that answers a wrong secret.
+    /// Response status for a wrong secret.
     #[serde(default = "default_reject_with")]
     pub reject_with: u16,
     /// The lane this receiver writes; the host name when not set.
@@ -65,12 +65,12 @@ pub struct ReceiveSettings {
     /// Largest body that is landed.
     #[serde(default = "default_max_body")]
     pub max_body: ByteSize,
-    /// Bytes taken in and not yet durable, at most.
+    /// Maximum bytes received and not yet durable.
     #[serde(default = "default_max_in_flight")]
     pub max_in_flight: ByteSize,
 }
 
-/// What happens to a field that has no column. Of updates, which `payload` has whole, this is a field of a message.
+/// What happens to a field that has no column. For updates, which `payload` has whole, this means a field of a message.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Evolution {
@@ -79,9 +79,9 @@ pub enum Evolution {
     Rescue,
     /// It becomes a column, in the commit that brings its first value; of a message, `msg_<field>`.
     AddColumns,
-    /// The loader names it and goes no further.
+    /// The loader names it and stops.
     Fail,
-    /// It is passed over. What was meant for a column and does not fit it is rescued all the same.
+    /// It is ignored. Values that do not fit an existing column are rescued all the same.
     Ignore,
 }
 
@@ -97,19 +97,19 @@ pub struct BronzeSettings {
     /// What happens to a field of a message that has no column.
     #[serde(default)]
     pub evolution: Evolution,
-    /// Raw files in a commit, at most.
+    /// Maximum raw files per commit.
     #[serde(default = "default_max_files")]
     pub max_files: usize,
-    /// Raw bytes in a commit; a file is never split, so one more file may exceed it.
+    /// Maximum raw bytes per commit; a file is never split, so the last one may exceed it.
     #[serde(default = "default_max_bytes")]
     pub max_bytes: ByteSize,
     /// How far a position stays behind the present.
     #[serde(default = "default_settle", deserialize_with = "duration")]
     pub settle: Duration,
-    /// How long a redelivery of an update is recognised.
+    /// How long a redelivery of an update is recognized.
     #[serde(default = "default_redelivery_window", deserialize_with = "duration")]
     pub redelivery_window: Duration,
-    /// What becomes of segments that are ingested for good.
+    /// What happens to ingested segments.
     #[serde(default)]
     pub clean_source: CleanSource,
 }
@@ -120,10 +120,10 @@ pub struct BronzeSettings {
 pub struct SilverSettings {
     /// Folder of the table, relative to `LAKEGRAM_DATA`.
     pub table: String,
-    /// Calls to the model at the same time, at most.
+    /// Maximum concurrent calls to the model.
     #[serde(default = "default_concurrency")]
     pub concurrency: usize,
-    /// Tries of a row's own before it is `failed`.
+    /// Tries of its own that a row gets before it is `failed`.
     #[serde(default = "default_max_attempts")]
     pub max_attempts: u32,
     /// Rows that wait in memory before the tail stops reading.
@@ -143,7 +143,7 @@ pub enum Provider {
     Databricks,
 }
 
-/// The model and how it is asked.
+/// The model and how it is called.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModelSettings {
@@ -154,30 +154,30 @@ pub struct ModelSettings {
     /// File of the system prompt, beside the pipeline file; after loading, its text.
     #[serde(default)]
     pub system: Option<String>,
-    /// Turns before that go along.
+    /// Previous turns sent along.
     #[serde(default)]
     pub history: HistorySettings,
-    /// Longest a call may take.
+    /// Time limit of a call.
     #[serde(default = "default_model_timeout", deserialize_with = "duration")]
     pub timeout: Duration,
-    /// Tokens of an answer, at most.
+    /// Maximum tokens of an answer.
     #[serde(default)]
     pub max_tokens: Option<u32>,
 }
 
-/// How much of a chat goes along with a question.
+/// How much of a chat is sent along with a question.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HistorySettings {
     /// Pairs of question and answer.
     #[serde(default = "default_turns")]
     pub turns: usize,
-    /// None older than this.
+    /// Nothing older than this.
     #[serde(default = "default_history_age", deserialize_with = "duration")]
     pub max_age: Duration,
 }
 
-/// What is done with a reply whose fate is unknown.
+/// What happens to a reply whose outcome is unknown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OnUnknown {
@@ -188,7 +188,7 @@ pub enum OnUnknown {
     Resend,
 }
 
-/// How the user sees at once that an answer is coming.
+/// How the user sees immediately that an answer is coming.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Acknowledge {
@@ -205,28 +205,28 @@ pub enum Acknowledge {
 pub struct ReplySettings {
     /// Folder of the table, relative to `LAKEGRAM_DATA`.
     pub table: String,
-    /// What is done when nobody knows whether a part arrived.
+    /// What happens when nobody knows whether a part arrived.
     #[serde(default)]
     pub on_unknown: OnUnknown,
     /// What the user sees meanwhile.
     #[serde(default)]
     pub acknowledge: Acknowledge,
-    /// Chats that are replied to at the same time, at most.
+    /// Maximum number of chats replied to at the same time.
     #[serde(default = "default_concurrency")]
     pub concurrency: usize,
-    /// Time to live of an intent: no byte of a send leaves later than this after it was made.
+    /// Lifetime of an intent: no byte of a send leaves later than this after it was created.
     #[serde(default = "default_intent_ttl", deserialize_with = "duration")]
     pub intent_ttl: Duration,
 }
 
-/// One rule: what it matches and what is then done.
+/// One rule: what it matches and what happens then.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Route {
-    /// Names it in the `route` column; its number when not set.
+    /// Its name in the `route` column; its number when not set.
     #[serde(default)]
     pub name: Option<String>,
-    /// What it matches; all that is said must hold.
+    /// What it matches; all conditions must hold.
     #[serde(rename = "match")]
     pub matches: RouteMatch,
     /// Who answers.

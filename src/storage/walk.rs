@@ -19,7 +19,7 @@ use crate::clock::Timestamp;
 /// Objects read ahead of whoever takes them.
 const READ_AHEAD: usize = 256;
 /// Odd files that are named in the log; more are left alone without a word.
-const MAX_TOLD: usize = 1_000;
+const MAX_REPORTED: usize = 1_000;
 
 struct Entry {
     /// Relative to the root, with `/` at its end when it is a folder: what listings are ordered by.
@@ -142,10 +142,10 @@ fn entries(root: &FilePath, folder: &str, offset: &str) -> io::Result<Vec<Entry>
 }
 
 /// Says of a pipe, a socket or a device that it is left alone, but not with every listing.
-fn tell_once(file: &FilePath) {
-    static TOLD: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
-    let mut told = TOLD.lock().unwrap_or_else(PoisonError::into_inner);
-    if told.len() < MAX_TOLD && told.insert(file.to_owned()) {
+fn report_once(file: &FilePath) {
+    static REPORTED: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+    let mut reported = REPORTED.lock().unwrap_or_else(PoisonError::into_inner);
+    if reported.len() < MAX_REPORTED && reported.insert(file.to_owned()) {
         tracing::warn!("{} is not a regular file; it is left alone", file.display());
     }
 }
@@ -160,7 +160,7 @@ fn object(entry: &Entry) -> Option<Result<ObjectMeta>> {
         Err(error) => return Some(Err(store_error(&entry.file, error))),
     };
     if !meta.is_file() {
-        tell_once(&entry.file);
+        report_once(&entry.file);
         return None;
     }
     let last_modified: DateTime<Utc> = meta.modified().map(DateTime::from).unwrap_or_default();

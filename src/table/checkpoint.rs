@@ -95,7 +95,8 @@ fn read<'a>(bytes: Bytes, columns: impl Iterator<Item = &'a str>) -> Result<Vec<
     let reader = builder.with_projection(mask).build().context(ErrorKind::Corrupt, unreadable)?;
     let mut actions = Vec::new();
     for rows in reader {
-        let rows = told(&rows.context(ErrorKind::Corrupt, unreadable)?).context(ErrorKind::Corrupt, unreadable)?;
+        let rows =
+            rows_with_values(&rows.context(ErrorKind::Corrupt, unreadable)?).context(ErrorKind::Corrupt, unreadable)?;
         // As JSON, a row looks like a line of a commit, and nulls are left out.
         let mut lines = LineDelimitedWriter::new(Vec::new());
         lines.write(&rows).context(ErrorKind::Corrupt, unreadable)?;
@@ -107,16 +108,16 @@ fn read<'a>(bytes: Bytes, columns: impl Iterator<Item = &'a str>) -> Result<Vec<
 
 /// The rows in which one of the columns that were read is not null. In a table that is compacted all day most rows are
 /// removals, and a reader that did not ask for them should not pay for each.
-pub(crate) fn told(rows: &RecordBatch) -> std::result::Result<RecordBatch, ArrowError> {
-    let mut told: Option<BooleanArray> = None;
+pub(crate) fn rows_with_values(rows: &RecordBatch) -> std::result::Result<RecordBatch, ArrowError> {
+    let mut mask: Option<BooleanArray> = None;
     for column in rows.columns() {
         let here = is_not_null(column)?;
-        told = Some(match told {
+        mask = Some(match mask {
             Some(before) => or(&before, &here)?,
             None => here,
         });
     }
-    told.map_or_else(|| Ok(rows.clone()), |told| filter_record_batch(rows, &told))
+    mask.map_or_else(|| Ok(rows.clone()), |mask| filter_record_batch(rows, &mask))
 }
 
 #[cfg(test)]
@@ -170,6 +171,6 @@ mod tests {
         let column = |values: Vec<Option<i64>>| Arc::new(Int64Array::from(values)) as ArrayRef;
         let (txn, add) = (column(vec![None, Some(1), None]), column(vec![None, None, Some(2)]));
         let rows = RecordBatch::try_from_iter_with_nullable([("txn", txn, true), ("add", add, true)]).unwrap();
-        assert_eq!(told(&rows).unwrap(), rows.slice(1, 2));
+        assert_eq!(rows_with_values(&rows).unwrap(), rows.slice(1, 2));
     }
 }

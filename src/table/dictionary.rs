@@ -82,9 +82,9 @@ mod tests {
             ("lists", Arc::new(lists)),
         ];
         let rows = RecordBatch::try_from_iter(columns).unwrap();
-        let told: Vec<String> = columns_without(&rows).iter().map(ToString::to_string).collect();
+        let paths: Vec<String> = columns_without(&rows).iter().map(ToString::to_string).collect();
         assert_eq!(
-            told.iter().map(|path| path.replace('"', "")).collect::<Vec<_>>(),
+            paths.iter().map(|path| path.replace('"', "")).collect::<Vec<_>>(),
             ["id", "deep.text", "lists.list.element"]
         );
         let short = rows.project(&[0]).unwrap().slice(0, FEWEST_VALUES - 1);

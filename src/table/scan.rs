@@ -90,7 +90,7 @@ impl LakeTable {
             return Ok(FileHealth::Torn { why });
         }
         let mut reader = StoreReader { storage: self.log.storage.clone(), location, size_bytes: there.size };
-        let metadata = match reader.get_metadata(None).await.map_err(|error| told(error, &reader.location)) {
+        let metadata = match reader.get_metadata(None).await.map_err(|error| parquet_error(error, &reader.location)) {
             Ok(metadata) => metadata,
             Err(error) if error.kind() == ErrorKind::Corrupt => {
                 return Ok(FileHealth::Torn { why: error.to_string() });
@@ -133,7 +133,8 @@ impl Scan {
         let location = file.location(&log.table)?;
         let size_bytes = u64::try_from(file.size_bytes).unwrap_or(0);
         let reader = StoreReader { storage: log.storage.clone(), location: location.clone(), size_bytes };
-        let builder = ParquetRecordBatchStreamBuilder::new(reader).await.map_err(|error| told(error, &location))?;
+        let builder =
+            ParquetRecordBatchStreamBuilder::new(reader).await.map_err(|error| parquet_error(error, &location))?;
         let mask = files::mask(&builder, wanted.fields().iter().map(|field| field.name().as_str()));
         let builder = match part {
             Part::Within(within) => {
@@ -149,7 +150,7 @@ impl Scan {
             }
         };
         let stream = builder.with_projection(mask).with_batch_size(BATCH_ROWS).build();
-        Ok(Self { stream: stream.map_err(|error| told(error, &location))?, wanted, location })
+        Ok(Self { stream: stream.map_err(|error| parquet_error(error, &location))?, wanted, location })
     }
 
     /// The next piece; `None` at the end.
@@ -157,7 +158,7 @@ impl Scan {
     /// # Errors
     /// Corrupt when the file cannot be decoded; otherwise the store's error.
     pub async fn next(&mut self) -> Result<Option<RecordBatch>> {
-        let piece = self.stream.try_next().await.map_err(|error| told(error, &self.location))?;
+        let piece = self.stream.try_next().await.map_err(|error| parquet_error(error, &self.location))?;
         piece.map(|rows| files::conform(&rows, &self.wanted)).transpose()
     }
 }
@@ -204,7 +205,7 @@ fn external(error: object_store::Error) -> ParquetError {
 }
 
 /// A store failure is transient; bytes that are not Parquet stay that way.
-fn told(error: ParquetError, location: &Path) -> Error {
+fn parquet_error(error: ParquetError, location: &Path) -> Error {
     let error = match error {
         ParquetError::External(source) => match source.downcast::<object_store::Error>() {
             Ok(error) if matches!(*error, object_store::Error::NotFound { .. }) => {

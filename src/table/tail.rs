@@ -49,7 +49,7 @@ pub struct Tail {
     table_id: Option<String>,
     /// The head at which the table was found, until it has been looked at.
     found_head: Option<i64>,
-    known: Option<Known>,
+    known: Option<FoundTable>,
 }
 
 /// How long a tail trusts that it still reads the table it has found.
@@ -57,7 +57,7 @@ const VERIFY_EVERY: Duration = Duration::from_secs(30);
 
 /// What is known once the table has been found.
 #[derive(Debug)]
-struct Known {
+struct FoundTable {
     schema: SchemaRef,
     /// The id of the commit that was read last, where it has one.
     commit_id: Option<String>,
@@ -136,7 +136,7 @@ impl Tail {
         let Some(batches) = self.read_files(&commit.added, &schema).await? else { return Ok(TailStep::Lost) };
         self.version = version;
         let verified = self.known.as_ref().map_or(began, |known| known.verified);
-        self.known = Some(Known { schema, commit_id: id_of(&actions), verified, touched: began });
+        self.known = Some(FoundTable { schema, commit_id: id_of(&actions), verified, touched: began });
         Ok(TailStep::Rows { version, batches, rewritten: commit.rewritten })
     }
 
@@ -151,7 +151,7 @@ impl Tail {
         let snapshot = snapshot.ok_or_else(|| Error::corrupt(format!("table {} is gone", self.log.table)))?;
         self.recognize(&snapshot.state.metadata.id)?;
         self.version = snapshot.state.version;
-        self.known = Some(Known { schema: snapshot.state.schema, commit_id: None, verified: touched, touched });
+        self.known = Some(FoundTable { schema: snapshot.state.schema, commit_id: None, verified: touched, touched });
         let mut files: Vec<DataFile> = snapshot.files.into_values().collect();
         files.sort_by(|one, other| (one.modification_millis, &one.path).cmp(&(other.modification_millis, &other.path)));
         Ok((self.version, files))
@@ -165,7 +165,7 @@ impl Tail {
         let touched = Moment::now(&self.clock);
         let Some(snapshot) = self.log.snapshot(Want::default()).await? else { return Ok(None) };
         self.recognize(&snapshot.state.metadata.id)?;
-        self.known = Some(Known { schema: snapshot.state.schema, commit_id: None, verified: touched, touched });
+        self.known = Some(FoundTable { schema: snapshot.state.schema, commit_id: None, verified: touched, touched });
         Ok(Some(Some(snapshot.state.version)))
     }
 

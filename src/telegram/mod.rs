@@ -1,6 +1,7 @@
-//! Telegram: the Bot API client, the update model, and text as Telegram takes it.
+//! Telegram: the Bot API client, the update model, and text in the form that Telegram accepts.
 
 pub mod client;
+pub(crate) mod pace;
 pub mod reply;
 pub mod text;
 pub mod update;

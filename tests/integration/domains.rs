@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use lakegram::receive::SECRET_HEADER;
 use lakegram::standin::model::ModelTrouble;
-use lakegram::standin::telegram::Behaviour;
+use lakegram::standin::telegram::Behavior;
 use serde_json::{Value, json};
 
 use crate::support::{PATIENCE, Running, SECRET, TestApp};
@@ -270,7 +270,7 @@ async fn a_call_that_hangs_does_not_hold_the_process() {
         if method.is_empty() {
             app.model.trouble((0..10).map(|_| ModelTrouble::Hang));
         } else {
-            app.telegram.script(method, vec![Behaviour::Delay(Duration::from_secs(600)); 10]);
+            app.telegram.script(method, vec![Behavior::Delay(Duration::from_secs(600)); 10]);
         }
         let running = app.start(&["serve"]).await;
         for update_id in 1..=3 {

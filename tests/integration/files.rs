@@ -105,21 +105,21 @@ async fn check_and_status_say_what_a_loader_needs_and_how_far_it_is() {
     land(&app.data(), 2);
     fs::write(app.data().join("landing/1.json"), "{}").unwrap();
     let status = app.wait_for_status(|_| true).await;
-    let told = |name: &str| status["files"][name].as_u64().unwrap();
+    let count = |name: &str| status["files"][name].as_u64().unwrap();
     let counts = ["listed_files", "loaded_files", "waiting_files", "waiting_bytes", "growing_files", "changed_files"];
     let bytes = fs::metadata(app.data().join("landing/2.json")).unwrap().len();
-    assert_eq!(counts.map(told), [3, 2, 1, bytes, 0, 1]);
+    assert_eq!(counts.map(count), [3, 2, 1, bytes, 0, 1]);
     assert_eq!(crate::support::rows(&status, 0), 2 * RECORDS as i64);
     assert!(status["tables"][0]["written_micros"].as_i64().unwrap() > 0, "{status:#}");
     let shown = app.stdout(&["status"]).await;
     assert!(shown.contains("2 loaded, 3 listed, 1 (") && shown.contains("last written at"), "{shown}");
-    check(0, &["is a file to load", "fits; it has 2 columns"]).await;
+    check(0, &["would be loaded", "matches; it has 2 record columns"]).await;
     let pipeline = app.folder().join("pipelines/files.toml");
     fs::write(&pipeline, PIPELINE.replace("settle", "glob = \"*.csv\"\nsettle") + "schema_hints = \"row string\"\n")
         .unwrap();
-    check(1, &["none of 3 files", "`row string` is meant, and the column is `row bigint`"]).await;
+    check(1, &["none of 3 files", "the hint says `row string`, but the column is `row bigint`"]).await;
     fs::write(&pipeline, PIPELINE.replace("\"landing\"", "\"nowhere\"") + "schema_hints = \"row strng\"\n").unwrap();
-    check(1, &["there is no folder", "schema hints"]).await;
+    check(1, &["does not exist", "schema hints"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

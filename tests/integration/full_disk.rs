@@ -71,8 +71,9 @@ async fn a_full_disk_answers_503_and_goes_on_once_there_is_space() {
         updates.insert(app.telegram.user_sends(100 + chat, "there is none"));
     }
     let refused = |receipt: &Receipt| matches!(receipt, Receipt::Status(503, _));
-    let told = app.telegram.wait_for(|ledger| ledger.deliveries().any(|one| refused(&one.receipt)), PATIENCE).await;
-    assert!(told, "a full disk was not answered with 503");
+    let was_refused =
+        app.telegram.wait_for(|ledger| ledger.deliveries().any(|one| refused(&one.receipt)), PATIENCE).await;
+    assert!(was_refused, "a full disk was not answered with 503");
     assert_eq!(app.telegram.totals().acked, EACH as u64, "what could not be written was answered 200");
 
     std::fs::remove_file(filler).unwrap();

@@ -9,7 +9,7 @@ use lakegram::id::Name;
 use lakegram::pipeline::{self, OnUnknown, ReplySettings};
 use lakegram::schema;
 use lakegram::stage::reply::{ReplyOptions, ReplyStage, ReplySummary};
-use lakegram::standin::telegram::{Behaviour, Options, TelegramStandIn};
+use lakegram::standin::telegram::{Behavior, Options, TelegramStandIn};
 use lakegram::storage::{Storage, StorageKey};
 use lakegram::table::{Append, CommitOutcome, Fence, LakeTable, TableRole, TableSpec};
 use lakegram::telegram::BotClient;
@@ -145,7 +145,7 @@ async fn two_senders_on_one_table_send_each_answer_once() {
 async fn what_nobody_knows_is_not_sent_again_and_ends_its_reply() {
     let mut world = World::new().await;
     let long = "word ".repeat(2_000);
-    world.telegram.script("sendMessage", vec![Behaviour::Proceed, Behaviour::AcceptThenDropConnection]);
+    world.telegram.script("sendMessage", vec![Behavior::Proceed, Behavior::AcceptThenDropConnection]);
     world.answer(&[(1, 10, &long)]).await;
     let summary = world.work().await;
     assert_eq!((summary.sent, summary.unknown), (1, 1));
@@ -159,7 +159,7 @@ async fn a_resend_starts_at_the_first_part_that_is_not_sent() {
     let mut world = World::new().await;
     world.settings.on_unknown = OnUnknown::Resend;
     let long = "word ".repeat(1_500);
-    world.telegram.script("sendMessage", vec![Behaviour::Proceed, Behaviour::DropBefore]);
+    world.telegram.script("sendMessage", vec![Behavior::Proceed, Behavior::DropBefore]);
     world.answer(&[(1, 10, &long)]).await;
     world.work().await;
     let row = |send, part, status: &str| (1, send, part, status.to_owned());
@@ -173,16 +173,16 @@ async fn refusals_are_repaired_waited_for_or_final() {
     world.telegram.script(
         "sendMessage",
         vec![
-            Behaviour::too_many_requests(1),
-            Behaviour::fail(400, "Bad Request: can't parse entities: unsupported"),
-            Behaviour::migrated_to(-1_001),
+            Behavior::too_many_requests(1),
+            Behavior::fail(400, "Bad Request: can't parse entities: unsupported"),
+            Behavior::migrated_to(-1_001),
         ],
     );
     world.answer(&[(1, 10, "**bold**")]).await;
     assert_eq!(world.work().await.sent, 1);
     let sent = world.telegram.sent().remove(0);
     assert_eq!((sent.chat_id, sent.text.as_str()), (-1_001, "bold"));
-    world.telegram.script("sendMessage", vec![Behaviour::fail(403, "Forbidden: bot was blocked by the user")]);
+    world.telegram.script("sendMessage", vec![Behavior::fail(403, "Forbidden: bot was blocked by the user")]);
     world.answer(&[(2, 11, "hello")]).await;
     assert_eq!(world.work().await.failed, 1);
 }
@@ -248,7 +248,7 @@ async fn nothing_is_sent_again_when_silver_is_rewritten() {
     let mut world = World::new().await;
     world.answer(&[(1, 10, "done")]).await;
     world.work().await;
-    world.telegram.script("sendMessage", vec![Behaviour::too_many_requests(1)]);
+    world.telegram.script("sendMessage", vec![Behavior::too_many_requests(1)]);
     world.answer(&[(2, 11, "waits"), (3, 11, "behind it")]).await;
     let (versions, hints) = watch::channel(-1);
     let stop = CancellationToken::new();

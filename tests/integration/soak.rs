@@ -9,7 +9,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use lakegram::standin::model::ModelTrouble;
-use lakegram::standin::telegram::Behaviour;
+use lakegram::standin::telegram::Behavior;
 
 use crate::kills::{quoted, unique};
 use crate::support::spoils::Spoils;
@@ -105,18 +105,18 @@ impl Soak {
         self.app.set_webhook(self.services[which].running.as_ref().unwrap()).await;
     }
 
-    /// Something new goes wrong outside.
+    /// Something new fails outside.
     fn trouble(&mut self) {
         self.tally.troubles += 1;
-        let behaviour = match self.dice.below(6) {
-            0 => Behaviour::too_many_requests(1),
-            1 => Behaviour::AcceptThenFail { code: 502 },
-            2 => Behaviour::AcceptThenDropConnection,
-            3 => Behaviour::DropBefore,
-            4 => Behaviour::fail(400, "Bad Request: can't parse entities: soaked"),
-            _ => Behaviour::Delay(Duration::from_millis(300)),
+        let behavior = match self.dice.below(6) {
+            0 => Behavior::too_many_requests(1),
+            1 => Behavior::AcceptThenFail { code: 502 },
+            2 => Behavior::AcceptThenDropConnection,
+            3 => Behavior::DropBefore,
+            4 => Behavior::fail(400, "Bad Request: can't parse entities: soaked"),
+            _ => Behavior::Delay(Duration::from_millis(300)),
         };
-        self.app.telegram.script("sendMessage", vec![behaviour]);
+        self.app.telegram.script("sendMessage", vec![behavior]);
         let trouble = match self.dice.below(7) {
             0 => ModelTrouble::retry_after(429, "1"),
             1 => ModelTrouble::status(500),

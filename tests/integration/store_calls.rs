@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::support::{PATIENCE, SECRET};
 
-/// Passes every call on and writes it down.
+/// Passes every call on and records it.
 #[derive(Clone, Debug)]
 struct Counting {
     inner: Arc<dyn ObjectStore>,

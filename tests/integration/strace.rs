@@ -8,12 +8,12 @@ use std::process::{Child, Command, Stdio};
 use crate::support::{PATIENCE, TestApp};
 
 const CALLS: &str = "trace=fsync,fdatasync,link,linkat,openat,write,writev,sendto,sendmsg";
-/// One by one, so that each 200 has a segment of its own.
+/// One by one, so that each 200 has its own segment.
 const SINGLE: i64 = 5;
-/// All at once, so that some share one.
+/// All at once, so that some share a segment.
 const TOGETHER: i64 = 30;
 
-/// A call that has returned, or the begin of one that sends.
+/// A call that has returned, or the start of one that sends.
 #[derive(Debug, PartialEq)]
 enum Event {
     /// Together with how many events there were when the call began: what came later it need not have seen.
@@ -29,7 +29,7 @@ enum Event {
     Ok200,
 }
 
-/// Attaches strace to a process; `None` when there is none or it may not.
+/// Attaches strace to a process; `None` if strace is missing or not allowed.
 async fn attach(pid: u32, log: &Path) -> Option<Child> {
     let mut command = Command::new("strace");
     command.args(["-f", "-ttt", "-y", "-s", "512", "-e", CALLS, "-o"]).arg(log).args(["-p", &pid.to_string()]);
@@ -37,7 +37,7 @@ async fn attach(pid: u32, log: &Path) -> Option<Child> {
     let mut lines = BufReader::new(strace.stderr.take().unwrap()).lines();
     let attached = tokio::task::spawn_blocking(move || {
         let attached = lines.by_ref().map_while(Result::ok).any(|line| line.contains("attached"));
-        // Go on reading, so that strace never blocks on what it says.
+        // Keep reading, so that strace never blocks on its output.
         std::thread::spawn(move || lines.for_each(drop));
         attached
     });

@@ -1,6 +1,6 @@
-//! Bad input and trouble: one line that says what, where and the mend; the right exit code; nothing lost.
+//! Bad input and other trouble: one line that says what, where and how to fix it; the right exit code; nothing lost.
 
-use lakegram::standin::telegram::Behaviour;
+use lakegram::standin::telegram::Behavior;
 use serde_json::json;
 
 use crate::support::{TestApp, rows};
@@ -90,14 +90,14 @@ async fn what_telegram_does_with_a_reply_is_what_the_table_says() {
     let running = app.serve().await;
     app.telegram.script(
         "sendMessage",
-        vec![Behaviour::too_many_requests(1), Behaviour::fail(403, "Forbidden: bot was blocked by the user")],
+        vec![Behavior::too_many_requests(1), Behavior::fail(403, "Forbidden: bot was blocked by the user")],
     );
     app.telegram.user_sends(1, "refused after a 429");
     app.wait_for_status(|status| rows(status, 2) == 1).await;
-    app.telegram.script("sendMessage", vec![Behaviour::AcceptThenDropConnection]);
+    app.telegram.script("sendMessage", vec![Behavior::AcceptThenDropConnection]);
     app.telegram.user_sends(2, "accepted, but the answer is lost");
     app.wait_for_status(|status| rows(status, 2) == 2).await;
-    app.telegram.script("sendMessage", vec![Behaviour::fail(400, "Bad Request: can't parse entities: oh")]);
+    app.telegram.script("sendMessage", vec![Behavior::fail(400, "Bad Request: can't parse entities: oh")]);
     app.telegram.user_sends(3, "resent as plain text");
     let status = app.wait_for_status(|status| rows(status, 2) == 3).await;
     assert_eq!(status["tables"][2]["by_status"], json!({"failed": 1, "sent": 1, "unknown": 1}));

@@ -122,8 +122,8 @@ fn load(bench: &Bench, input: &Input, findings: &mut Findings) -> Result<f64> {
             let ratio = theirs.seconds / ours.seconds;
             findings.rows.push(Row {
                 work: format!("bulk load of {:.1} GB of {}, {columns}", megabytes / 1e3, input.name),
-                ours: told(*ours, megabytes),
-                beside: format!("{}: {}", peer.name, told(theirs, megabytes)),
+                ours: cost_text(*ours, megabytes),
+                beside: format!("{}: {}", peer.name, cost_text(theirs, megabytes)),
                 bar: if peer.least > 1.0 {
                     format!("at least {} times as fast", peer.least)
                 } else {
@@ -145,7 +145,7 @@ fn hinted(columns: &str) -> String {
     format!("types = \"hints\"\nevolution = \"ignore\"\npayload = true\nschema_hints = \"\"\"{columns}\"\"\"\n")
 }
 
-fn told(cost: Cost, megabytes: f64) -> String {
+fn cost_text(cost: Cost, megabytes: f64) -> String {
     format!(
         "{:.1} s, {:.0} MB/s, {:.1} s of CPU, {:.0} MB",
         cost.seconds,

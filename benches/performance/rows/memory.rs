@@ -100,7 +100,7 @@ async fn over_many_messages(bench: &Bench, findings: &mut Findings) -> Result<()
         at_rest.push((f64::from(number), resident));
     }
     let peak = megabytes(service.usage()?.peak_resident_bytes);
-    let told: Vec<String> = at_rest.iter().map(|(_, resident)| format!("{resident:.0}")).collect();
+    let readings: Vec<String> = at_rest.iter().map(|(_, resident)| format!("{resident:.0}")).collect();
     let later = at_rest.split_off(1);
     let growth = slope(&later) * 1e5 / wave as f64;
     let last = later.last().map_or(0.0, |(_, resident)| *resident);
@@ -115,7 +115,7 @@ async fn over_many_messages(bench: &Bench, findings: &mut Findings) -> Result<()
     findings.note(format!(
         "{acked} messages at {:.0} a second; MB resident at rest after each {wave}: {}",
         acked as f64 / sending,
-        told.join(", "),
+        readings.join(", "),
     ));
     Ok(())
 }

@@ -37,7 +37,7 @@ pub(crate) struct Message {
     pub(crate) received_micros: i64,
     /// Its segment.
     pub(crate) source_file: String,
-    /// The version of the table before that it came with.
+    /// The version of the upstream table that brought it.
     pub(crate) version_before: i64,
     /// What its row says became of it, in a table that tells.
     pub(crate) status: &'static str,

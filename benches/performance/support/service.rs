@@ -66,7 +66,7 @@ impl Service {
         }
         match (address, console) {
             (Some(address), Some(_)) => Ok(Self { child, address }),
-            _ => Err("it told no addresses".into()),
+            _ => Err("it printed no addresses".into()),
         }
     }
 

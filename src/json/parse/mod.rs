@@ -18,7 +18,7 @@ use serde_json::json;
 
 use self::column::StructValues;
 pub(crate) use self::raw::fields_of;
-use self::rescue::{Place, Rescued};
+use self::rescue::{Rescued, ValuePath};
 use super::partition::PartitionValue;
 use super::records::Fault;
 use super::types::{InferOptions, JsonType};
@@ -80,18 +80,18 @@ struct Notes {
 
 impl Notes {
     /// A field without a column. Null says no more than an absent field.
-    fn unknown(&mut self, place: &Place<'_>, value: &str) {
-        if !self.ignores_unknown && value != "null" && !place.is_field_of_record(self.passed_over) {
+    fn unknown(&mut self, path: &ValuePath<'_>, value: &str) {
+        if !self.ignores_unknown && value != "null" && !path.is_field_of_record(self.passed_over) {
             // An empty value has no type, so inferring from it would only cost time.
             self.has_unknown |= !matches!(value, "[]" | "{}");
-            self.rescued.push(place.rescue(value));
+            self.rescued.push(path.rescue(value));
         }
     }
 
     /// A value that its column does not accept.
-    fn misfit(&mut self, place: &Place<'_>, value: &str) {
+    fn misfit(&mut self, path: &ValuePath<'_>, value: &str) {
         if value != "null" {
-            self.rescued.push(place.rescue(value));
+            self.rescued.push(path.rescue(value));
         }
     }
 

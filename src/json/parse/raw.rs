@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 
 use super::Notes;
 use super::column::{Column, StructValues, Values, column_at};
-use super::rescue::{Place, Step};
+use super::rescue::{Step, ValuePath};
 use crate::json::types::timestamp_micros;
 
 /// Beyond this, not every integer has an exact float.
@@ -60,23 +60,23 @@ fn push_fields(
     row: usize,
     fields: Fields<'_>,
     notes: &mut Notes,
-    parent: Option<&Place<'_>>,
+    parent: Option<&ValuePath<'_>>,
 ) {
     for (name, value) in fields.0 {
-        let place = &Place { parent, step: Step::Field(&name) };
+        let path = &ValuePath { parent, step: Step::Field(&name) };
         let Some(index) = values.names.index(&name, usize::MAX) else {
-            notes.unknown(place, value.get());
+            notes.unknown(path, value.get());
             continue;
         };
         match column_at(&mut values.children, index, row) {
-            Some(column) => push(column, value.get(), notes, place),
-            None => notes.misfit(place, value.get()),
+            Some(column) => push(column, value.get(), notes, path),
+            None => notes.misfit(path, value.get()),
         }
     }
 }
 
 /// Appends a value, or null if it does not fit and is rescued.
-pub(super) fn push(column: &mut Column, text: &str, notes: &mut Notes, place: &Place<'_>) {
+pub(super) fn push(column: &mut Column, text: &str, notes: &mut Notes, path: &ValuePath<'_>) {
     if text == "null" {
         return column.push_null();
     }
@@ -106,7 +106,7 @@ pub(super) fn push(column: &mut Column, text: &str, notes: &mut Notes, place: &P
             let items = serde_json::from_str::<Vec<&RawValue>>(text);
             let is_list = items.is_ok();
             for (index, item) in items.into_iter().flatten().enumerate() {
-                push(&mut list.items, item.get(), notes, &Place { parent: Some(place), step: Step::Item(index) });
+                push(&mut list.items, item.get(), notes, &ValuePath { parent: Some(path), step: Step::Item(index) });
             }
             if is_list {
                 list.end();
@@ -115,7 +115,7 @@ pub(super) fn push(column: &mut Column, text: &str, notes: &mut Notes, place: &P
         }
         Values::Struct(values) => match serde_json::from_str::<Fields<'_>>(text) {
             Ok(fields) => {
-                push_fields(values, row, fields, notes, Some(place));
+                push_fields(values, row, fields, notes, Some(path));
                 true
             }
             Err(_) => false,
@@ -125,7 +125,7 @@ pub(super) fn push(column: &mut Column, text: &str, notes: &mut Notes, place: &P
         column.valid.push(true);
     } else {
         column.push_null();
-        notes.misfit(place, text);
+        notes.misfit(path, text);
     }
 }
 

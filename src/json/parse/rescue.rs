@@ -16,8 +16,8 @@ pub(super) struct Rescued {
 
 /// The path from the record to a value.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Place<'a> {
-    pub(super) parent: Option<&'a Place<'a>>,
+pub(super) struct ValuePath<'a> {
+    pub(super) parent: Option<&'a ValuePath<'a>>,
     pub(super) step: Step<'a>,
 }
 
@@ -28,7 +28,7 @@ pub(super) enum Step<'a> {
     Item(usize),
 }
 
-impl Place<'_> {
+impl ValuePath<'_> {
     fn key(&self) -> String {
         match (self.parent, self.step) {
             (None, Step::Field(name)) if !name.starts_with('/') => name.to_owned(),
@@ -88,11 +88,11 @@ mod tests {
 
     #[test]
     fn a_key_says_where_the_value_was() {
-        let user = Place { parent: None, step: Step::Field("user") };
-        let tags = Place { parent: Some(&user), step: Step::Field("a/b~c") };
-        let first = Place { parent: Some(&tags), step: Step::Item(0) };
-        let odd = Place { parent: None, step: Step::Field("/odd") };
-        let keys = [user, tags, first, odd].map(|place| place.rescue("1").key);
+        let user = ValuePath { parent: None, step: Step::Field("user") };
+        let tags = ValuePath { parent: Some(&user), step: Step::Field("a/b~c") };
+        let first = ValuePath { parent: Some(&tags), step: Step::Item(0) };
+        let odd = ValuePath { parent: None, step: Step::Field("/odd") };
+        let keys = [user, tags, first, odd].map(|path| path.rescue("1").key);
         assert_eq!(keys, ["user", "/user/a~1b~0c", "/user/a~1b~0c/0", "/~1odd"]);
         let document = serde_json::json!({"user": {"a/b~c": [7]}});
         assert_eq!(document.pointer(&keys[2]), Some(&serde_json::json!(7)));

@@ -8,7 +8,7 @@ use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess
 use serde_json::value::RawValue;
 
 use super::column::{Column, Names, StructValues, Values, column_at};
-use super::rescue::{Place, Step};
+use super::rescue::{Step, ValuePath};
 use super::{Notes, raw};
 
 /// Appends a record to the columns of `root`, which have `row` rows.
@@ -17,7 +17,7 @@ use super::{Notes, raw};
 /// When it is not a JSON object or a value does not fit. The columns may then already have some of its values.
 pub(super) fn append(root: &mut StructValues, row: usize, text: &str, notes: &mut Notes) -> serde_json::Result<()> {
     let mut record = serde_json::Deserializer::from_str(text);
-    record.deserialize_map(Object { values: root, row, notes, place: None })?;
+    record.deserialize_map(Object { values: root, row, notes, path: None })?;
     record.end()
 }
 
@@ -26,14 +26,14 @@ struct Object<'a> {
     values: &'a mut StructValues,
     row: usize,
     notes: &'a mut Notes,
-    place: Option<&'a Place<'a>>,
+    path: Option<&'a ValuePath<'a>>,
 }
 
 /// A JSON value that becomes the next row of a column.
 struct Cell<'a> {
     column: &'a mut Column,
     notes: &'a mut Notes,
-    place: &'a Place<'a>,
+    path: &'a ValuePath<'a>,
 }
 
 /// Finds the column for a field without copying its name.
@@ -56,7 +56,7 @@ impl<'de> Visitor<'de> for Object<'_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<(), A::Error> {
-        let Object { values, row, notes, place } = self;
+        let Object { values, row, notes, path } = self;
         let StructValues { names, children } = values;
         let mut likely = 0;
         while let Some(key) = fields.next_key_seed(KeyOf { names, likely })? {
@@ -66,13 +66,13 @@ impl<'de> Visitor<'de> for Object<'_> {
                     let Some(column) = column_at(children, index, row) else {
                         return Err(A::Error::custom("a duplicate name"));
                     };
-                    let place = &Place { parent: place, step: Step::Field(names.name(index)) };
-                    fields.next_value_seed(Cell { column, notes, place })?;
+                    let path = &ValuePath { parent: path, step: Step::Field(names.name(index)) };
+                    fields.next_value_seed(Cell { column, notes, path })?;
                 }
                 Key::Unknown(_) if notes.ignores_unknown => drop(fields.next_value::<IgnoredAny>()?),
                 Key::Unknown(name) => {
                     let value = fields.next_value::<&RawValue>()?;
-                    notes.unknown(&Place { parent: place, step: Step::Field(&name) }, value.get());
+                    notes.unknown(&ValuePath { parent: path, step: Step::Field(&name) }, value.get());
                 }
             }
         }
@@ -114,7 +114,7 @@ impl<'de> DeserializeSeed<'de> for Cell<'_> {
             return deserializer.deserialize_any(self);
         }
         let value: &RawValue = serde::Deserialize::deserialize(deserializer)?;
-        raw::push(self.column, value.get(), self.notes, self.place);
+        raw::push(self.column, value.get(), self.notes, self.path);
         Ok(())
     }
 }
@@ -177,11 +177,11 @@ impl<'de> Visitor<'de> for Cell<'_> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
-        let Cell { column, notes, place } = self;
-        let Values::List(list) = &mut column.values else { return Cell { column, notes, place }.misfit() };
+        let Cell { column, notes, path } = self;
+        let Values::List(list) = &mut column.values else { return Cell { column, notes, path }.misfit() };
         for index in 0.. {
-            let place = &Place { parent: Some(place), step: Step::Item(index) };
-            if items.next_element_seed(Cell { column: &mut list.items, notes, place })?.is_none() {
+            let path = &ValuePath { parent: Some(path), step: Step::Item(index) };
+            if items.next_element_seed(Cell { column: &mut list.items, notes, path })?.is_none() {
                 break;
             }
         }
@@ -191,10 +191,10 @@ impl<'de> Visitor<'de> for Cell<'_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, fields: A) -> Result<(), A::Error> {
-        let Cell { column, notes, place } = self;
+        let Cell { column, notes, path } = self;
         let row = column.len();
-        let Values::Struct(values) = &mut column.values else { return Cell { column, notes, place }.misfit() };
-        Object { values, row, notes, place: Some(place) }.visit_map(fields)?;
+        let Values::Struct(values) = &mut column.values else { return Cell { column, notes, path }.misfit() };
+        Object { values, row, notes, path: Some(path) }.visit_map(fields)?;
         column.valid.push(true);
         Ok(())
     }

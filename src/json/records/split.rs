@@ -82,7 +82,7 @@ impl Splitter {
 
     /// Whether the values can no longer be told apart.
     pub(super) fn is_lost(&self) -> bool {
-        matches!(self, Self::Documents(documents) if documents.place == Place::Lost)
+        matches!(self, Self::Documents(documents) if documents.state == State::Lost)
     }
 
     fn settle(&mut self, format: Format) {
@@ -166,13 +166,13 @@ impl Lines {
 #[derive(Debug)]
 pub(super) struct Documents {
     row: i64,
-    place: Place,
+    state: State,
     in_array: bool,
     value: ValueScan,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
+enum State {
     /// Outside any value.
     Top,
     /// After the bracket that opens an array.
@@ -190,43 +190,43 @@ enum Place {
 
 impl Documents {
     fn new() -> Self {
-        Self { row: 0, place: Place::Top, in_array: false, value: ValueScan::default() }
+        Self { row: 0, state: State::Top, in_array: false, value: ValueScan::default() }
     }
 
     fn step(&mut self, bytes: &[u8]) -> Step {
-        match self.place {
-            Place::Lost => Step::Pass(bytes.len()),
-            Place::Value => match self.value.find_end(bytes) {
+        match self.state {
+            State::Lost => Step::Pass(bytes.len()),
+            State::Value => match self.value.find_end(bytes) {
                 Some(length) => {
-                    self.place = if self.in_array { Place::ElementDone } else { Place::Top };
+                    self.state = if self.in_array { State::ElementDone } else { State::Top };
                     Step::End(length)
                 }
                 None => Step::Pass(bytes.len()),
             },
-            Place::Top | Place::ArrayBegun | Place::ElementDue | Place::ElementDone => self.cross_gap(bytes),
+            State::Top | State::ArrayBegun | State::ElementDue | State::ElementDone => self.cross_gap(bytes),
         }
     }
 
     /// Up to the next record.
     fn cross_gap(&mut self, bytes: &[u8]) -> Step {
         for (index, &byte) in bytes.iter().enumerate() {
-            self.place = match (self.place, byte) {
+            self.state = match (self.state, byte) {
                 _ if is_blank(byte) => continue,
-                (Place::Top, b'[') => Place::ArrayBegun,
-                (Place::ArrayBegun | Place::ElementDone, b']') => Place::Top,
-                (Place::ElementDone, b',') => Place::ElementDue,
-                (Place::Top | Place::ArrayBegun | Place::ElementDue, _) if begins_value(byte) => Place::Value,
-                _ => Place::Lost,
+                (State::Top, b'[') => State::ArrayBegun,
+                (State::ArrayBegun | State::ElementDone, b']') => State::Top,
+                (State::ElementDone, b',') => State::ElementDue,
+                (State::Top | State::ArrayBegun | State::ElementDue, _) if begins_value(byte) => State::Value,
+                _ => State::Lost,
             };
-            match self.place {
-                Place::ArrayBegun => self.in_array = true,
-                Place::Top => self.in_array = false,
-                Place::Value | Place::Lost => {
+            match self.state {
+                State::ArrayBegun => self.in_array = true,
+                State::Top => self.in_array = false,
+                State::Value | State::Lost => {
                     self.row += 1;
                     self.value = ValueScan::default();
                     return Step::Begin(index);
                 }
-                Place::ElementDue | Place::ElementDone => {}
+                State::ElementDue | State::ElementDone => {}
             }
         }
         Step::Pass(bytes.len())

@@ -8,12 +8,12 @@ use super::block::{BLOCK_BYTES, Block};
 /// The scanning state of a value.
 #[derive(Debug, Default)]
 pub(super) struct ValueScan {
-    place: Place,
+    state: State,
     depth: u64,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Place {
+enum State {
     #[default]
     Start,
     /// Inside brackets, outside strings.
@@ -34,7 +34,7 @@ impl ValueScan {
             let rest = &bytes[seen..];
             let by_block = rest.first_chunk().and_then(|block| self.cross_block(block));
             seen += by_block.unwrap_or_else(|| self.cross_run(rest));
-            if self.place == Place::End {
+            if self.state == State::End {
                 return Some(seen);
             }
         }
@@ -43,7 +43,7 @@ impl ValueScan {
 
     /// Whether the bytes so far end inside a string.
     pub(super) fn is_in_string(&self) -> bool {
-        matches!(self.place, Place::String | Place::Escape)
+        matches!(self.state, State::String | State::Escape)
     }
 
     /// Up to the end of the block or of the value; `None` if the value does not end with a bracket or an escape is
@@ -52,18 +52,18 @@ impl ValueScan {
         if self.depth == 0 {
             return None;
         }
-        let block = Block::of(bytes, self.is_in_string(), self.place == Place::Escape)?;
+        let block = Block::of(bytes, self.is_in_string(), self.state == State::Escape)?;
         if u64::from(block.closing.count_ones()) < self.depth {
             self.depth += u64::from(block.opening.count_ones());
             self.depth -= u64::from(block.closing.count_ones());
         } else if let Some(last) = self.find_last_bracket(&block) {
-            self.place = Place::End;
+            self.state = State::End;
             return Some(last + 1);
         }
-        self.place = match (block.ends_in_string, block.ends_in_escape) {
-            (_, true) => Place::Escape,
-            (true, false) => Place::String,
-            (false, false) => Place::Structure,
+        self.state = match (block.ends_in_string, block.ends_in_escape) {
+            (_, true) => State::Escape,
+            (true, false) => State::String,
+            (false, false) => State::Structure,
         };
         Some(BLOCK_BYTES)
     }
@@ -87,27 +87,27 @@ impl ValueScan {
 
     /// Byte by byte, until the state changes.
     fn cross_run(&mut self, bytes: &[u8]) -> usize {
-        match self.place {
-            Place::Start => self.begin(bytes[0]),
-            Place::Structure => self.cross_structure(bytes),
-            Place::String => self.cross_string(bytes),
-            Place::Escape => {
-                self.place = Place::String;
+        match self.state {
+            State::Start => self.begin(bytes[0]),
+            State::Structure => self.cross_structure(bytes),
+            State::String => self.cross_string(bytes),
+            State::Escape => {
+                self.state = State::String;
                 1
             }
-            Place::Scalar => self.cross_scalar(bytes),
-            Place::End => 0,
+            State::Scalar => self.cross_scalar(bytes),
+            State::End => 0,
         }
     }
 
     fn begin(&mut self, first: u8) -> usize {
-        self.place = match first {
-            b'"' => Place::String,
+        self.state = match first {
+            b'"' => State::String,
             b'{' | b'[' => {
                 self.depth = 1;
-                Place::Structure
+                State::Structure
             }
-            _ => Place::Scalar,
+            _ => State::Scalar,
         };
         1
     }
@@ -117,14 +117,14 @@ impl ValueScan {
         for (index, byte) in bytes.iter().enumerate() {
             match byte {
                 b'"' => {
-                    self.place = Place::String;
+                    self.state = State::String;
                     return index + 1;
                 }
                 b'{' | b'[' => self.depth += 1,
                 b'}' | b']' => {
                     self.depth -= 1;
                     if self.depth == 0 {
-                        self.place = Place::End;
+                        self.state = State::End;
                         return index + 1;
                     }
                 }
@@ -136,17 +136,17 @@ impl ValueScan {
 
     fn cross_string(&mut self, bytes: &[u8]) -> usize {
         let Some(index) = memchr2(b'"', b'\\', bytes) else { return bytes.len() };
-        self.place = match bytes[index] {
-            b'\\' => Place::Escape,
-            _ if self.depth == 0 => Place::End,
-            _ => Place::Structure,
+        self.state = match bytes[index] {
+            b'\\' => State::Escape,
+            _ if self.depth == 0 => State::End,
+            _ => State::Structure,
         };
         index + 1
     }
 
     fn cross_scalar(&mut self, bytes: &[u8]) -> usize {
         let Some(index) = bytes.iter().position(|&byte| ends_scalar(byte)) else { return bytes.len() };
-        self.place = Place::End;
+        self.state = State::End;
         index
     }
 }

@@ -161,7 +161,7 @@ impl Loader {
                 if !loader
                     .shared
                     .grow(&layout.columns, parsed.seen.take())
-                    .map_err(|error| error.during(part.told()))?
+                    .map_err(|error| error.during(part.label()))?
                 {
                     return part.rows(parsed, &layout, loader.ingested_at);
                 }

@@ -25,7 +25,7 @@ use crate::table::{
 
 /// What the ledger is about, and where it is.
 #[derive(Clone, Debug)]
-pub(super) struct Place {
+pub(super) struct LedgerOptions {
     pub(super) data: Storage,
     pub(super) table: Path,
     /// The name of the source.
@@ -40,8 +40,8 @@ pub(super) struct Place {
 
 /// The table, and the files it has rows from.
 #[derive(Debug)]
-pub(super) struct Ledger {
-    place: Place,
+pub(super) struct FilesLedger {
+    options: LedgerOptions,
     table: LakeTable,
     pub(super) seen: Seen,
     fence: i64,
@@ -60,53 +60,53 @@ pub(super) enum Ended {
     Overtaken,
 }
 
-impl Ledger {
+impl FilesLedger {
     /// Opens the ledger; `None` if there is no table yet and its columns are unknown.
     ///
     /// # Errors
     /// When the table cannot be opened or the store fails.
-    pub(super) async fn open(place: &Place) -> Result<Option<Self>> {
-        if let Some(schema) = &place.updates {
+    pub(super) async fn open(options: &LedgerOptions) -> Result<Option<Self>> {
+        if let Some(schema) = &options.updates {
             let stats_columns = telegram::STATS_COLUMNS.map(str::to_owned).to_vec();
             let spec =
-                TableSpec { path: place.table.clone(), schema: SchemaRef::clone(schema), stats_columns, id: None };
-            let table = LakeTable::open(&place.data, &spec, &place.clock).await?;
-            updates::check(place.table.as_ref(), &table.schema())?;
-            return Self::learn(place.clone(), table).await.map(Some);
+                TableSpec { path: options.table.clone(), schema: SchemaRef::clone(schema), stats_columns, id: None };
+            let table = LakeTable::open(&options.data, &spec, &options.clock).await?;
+            updates::check(options.table.as_ref(), &table.schema())?;
+            return Self::learn(options.clone(), table).await.map(Some);
         }
-        let Some(table) = LakeTable::open_existing(&place.data, &place.table, &place.clock).await? else {
+        let Some(table) = LakeTable::open_existing(&options.data, &options.table, &options.clock).await? else {
             return Ok(None);
         };
-        Self::learn(place.clone(), table).await.map(Some)
+        Self::learn(options.clone(), table).await.map(Some)
     }
 
     /// Creates the table with these record columns, or opens it if another process just created it.
     ///
     /// # Errors
-    /// As [`Ledger::open`].
-    pub(super) async fn create(place: &Place, columns: &SchemaRef) -> Result<Self> {
+    /// As [`FilesLedger::open`].
+    pub(super) async fn create(options: &LedgerOptions, columns: &SchemaRef) -> Result<Self> {
         let stats_columns = vec!["_ingested_at".to_owned()];
-        let schema = with_ours(columns, place.payload);
-        let spec = TableSpec { path: place.table.clone(), schema, stats_columns, id: None };
-        Self::learn(place.clone(), LakeTable::open(&place.data, &spec, &place.clock).await?).await
+        let schema = with_ours(columns, options.payload);
+        let spec = TableSpec { path: options.table.clone(), schema, stats_columns, id: None };
+        Self::learn(options.clone(), LakeTable::open(&options.data, &spec, &options.clock).await?).await
     }
 
-    async fn learn(place: Place, table: LakeTable) -> Result<Self> {
+    async fn learn(options: LedgerOptions, table: LakeTable) -> Result<Self> {
         let fence = table.fence(TableRole::Bronze);
-        let (seen, is_remembered) = match remember(&place, &table).await? {
+        let (seen, is_remembered) = match remember(&options, &table).await? {
             Some(seen) => (seen, true),
             None => (read_all(&table).await?, false),
         };
-        tracing::info!(table = %place.table, files = seen.len(), "knows the files that are loaded");
-        Ok(Self { place, table, seen, fence, is_remembered })
+        tracing::info!(table = %options.table, files = seen.len(), "knows the files that are loaded");
+        Ok(Self { options, table, seen, fence, is_remembered })
     }
 
     /// The columns of the records; for updates, those of the table.
     pub(super) fn columns(&self) -> SchemaRef {
-        if self.place.updates.is_some() {
+        if self.options.updates.is_some() {
             return self.table.schema();
         }
-        without_ours(&self.table.schema(), self.place.payload.is_some())
+        without_ours(&self.table.schema(), self.options.payload.is_some())
     }
 
     pub(super) fn stager(&self) -> Stager {
@@ -121,7 +121,7 @@ impl Ledger {
     /// Leaves out, for good, files that were last changed before this time.
     ///
     /// # Errors
-    /// As [`Ledger::commit`].
+    /// As [`FilesLedger::commit`].
     pub(super) async fn begin_at(&mut self, moment: Timestamp) -> Result<Ended> {
         let progress = [(TxnId::SourceFrom, moment.as_micros())];
         self.append(&Loaded::default(), &progress).await
@@ -189,8 +189,8 @@ impl Ledger {
     }
 
     async fn reopen(&mut self) -> Result<()> {
-        tracing::info!(table = %self.place.table, "reopening the table: what is known about it may be stale");
-        if let Some(fresh) = Self::open(&self.place).await? {
+        tracing::info!(table = %self.options.table, "reopening the table: what is known about it may be stale");
+        if let Some(fresh) = Self::open(&self.options).await? {
             *self = fresh;
         }
         Ok(())
@@ -204,28 +204,28 @@ impl Ledger {
         if self.is_remembered || self.seen.len() == 0 {
             return Ok(());
         }
-        let Some(origin) = origin(&self.place, &self.table, self.table.version()).await? else { return Ok(()) };
-        tokio::task::block_in_place(|| memo::write(&self.place.memo, &origin, &self.seen))?;
+        let Some(origin) = origin(&self.options, &self.table, self.table.version()).await? else { return Ok(()) };
+        tokio::task::block_in_place(|| memo::write(&self.options.memo, &origin, &self.seen))?;
         self.is_remembered = true;
         Ok(())
     }
 }
 
 /// The header of a memo for this version of the table.
-async fn origin(place: &Place, table: &LakeTable, version: i64) -> Result<Option<Origin>> {
+async fn origin(options: &LedgerOptions, table: &LakeTable, version: i64) -> Result<Option<Origin>> {
     let Some(commit_id) = table.commit_id(version).await? else { return Ok(None) };
-    Ok(Some(Origin { table_id: table.table_id().to_owned(), version, commit_id, source: place.source.clone() }))
+    Ok(Some(Origin { table_id: table.table_id().to_owned(), version, commit_id, source: options.source.clone() }))
 }
 
 /// The files in the memo and those of every commit since; `None` when the memo is of no use.
-async fn remember(place: &Place, table: &LakeTable) -> Result<Option<Seen>> {
-    let path = place.memo.clone();
-    let Some((told, mut seen)) = tokio::task::block_in_place(|| memo::read(&path)) else { return Ok(None) };
-    if told.version > table.version() || origin(place, table, told.version).await? != Some(told.clone()) {
+async fn remember(options: &LedgerOptions, table: &LakeTable) -> Result<Option<Seen>> {
+    let path = options.memo.clone();
+    let Some((saved, mut seen)) = tokio::task::block_in_place(|| memo::read(&path)) else { return Ok(None) };
+    if saved.version > table.version() || origin(options, table, saved.version).await? != Some(saved.clone()) {
         tracing::info!(path = %path.display(), "the saved set does not match the table; reading the table instead");
         return Ok(None);
     }
-    let mut tail = Tail::new(&place.data, &place.table, told.version, &[SOURCE_FILE], &place.clock);
+    let mut tail = Tail::new(&options.data, &options.table, saved.version, &[SOURCE_FILE], &options.clock);
     while tail.version() < table.version() {
         match tail.next().await? {
             TailStep::Rows { batches, .. } => {

@@ -18,9 +18,9 @@ mod survey;
 mod telegram;
 #[cfg(test)]
 mod tests;
+mod unread;
 mod watch;
 
-use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -35,21 +35,20 @@ pub use self::clean::clean;
 use self::columns::{Rules, Shared};
 use self::content::Reader;
 use self::discover::{Found, Source, Walk};
-use self::ledger::{Ended, Ledger, Place};
+use self::ledger::{Ended, FilesLedger, LedgerOptions};
 use self::options::FilesMetrics;
 pub use self::options::{FilesOptions, FilesProgress, FilesSummary};
 pub use self::schemas::{LoggedSchema, logged_schemas};
 use self::seen::Stamp;
 pub use self::survey::{FilesSurvey, check, survey};
 use self::telegram::Updates;
+use self::unread::UnreadFiles;
 use self::watch::{Watch, Watched, next_walk_in};
 use crate::clock::Clock;
-use crate::error::{Context, Error, ErrorKind, Result};
+use crate::error::{Context, ErrorKind, Result};
 use crate::pipeline::files::FilesPipeline;
 use crate::retry::Backoff;
 
-/// A file that cannot be read is retried after the first of these, with growing delays up to the second.
-const UNREAD_AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(600));
 /// How often the set of loaded files is saved while there is work.
 const MEMO_EVERY: Duration = Duration::from_secs(60);
 
@@ -57,7 +56,7 @@ const MEMO_EVERY: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub struct FilesStage {
     pipeline: FilesPipeline,
-    place: Place,
+    ledger_options: LedgerOptions,
     source: Arc<Source>,
     rules: Arc<Rules>,
     clock: Clock,
@@ -66,18 +65,9 @@ pub struct FilesStage {
     metrics: FilesMetrics,
     summary: FilesSummary,
     /// `None` until there is a table.
-    ledger: Option<Ledger>,
-    unread: HashMap<Path, Unread>,
+    ledger: Option<FilesLedger>,
+    unread: UnreadFiles,
     memo_at: Duration,
-}
-
-/// A file that could not be read.
-#[derive(Debug)]
-struct Unread {
-    /// Its stamp at that time.
-    stamp: Stamp,
-    backoff: Backoff,
-    again_at: Duration,
 }
 
 impl FilesStage {
@@ -100,7 +90,7 @@ impl FilesStage {
         let table = Path::parse(&pipeline.bronze.table);
         let table = table.context(ErrorKind::Configuration, format!("bronze.table `{}`", pipeline.bronze.table))?;
         let mut source = Source::new(&data, &pipeline.source)?;
-        let place = Place {
+        let ledger_options = LedgerOptions {
             table,
             source: source.name.clone(),
             payload: pipeline.bronze.payload_column(),
@@ -110,25 +100,25 @@ impl FilesStage {
             data,
         };
         let rules = Arc::new(Rules::new(&pipeline.bronze)?);
-        let ledger = Ledger::open(&place).await?;
-        if let Some(from) = ledger.as_ref().and_then(Ledger::from) {
+        let ledger = FilesLedger::open(&ledger_options).await?;
+        if let Some(from) = ledger.as_ref().and_then(FilesLedger::from) {
             source.only_after(from);
         }
         let stage = Self {
             source: Arc::new(source),
             metrics: FilesMetrics::new(&telemetry),
             summary: FilesSummary::default(),
-            unread: HashMap::new(),
+            unread: UnreadFiles::default(),
             memo_at: clock.monotonic(),
             pipeline,
-            place,
+            ledger_options,
             rules,
             clock,
             checkpoints,
             progress,
             ledger,
         };
-        if let (Some(_), Some(ledger)) = (&stage.place.updates, &stage.ledger) {
+        if let (Some(_), Some(ledger)) = (&stage.ledger_options.updates, &stage.ledger) {
             stage.log_schema(ledger, "as bronze.schema has them");
         }
         Ok(stage)
@@ -174,9 +164,7 @@ impl FilesStage {
                     backoff.reset();
                     next_walk_in(self.pipeline.source.list_every, settles_in, walked)
                 }
-                Err(error)
-                    if matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Unknown | ErrorKind::Refused) =>
-                {
+                Err(error) if error.is_transient() => {
                     tracing::warn!(%error, "loading failed; retrying");
                     backoff.next_delay()
                 }
@@ -199,7 +187,7 @@ impl FilesStage {
     /// What is watched, for a source on this machine.
     fn watched(&self) -> Option<Watched> {
         let root = self.source.local_folder().filter(|_| self.pipeline.source.watch)?;
-        let table = self.place.data.local_root().map(|data| data.join(self.place.table.as_ref()));
+        let table = self.ledger_options.data.local_root().map(|data| data.join(self.ledger_options.table.as_ref()));
         let own = table.into_iter().chain([self.checkpoints.clone()]).collect();
         Some(Watched { root, filter: self.source.filter.clone(), own })
     }
@@ -222,9 +210,7 @@ impl FilesStage {
             self.load(files, stop).await?;
             self.metrics.batch_seconds.observe(self.clock.monotonic().saturating_sub(started).as_secs_f64());
         }
-        // A file that has been due this long without being listed is gone.
-        let now = self.clock.monotonic();
-        self.unread.retain(|_, unread| now < unread.again_at + UNREAD_AGAIN.1);
+        self.unread.forget_gone(self.clock.monotonic());
         self.summary.listed += walk.tally.listed;
         self.summary.changed = walk.tally.changed;
         self.summary.fresh = walk.tally.fresh;
@@ -239,7 +225,7 @@ impl FilesStage {
         let now = self.clock.now();
         let mut ledger = match self.ledger.take() {
             Some(ledger) => ledger,
-            None => Ledger::create(&self.place, &self.rules.first_columns(None)?).await?,
+            None => FilesLedger::create(&self.ledger_options, &self.rules.first_columns(None)?).await?,
         };
         let begun = ledger.begin_at(now).await;
         let from = ledger.from().unwrap_or(now);
@@ -262,7 +248,7 @@ impl FilesStage {
                 return Ok(files);
             }
             let now = self.clock.monotonic();
-            files.retain(|file| self.unread.get(&file.path).is_none_or(|unread| unread.is_due(file, now)));
+            files.retain(|file| self.unread.is_due(file, now));
             if !files.is_empty() {
                 return Ok(files);
             }
@@ -309,11 +295,15 @@ impl FilesStage {
         Ok(())
     }
 
-    fn loader(&self, ledger: &Ledger, shared: Shared) -> Loader {
+    fn loader(&self, ledger: &FilesLedger, shared: Shared) -> Loader {
         Loader {
             reader: self.reader(),
             shared,
-            updates: self.place.updates.is_some().then(|| Updates::new(&self.pipeline.bronze, ledger.columns())),
+            updates: self
+                .ledger_options
+                .updates
+                .is_some()
+                .then(|| Updates::new(&self.pipeline.bronze, ledger.columns())),
             stager: ledger.stager(),
             ingested_at: self.clock.now(),
             // One waits for its disk while the others compute.
@@ -326,18 +316,18 @@ impl FilesStage {
     }
 
     /// The ledger; if there is no table, it is created with the columns of the first files.
-    async fn open_ledger(&mut self, files: &[Found]) -> Result<Ledger> {
+    async fn open_ledger(&mut self, files: &[Found]) -> Result<FilesLedger> {
         if let Some(ledger) = self.ledger.take() {
             return Ok(ledger);
         }
         let (sampled, seen) = sample::infer(&self.reader(), files, self.rules.infer).await?;
-        let ledger = Ledger::create(&self.place, &self.rules.first_columns(seen)?).await?;
+        let ledger = FilesLedger::create(&self.ledger_options, &self.rules.first_columns(seen)?).await?;
         self.log_schema(&ledger, &format!("inferred from {sampled} files"));
         Ok(ledger)
     }
 
     /// Adds a version to the schema log. The log is for people; the table has the columns itself.
-    fn log_schema(&self, ledger: &Ledger, reason: &str) {
+    fn log_schema(&self, ledger: &FilesLedger, reason: &str) {
         let name = self.pipeline.name.as_str();
         if let Err(error) = schemas::write(&self.checkpoints, name, &ledger.columns(), reason, self.clock.now()) {
             tracing::warn!(%error, "could not write the schema log");
@@ -364,21 +354,11 @@ impl FilesStage {
         let now = self.clock.monotonic();
         for (file, error) in loaded.unread {
             self.summary.unread.push(error.to_string());
-            self.hold_off(&file, &error, now);
+            self.unread.hold_off(&file, &error, now);
         }
         for file in loaded.files {
-            self.unread.remove(&file.path);
+            self.unread.remove(&file);
         }
-    }
-
-    fn hold_off(&mut self, file: &Found, error: &Error, now: Duration) {
-        let stamp = Stamp::of(file.size_bytes, file.modified);
-        let unread = self.unread.entry(file.path.clone()).or_insert_with(|| {
-            tracing::warn!(%error, "cannot read a file; it stays where it is and will be retried");
-            Unread { stamp, backoff: Backoff::new(UNREAD_AGAIN.0, UNREAD_AGAIN.1), again_at: now }
-        });
-        unread.stamp = stamp;
-        unread.again_at = now + unread.backoff.next_delay();
     }
 
     async fn write_memo(&mut self) {
@@ -388,11 +368,5 @@ impl FilesStage {
         {
             tracing::warn!(%error, "could not save the set of loaded files");
         }
-    }
-}
-
-impl Unread {
-    fn is_due(&self, file: &Found, now: Duration) -> bool {
-        now >= self.again_at || self.stamp != Stamp::of(file.size_bytes, file.modified)
     }
 }

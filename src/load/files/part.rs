@@ -62,7 +62,7 @@ impl Part {
     }
 
     /// Which files it is from, for messages.
-    pub(super) fn told(&self) -> String {
+    pub(super) fn label(&self) -> String {
         let (first, last) = (self.pieces.first(), self.pieces.last());
         match (first.map(|piece| &piece.file), last.map(|piece| &piece.file)) {
             (Some(first), Some(last)) if first != last => format!("files {first} to {last}"),

@@ -3,6 +3,7 @@
 mod batch;
 mod clean;
 mod fields;
+mod inbox;
 mod known;
 mod lane;
 mod ledger;
@@ -15,17 +16,16 @@ mod tests;
 mod window;
 
 use std::collections::{BTreeSet, HashSet};
-use std::future;
 use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
-use futures::FutureExt;
 use object_store::path::Path;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use self::batch::{Bounds, Segment};
 pub use self::clean::{CleanOptions, clean};
+use self::inbox::Inbox;
 use self::known::Place;
 use self::lane::{Found, Lane, SegmentKey};
 use self::ledger::{Ledger, Loaded};
@@ -36,7 +36,7 @@ pub use self::options::{BronzeOptions, BronzeSummary};
 #[cfg(any(test, fuzzing))]
 pub use self::rows::batch_of;
 use crate::clock::{Clock, Timestamp};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::hint::{HintedKeys, KeyHints};
 use crate::pipeline::BronzeSettings;
 use crate::retry::Backoff;
@@ -72,27 +72,6 @@ pub struct BronzeStage {
     look_back: Option<LookBack>,
     no_look_back_before: Duration,
     discovered_at: Option<Duration>,
-}
-
-/// The hints, until every giver is gone.
-struct Inbox(Option<KeyHints>);
-
-impl Inbox {
-    /// What is there now.
-    fn take(&mut self, limit: usize) -> Option<HintedKeys> {
-        self.next(limit).now_or_never()
-    }
-
-    /// Waits for hints. Safe to cancel.
-    async fn next(&mut self, limit: usize) -> HintedKeys {
-        if let Some(hints) = &mut self.0 {
-            if let Some(hinted) = hints.next(limit).await {
-                return hinted;
-            }
-            self.0 = None;
-        }
-        future::pending().await
-    }
 }
 
 /// What the bronze table must be.
@@ -185,7 +164,7 @@ impl BronzeStage {
             let wait = match turned {
                 Ok(true) => continue,
                 Ok(false) => self.next_due(),
-                Err(error) if passes(&error) => {
+                Err(error) if error.is_transient() => {
                     tracing::warn!(%error, "loading failed; retrying");
                     self.doubt();
                     backoff.next_delay()
@@ -224,7 +203,7 @@ impl BronzeStage {
         }
         if self.clock.monotonic() >= self.no_look_back_before {
             has_worked |= match self.look_back(stop).await {
-                Err(error) if passes(&error) || self.ledger.stands_still() => {
+                Err(error) if error.is_transient() || self.ledger.stands_still() => {
                     tracing::warn!(%error, "the look-back failed for the moment; it begins anew later");
                     self.no_look_back_before = self.clock.monotonic() + LOOK_BACK_PAUSE;
                     self.ledger.drop_late();
@@ -402,16 +381,6 @@ impl BronzeStage {
         }
         // Another process may have made it, or an earlier try of ours whose answer was lost.
         let version = self.ledger.version();
-        self.committed.send_if_modified(|told| {
-            let is_news = version > *told;
-            *told = version.max(*told);
-            is_news
-        });
+        self.committed.send_if_modified(|latest| version > std::mem::replace(latest, version.max(*latest)));
     }
-}
-
-/// Whether it may be different in a while, with nobody doing anything about it here: a store that is away, or a
-/// credential that is being renewed.
-fn passes(error: &Error) -> bool {
-    matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Unknown | ErrorKind::Refused)
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::ledger::Status;
+use super::outcome::Status;
 use crate::retry::Backoff;
 use crate::telegram::client::OutgoingMessage;
 use crate::telegram::reply::{Method, ReplyMessage};

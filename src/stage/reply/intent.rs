@@ -8,10 +8,9 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::ledger::PartKey;
+use super::outcome::PartKey;
 use crate::clock::{Clock, Moment};
 use crate::error::{Context, ErrorKind, Result};
-use crate::flow::is_transient;
 use crate::id::Name;
 use crate::retry::Backoff;
 use crate::sabotage::{Sabotage, is_on};
@@ -88,7 +87,7 @@ impl Intents {
                 Ok(PutNew::Created) => return Ok(Claim::Ours { since }),
                 Ok(PutNew::Taken) if self.is_ours(key, body).await? => self.try_delete(key).await?,
                 Ok(PutNew::Taken) => return Ok(Claim::Others),
-                Err(error) if is_transient(&error) => {
+                Err(error) if error.is_transient() => {
                     // Not before its time to live could anyone call this intent dead.
                     tracing::warn!(%error, "an intent could not be made; trying again");
                     self.clock.sleep(backoff.next_delay()).await;

@@ -5,7 +5,7 @@ mod delivery;
 mod intent;
 mod ledger;
 mod options;
-mod pace;
+mod outcome;
 mod rows;
 mod sender;
 
@@ -21,10 +21,11 @@ use tokio_util::sync::CancellationToken;
 
 use self::delivery::Verdict;
 use self::intent::Intents;
+use self::ledger::ReplyLedger;
 pub use self::ledger::spec as table_spec;
-use self::ledger::{Outcome, PartKey, PartOf, ReplyLedger, Status};
 use self::options::ReplyMetrics;
 pub use self::options::{ReplyOptions, ReplySummary};
+use self::outcome::{Outcome, PartKey, PartOf, Status};
 use self::rows::Answer;
 use self::sender::Sender;
 use crate::clock::{Clock, Timestamp};
@@ -36,6 +37,7 @@ use crate::flow::work::{Desk, Work};
 use crate::flow::{Flow, FlowOptions};
 use crate::id::{BotId, random_id};
 use crate::table::{TableRole, TableSpec};
+use crate::telegram::pace::Pace;
 use crate::telegram::reply::Method;
 use crate::telemetry::{Hop, Telemetry};
 
@@ -81,7 +83,7 @@ impl ReplyStage {
         let sender = Sender {
             bot,
             intents: Intents::new(&storage, &pipeline, own.former_pipelines, &clock),
-            pace: pace::Pace::default(),
+            pace: Pace::default(),
             permits: Permits::new(settings.concurrency),
             standing: Semaphore::new(sender::STANDING),
             nonce: random_id(),

@@ -8,7 +8,7 @@ use arrow::array::{
 };
 use arrow::datatypes::{DataType, Int64Type, SchemaRef, TimestampMicrosecondType};
 
-use super::ledger::{Outcome, PartOf, PartState, Status};
+use super::outcome::{Outcome, PartOf, PartState, Status};
 use crate::clock::Timestamp;
 use crate::error::{self, Context, Error, ErrorKind};
 use crate::flow::key::UpdateKey;

@@ -11,9 +11,9 @@ use uuid::Uuid;
 
 use super::delivery::{Attempt, Delivery, Verdict};
 use super::intent::{Claim, IntentBody, Intents};
-use super::ledger::{MAX_SENDS, Outcome, PartKey, PartOf, PartState, ReplyLedger, Status};
+use super::ledger::{MAX_SENDS, ReplyLedger};
 use super::options::ReplyMetrics;
-use super::pace::Pace;
+use super::outcome::{Outcome, PartKey, PartOf, PartState, Status};
 use super::rows::Answer;
 use crate::clock::{Clock, Moment};
 use crate::error::{Error, Result};
@@ -21,6 +21,7 @@ use crate::flow::permits::Permits;
 use crate::flow::work::{Desk, Stopped};
 use crate::id::random_id;
 use crate::pipeline::OnUnknown;
+use crate::telegram::pace::Pace;
 use crate::telegram::reply::{Method, ReplyMessage};
 use crate::telegram::{BotClient, SendFault};
 use crate::telemetry::{Hop, Telemetry};
@@ -114,7 +115,7 @@ impl Sender {
                 Ok(Status::Failed | Status::Unknown) => break,
                 Err(Halt::Stopped) => return Ok(false),
                 // Nothing of the part has left: what was sent has been recorded, or has an intent to be watched.
-                Err(Halt::Failed(error)) if crate::flow::is_transient(&error) => {
+                Err(Halt::Failed(error)) if error.is_transient() => {
                     tracing::warn!(%error, "a reply waits for the store");
                     if self.pause(WATCH_EVERY).await.is_err() {
                         return Ok(false);

@@ -1,10 +1,10 @@
-//! What the stand-in says: that it is none, what it was asked, and how much of the chat came along.
+//! What the stand-in answers: that it is a stand-in, what it was asked, and how much of the chat was sent along.
 
 use serde_json::{Value, json};
 
 use crate::llm::{ChatMessage, Role};
 
-/// What the stand-in calls itself in its answers.
+/// The stand-in's name in its answers.
 pub(super) const MODEL_NAME: &str = "lakegram-stand-in";
 /// How much of a question is repeated, in characters.
 const ECHO_LIMIT: usize = 1_000;
@@ -27,7 +27,7 @@ pub(super) fn stand_in_text(messages: &[ChatMessage]) -> String {
     )
 }
 
-/// The body of an answer with its usage, where a word is a token; cut off at `max_tokens`.
+/// The body of an answer with its usage, counting a word as a token; truncated at `max_tokens`.
 pub(super) fn completion(messages: &[ChatMessage], text: &str, max_tokens: Option<u64>, in_blocks: bool) -> Value {
     let limit = max_tokens.and_then(|most| usize::try_from(most).ok()).unwrap_or(usize::MAX);
     let said = words(text);

@@ -1,9 +1,9 @@
-//! What tests do to the stand-in: script its answers and its failures, and decide whom it lets in.
+//! Controls for tests: script the stand-in's answers and failures, and decide who is let in.
 
 use std::time::Duration;
 
 use super::ModelStandIn;
-use super::script::{ModelTrouble, Script};
+use super::script::{ModelScript, ModelTrouble};
 
 impl ModelStandIn {
     /// Answers every question with this text.
@@ -21,38 +21,39 @@ impl ModelStandIn {
         self.shared.script(|script| script.raw_answer = Some(body.to_owned()));
     }
 
-    /// Gives these troubles first, one a request.
+    /// Uses these failures first, one per request.
     pub fn trouble(&self, troubles: impl IntoIterator<Item = ModelTrouble>) {
         self.shared.script(|script| script.queue.extend(troubles));
     }
 
-    /// Gives trouble to every question that holds `text`; before all other troubles, and as often as it is asked.
+    /// Fails every question that contains `text`; takes precedence over all other failures, and repeats as often as it
+    /// is asked.
     pub fn poison(&self, text: &str, trouble: ModelTrouble) {
         self.shared.script(|script| script.poison.push((text.to_owned(), trouble)));
     }
 
-    /// Answers everything with this status until it recovers.
+    /// Responds to everything with this status until it recovers.
     pub fn fail_all(&self, status: u16) {
         self.shared.script(|script| script.always = Some(ModelTrouble::status(status)));
     }
 
-    /// Forgets every trouble, lets go of what hangs, and answers again.
+    /// Clears every failure, releases hanging requests, and answers again.
     pub fn recover(&self) {
-        self.shared.script(Script::recover);
+        self.shared.script(ModelScript::recover);
         self.release();
     }
 
-    /// Lets go of what hangs: it is answered now.
+    /// Releases hanging requests: they are answered now.
     pub fn release(&self) {
         self.shared.released.send_modify(|times| *times += 1);
     }
 
-    /// Lets in only who brings this key, or a token of its own.
+    /// Only accepts this key, or a token issued by the stand-in.
     pub fn require_key(&self, key: &str) {
         self.shared.script(|script| script.gate.key = Some(key.to_owned()));
     }
 
-    /// Gives tokens, which live so long, only to this client, and lets in only who brings one.
+    /// Only issues tokens, with this lifetime, to this client, and only accepts those tokens.
     pub fn require_client(&self, id: &str, secret: &str, token_life: Duration) {
         self.shared.script(|script| {
             script.gate.client = Some((id.to_owned(), secret.to_owned()));
@@ -60,17 +61,17 @@ impl ModelStandIn {
         });
     }
 
-    /// Refuses every token given so far.
+    /// Rejects every token issued so far.
     pub fn revoke_tokens(&self) {
         self.shared.script(|script| script.gate.live.clear());
     }
 
-    /// Gives these troubles first to who asks for a token, one a request.
+    /// Uses these failures first for token requests, one per request.
     pub fn token_trouble(&self, troubles: impl IntoIterator<Item = ModelTrouble>) {
         self.shared.script(|script| script.token_queue.extend(troubles));
     }
 
-    /// How many tokens were given.
+    /// How many tokens were issued.
     pub fn tokens_given(&self) -> u64 {
         self.shared.script(|script| script.gate.given)
     }

@@ -1,6 +1,6 @@
-//! A loopback model server, OpenAI-compatible and as Databricks serves, that says plainly that it is a stand-in.
+//! A loopback model server, OpenAI-compatible and Databricks-compatible, that openly says it is a stand-in.
 //!
-//! The demo talks to it, and tests script it: it fails, dawdles, hangs, breaks off and refuses keys when told to,
+//! The demo talks to it, and tests script it: it fails, stalls, hangs, drops connections and refuses keys when told to,
 //! and remembers what it was asked.
 
 mod answer;
@@ -21,7 +21,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use self::script::Script;
+use self::script::ModelScript;
 pub use self::script::{ModelTrouble, SeenRequest};
 use crate::clock::Clock;
 use crate::error::{Context, ErrorKind, Result};
@@ -36,17 +36,17 @@ pub struct ModelStandInOptions {
 /// What the stand-in and its connections share.
 #[derive(Clone, Debug)]
 struct Shared {
-    script: Arc<Mutex<Script>>,
-    /// How many requests have come, ever.
+    script: Arc<Mutex<ModelScript>>,
+    /// How many requests have arrived so far.
     seen: watch::Sender<u64>,
-    /// Raised to let go of what hangs.
+    /// Incremented to release hanging requests.
     released: watch::Sender<u64>,
     delay: Duration,
     clock: Clock,
 }
 
 impl Shared {
-    fn script<T>(&self, change: impl FnOnce(&mut Script) -> T) -> T {
+    fn script<T>(&self, change: impl FnOnce(&mut ModelScript) -> T) -> T {
         change(&mut self.script.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
@@ -88,7 +88,7 @@ impl ModelStandIn {
         Ok(Self { shared, host: format!("http://{address}"), stop, server })
     }
 
-    /// Stops, and returns when the port is closed and every connection ended.
+    /// Stops, and returns when the port is closed and every connection has ended.
     pub async fn stop(mut self) {
         self.stop.cancel();
         if let Some(server) = self.server.take()
@@ -98,27 +98,27 @@ impl ModelStandIn {
         }
     }
 
-    /// What `LLM_BASE_URL` should be.
+    /// The value for `LLM_BASE_URL`.
     pub fn base_url(&self) -> String {
         format!("{}/v1", self.host)
     }
 
-    /// What `DATABRICKS_HOST` should be.
+    /// The value for `DATABRICKS_HOST`.
     pub fn host(&self) -> &str {
         &self.host
     }
 
-    /// The latest requests, the oldest first. They are remembered when they come, before they are answered.
+    /// The latest requests, oldest first. They are recorded on arrival, before they are answered.
     pub fn requests(&self) -> Vec<SeenRequest> {
         self.shared.script(|script| script.requests())
     }
 
-    /// How many requests have come, ever.
+    /// How many requests have arrived so far.
     pub fn request_count(&self) -> u64 {
         *self.shared.seen.borrow()
     }
 
-    /// Returns when so many requests have come, ever.
+    /// Returns when this many requests have arrived.
     pub async fn wait_for_requests(&self, count: u64) {
         // The sender lives as long as we do, so waiting cannot fail.
         let mut seen = self.shared.seen.subscribe();

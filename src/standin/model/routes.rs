@@ -46,7 +46,7 @@ async fn complete(State(shared): State<Shared>, uri: Uri, headers: HeaderMap, bo
     };
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
     let authorization = text("authorization");
-    // Decided in one step with remembering, so that whoever sees the request may release it.
+    // Decided in one step with recording, so that whoever sees the request may release it.
     let (authorized, trouble, released) = shared.script(|script| {
         let authorized = script.gate.admits(authorization.as_deref());
         let seen = SeenRequest {
@@ -114,7 +114,7 @@ fn basic(headers: &HeaderMap) -> Option<(String, String)> {
     text.split_once(':').map(|(id, secret)| (id.to_owned(), secret.to_owned()))
 }
 
-/// What a trouble says; `None` when it is over and the answer follows.
+/// The response of a failure; `None` when it is over and the answer follows.
 async fn suffer(
     shared: &Shared,
     trouble: Option<ModelTrouble>,
@@ -141,7 +141,7 @@ async fn suffer(
     }
 }
 
-/// Ends at the next release after this call.
+/// Returns at the next release after this call.
 fn wait_for_release(shared: &Shared) -> impl Future<Output = ()> + use<> {
     let mut released = shared.released.subscribe();
     async move {

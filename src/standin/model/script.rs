@@ -11,7 +11,7 @@ use crate::llm::ChatMessage;
 const SEEN_LIMIT: usize = 10_000;
 /// Bytes of bodies that are remembered.
 const SEEN_BYTES_LIMIT: usize = 64 * 1_024 * 1_024;
-/// Tokens that are good at the same time.
+/// Tokens that are valid at the same time.
 const TOKEN_LIMIT: usize = 100;
 const TOKEN_LIFE: Duration = Duration::from_secs(3_600);
 
@@ -41,21 +41,21 @@ impl SeenRequest {
     }
 }
 
-/// What the stand-in does instead of answering, or before it.
+/// What the stand-in does instead of, or before, answering.
 #[derive(Clone, Debug)]
 pub enum ModelTrouble {
-    /// Answers with a status and a body, whatever they are.
+    /// Responds with a status and a body.
     Status {
         /// The status.
         status: u16,
-        /// `Retry-After`, as it is sent.
+        /// `Retry-After`, verbatim.
         retry_after: Option<String>,
         /// The body.
         body: String,
     },
-    /// Answers after this long.
+    /// Answers after this delay.
     Delay(Duration),
-    /// Answers when it is released.
+    /// Answers when released.
     Hang,
     /// Closes the connection without an answer.
     Drop,
@@ -78,7 +78,7 @@ impl ModelTrouble {
         Self::Status { status, retry_after: None, body: body.to_owned() }
     }
 
-    /// A 200 whose JSON breaks off.
+    /// A 200 with truncated JSON.
     pub fn malformed() -> Self {
         Self::body(200, "{\"choices\": [{\"message\": {\"content\": \"half of")
     }
@@ -86,14 +86,14 @@ impl ModelTrouble {
 
 /// Everything the stand-in was told and has seen.
 #[derive(Debug, Default)]
-pub(super) struct Script {
-    /// Troubles of questions with a text in them.
+pub(super) struct ModelScript {
+    /// Failures of questions that contain a text.
     pub(super) poison: Vec<(String, ModelTrouble)>,
     pub(super) queue: VecDeque<ModelTrouble>,
     pub(super) always: Option<ModelTrouble>,
     pub(super) token_queue: VecDeque<ModelTrouble>,
     pub(super) answer: Option<String>,
-    /// The whole body of a 200, as it is.
+    /// The whole body of a 200, verbatim.
     pub(super) raw_answer: Option<String>,
     pub(super) in_blocks: bool,
     pub(super) gate: Gate,
@@ -101,8 +101,8 @@ pub(super) struct Script {
     seen_bytes: usize,
 }
 
-impl Script {
-    /// The trouble of this question, if it gets one. One from the queue is used up.
+impl ModelScript {
+    /// The failure for this question, if any. One from the queue is used up.
     pub(super) fn next_trouble(&mut self, question: &str) -> Option<ModelTrouble> {
         let poison = self.poison.iter().find(|(text, _)| question.contains(text.as_str()));
         let poison = poison.map(|(_, trouble)| trouble.clone());
@@ -118,7 +118,7 @@ impl Script {
         self.raw_answer = None;
     }
 
-    /// Remembers a request whose body has so many bytes; forgets the oldest when there are too many.
+    /// Records a request with this body size; forgets the oldest when there are too many.
     pub(super) fn remember(&mut self, seen: SeenRequest, bytes: usize) {
         self.seen.push_back((bytes, seen));
         self.seen_bytes += bytes;
@@ -139,7 +139,7 @@ pub(super) struct Gate {
     pub(super) key: Option<String>,
     pub(super) client: Option<(String, String)>,
     pub(super) token_life: Duration,
-    /// The tokens that are good.
+    /// The valid tokens.
     pub(super) live: VecDeque<String>,
     pub(super) given: u64,
 }
@@ -151,7 +151,7 @@ impl Default for Gate {
 }
 
 impl Gate {
-    /// Whether this `authorization` opens the gate.
+    /// Whether this `authorization` is accepted.
     pub(super) fn admits(&self, authorization: Option<&str>) -> bool {
         if self.key.is_none() && self.client.is_none() {
             return true;
@@ -178,7 +178,7 @@ mod tests {
 
     #[test]
     fn memory_is_bounded_in_bytes_and_the_oldest_go_first() {
-        let mut script = Script::default();
+        let mut script = ModelScript::default();
         for number in 0..5 {
             let seen = SeenRequest {
                 messages: Vec::new(),
@@ -197,7 +197,7 @@ mod tests {
 
     #[test]
     fn poison_comes_before_the_queue_and_stays() {
-        let mut script = Script::default();
+        let mut script = ModelScript::default();
         script.poison.push(("bad".to_owned(), ModelTrouble::Drop));
         script.queue.push_back(ModelTrouble::Hang);
         for _ in 0..2 {

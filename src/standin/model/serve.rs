@@ -1,4 +1,4 @@
-//! The stand-in's connections: ended together when it stops, and closed without an answer when the script says so.
+//! The stand-in's connections: ended together when it stops, and closed without a response when the script says so.
 //!
 //! `axum::serve` can do neither.
 
@@ -22,22 +22,22 @@ use crate::clock::Clock;
 
 /// Connections at the same time; further ones wait.
 const CONNECTION_LIMIT: usize = 1_000;
-/// After a failed accept, which is mostly for want of file descriptors.
+/// Pause after a failed accept, which is mostly due to a lack of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Marks a response that never leaves.
+/// Marks a response that must not be sent.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("the script says to close the connection")]
 struct NoAnswer;
 
-/// The response that closes the connection instead.
+/// The error that closes the connection instead.
 pub(super) fn no_answer() -> Response {
     let mut response = ().into_response();
     response.extensions_mut().insert(NoAnswer);
     response
 }
 
-/// Serves until told to stop; when it returns, the port is closed and every connection ended.
+/// Serves until stopped; when it returns, the port is closed and every connection has ended.
 pub(super) async fn serve(listener: TcpListener, routes: Router, clock: Clock, stop: CancellationToken) {
     let mut connections = JoinSet::new();
     loop {

@@ -1,4 +1,4 @@
-//! Webhook delivery as Telegram does it: one update in flight a queue, until a 2xx comes back, however long it takes.
+//! Webhook delivery as Telegram does it: one update in flight per queue, until a 2xx comes back, however long it takes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,13 +14,13 @@ use crate::id::random_fraction;
 /// The header that proves to the receiver that Telegram calls.
 pub const SECRET_HEADER: &str = "X-Telegram-Bot-Api-Secret-Token";
 
-/// The longest wait that a `Retry-After` is obeyed for.
+/// The longest `Retry-After` that is respected.
 const RETRY_AFTER_LIMIT: Duration = Duration::from_secs(3_600);
 
-/// How much of an answer's body is kept.
+/// How much of a response body is kept.
 const ANSWER_LIMIT_BYTES: usize = 1_024;
 
-/// Starts delivering every queue that waits and has no task yet. Does nothing without a webhook.
+/// Starts delivering every waiting queue that has no task yet. Does nothing without a webhook.
 pub(super) fn deliver_all(shared: &Arc<Shared>) {
     let waiting: Vec<QueueId> = shared.look(|state| state.backlog.queues().collect());
     for queue in waiting {
@@ -28,7 +28,7 @@ pub(super) fn deliver_all(shared: &Arc<Shared>) {
     }
 }
 
-/// Starts delivering one queue unless a task does so already. Does nothing without a webhook.
+/// Starts delivering one queue unless a task already does. Does nothing without a webhook.
 pub(super) fn deliver(shared: &Arc<Shared>, queue: QueueId) {
     let webhook = shared.change(|state| {
         let webhook = state.webhook.clone()?;
@@ -45,13 +45,13 @@ pub(super) fn deliver(shared: &Arc<Shared>, queue: QueueId) {
     });
 }
 
-/// Delivers what waits in a queue, one after the other, until nothing does.
+/// Delivers the updates of a queue one after another until it is empty.
 async fn drain(shared: &Shared, queue: QueueId, webhook: &Webhook) {
     while let Some(update) = next(shared, queue, webhook) {
         let mut attempt = 0;
         loop {
             attempt += 1;
-            // Closed never: the semaphore lives as long as the webhook.
+            // Never closed: the semaphore lives as long as the webhook.
             let Ok(connection) = webhook.connections.acquire().await else { return };
             let began_at = shared.now();
             let (receipt, retry_after) = post(shared, &webhook.url, &webhook.secret, &update.body).await;
@@ -66,7 +66,7 @@ async fn drain(shared: &Shared, queue: QueueId, webhook: &Webhook) {
     }
 }
 
-/// The head of a queue; when there is none, the task that asks is the queue's no longer.
+/// The head of a queue; if there is none, the queue no longer has a task.
 fn next(shared: &Shared, queue: QueueId, webhook: &Webhook) -> Option<Pending> {
     shared.change(|state| {
         if webhook.removed.is_cancelled() {
@@ -80,7 +80,7 @@ fn next(shared: &Shared, queue: QueueId, webhook: &Webhook) -> Option<Pending> {
     })
 }
 
-/// Notes how an attempt ended. Returns whether the update is done with.
+/// Records how an attempt ended. Returns whether the update is finished.
 fn settle(shared: &Shared, queue: QueueId, mut delivery: Delivery) -> bool {
     let is_done = shared.change(|state| {
         if delivery.receipt.is_ack() && state.acks_to_lose > 0 {
@@ -100,7 +100,7 @@ fn settle(shared: &Shared, queue: QueueId, mut delivery: Delivery) -> bool {
     is_done
 }
 
-/// The first repetition comes at once, the next ones after 2, 4, 8… seconds up to one or two minutes.
+/// The first retry comes at once, the next ones after 2, 4, 8… seconds, up to one or two minutes.
 fn delay_after(shared: &Shared, attempt: u32) -> Duration {
     let Some(doublings) = attempt.checked_sub(2) else { return Duration::ZERO };
     let factor = 1_u32.checked_shl(doublings.min(16)).unwrap_or(u32::MAX);
@@ -109,7 +109,7 @@ fn delay_after(shared: &Shared, attempt: u32) -> Duration {
     if delay < longest { delay } else { longest.mul_f64(0.5 + random_fraction() / 2.0) }
 }
 
-/// Posts an update once; the answer, and the wait that a `Retry-After` asks for.
+/// Posts an update once; returns the response, and the wait that a `Retry-After` asks for.
 pub(super) async fn post(shared: &Shared, url: &str, secret: &str, body: &Arc<str>) -> (Receipt, Option<Duration>) {
     let mut request = shared.client.post(url).header(CONTENT_TYPE, "application/json").body(body.to_string());
     if !secret.is_empty() {

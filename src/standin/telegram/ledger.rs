@@ -1,5 +1,5 @@
-//! What has happened at the stand-in: the calls it got, the messages it took, the deliveries it made. Bounded: the
-//! oldest entries go, the totals stay.
+//! What has happened at the stand-in: calls received, messages accepted, deliveries made. Bounded: the oldest entries
+//! are dropped, the totals stay.
 
 use std::collections::VecDeque;
 
@@ -8,16 +8,16 @@ use serde_json::Value;
 
 use crate::clock::Timestamp;
 
-/// What became of a call.
+/// The fate of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
-    /// It is being treated, or its caller went away meanwhile.
+    /// It is being handled, or its caller has disconnected.
     Open,
     /// It was answered with this HTTP status.
     Answered(u16),
     /// Its connection was closed without an answer.
     Dropped,
-    /// It is left without an answer.
+    /// It is left without a response.
     Hanging,
 }
 
@@ -26,15 +26,15 @@ pub enum Fate {
 pub struct Call {
     /// The method as the caller wrote it.
     pub method: String,
-    /// The body as it came in; the query string of a call without one.
+    /// The body as received; the query string of a call without one.
     pub raw: String,
     /// When it came in.
     pub at: Timestamp,
-    /// What became of it.
+    /// Its fate.
     pub fate: Fate,
 }
 
-/// A message of the bot that was accepted, new or as an edit of one.
+/// A message of the bot that was accepted, either new or as an edit.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct SentMessage {
     /// Where to.
@@ -43,9 +43,9 @@ pub struct SentMessage {
     pub message_id: i64,
     /// Its text.
     pub text: String,
-    /// Those of its entities that lie within the text, as they were sent.
+    /// Its valid entities, as they were sent.
     pub entities: Vec<Value>,
-    /// The message it answers.
+    /// The message it replies to.
     pub reply_to_message_id: Option<i64>,
     /// Its `reply_markup`.
     pub reply_markup: Option<Value>,
@@ -62,7 +62,7 @@ pub struct SentMessage {
 pub enum Receipt {
     /// The receiver answered with this status and this body (cut at 1 KiB).
     Status(u16, String),
-    /// No whole answer: what happened.
+    /// No complete response: what happened.
     Broken(String),
 }
 
@@ -72,7 +72,7 @@ impl Receipt {
         matches!(self, Self::Status(200..=299, _))
     }
 
-    /// What went wrong, as `getWebhookInfo` words it; `None` when nothing did.
+    /// What went wrong, in the words of `getWebhookInfo`; `None` if nothing did.
     pub fn problem(&self) -> Option<String> {
         match self {
             Self::Status(200..=299, _) => None,
@@ -87,7 +87,7 @@ impl Receipt {
 pub struct Delivery {
     /// The update.
     pub update_id: i64,
-    /// Which attempt, from 1; a redelivery by hand is attempt 0.
+    /// Which attempt, from 1; a manual redelivery is attempt 0.
     pub attempt: u32,
     /// When it began.
     pub began_at: Timestamp,
@@ -97,7 +97,7 @@ pub struct Delivery {
     pub receipt: Receipt,
 }
 
-/// How much there has been since the start, entries that have gone included.
+/// Totals since the start, including dropped entries.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Totals {
     /// Calls of any method.
@@ -110,11 +110,11 @@ pub struct Totals {
     pub deliveries: u64,
     /// Updates acknowledged: by a 2xx of the webhook or by the offset of `getUpdates`.
     pub acked: u64,
-    /// Calls that came before the `retry_after` of an earlier one was over.
+    /// Calls made before an earlier `retry_after` was over.
     pub impatient: u64,
 }
 
-/// The entries of one kind, of which the newest are kept.
+/// The entries of one kind; the newest are kept.
 #[derive(Debug)]
 struct Newest<T> {
     entries: VecDeque<T>,
@@ -136,7 +136,7 @@ impl<T> Newest<T> {
 
 /// What has happened, oldest first.
 #[derive(Debug)]
-pub struct Ledger {
+pub struct CallHistory {
     calls: Newest<Call>,
     sent: Newest<SentMessage>,
     edits: Newest<SentMessage>,
@@ -145,7 +145,7 @@ pub struct Ledger {
     totals: Totals,
 }
 
-impl Ledger {
+impl CallHistory {
     /// An empty ledger that keeps the `limit` newest entries of each kind.
     pub(super) fn new(limit: usize) -> Self {
         Self {
@@ -158,12 +158,12 @@ impl Ledger {
         }
     }
 
-    /// Every call, whatever became of it.
+    /// Every call, whatever its fate.
     pub fn calls(&self) -> impl DoubleEndedIterator<Item = &Call> {
         self.calls.entries.iter()
     }
 
-    /// The calls of one method; letter case does not matter, as with Telegram.
+    /// The calls of one method; case-insensitive, as at Telegram.
     pub fn calls_of(&self, method: &str) -> impl DoubleEndedIterator<Item = &Call> {
         self.calls().filter(move |call| call.method.eq_ignore_ascii_case(method))
     }
@@ -178,7 +178,7 @@ impl Ledger {
         self.sent().filter(move |message| message.chat_id == chat_id)
     }
 
-    /// Every edit that was accepted, as the message stood after it.
+    /// Every accepted edit, with the message as it was afterwards.
     pub fn edits(&self) -> impl DoubleEndedIterator<Item = &SentMessage> {
         self.edits.entries.iter()
     }
@@ -203,20 +203,20 @@ impl Ledger {
         self.totals
     }
 
-    /// A message of the bot as it stands now, its edits applied.
+    /// A message of the bot in its current state, with edits applied.
     pub fn current(&self, chat_id: i64, message_id: i64) -> Option<&SentMessage> {
         let is_it = |message: &&SentMessage| message.chat_id == chat_id && message.message_id == message_id;
         self.edits().rev().find(is_it).or_else(|| self.sent().rev().find(is_it))
     }
 
-    /// Notes a call and returns its number, for [`Self::settle`].
+    /// Records a call and returns its number, for [`Self::settle`].
     pub(super) fn begin(&mut self, call: Call) -> u64 {
         self.calls.push(call);
         self.totals.calls += 1;
         self.totals.calls
     }
 
-    /// Notes what became of the call with this number.
+    /// Records the fate of the call with this number.
     pub(super) fn settle(&mut self, number: u64, fate: Fate) {
         let from_the_end = usize::try_from(self.totals.calls - number).unwrap_or(usize::MAX);
         if let Some(call) = self.calls.entries.iter_mut().rev().nth(from_the_end) {
@@ -259,7 +259,7 @@ mod tests {
 
     #[test]
     fn the_oldest_go_and_the_totals_stay() {
-        let mut ledger = Ledger::new(2);
+        let mut ledger = CallHistory::new(2);
         let numbers: Vec<_> = ["getMe", "sendMessage", "getMe"].map(|method| ledger.begin(call(method))).into();
         assert_eq!(ledger.calls().count(), 2);
         assert_eq!(ledger.totals().calls, 3);

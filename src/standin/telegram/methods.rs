@@ -1,4 +1,4 @@
-//! The Bot API methods, with the checks and the words of the real ones.
+//! The Bot API methods, with the checks and the wording of the real ones.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use super::params::Params;
 use super::state::{Shared, State};
 use super::{delivery, sending, webhook};
 
-/// Does what a call asks for.
+/// Executes a call.
 pub(super) async fn call(shared: &Arc<Shared>, method: &str, params: &Params, raw: &str) -> Outcome {
     match method.to_ascii_lowercase().as_str() {
         "getme" => Ok(me(shared).to_string()),
@@ -51,7 +51,7 @@ fn answer_callback_query(state: &mut State, params: &Params) -> Outcome {
     }
 }
 
-/// Remembers for how long a scripted 429 asked for silence, so that calls before its end are counted.
+/// Remembers until when a scripted 429 asked for silence, so that earlier calls are counted.
 pub(super) fn note_silence(shared: &Shared, params: &Params, refusal: &Refusal) {
     let seconds = refusal.parameters.as_ref().and_then(|parameters| parameters.get("retry_after")?.as_u64());
     if let (Some(seconds), Some(chat_id)) = (seconds, params.integer("chat_id")) {

@@ -1,9 +1,9 @@
-//! A Bot API stand-in on loopback that behaves like Telegram, its failures included.
+//! A Bot API stand-in on loopback that behaves like Telegram, including its failures.
 //!
-//! The demo runs on it, and so do the tests: what they prove is proved against one and the same Telegram. It keeps
-//! nothing on disk and talks to nobody but the webhook it is given.
+//! The demo and the tests both run on it, so they share one model of Telegram. It keeps nothing on disk and talks to
+//! nobody but the webhook it is given.
 
-mod behaviour;
+mod behavior;
 mod delivery;
 #[cfg(any(test, feature = "faults"))]
 mod faults;
@@ -27,33 +27,33 @@ use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::sync::broadcast;
 
-pub use self::behaviour::Behaviour;
+pub use self::behavior::Behavior;
 pub use self::delivery::SECRET_HEADER;
-pub use self::ledger::{Call, Delivery, Fate, Ledger, Receipt, SentMessage, Totals};
+pub use self::ledger::{Call, CallHistory, Delivery, Fate, Receipt, SentMessage, Totals};
 use self::state::{Queued, Shared};
 use crate::clock::{Clock, Timestamp};
 use crate::error::{Context, ErrorKind, Result};
 use crate::id::{BotId, random_id};
 
-/// How often a chat may be written to. Beyond it the stand-in answers 429, as Telegram does.
+/// How often the bot may write to a chat. Beyond that the stand-in answers 429, as Telegram does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pace {
-    /// The even distance of messages in one chat.
+    /// The interval between messages in one chat.
     pub every: Duration,
-    /// How many messages may come at once after a silence.
+    /// How many messages may be sent at once after a pause.
     pub burst: u32,
-    /// How many messages a group takes in a minute.
+    /// How many messages a group accepts per minute.
     pub group_per_minute: usize,
 }
 
 impl Default for Pace {
-    /// What Telegram's documentation says: one a second, twenty a minute in a group.
+    /// As in Telegram's documentation: one a second, twenty a minute in a group.
     fn default() -> Self {
         Self { every: Duration::from_secs(1), burst: 3, group_per_minute: 20 }
     }
 }
 
-/// How a stand-in is to be.
+/// Options of a stand-in.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Its clock.
@@ -61,8 +61,8 @@ pub struct Options {
     /// The bot's token, `<bot id>:<anything>`.
     pub token: String,
     /// How many entries of each kind the ledger keeps.
-    pub ledger_limit: usize,
-    /// The pace it holds senders to; none unless set.
+    pub history_limit: usize,
+    /// The pace it enforces; none by default.
     pub pace: Option<Pace>,
     /// Whether the bot may write to chats that never wrote to it. Telegram says "chat not found".
     pub accept_unknown_chats: bool,
@@ -75,12 +75,12 @@ pub struct Options {
 }
 
 impl Default for Options {
-    /// Telegram's own times, no pace, and a token nobody can guess.
+    /// Telegram's own delays, no pace, and a token nobody can guess.
     fn default() -> Self {
         Self {
             clock: Clock::system(),
             token: format!("4242424242:{}", random_id().simple()),
-            ledger_limit: 100_000,
+            history_limit: 100_000,
             pace: None,
             accept_unknown_chats: false,
             delivery_timeout: Duration::from_secs(60),
@@ -90,7 +90,7 @@ impl Default for Options {
     }
 }
 
-/// Something that happened at the stand-in, for those who watch.
+/// An event at the stand-in, for subscribers.
 #[derive(Clone, Debug)]
 pub enum StandInEvent {
     /// A user wrote, or pressed a button.
@@ -110,7 +110,7 @@ pub enum StandInEvent {
     Delivery(Delivery),
     /// A message of the bot was accepted.
     Sent(SentMessage),
-    /// An edit was accepted; the message as it stands now.
+    /// An edit was accepted; the message in its current state.
     Edited(SentMessage),
     /// The bot shows that it is busy.
     ChatAction {
@@ -153,7 +153,7 @@ impl TelegramStandIn {
         Ok(Self { shared, address })
     }
 
-    /// What stands before `/bot`: the value for `TELEGRAM_API_URL`.
+    /// The part before `/bot`: the value for `TELEGRAM_API_URL`.
     pub fn api_url(&self) -> String {
         format!("http://{}", self.address)
     }
@@ -174,7 +174,7 @@ impl TelegramStandIn {
     }
 
     /// A user writes `text` in a chat (a positive number is a private chat, a negative one a supergroup); returns the
-    /// id of the update. Not delivered when the webhook's `allowed_updates` leave messages out.
+    /// update's id. Not delivered if the webhook's `allowed_updates` exclude messages.
     pub fn user_sends(&self, chat_id: i64, text: &str) -> i64 {
         let at = self.shared.now();
         let queued = self.shared.change(|state| {
@@ -186,8 +186,8 @@ impl TelegramStandIn {
         self.begin_delivery(queued)
     }
 
-    /// A user presses a button with this data below a message of the bot; returns the id of the update. Not delivered
-    /// when the webhook's `allowed_updates` leave button presses out.
+    /// A user presses a button with this data below a message of the bot; returns the update's id. Not delivered if the
+    /// webhook's `allowed_updates` exclude button presses.
     pub fn press_button(&self, chat_id: i64, message_id: i64, data: &str) -> i64 {
         let bot = self.shared.bot();
         let queued = self.shared.change(|state| {
@@ -208,24 +208,24 @@ impl TelegramStandIn {
         queued.update_id
     }
 
-    /// Queues any update as it is, past `allowed_updates`; it gets the next id unless it brings one. Returns the id.
+    /// Queues any update as it is, bypassing `allowed_updates`; it gets the next id unless it has one. Returns the id.
     pub fn push_update(&self, update: Value) -> i64 {
         let queued = self.shared.change(|state| state.push(update));
         self.begin_delivery(queued)
     }
 
-    /// How many updates wait to be acknowledged.
+    /// How many updates are not acknowledged yet.
     pub fn pending_updates(&self) -> usize {
         self.shared.look(|state| state.backlog.len())
     }
 
-    /// How much there has been since the start.
+    /// Totals since the start.
     pub fn totals(&self) -> Totals {
-        self.read(Ledger::totals)
+        self.read(CallHistory::totals)
     }
 
-    /// Looks at the ledger. What `look` calls must not call the stand-in.
-    pub fn read<T>(&self, look: impl FnOnce(&Ledger) -> T) -> T {
+    /// Looks at the ledger. `look` must not call the stand-in.
+    pub fn read<T>(&self, look: impl FnOnce(&CallHistory) -> T) -> T {
         self.shared.look(|state| look(&state.ledger))
     }
 
@@ -234,13 +234,13 @@ impl TelegramStandIn {
         self.read(|ledger| ledger.sent().cloned().collect())
     }
 
-    /// Waits until `condition` holds of the ledger; false when it does not within `limit`.
+    /// Waits until `condition` holds for the ledger; false if it does not within `limit`.
     #[must_use = "the condition may not have come to hold"]
-    pub async fn wait_for(&self, condition: impl Fn(&Ledger) -> bool, limit: Duration) -> bool {
+    pub async fn wait_for(&self, condition: impl Fn(&CallHistory) -> bool, limit: Duration) -> bool {
         self.wait_until(|| self.read(&condition), limit).await
     }
 
-    /// Waits until no update waits any more; false when some still do after `limit`.
+    /// Waits until every update is acknowledged; false if some are not after `limit`.
     #[must_use = "updates may still be waiting"]
     pub async fn wait_for_acks(&self, limit: Duration) -> bool {
         self.wait_until(|| self.pending_updates() == 0, limit).await

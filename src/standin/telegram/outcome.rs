@@ -1,10 +1,10 @@
-//! What a call comes to: a result as JSON text, or a refusal in Telegram's words.
+//! The outcome of a call: a result as JSON text, or a refusal in Telegram's words.
 
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
-/// An unsuccessful answer.
+/// An error response.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Refusal {
     /// HTTP status and `error_code`.

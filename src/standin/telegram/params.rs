@@ -1,4 +1,4 @@
-//! The parameters of a call, however they came: query string, form or JSON.
+//! The parameters of a call, however they were sent: query string, form or JSON.
 
 use serde_json::{Map, Value};
 
@@ -7,10 +7,10 @@ use serde_json::{Map, Value};
 pub(super) struct Params(Map<String, Value>);
 
 impl Params {
-    /// Takes what the query string and the body say; the body wins.
+    /// Parses the query string and the body; the body wins.
     ///
     /// # Errors
-    /// What is wrong with the body, as Telegram words it.
+    /// What is wrong with the body, in Telegram's words.
     pub(super) fn parse(query: Option<&str>, content_type: &str, body: &[u8]) -> Result<Self, &'static str> {
         let mut params = Map::new();
         let pairs = url::form_urlencoded::parse(query.unwrap_or_default().as_bytes());
@@ -27,23 +27,23 @@ impl Params {
         Ok(Self(params))
     }
 
-    /// A number, or the text of one.
+    /// A number, or a string with one.
     pub(super) fn integer(&self, name: &str) -> Option<i64> {
         let value = self.0.get(name)?;
         value.as_i64().or_else(|| value.as_str()?.trim().parse().ok())
     }
 
-    /// A text; empty when it is not given.
+    /// A string; empty if not given.
     pub(super) fn text(&self, name: &str) -> &str {
         self.0.get(name).and_then(Value::as_str).unwrap_or_default()
     }
 
-    /// Whether something is given under this name.
+    /// Whether a parameter is given.
     pub(super) fn has(&self, name: &str) -> bool {
         self.0.contains_key(name)
     }
 
-    /// A yes or no; no when it is not given.
+    /// A boolean; false if not given.
     pub(super) fn flag(&self, name: &str) -> bool {
         match self.0.get(name) {
             Some(Value::Bool(flag)) => *flag,
@@ -53,10 +53,10 @@ impl Params {
         }
     }
 
-    /// A JSON value: as it is in a JSON body, parsed from the text in a form. `None` when it is not given.
+    /// A JSON value: as it is in a JSON body, parsed from the string in a form. `None` if not given.
     ///
     /// # Errors
-    /// When the text is no JSON.
+    /// When the string is not JSON.
     pub(super) fn json(&self, name: &str) -> Result<Option<Value>, serde_json::Error> {
         match self.0.get(name) {
             None => Ok(None),

@@ -10,7 +10,7 @@ use super::state::{Shared, State};
 use super::updates::bot_message;
 use crate::telegram::text::MESSAGE_LIMIT_UTF16;
 
-/// What `sendChatAction` can show.
+/// The chat actions that exist.
 const CHAT_ACTIONS: [&str; 11] = [
     "typing",
     "upload_photo",
@@ -88,8 +88,8 @@ pub(super) fn send_chat_action(shared: &Shared, params: &Params) -> Outcome {
     Ok("true".to_owned())
 }
 
-/// The text and those of the entities that lie within it. The limit is the documented one in UTF-16 units; the real
-/// server has been seen to count characters, which never refuses what this accepts.
+/// The text and its valid entities. The limit is the documented one in UTF-16 units; the real server has been seen to
+/// count characters, which never refuses what this accepts.
 fn checked_text(params: &Params, too_long: &str) -> Result<(String, Vec<Value>), Refusal> {
     let text = params.text("text").to_owned();
     let length = text.encode_utf16().count();
@@ -144,13 +144,13 @@ fn reachable_chat(shared: &Shared, state: &mut State, params: &Params) -> Result
     Ok(chat_id)
 }
 
-/// Holds the chat to its pace, when there is one, and notes callers who do not wait as they were told.
+/// Enforces the chat's pace, if there is one, and counts callers that do not wait as told.
 fn admit(shared: &Shared, state: &mut State, chat_id: i64) -> Result<(), Refusal> {
     let now = shared.options.clock.monotonic();
     let chat = state.chat(chat_id);
-    let told = chat.silent_until.saturating_sub(now);
+    let silence = chat.silent_until.saturating_sub(now);
     let paced = match shared.options.pace {
-        Some(_) if !told.is_zero() => Err(told),
+        Some(_) if !silence.is_zero() => Err(silence),
         Some(pace) => chat.admit(pace, chat_id < 0, now),
         None => Ok(()),
     };
@@ -159,13 +159,13 @@ fn admit(shared: &Shared, state: &mut State, chat_id: i64) -> Result<(), Refusal
         let seconds = refusal.parameters.as_ref().and_then(|parameters| parameters["retry_after"].as_u64());
         chat.silent_until = now + std::time::Duration::from_secs(seconds.unwrap_or(1));
     }
-    if !told.is_zero() {
+    if !silence.is_zero() {
         state.ledger.add_impatient();
     }
     refusal
 }
 
-/// The message that is answered, which must exist unless the caller does not mind.
+/// The message to reply to, which must exist unless the caller allows otherwise.
 fn replied_message(reply: Option<&Value>, last_message_id: i64) -> Result<Option<i64>, Refusal> {
     let Some(reply) = reply else { return Ok(None) };
     let exists = |message_id: &i64| (1..=last_message_id).contains(message_id);

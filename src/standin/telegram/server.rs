@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
-use super::behaviour::Behaviour;
+use super::behavior::Behavior;
 use super::ledger::{Call, Fate};
 use super::methods;
 use super::outcome::Refusal;
@@ -29,10 +29,10 @@ const CONNECTION_LIMIT: usize = 1_024;
 /// The longest body of a call. Files are not taken here.
 const BODY_LIMIT_BYTES: usize = 1 << 20;
 
-/// How long to wait when the system gives no connection.
+/// How long to wait after a failed accept.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// The connection is to be closed without an answer.
+/// Tells the server to close the connection without a response.
 #[derive(Debug)]
 struct Abandoned;
 
@@ -135,40 +135,40 @@ enum Treatment {
     Hang,
 }
 
-/// Treats a call as the script says, or as it should be.
+/// Handles a call as scripted, or correctly.
 async fn treat(shared: &Arc<Shared>, method: &str, params: &Params, raw: &str) -> Treatment {
     let proceed = async || match methods::call(shared, method, params, raw).await {
         Ok(result) => succeed(&result),
         Err(refusal) => refuse(refusal),
     };
     match shared.change(|state| state.script.next(method)) {
-        Behaviour::Proceed => Treatment::Answer(proceed().await),
-        Behaviour::Delay(span) => {
+        Behavior::Proceed => Treatment::Answer(proceed().await),
+        Behavior::Delay(span) => {
             shared.options.clock.sleep(span).await;
             Treatment::Answer(proceed().await)
         }
-        Behaviour::Fail { code, description, parameters } => {
+        Behavior::Fail { code, description, parameters } => {
             let refusal = Refusal { code, description, parameters };
             methods::note_silence(shared, params, &refusal);
             Treatment::Answer(refuse(refusal))
         }
-        Behaviour::DropBefore => Treatment::Close,
-        Behaviour::AcceptThenFail { code } => {
+        Behavior::DropBefore => Treatment::Close,
+        Behavior::AcceptThenFail { code } => {
             proceed().await;
             Treatment::Answer(refuse(Refusal::new(code, "Bad Gateway")))
         }
-        Behaviour::AcceptThenDropConnection => {
+        Behavior::AcceptThenDropConnection => {
             proceed().await;
             Treatment::Close
         }
-        Behaviour::AcceptThenHang => {
+        Behavior::AcceptThenHang => {
             proceed().await;
             Treatment::Hang
         }
     }
 }
 
-/// `result` is JSON text, so that updates go out byte for byte as a webhook would get them.
+/// `result` is JSON text, so that updates are returned byte for byte as a webhook would receive them.
 fn succeed(result: &str) -> Response<Full<Bytes>> {
     respond(StatusCode::OK, format!("{{\"ok\":true,\"result\":{result}}}"))
 }

@@ -1,4 +1,4 @@
-//! What the stand-in knows, behind one lock, and the nudge that tells waiters that it has changed.
+//! The state of the stand-in, behind one lock, with notifications of changes.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,20 +8,20 @@ use serde_json::{Value, json};
 use tokio::sync::{Semaphore, broadcast, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::behaviour::Script;
-use super::ledger::Ledger;
+use super::behavior::CallScript;
+use super::ledger::CallHistory;
 use super::updates::{Backlog, Pending, QueueId, is_allowed, kind_of};
 use super::{Options, Pace, StandInEvent};
 use crate::clock::Timestamp;
 use crate::id::{BotId, random_fraction};
 
-/// How many events a slow watcher may lag behind before it misses some.
+/// How many events a slow subscriber may lag behind before it misses some.
 const EVENT_LIMIT: usize = 1_024;
 
-/// How many button presses wait for `answerCallbackQuery` at most.
+/// How many unanswered button presses are kept.
 const OPEN_QUERY_LIMIT: usize = 1_024;
 
-/// Everything the tasks of one stand-in share.
+/// Everything that the tasks of one stand-in share.
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) options: Options,
@@ -35,31 +35,31 @@ pub(super) struct Shared {
 
 impl Shared {
     pub(super) fn new(options: Options, bot_id: BotId, client: reqwest::Client) -> Self {
-        let state = Mutex::new(State::new(options.ledger_limit));
+        let state = Mutex::new(State::new(options.history_limit));
         let (events, changed) = (broadcast::Sender::new(EVENT_LIMIT), watch::Sender::new(0));
         Self { options, bot_id, client, stop: CancellationToken::new(), events, changed, state }
     }
 
-    /// Looks at the state.
+    /// Reads the state.
     pub(super) fn look<T>(&self, look: impl FnOnce(&State) -> T) -> T {
         look(&self.state.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Changes the state and nudges whoever waits for a change.
+    /// Changes the state and wakes whoever waits for a change.
     pub(super) fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
         let outcome = change(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner));
         self.changed.send_modify(|changes| *changes = changes.wrapping_add(1));
         outcome
     }
 
-    /// Marks every change from now on.
+    /// Notifies of every change from now on.
     pub(super) fn changes(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()
     }
 
-    /// Tells an event to whoever watches.
+    /// Sends an event to the subscribers.
     pub(super) fn tell(&self, event: StandInEvent) {
-        // An error means that nobody watches.
+        // An error means that there are no subscribers.
         let _nobody_watches = self.events.send(Arc::new(event));
     }
 
@@ -73,7 +73,7 @@ impl Shared {
     }
 }
 
-/// Where updates go.
+/// Where updates are delivered.
 #[derive(Clone, Debug)]
 pub(super) struct Webhook {
     pub(super) url: String,
@@ -99,7 +99,7 @@ pub(super) struct Chat {
 }
 
 impl Chat {
-    /// Counts a message against the pace; otherwise how long to wait.
+    /// Counts a message against the pace; otherwise returns how long to wait.
     pub(super) fn admit(&mut self, pace: Pace, is_group: bool, now: Duration) -> Result<(), Duration> {
         let lead = self.due.saturating_sub(now);
         let credit = pace.every.saturating_mul(pace.burst.saturating_sub(1));
@@ -124,42 +124,42 @@ impl Chat {
         Ok(())
     }
 
-    /// The number of the next message.
+    /// The id of the next message.
     pub(super) fn next_message_id(&mut self) -> i64 {
         self.last_message_id += 1;
         self.last_message_id
     }
 }
 
-/// An update that has got its id.
+/// An update with an id.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Queued {
     pub(super) update_id: i64,
-    /// Where it waits, unless it was left out.
+    /// Its queue, unless it was excluded.
     pub(super) queue: Option<QueueId>,
 }
 
-/// What the stand-in knows.
+/// The state of the stand-in.
 #[derive(Debug)]
 pub(super) struct State {
-    pub(super) ledger: Ledger,
+    pub(super) ledger: CallHistory,
     pub(super) backlog: Backlog,
     pub(super) webhook: Option<Webhook>,
-    /// Stays when the webhook goes, as `allowed_updates` does.
+    /// Kept when the webhook is removed, as Telegram does with `allowed_updates`.
     pub(super) allowed: Vec<String>,
-    /// The queues that have a task which delivers them.
+    /// The queues that have a delivering task.
     pub(super) delivered: HashSet<QueueId>,
     /// When and how the last delivery failed.
     pub(super) last_error: Option<(Timestamp, String)>,
-    /// How many 2xx of the webhook are still to be lost.
+    /// How many 2xx responses of the webhook are still to be lost.
     pub(super) acks_to_lose: u32,
     pub(super) chats: HashMap<i64, Chat>,
-    pub(super) script: Script,
-    /// The number of the newest `getUpdates`; older ones that still wait are turned away.
+    pub(super) script: CallScript,
+    /// The number of the newest `getUpdates`; older ones that are still waiting are rejected.
     pub(super) newest_poll: u64,
-    /// Button presses that were not answered.
+    /// Unanswered button presses.
     pub(super) open_queries: VecDeque<String>,
-    /// Updates that are no longer waiting, for redelivery.
+    /// Acknowledged updates, for redelivery.
     past: VecDeque<Pending>,
     past_limit: usize,
     next_update_id: i64,
@@ -167,11 +167,11 @@ pub(super) struct State {
 }
 
 impl State {
-    fn new(ledger_limit: usize) -> Self {
-        // Like Telegram's: positive, somewhere, and from there one by one.
+    fn new(history_limit: usize) -> Self {
+        // Like Telegram's: positive, starting somewhere, and consecutive from there.
         let start = 100_000_000.0 + random_fraction() * 800_000_000.0;
         Self {
-            ledger: Ledger::new(ledger_limit),
+            ledger: CallHistory::new(history_limit),
             backlog: Backlog::default(),
             webhook: None,
             allowed: Vec::new(),
@@ -179,22 +179,22 @@ impl State {
             last_error: None,
             acks_to_lose: 0,
             chats: HashMap::new(),
-            script: Script::default(),
+            script: CallScript::default(),
             newest_poll: 0,
             open_queries: VecDeque::new(),
             past: VecDeque::new(),
-            past_limit: ledger_limit,
+            past_limit: history_limit,
             next_update_id: start as i64,
             queries: 0,
         }
     }
 
-    /// The chat of this number, known from now on.
+    /// The chat with this id, created if necessary.
     pub(super) fn chat(&mut self, chat_id: i64) -> &mut Chat {
         self.chats.entry(chat_id).or_default()
     }
 
-    /// Continues with this id, as Telegram jumps after a silent week.
+    /// Continues with this id, as Telegram jumps after a quiet week.
     #[cfg(any(test, feature = "faults"))]
     pub(super) fn jump_to(&mut self, update_id: i64) {
         self.next_update_id = update_id;
@@ -223,7 +223,7 @@ impl State {
         Queued { update_id, queue: Some(queue) }
     }
 
-    /// Queues an update of this kind unless `allowed_updates` leaves it out; either way it has an id.
+    /// Queues an update of this kind unless `allowed_updates` excludes it; either way it gets an id.
     pub(super) fn push_allowed(&mut self, kind: &str, content: Value) -> Queued {
         if is_allowed(kind, &self.allowed) {
             return self.push(json!({ kind: content }));
@@ -233,7 +233,7 @@ impl State {
         Queued { update_id: self.next_update_id - 1, queue: None }
     }
 
-    /// Opens a button press and returns its id.
+    /// Creates a button press and returns its id.
     pub(super) fn open_query(&mut self) -> String {
         self.queries += 1;
         if self.open_queries.len() == OPEN_QUERY_LIMIT {
@@ -244,7 +244,7 @@ impl State {
         id
     }
 
-    /// Notes that these updates wait no longer.
+    /// Marks these updates as acknowledged.
     pub(super) fn acknowledge(&mut self, updates: Vec<Pending>) {
         for update in updates {
             self.ledger.add_ack(update.update_id);
@@ -255,7 +255,7 @@ impl State {
         }
     }
 
-    /// The JSON of an update that waits or was acknowledged.
+    /// The JSON of a waiting or acknowledged update.
     #[cfg(any(test, feature = "faults"))]
     pub(super) fn body_of(&self, update_id: i64) -> Option<Arc<str>> {
         let waiting = self.backlog.find(update_id);

@@ -197,16 +197,16 @@ async fn a_pace_that_is_exceeded_gives_429_with_retry_after() {
 }
 
 #[tokio::test]
-async fn scripted_behaviours_fail_drop_and_accept_in_turn() {
+async fn scripted_behaviors_fail_drop_and_accept_in_turn() {
     let (stand_in, bot) = start(|_| {}).await;
     stand_in.add_chat(5);
     let script = vec![
-        Behaviour::too_many_requests(3),
-        Behaviour::migrated_to(-1009),
-        Behaviour::DropBefore,
-        Behaviour::AcceptThenDropConnection,
-        Behaviour::AcceptThenFail { code: 502 },
-        Behaviour::Delay(Duration::from_millis(1)),
+        Behavior::too_many_requests(3),
+        Behavior::migrated_to(-1009),
+        Behavior::DropBefore,
+        Behavior::AcceptThenDropConnection,
+        Behavior::AcceptThenFail { code: 502 },
+        Behavior::Delay(Duration::from_millis(1)),
     ];
     stand_in.script("sendMessage", script);
     let send = |text: &str| bot.try_call("sendMessage", json!({ "chat_id": 5, "text": text }));
@@ -229,9 +229,9 @@ async fn scripted_behaviours_fail_drop_and_accept_in_turn() {
 async fn a_hanging_call_is_accepted_and_ends_with_the_stand_in() {
     let (stand_in, bot) = start(|_| {}).await;
     stand_in.add_chat(5);
-    stand_in.script("sendMessage", vec![Behaviour::AcceptThenHang]);
+    stand_in.script("sendMessage", vec![Behavior::AcceptThenHang]);
     let call = tokio::spawn(async move { bot.try_call("sendMessage", json!({ "chat_id": 5, "text": "x" })).await });
-    let hangs = |ledger: &Ledger| ledger.calls().any(|call| call.fate == Fate::Hanging);
+    let hangs = |ledger: &CallHistory| ledger.calls().any(|call| call.fate == Fate::Hanging);
     assert!(stand_in.wait_for(hangs, LIMIT).await);
     assert_eq!(stand_in.sent().len(), 1);
     drop(stand_in);
@@ -321,7 +321,7 @@ async fn a_receiver_that_never_answers_is_timed_out() {
     let (stand_in, bot) = start(|options| options.delivery_timeout = Duration::from_millis(20)).await;
     bot.call("setWebhook", json!({ "url": url })).await;
     stand_in.user_sends(5, "a");
-    let timed_out = |ledger: &Ledger| {
+    let timed_out = |ledger: &CallHistory| {
         ledger.deliveries().any(|delivery| delivery.receipt == Receipt::Broken("Read timeout expired".to_owned()))
     };
     assert!(stand_in.wait_for(timed_out, LIMIT).await);

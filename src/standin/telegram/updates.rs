@@ -1,4 +1,5 @@
-//! Updates as Telegram shapes and queues them: one queue a chat (and one a user for button presses), each in order.
+//! Updates the way Telegram shapes and queues them: one queue per chat (one per user for button presses), each in
+//! order.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
@@ -7,15 +8,15 @@ use serde_json::{Value, json};
 
 use crate::clock::Timestamp;
 
-/// The kinds that are not delivered unless they are asked for.
+/// The kinds that are only delivered on request.
 const OPT_IN_KINDS: [&str; 3] = ["chat_member", "message_reaction", "message_reaction_count"];
 
-/// Names a queue: updates of one queue are delivered one at a time and in order.
+/// Identifies a queue: its updates are delivered one at a time and in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct QueueId(i64);
 
-/// The kinds whose queue is not the chat's own: where the number is, and how many times 2^33 is added to it. As
-/// `Client.cpp` of the Bot API server does it.
+/// The kinds whose queue is not the chat's own: where the id is, and how many times 2^33 is added to it, as in
+/// `Client.cpp` of the Bot API server.
 const OWN_QUEUES: [(&str, &str, i64); 17] = [
     ("inline_query", "/from/id", 1),
     ("chosen_inline_result", "/from/id", 2),
@@ -37,7 +38,7 @@ const OWN_QUEUES: [(&str, &str, i64); 17] = [
 ];
 
 impl QueueId {
-    /// The queue an update goes to.
+    /// The queue of an update.
     pub(super) fn of(update: &Value) -> Self {
         let Some((kind, content)) = kind_of(update) else { return Self(0) };
         let number = |path: &str| content.pointer(path).and_then(Value::as_i64);
@@ -49,7 +50,7 @@ impl QueueId {
     }
 }
 
-/// The kind of an update and what stands under it.
+/// The kind of an update and its content.
 pub(super) fn kind_of(update: &Value) -> Option<(&str, &Value)> {
     let mut fields = update.as_object()?.iter().filter(|(name, _)| *name != "update_id");
     fields.next().map(|(name, content)| (name.as_str(), content))
@@ -60,18 +61,18 @@ pub(super) fn is_allowed(kind: &str, allowed: &[String]) -> bool {
     if allowed.is_empty() { !OPT_IN_KINDS.contains(&kind) } else { allowed.iter().any(|name| name == kind) }
 }
 
-/// An update that waits.
+/// An update waiting for delivery.
 #[derive(Clone, Debug)]
 pub(super) struct Pending {
     /// Its id.
     pub(super) update_id: i64,
-    /// Where it waits.
+    /// Its queue.
     pub(super) queue: QueueId,
     /// The JSON that is posted.
     pub(super) body: Arc<str>,
 }
 
-/// The updates that wait for delivery, in order of arrival.
+/// The updates waiting for delivery, in order of arrival.
 #[derive(Debug, Default)]
 pub(super) struct Backlog {
     arrivals: u64,
@@ -86,23 +87,23 @@ impl Backlog {
         self.arrivals += 1;
     }
 
-    /// What is next in a queue.
+    /// The head of a queue.
     pub(super) fn head(&self, queue: QueueId) -> Option<&Pending> {
         self.updates.get(self.queues.get(&queue)?.front()?)
     }
 
-    /// The queues in which something waits.
+    /// The queues that are not empty.
     pub(super) fn queues(&self) -> impl Iterator<Item = QueueId> {
         self.queues.keys().copied()
     }
 
-    /// The update of this id, if it waits.
+    /// The waiting update with this id.
     #[cfg(any(test, feature = "faults"))]
     pub(super) fn find(&self, update_id: i64) -> Option<&Pending> {
         self.updates.values().find(|update| update.update_id == update_id)
     }
 
-    /// Takes the head of a queue away if it is still this update.
+    /// Removes the head of a queue if it is still this update.
     pub(super) fn pop(&mut self, queue: QueueId, update_id: i64) -> Option<Pending> {
         self.head(queue).filter(|head| head.update_id == update_id)?;
         let arrivals = self.queues.get_mut(&queue)?;
@@ -113,7 +114,7 @@ impl Backlog {
         self.updates.remove(&arrival)
     }
 
-    /// Takes away every update with a lower id, as the offset of `getUpdates` confirms them.
+    /// Removes every update with a lower id, as the offset of `getUpdates` confirms them.
     pub(super) fn confirm_below(&mut self, offset: i64) -> Vec<Pending> {
         let confirmed = |update: &mut Pending| update.update_id < offset;
         let gone: Vec<Pending> =
@@ -126,7 +127,7 @@ impl Backlog {
         gone
     }
 
-    /// The oldest updates, at most so many.
+    /// The oldest updates, up to a number.
     pub(super) fn oldest(&self, limit: usize) -> Vec<Pending> {
         self.updates.values().take(limit).cloned().collect()
     }
@@ -147,7 +148,7 @@ impl Backlog {
     }
 }
 
-/// The sender a chat's messages come from: in a private chat the one whose number the chat has.
+/// The sender of a chat's messages: in a private chat the one with the chat's id.
 fn user(chat_id: i64) -> Value {
     let id = if chat_id > 0 { chat_id } else { 1 };
     json!({
@@ -167,7 +168,7 @@ fn chat(chat_id: i64) -> Value {
     }
 }
 
-/// A message as it stands in an update: a command is marked as one, as Telegram does.
+/// A message as part of an update: commands are marked as such, as Telegram does.
 pub(super) fn message(chat_id: i64, message_id: i64, text: &str, now: Timestamp) -> Value {
     let mut message = json!({
         "message_id": message_id, "from": user(chat_id), "chat": chat(chat_id), "date": now.as_micros() / 1_000_000,
@@ -187,7 +188,7 @@ pub(super) fn callback_query(id: &str, chat_id: i64, message: &Value, data: &str
     })
 }
 
-/// A message Telegram no longer shows to the bot.
+/// A message that Telegram no longer shows to the bot.
 pub(super) fn inaccessible_message(chat_id: i64, message_id: i64) -> Value {
     json!({ "message_id": message_id, "chat": chat(chat_id), "date": 0 })
 }

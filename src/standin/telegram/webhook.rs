@@ -1,4 +1,4 @@
-//! `setWebhook`, `deleteWebhook`, `getWebhookInfo` and `getUpdates`: the two ways out of the backlog.
+//! `setWebhook`, `deleteWebhook`, `getWebhookInfo` and `getUpdates`: the two ways to receive updates.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,13 +11,13 @@ use super::outcome::{Outcome, Refusal};
 use super::params::Params;
 use super::state::{Shared, State, Webhook};
 
-/// Connections at the same time unless `setWebhook` says otherwise.
+/// The default number of connections.
 const DEFAULT_CONNECTIONS: i64 = 40;
 
 /// The longest that `getUpdates` waits.
 const LONGEST_POLL_SECONDS: i64 = 50;
 
-/// Sets the webhook, or removes it when the URL is empty. Calls under way to an earlier one are given up.
+/// Sets the webhook, or removes it if the URL is empty. Calls in progress to an earlier one are aborted.
 pub(super) fn set(shared: &Shared, params: &Params) -> Result<(), Refusal> {
     let allowed = allowed_updates(params)?;
     if params.text("url").is_empty() {
@@ -56,7 +56,7 @@ fn remove(state: &mut State, drop_pending: bool) {
     }
 }
 
-/// The list that is given; `None` when none is, which keeps the one before.
+/// The list that is given; `None` if none is, which keeps the previous one.
 fn allowed_updates(params: &Params) -> Result<Option<Vec<String>>, Refusal> {
     let unparsable = |_| Refusal::bad_request("can't parse allowed updates: JSON array of strings expected");
     match params.json("allowed_updates").map_err(unparsable)? {
@@ -113,7 +113,7 @@ pub(super) fn info(state: &State) -> Value {
     info
 }
 
-/// `getUpdates`: confirms what is below the offset, then waits for something to hand out.
+/// `getUpdates`: confirms what is below the offset, then waits for something to return.
 pub(super) async fn poll(shared: &Shared, params: &Params) -> Outcome {
     let allowed = allowed_updates(params)?;
     let limit = usize::try_from(params.integer("limit").unwrap_or(100).clamp(1, 100)).unwrap_or(100);
@@ -136,7 +136,7 @@ pub(super) async fn poll(shared: &Shared, params: &Params) -> Outcome {
         if !bodies.is_empty() || wait.is_zero() {
             return Ok(format!("[{}]", bodies.join(",")));
         }
-        // The sender lives in `shared`, so an end of this wait is a change or the deadline.
+        // The sender lives in `shared`, so this wait ends with a change or at the deadline.
         let _changed = clock.timeout(wait, changes.changed()).await;
     }
 }
@@ -150,7 +150,7 @@ fn confirm(state: &mut State, offset: i64) -> Result<(), Refusal> {
     if state.webhook.is_some() {
         return Err(conflict_with_webhook());
     }
-    // A negative offset counts from the end and forgets what is before.
+    // A negative offset counts from the end and drops what is before it.
     let from_the_end = usize::try_from(offset.unsigned_abs()).unwrap_or(usize::MAX);
     let offset = if offset < 0 { state.backlog.nth_newest(from_the_end).unwrap_or(0) } else { offset };
     let confirmed = state.backlog.confirm_below(offset);

@@ -11,7 +11,7 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 use super::{PAGE, READER_PATIENCE, Work};
 use crate::error::{Error, Result};
-use crate::table::checkpoint::{split_version, told};
+use crate::table::checkpoint::{rows_with_values, split_version};
 use crate::table::log::{Action, Remove, parse_lines};
 use crate::table::snapshot::{Snapshot, Want};
 
@@ -172,7 +172,7 @@ fn removals(bytes: Bytes) -> Result<Vec<Remove>> {
         let mut actions = Vec::new();
         for rows in builder.with_projection(mask).build()? {
             let mut lines = LineDelimitedWriter::new(Vec::new());
-            lines.write(&told(&rows?)?)?;
+            lines.write(&rows_with_values(&rows?)?)?;
             lines.finish()?;
             actions.extend(parse_lines(&lines.into_inner())?);
         }

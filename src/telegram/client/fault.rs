@@ -1,4 +1,4 @@
-//! Faults of a call, sorted by what is known of its fate, and the judgement of an answer that sorts them.
+//! Faults of a call, classified by what is known about its outcome, and how a response is classified.
 
 use std::error::Error as StdError;
 use std::time::Duration;
@@ -7,40 +7,40 @@ use reqwest::header::RETRY_AFTER;
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
 
-/// How much of an answer that is not Telegram's is told, in characters.
+/// How much of a response that is not Telegram's is quoted, in characters.
 const EXCERPT_LIMIT: usize = 200;
-/// The longest answer that is read, in bytes: a hundred updates are far smaller.
+/// The longest response that is read, in bytes: a hundred updates are far smaller.
 const ANSWER_LIMIT: usize = 64 << 20;
-/// What is waited when Telegram says to wait and not how long.
+/// The wait if Telegram says to wait but not how long.
 const DEFAULT_WAIT_SECS: u64 = 1;
-/// No wait is longer, whatever it says.
+/// The longest wait, whatever it says.
 const LONGEST_WAIT_SECS: u64 = 86_400;
 
-/// Why a call did not succeed, by what is known of its fate.
+/// Why a call did not succeed, by what is known about its outcome.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SendFault {
-    /// No byte of it left this machine (DNS, connect, TLS): it may be tried again.
+    /// No byte of it left this machine (DNS, connect, TLS): it may be retried.
     NotSent {
         /// What happened.
         message: String,
     },
-    /// 429: refused for now; try again after this long.
+    /// 429: refused for now; retry after this long.
     RetryAfter {
         /// What Telegram asked for.
         wait: Duration,
         /// Its description.
         message: String,
     },
-    /// Refused for good.
+    /// Refused permanently.
     Refused {
         /// Telegram's `error_code`.
         code: i64,
         /// Telegram's `description`.
         description: String,
-        /// The chat has become this supergroup.
+        /// The chat was migrated to this supergroup.
         migrate_to_chat_id: Option<i64>,
     },
-    /// 401 or 404: the token is not one, or Telegram is not at this address.
+    /// 401 or 404: the token is invalid, or Telegram is not at this address.
     BadToken,
     /// A time-out, a reset or 5xx: it may have arrived.
     Unknown {
@@ -50,24 +50,24 @@ pub enum SendFault {
 }
 
 impl SendFault {
-    /// Telegram could not take the formatting of a text: plain, it may pass.
+    /// Telegram could not parse the formatting of a text: it may accept it as plain text.
     pub fn is_unparsable_entities(&self) -> bool {
         ["can't parse entities", "can't parse messageentity", "entity_", "entities_"].iter().any(|text| self.says(text))
     }
 
-    /// The message that was to be answered is gone: without it, the text may pass.
+    /// The message to reply to is gone: without the reference, it may be accepted.
     pub fn is_missing_reply_target(&self) -> bool {
         ["message to be replied not found", "message to reply not found", "replied message not found"]
             .iter()
             .any(|text| self.says(text))
     }
 
-    /// The topic that was to hold the message is gone: without it, the text may pass.
+    /// The topic for the message is gone: without it, the message may be accepted.
     pub fn is_missing_thread(&self) -> bool {
         self.says("message thread not found")
     }
 
-    /// The message already is what it was to become.
+    /// The message already has the new content.
     pub(super) fn is_not_modified(&self) -> bool {
         self.says("message is not modified")
     }
@@ -76,15 +76,15 @@ impl SendFault {
         matches!(self, Self::Refused { code: 400, description, .. } if description.to_lowercase().contains(text))
     }
 
-    /// What a call without an answer means: only one whose connection never came to be is known to have carried
-    /// nothing.
+    /// What a call without a response means: only if the connection was never established is it known that nothing was
+    /// sent.
     pub(super) fn of(error: reqwest::Error) -> Self {
         let reached = !error.is_connect();
-        let message = told(error);
+        let message = describe(error);
         if reached { Self::Unknown { message } } else { Self::NotSent { message } }
     }
 
-    /// The same fault in other words.
+    /// The same fault with another message.
     pub(super) fn map_text(mut self, change: impl Fn(&str) -> String) -> Self {
         match &mut self {
             Self::NotSent { message: text }
@@ -116,7 +116,7 @@ struct Parameters {
     migrate_to_chat_id: Option<i64>,
 }
 
-/// An answer, read to its end or to where it broke off.
+/// A response, read to its end or to where it broke off.
 pub(super) struct Answer {
     status: u16,
     /// The header, in seconds.
@@ -126,7 +126,7 @@ pub(super) struct Answer {
 }
 
 impl Answer {
-    /// Reads `response`. When that fails half way, its status still says something.
+    /// Reads `response`. If that fails half way, its status is still known.
     pub(super) async fn read(mut response: reqwest::Response) -> Self {
         let status = response.status().as_u16();
         let header = response.headers().get(RETRY_AFTER);
@@ -140,16 +140,16 @@ impl Answer {
                     let body = Err(format!("a response of more than {ANSWER_LIMIT} bytes"));
                     return Self { status, retry_after, body };
                 }
-                Err(error) => return Self { status, retry_after, body: Err(told(error)) },
+                Err(error) => return Self { status, retry_after, body: Err(describe(error)) },
             }
         }
     }
 
-    /// What the answer means: the result, or the fault.
+    /// What the response means: the result, or the fault.
     pub(super) fn judge<T: DeserializeOwned>(self) -> Result<T, SendFault> {
         match self.status {
             200..=299 => self.accepted(),
-            // Something in between says that it gave up on a request; Telegram may have it.
+            // A proxy gave up on a request; Telegram may have it.
             408 | 500.. => Err(SendFault::Unknown { message: self.excerpt() }),
             _ => Err(self.refused()),
         }
@@ -184,7 +184,7 @@ impl Answer {
         }
     }
 
-    /// The answer in a few words, for when it is not what Telegram answers.
+    /// The response in a few words, if it is not one of Telegram's.
     fn excerpt(&self) -> String {
         match &self.body {
             Ok(body) => {
@@ -198,7 +198,7 @@ impl Answer {
 
 fn refusal(code: i64, description: String, parameters: &Parameters) -> SendFault {
     match code {
-        // A server of another version may lack a method; that says nothing of the token.
+        // A server of another version may lack a method; that says nothing about the token.
         404 if description.contains("method not found") => {
             SendFault::Refused { code, description, migrate_to_chat_id: None }
         }
@@ -212,8 +212,8 @@ fn refusal(code: i64, description: String, parameters: &Parameters) -> SendFault
     }
 }
 
-/// An error with its causes, without the address: the token is in it.
-fn told(error: reqwest::Error) -> String {
+/// An error with its causes, without the URL, which contains the token.
+fn describe(error: reqwest::Error) -> String {
     let error = error.without_url();
     let mut message = error.to_string();
     let mut cause = error.source();

@@ -1,4 +1,4 @@
-//! The Bot API over HTTP, with faults sorted by what is known of the call's fate.
+//! The Bot API over HTTP, with faults classified by what is known about the call's outcome.
 
 mod fault;
 #[cfg(test)]
@@ -22,30 +22,31 @@ use crate::settings::Secret;
 
 /// Longer than Telegram takes for any call but getUpdates.
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
-/// Shorter than every other time-out, so that a connection that never comes is told from an answer that never comes.
+/// Shorter than every other time-out, so that a connection that was never established can be told from a missing
+/// response.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a connection may wait for the next call.
+/// How long an idle connection is kept for the next call.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(15);
-/// Given to a long poll on top of what it waits for.
+/// Added to the wait of a long poll.
 const POLL_MARGIN: Duration = Duration::from_secs(10);
 
 /// One message to send.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct OutgoingMessage {
-    /// Where to.
+    /// The chat.
     pub chat_id: i64,
     /// Its text, at most 4096 UTF-16 units.
     pub text: String,
-    /// Its formatting; none means plain.
+    /// Its formatting; empty means plain text.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub entities: Vec<Entity>,
     /// The topic it belongs to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub message_thread_id: Option<i64>,
-    /// Its buttons, as the Bot API takes them.
+    /// Its buttons, in the Bot API's format.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reply_markup: Option<Value>,
-    /// The message it answers (`reply_parameters.message_id`, with `allow_sending_without_reply`).
+    /// The message it replies to (`reply_parameters.message_id`, with `allow_sending_without_reply`).
     #[serde(skip)]
     pub reply_to_message_id: Option<i64>,
 }
@@ -54,15 +55,15 @@ pub struct OutgoingMessage {
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(default)]
 pub struct WebhookInfo {
-    /// Where updates go; empty when no webhook is set.
+    /// Where updates are delivered; empty when no webhook is set.
     pub url: String,
-    /// Updates that wait for delivery.
+    /// Updates waiting for delivery.
     pub pending_update_count: i64,
     /// Unix seconds of the last failed delivery.
     pub last_error_date: Option<i64>,
-    /// What failed.
+    /// The error of that delivery.
     pub last_error_message: Option<String>,
-    /// Connections at the same time.
+    /// Maximum concurrent connections.
     pub max_connections: Option<i64>,
     /// Kinds of updates that are delivered.
     pub allowed_updates: Option<Vec<String>>,
@@ -73,11 +74,11 @@ pub struct WebhookInfo {
 pub struct WebhookRequest {
     /// HTTPS URL.
     pub url: String,
-    /// Sent back with every delivery.
+    /// Sent with every delivery.
     pub secret_token: String,
     /// Kinds of updates to deliver.
     pub allowed_updates: Vec<String>,
-    /// Connections at the same time, 1 to 100.
+    /// Maximum concurrent connections, 1 to 100.
     pub max_connections: i64,
 }
 
@@ -92,18 +93,18 @@ pub struct BotUser {
     pub first_name: String,
 }
 
-/// A bot's door to the Bot API. Never retries: that is the caller's one layer. Cheap to clone.
+/// The client of a bot. Never retries: the caller is the one retry layer. Cheap to clone.
 #[derive(Clone)]
 pub struct BotClient {
     http: reqwest::Client,
-    /// Without a slash at its end.
+    /// Without a trailing slash.
     api_url: Arc<str>,
     token: Secret,
-    /// How long every call but getUpdates may take.
+    /// Time limit of every call but getUpdates.
     call_timeout: Duration,
 }
 
-/// What a call returns.
+/// The result of a call.
 pub type CallResult<T> = std::result::Result<T, SendFault>;
 
 #[derive(Deserialize)]
@@ -119,17 +120,17 @@ impl fmt::Debug for BotClient {
 }
 
 impl BotClient {
-    /// A client for `token`, which may change; `api_url` is what stands before `/bot`.
+    /// A client for `token`, which may change; `api_url` is the part before `/bot`.
     ///
     /// # Errors
     /// A configuration error when the URL or the token cannot be used.
     pub fn new(api_url: &str, token: impl Into<Secret>) -> Result<Self> {
         let (url, token) = (checked_api_url(api_url)?, token.into());
         checked_token(&token.current())?;
-        // A repeated send is a second message, so nothing below us may repeat one: no policy of reqwest, no redirect.
-        // What remains is hyper's own second try on a fresh connection, made only when it hands the request back
-        // because it never began to write it. Letting connections go early makes the other case rare: that Telegram
-        // closes an idle one just as we write to it, which is unknown for good.
+        // A repeated send is a second message, so nothing below us may repeat one: no reqwest retry policy, no
+        // redirects. What remains is hyper's own second try on a fresh connection, made only when it returns the
+        // request because it never began to write it. Closing idle connections early makes the other case rare:
+        // Telegram closing one just as we write to it, whose outcome stays unknown.
         let builder = reqwest::Client::builder()
             .retry(reqwest::retry::never())
             .redirect(reqwest::redirect::Policy::none())
@@ -147,7 +148,7 @@ impl BotClient {
     /// Sends a message and returns its id.
     ///
     /// # Errors
-    /// The fault, by what is known of the message's fate.
+    /// The fault, by what is known about the message's outcome.
     pub async fn send_message(&self, message: &OutgoingMessage) -> CallResult<i64> {
         let sent: SentMessage = self.call("sendMessage", &parameters(message), self.call_timeout).await?;
         Ok(sent.message_id)
@@ -178,7 +179,7 @@ impl BotClient {
         self.call::<IgnoredAny>("sendChatAction", &parameters, self.call_timeout).await.map(drop)
     }
 
-    /// Stops the spinner of a pressed button.
+    /// Stops the loading indicator of a pressed button.
     ///
     /// # Errors
     /// As [`Self::send_message`].
@@ -203,7 +204,7 @@ impl BotClient {
         self.call::<IgnoredAny>("setWebhook", request, self.call_timeout).await.map(drop)
     }
 
-    /// Removes the webhook; what waits for delivery stays.
+    /// Removes the webhook; undelivered updates are kept.
     ///
     /// # Errors
     /// As [`Self::send_message`].
@@ -248,7 +249,7 @@ impl BotClient {
             Ok(response) => Answer::read(response).await.judge(),
             Err(error) => Err(SendFault::of(error)),
         };
-        // Whatever answered may have repeated the path it was asked for.
+        // The response may have repeated the path of the request.
         outcome.map_err(|fault| fault.map_text(|text| text.replace(&*token, "<token>")))
     }
 }
@@ -261,7 +262,7 @@ fn parameters(message: &OutgoingMessage) -> Value {
     parameters
 }
 
-/// Checks what stands before `/bot`.
+/// Checks the part before `/bot`.
 fn checked_api_url(api_url: &str) -> Result<Url> {
     let usable = |url: &Url| {
         matches!(url.scheme(), "http" | "https") && url.has_host() && url.query().is_none() && url.fragment().is_none()
@@ -273,7 +274,7 @@ fn checked_api_url(api_url: &str) -> Result<Url> {
     })
 }
 
-/// Checks that `token` can stand in a path as it is. Never repeats it.
+/// Checks that `token` can be used in a path as it is. Errors do not repeat it.
 ///
 /// # Errors
 /// A configuration error when it cannot.

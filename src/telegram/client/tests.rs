@@ -223,17 +223,17 @@ async fn not_modified_is_success_of_an_edit_only() {
 
 #[tokio::test]
 async fn calls_say_what_telegram_reads() {
-    let (told, mut calls) = mpsc::unbounded_channel();
+    let (sender, mut calls) = mpsc::unbounded_channel();
     let (listener, url) = listener().await;
     let record = |Path(method): Path<String>,
-                  State(told): State<mpsc::UnboundedSender<(String, Value)>>,
+                  State(sender): State<mpsc::UnboundedSender<(String, Value)>>,
                   axum::Json(body): axum::Json<Value>| async move {
         let result =
             if method == "getUpdates" { r#"[{"update_id":1,  "message":{"x":1e999}}]"# } else { r#"{"message_id":7}"# };
-        told.send((method, body)).unwrap();
+        sender.send((method, body)).unwrap();
         format!(r#"{{"ok":true,"result":{result}}}"#)
     };
-    let routes = Router::new().route("/prefix/bot42:s3cret/{method}", post(record)).with_state(told);
+    let routes = Router::new().route("/prefix/bot42:s3cret/{method}", post(record)).with_state(sender);
     tokio::spawn(async move { axum::serve(listener, routes).await });
     let client = client_at(&format!("{url}/prefix/"));
     let entity = Entity { kind: "bold".into(), offset: 0, length: 2, url: None, language: None };

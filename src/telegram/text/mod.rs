@@ -1,4 +1,4 @@
-//! Text as Telegram takes it: Markdown rendered to text with entities, split into messages.
+//! Text in the form that Telegram accepts: Markdown rendered to text with entities, split into messages.
 
 mod render;
 mod split;
@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 /// (<https://core.telegram.org/bots/api#sendmessage>).
 pub const MESSAGE_LIMIT_UTF16: usize = 4_096;
 
-/// Formatting of a stretch of text (<https://core.telegram.org/bots/api#messageentity>).
+/// Formatting of a range of text (<https://core.telegram.org/bots/api#messageentity>).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entity {
     /// `bold`, `italic`, `strikethrough`, `code`, `pre`, `text_link`, `blockquote`.
@@ -31,7 +31,7 @@ pub struct Entity {
 }
 
 impl Entity {
-    /// Where it starts and where it ends, in UTF-16 code units.
+    /// Its start and end, in UTF-16 code units.
     fn range(&self) -> (usize, usize) {
         (self.offset, self.offset.saturating_add(self.length))
     }
@@ -46,8 +46,8 @@ pub struct Part {
     pub entities: Vec<Entity>,
 }
 
-/// Renders Markdown as a model writes it and splits it into messages; the same input gives the same parts forever.
-/// Nothing but white space gives no part.
+/// Renders Markdown as models write it and splits it into messages; the same input always gives the same parts. Nothing
+/// but white space gives no part.
 pub fn render(markdown: &str) -> Vec<Part> {
     split::split(&render::render(markdown), MESSAGE_LIMIT_UTF16)
 }

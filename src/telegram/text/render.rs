@@ -1,6 +1,6 @@
 //! Markdown to text with entities.
 //!
-//! Entities instead of a `parse_mode`: what a model writes can then never fail to parse at Telegram's end.
+//! Entities instead of a `parse_mode`: Telegram then never fails to parse what a model writes.
 
 use std::cmp::Reverse;
 
@@ -20,7 +20,7 @@ pub(super) fn render(markdown: &str) -> Part {
     writer.finish()
 }
 
-/// Lists within lists are set in no further than this many levels.
+/// Nested lists are indented by at most this many levels.
 const DEEPEST_INDENT: usize = 8;
 
 #[derive(Default)]
@@ -31,15 +31,15 @@ struct Writer {
     entities: Vec<Entity>,
     /// Formatting that is open.
     open: Vec<Entity>,
-    /// Links that are open: where they lead, and where their label starts, in bytes.
+    /// Open links: their targets, and where their labels start, in bytes.
     links: Vec<(String, usize)>,
-    /// The next number of each list that is open; `None` for bullets.
+    /// The next number of each open list; `None` for bullets.
     lists: Vec<Option<u64>>,
-    /// Line breaks wanted before the next text.
+    /// Line breaks needed before the next text.
     gap: usize,
-    /// Whether only the marker of a list item has been written of it.
+    /// Whether only the marker of the current list item has been written.
     at_marker: bool,
-    /// The table that is open; text goes to its cells.
+    /// The open table; text goes to its cells.
     table: Option<Table>,
 }
 
@@ -49,7 +49,7 @@ impl Writer {
             Event::Start(tag) => self.start(tag),
             Event::End(tag) => self.end(tag),
             Event::Code(text) => {
-                // Code cannot be part of a link, and of the two the link says more.
+                // Code cannot be part of a link, and of the two the link is more useful.
                 if self.links.is_empty() {
                     self.open("code", None, None);
                 }
@@ -154,7 +154,7 @@ impl Writer {
             self.push(&url);
         }
         self.close("text_link");
-        // Where the label cannot be pressed, the address is told, but for a place in the text itself.
+        // If the label cannot be a link, the address is added as text, except for an anchor in the text itself.
         let address = url.strip_prefix("mailto:").unwrap_or(&url);
         let is_pressable = self.table.is_none() && is_linkable(&url);
         if !is_pressable && !address.starts_with('#') && !self.target()[start..].contains(address) {
@@ -168,7 +168,7 @@ impl Writer {
     }
 
     fn want_gap(&mut self, lines: usize) {
-        // What an item starts with stands beside its marker.
+        // An item's first text goes next to its marker.
         if !self.at_marker {
             self.gap = self.gap.max(lines);
         }
@@ -205,7 +205,7 @@ impl Writer {
     }
 
     fn open(&mut self, kind: &str, url: Option<String>, language: Option<String>) {
-        // A cell is code as all of its table is, so nothing can be formatted in it.
+        // A cell is code, like all of its table, so nothing in it can be formatted.
         if self.table.is_none() {
             self.fill_gap();
             self.open.push(Entity { kind: kind.to_owned(), offset: self.length, length: 0, url, language });
@@ -258,13 +258,13 @@ fn around(entity: &Entity, code: &[(usize, usize)]) -> Vec<Entity> {
     pieces
 }
 
-/// The language that the first line of a fenced block names.
+/// The language named on the first line of a fenced block.
 fn language(info: &str) -> Option<String> {
     let name = info.split([' ', '\t', ',', '{']).next().unwrap_or_default();
     (!name.is_empty()).then(|| name.to_owned())
 }
 
-/// Whether Telegram takes `url` as the address of a link.
+/// Whether Telegram accepts `url` as a link target.
 fn is_linkable(url: &str) -> bool {
     Url::parse(url).is_ok_and(|url| matches!(url.scheme(), "http" | "https" | "tg"))
 }

@@ -1,10 +1,10 @@
-//! One long text to messages: at paragraphs, else lines, else words, and never inside a character.
+//! Splits one long text into messages: at paragraphs, else lines, else words, and never inside a character.
 
 use super::{Entity, Part};
 
-/// Telegram keeps no more formatting than this in a message (<https://core.telegram.org/bots/api#sendmessage>).
+/// Telegram keeps no more entities than this per message (<https://core.telegram.org/bots/api#sendmessage>).
 const MAX_ENTITIES: usize = 100;
-/// How many characters a cut moves back at most to keep what is shown as one character whole.
+/// How many characters a cut moves back at most to keep a grapheme whole.
 const LONGEST_CLUSTER: usize = 16;
 
 /// Splits a text into parts of at most `limit` UTF-16 code units, each with its share of the formatting.
@@ -37,8 +37,8 @@ pub(super) fn utf16_length(text: &str) -> usize {
     text.chars().map(char::len_utf16).sum()
 }
 
-/// How much of the beginning of `text` is not sent, in bytes: all white space, but for the indentation of a line of
-/// code, which Telegram keeps as well where the code is at the beginning.
+/// How much of the beginning of `text` is not sent, in bytes: all white space, except the indentation of a line of
+/// code, which Telegram also keeps if the code is at the beginning.
 fn leading_blank(text: &str, offset: usize, entities: &[Entity]) -> usize {
     let blank = text.len() - text.trim_start_matches(is_trimmed).len();
     if blank == text.len() {
@@ -54,7 +54,7 @@ fn leading_blank(text: &str, offset: usize, entities: &[Entity]) -> usize {
     if is_code { line } else { blank }
 }
 
-/// Where to cut, in bytes: all of it when it fits, else after the last good break, and at least one character.
+/// Where to cut, in bytes: at the end if it fits, otherwise after the last good break, and at least one character.
 fn cut(text: &str, limit: usize) -> usize {
     let mut units = 0;
     let too_far = text.char_indices().find(|(_, c)| {
@@ -71,7 +71,7 @@ fn cut(text: &str, limit: usize) -> usize {
     paragraph().or_else(line).or_else(word).unwrap_or_else(|| whole_characters(text, end))
 }
 
-/// The cut moved back so that it does not part what is shown as one character (emoji of several, flags, accents).
+/// The cut moved back so that it does not split a grapheme (compound emoji, flags, accents).
 fn whole_characters(text: &str, end: usize) -> usize {
     let mut cut = end;
     for _ in 0..LONGEST_CLUSTER {
@@ -85,7 +85,7 @@ fn whole_characters(text: &str, end: usize) -> usize {
     end
 }
 
-/// Whether `next` is shown as part of `before`, the last character of `text`.
+/// Whether `next` is displayed as part of `before`, the last character of `text`.
 fn continues(text: &str, before: char, next: char) -> bool {
     let is_flag_letter = |c: &char| matches!(c, '\u{1f1e6}'..='\u{1f1ff}');
     if is_flag_letter(&next) {
@@ -99,7 +99,7 @@ fn continues(text: &str, before: char, next: char) -> bool {
     is_mark || before == '\u{200d}'
 }
 
-/// The formatting of the stretch of so many units from `from` on.
+/// The formatting of so many units from `from` on.
 fn share(entities: &[Entity], from: usize, length: usize) -> Vec<Entity> {
     let to = from + length;
     let mut shared: Vec<Entity> = entities
@@ -111,7 +111,7 @@ fn share(entities: &[Entity], from: usize, length: usize) -> Vec<Entity> {
         })
         .collect();
     if shared.len() > MAX_ENTITIES {
-        // Links and code say something; the rest is looks.
+        // Links and code carry meaning; the rest is looks.
         shared.sort_by_key(|entity| !matches!(entity.kind.as_str(), "text_link" | "pre" | "code"));
         shared.truncate(MAX_ENTITIES);
         shared.sort_by_key(|entity| (entity.offset, std::cmp::Reverse(entity.length)));

@@ -1,11 +1,11 @@
-//! Tables as columns of monospaced text: Telegram's messages have no others.
+//! Tables as columns of monospaced text: Telegram's messages have no other tables.
 
 use std::fmt;
 
-/// The widest a column is made, in characters: one long cell must not fill all the others with blanks.
+/// The maximum column width, in characters: one long cell must not pad all the others.
 const WIDEST_COLUMN: usize = 40;
 
-/// A table as its cells come.
+/// The cells of a table.
 #[derive(Default)]
 pub(super) struct Table {
     /// The first row is the head.
@@ -35,7 +35,7 @@ impl Table {
         self.rows.last().and_then(|row| row.last()).map_or("", String::as_str)
     }
 
-    /// How many characters wide each column is made; cells may be wider.
+    /// The width of each column, in characters; cells may be wider.
     fn widths(&self) -> Vec<usize> {
         let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
         let width = |column: usize| {

@@ -1,7 +1,7 @@
-//! JSON objects looked at one level at a time, every value kept as the text it came in.
+//! JSON objects parsed one level at a time, with every value kept as raw text.
 //!
-//! A value that does not fit its column is rescued verbatim this way, whatever it is: a number beyond every float, an
-//! unpaired surrogate, a thousand brackets. Nothing below the level that is asked for is ever built.
+//! This way, a value that does not fit its column is rescued verbatim, whatever it is: a number beyond every float, an
+//! unpaired surrogate, a thousand brackets. Nothing below the requested level is ever built.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -9,24 +9,24 @@ use std::fmt;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-/// Room for the fields of most messages.
+/// Capacity for the fields of most messages.
 const USUAL_FIELDS: usize = 12;
 
-/// The fields of a JSON object in their order.
+/// The fields of a JSON object, in order.
 pub(super) struct Fields<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
 
-/// A JSON string, copied only where it has escapes.
+/// A JSON string, copied only if it has escapes.
 #[derive(serde::Deserialize)]
 #[serde(transparent)]
 struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
 impl<'a> Fields<'a> {
-    /// The fields of `json`; `None` when it is no JSON object.
+    /// The fields of `json`; `None` when it is not a JSON object.
     pub(super) fn parse(json: &'a str) -> Option<Self> {
         serde_json::from_str(json).ok()
     }
 
-    /// The value of `name`; null is no value, and of two with the same name the last counts.
+    /// The value of `name`; null counts as absent, and of duplicates the last counts.
     pub(super) fn get(&self, name: &str) -> Option<&'a RawValue> {
         let (_, value) = self.0.iter().rev().find(|(key, _)| key == name)?;
         (value.get() != "null").then_some(*value)
@@ -62,12 +62,12 @@ impl<'de> Visitor<'de> for FieldsVisitor {
     }
 }
 
-/// The integer that `value` is written as; `1.0` and `1e3` are none.
+/// The integer that `value` is written as; `1.0` and `1e3` are not integers.
 pub(super) fn integer(value: &RawValue) -> Option<i64> {
     value.get().parse().ok()
 }
 
-/// The text that `value` is.
+/// The string that `value` is.
 pub(super) fn string(value: &RawValue) -> Option<Cow<'_, str>> {
     serde_json::from_str(value.get()).ok().map(|Text(text)| text)
 }
@@ -77,7 +77,7 @@ pub(super) fn object(value: &RawValue) -> Option<Fields<'_>> {
     Fields::parse(value.get())
 }
 
-/// The fields of the object that `value` is, or of the last one in the array that it is.
+/// The fields of the object that `value` is, or of the last one in an array.
 pub(super) fn last_object(value: &RawValue) -> Option<Fields<'_>> {
     match serde_json::from_str::<Vec<&RawValue>>(value.get()) {
         Ok(items) => object(items.last()?),

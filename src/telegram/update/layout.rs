@@ -1,6 +1,6 @@
 //! Where the columns are in each kind of update (<https://core.telegram.org/bots/api#update>, Bot API 10.3).
 
-/// The fields to go through, from the value of the kind's own field.
+/// The fields to follow, starting from the value of the kind's own field.
 pub(super) type Path = &'static [&'static str];
 
 /// Where to find the chat.
@@ -14,13 +14,13 @@ pub(super) enum ChatPlace {
     Id(&'static str),
 }
 
-/// Where a kind keeps what the columns hold.
+/// Where a kind keeps the values of the columns.
 #[derive(Clone, Copy)]
 pub(super) struct Layout {
     /// The chat.
     pub(super) chat: ChatPlace,
-    /// The `User` who caused the update, the first that is there. A chat that speaks in its own name (`sender_chat`, `actor_chat`,
-    /// `voter_chat`) is no user, so its id never turns up among user ids.
+    /// The `User` who caused the update, the first that exists. A chat that speaks in its own name (`sender_chat`,
+    /// `actor_chat`, `voter_chat`) is not a user, so its id never appears among user ids.
     pub(super) user: &'static [Path],
     /// Where `message_id` and `message_thread_id` are.
     pub(super) message: Option<Path>,
@@ -83,7 +83,7 @@ pub(super) const LAYOUTS: [(&str, Layout); 27] = [
     ("subscription", BY_USER),
 ];
 
-/// A kind that is newer than this program: most have what they share with the others in the usual places.
+/// A kind newer than this program: most have what they share with the others in the usual places.
 const NEW: Layout = Layout { user: &[&["from"], &["user"]], ..REACTION_COUNT };
 const NEW_MESSAGE: Layout = Layout { is_message: true, ..NEW };
 
@@ -107,8 +107,8 @@ pub(super) const fn kinds() -> [&'static str; LAYOUTS.len()] {
     names
 }
 
-/// What a message may carry besides text, the more telling before what comes along with it (an animation is a
-/// document too, a venue has a location, a game an animation).
+/// What a message may carry besides text, the more specific before what accompanies it (an animation is a document too,
+/// a venue has a location, a game an animation).
 pub(super) const MEDIA: [&str; 18] = [
     "game",
     "animation",

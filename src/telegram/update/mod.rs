@@ -1,7 +1,7 @@
 //! The update model: which kind an update is, and its columns.
 //!
-//! Updates are read by a table of places, not by a struct a kind: Telegram adds fields every month, and an update that
-//! fits no struct of ours must still become a row.
+//! Updates are read through a table of paths, not through a struct per kind: Telegram adds fields every month, and an
+//! update that fits none of our structs must still become a row.
 
 mod fields;
 mod layout;
@@ -23,20 +23,20 @@ use crate::panic::catch_sync;
 /// The kinds of updates of Bot API 10.3, as `allowed_updates` names them.
 pub const UPDATE_KINDS: &[&str] = &layout::kinds();
 
-/// What stands before the text of a corrupt record that is no UTF-8 and so is kept in base64.
+/// The prefix of a corrupt record that is not UTF-8 and so is kept in base64.
 const BASE64_PREFIX: &str = "data:;base64,";
 
-/// The first and last second that a timestamp column can hold for every reader: the years 1 to 9999.
+/// The first and last second that every reader can hold in a timestamp column: the years 1 to 9999.
 const TIMESTAMP_SECONDS: std::ops::RangeInclusive<i64> = -62_135_596_800..=253_402_300_799;
 
-/// A line of a segment, looked at. Its texts are copies, or `Cow`s of the line.
+/// A parsed line of a segment. Its strings are copies, or `Cow`s of the line.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Update<T = String> {
     /// A JSON object with an integer `update_id`.
     Known(Box<UpdateColumns<T>>),
     /// Anything else; `text` is what `_corrupt_record` holds.
     Corrupt {
-        /// The line, or the text our receiver wrapped; `data:;base64,…` when it is no UTF-8.
+        /// The line, or the text our receiver wrapped; `data:;base64,…` when it is not UTF-8.
         text: T,
     },
 }
@@ -71,34 +71,34 @@ pub struct UpdateColumns<T = String> {
 }
 
 impl Update {
-    /// Looks at one line of a segment (without its line break). Any bytes give an answer.
+    /// Parses one line of a segment (without its line break). Any bytes give a result.
     pub fn parse(line: &[u8]) -> Self {
         contained(line, parse)
     }
 }
 
 impl<'a> Update<Cow<'a, str>> {
-    /// As [`Update::parse`], without copies of what the line has as it is.
+    /// Like [`Update::parse`], borrowing from the line what needs no change.
     pub fn borrowed(line: &'a [u8]) -> Self {
         contained(line, parse)
     }
 }
 
-/// What `look` makes of a line. A line that it panics on is corrupt, so that it is a row with its text and holds up
-/// nothing behind it.
+/// The result of `look` for a line. If it panics, the line is corrupt, so that it becomes a row with its text and does
+/// not block the lines behind it.
 fn contained<'a, T: Kept<'a>>(line: &'a [u8], look: impl Fn(&'a [u8]) -> Update<T>) -> Update<T> {
     catch_sync(|| look(line)).unwrap_or_else(|panic| {
-        tracing::error!(%panic, bytes = line.len(), "looking at an update failed; it is kept as a corrupt record");
+        tracing::error!(%panic, bytes = line.len(), "parsing an update failed; keeping it as a corrupt record");
         Update::Corrupt { text: text_of(line).into() }
     })
 }
 
-/// How texts of a line are kept.
+/// How strings of a line are kept.
 trait Kept<'a>: From<Cow<'a, str>> + Default {}
 
 impl<'a, T: From<Cow<'a, str>> + Default> Kept<'a> for T {}
 
-/// The message or post that the update on a line is, as the text it came in; `None` for every other kind.
+/// The message or post of the update on a line, as raw text; `None` for every other kind.
 pub fn message_of(line: &str) -> Option<&str> {
     let update = Fields::parse(line)?;
     let kind = kind_of(&update)?;
@@ -119,7 +119,7 @@ fn parse<'a, T: Kept<'a>>(line: &'a [u8]) -> Update<T> {
     }
 }
 
-/// A line as text, whatever it holds.
+/// A line as text, whatever it contains.
 fn text_of(line: &[u8]) -> Cow<'_, str> {
     match simdutf8::basic::from_utf8(line) {
         Ok(text) => text.into(),
@@ -127,7 +127,7 @@ fn text_of(line: &[u8]) -> Cow<'_, str> {
     }
 }
 
-/// The text inside the wrapper that our receiver puts around a body that is no JSON object.
+/// The text inside the wrapper that our receiver puts around a body that is not a JSON object.
 fn unwrap_corrupt<'a>(wrapper: &Fields<'a>) -> Option<Cow<'a, str>> {
     let text = wrapper.get("_corrupt_record").and_then(string)?;
     match wrapper.get("_encoding").and_then(string).as_deref() {
@@ -149,7 +149,7 @@ fn columns<'a, T: Kept<'a>>(update_id: i64, update: &Fields<'a>) -> UpdateColumn
     columns
 }
 
-/// The one field besides `update_id`: one that we know, else the first.
+/// The one field besides `update_id`: a known one, else the first.
 fn kind_of<'a>(update: &Fields<'a>) -> Option<Cow<'a, str>> {
     let known = UPDATE_KINDS.iter().copied().find(|kind| update.get(kind).is_some());
     let newer = || update.names().find(|name| *name != "update_id" && update.get(name).is_some());
@@ -162,12 +162,12 @@ struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    /// The text that `value` is, which is meant for `column`.
+    /// The string that `value` is, for `column`.
     fn text<T: Kept<'a>>(&mut self, column: &str, value: Option<&'a RawValue>) -> Option<T> {
         self.take(column, value, string).map(T::from)
     }
 
-    /// What `read` makes of `value`, which is meant for `column`.
+    /// The result of `read` for `value`, for `column`.
     fn take<T>(
         &mut self,
         column: &str,
@@ -182,7 +182,7 @@ impl<'a> Reader<'a> {
         taken
     }
 
-    /// The value at the end of `path`; what stands in the way of it is rescued for `column`.
+    /// The value at the end of `path`; whatever blocks the path is rescued for `column`.
     fn follow(&mut self, column: &str, from: &Fields<'a>, path: Path) -> Option<&'a RawValue> {
         let (first, rest) = path.split_first()?;
         let mut value = from.get(first)?;
@@ -269,13 +269,13 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// The rescued values as a JSON object; `None` when everything fitted.
+    /// The rescued values as a JSON object; `None` if everything fit.
     fn rescued(self) -> Option<String> {
         if self.rescued.is_empty() { None } else { serde_json::to_string(&self.rescued).ok() }
     }
 }
 
-/// The moment so many seconds after 1970.
+/// The time this many seconds after 1970.
 fn timestamp(seconds: &RawValue) -> Option<Timestamp> {
     let seconds = integer(seconds).filter(|seconds| TIMESTAMP_SECONDS.contains(seconds))?;
     Some(Timestamp::from_micros(seconds.checked_mul(1_000_000)?))

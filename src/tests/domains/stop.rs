@@ -8,7 +8,7 @@ use super::store::Trouble;
 use super::world::{Service, World};
 use crate::error::ErrorKind;
 use crate::standin::model::ModelTrouble;
-use crate::standin::telegram::Behaviour;
+use crate::standin::telegram::Behavior;
 
 /// What hangs.
 #[derive(Clone, Copy, Debug)]
@@ -43,7 +43,7 @@ impl World {
             Hung::Store(prefixes) => self.switch.begin(Trouble::Hang, prefixes),
             Hung::Model => self.model.trouble((0..100).map(|_| ModelTrouble::Hang)),
             Hung::BotApi(method) => {
-                self.telegram.script(method, vec![Behaviour::Delay(Duration::from_secs(100_000)); 100]);
+                self.telegram.script(method, vec![Behavior::Delay(Duration::from_secs(100_000)); 100]);
             }
         }
     }

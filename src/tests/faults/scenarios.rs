@@ -9,7 +9,7 @@ use super::ledger;
 use super::life::Life;
 use super::script::Fault;
 use super::world::{Finisher, Nature, World};
-use crate::standin::telegram::Behaviour;
+use crate::standin::telegram::Behavior;
 use crate::table::{LakeTable, TxnId};
 
 /// On the fast clock: long for a busy machine, and short for whoever waits for a failure.
@@ -19,13 +19,13 @@ const PATIENCE: Duration = Duration::from_secs(2_000);
 async fn wait_for(world: &World, life: &Life, chats: &[i64], step: &str) {
     let mut hops = life.hops.resubscribe();
     let mut open: Vec<i64> = chats.iter().map(|chat_id| world.say(*chat_id)).collect();
-    let told = async {
+    let reported = async {
         while !open.is_empty() {
             let hop = hops.recv().await.unwrap();
             open.retain(|update_id| *update_id != hop.update_id || hop.step != step);
         }
     };
-    assert!(world.clock.timeout(PATIENCE, told).await.is_some(), "nobody tells of the step `{step}`");
+    assert!(world.clock.timeout(PATIENCE, reported).await.is_some(), "nobody tells of the step `{step}`");
 }
 
 async fn assert_sound(world: &World) {
@@ -41,7 +41,7 @@ async fn two_processes_on_one_pipeline_double_nothing() {
     world.point_at(&one).await;
     for round in 0..4_u64 {
         world.say(30 + i64::try_from(round).unwrap());
-        // The one is told of it, and the other finds it by listing, unless it has learnt of it from the table before.
+        // One is told of it, and the other finds it by listing, unless it has learned of it from the upstream table.
         let deadline = world.clock.monotonic() + Duration::from_secs(300);
         let reads = |life: &Life| life.gate.counts().get("Get raw").copied().unwrap_or(0);
         while reads(&one).min(reads(&two)) <= round && world.clock.monotonic() < deadline {
@@ -94,7 +94,7 @@ async fn what_may_have_reached_telegram_is_not_sent_again() {
     let world = World::new(Nature::CALM).await;
     let life = world.start("lane", None, u64::MAX).await;
     world.point_at(&life).await;
-    world.telegram.script("sendMessage", vec![Behaviour::AcceptThenHang]);
+    world.telegram.script("sendMessage", vec![Behavior::AcceptThenHang]);
     world.say(50);
     assert!(world.telegram.wait_for(|ledger| ledger.sent().count() == 1, PATIENCE).await);
     life.kill().await;
@@ -129,7 +129,7 @@ async fn an_intent_that_could_not_be_deleted_does_not_end_its_reply() {
     let world = World::new(Nature::CALM).await;
     let life = world.start("lane", None, u64::MAX).await;
     world.point_at(&life).await;
-    world.telegram.script("sendMessage", vec![Behaviour::too_many_requests(1), Behaviour::too_many_requests(1)]);
+    world.telegram.script("sendMessage", vec![Behavior::too_many_requests(1), Behavior::too_many_requests(1)]);
     world.script.plan("Delete intents", [Fault::Server, Fault::Before, Fault::Lost]);
     wait_for(&world, &life, &[70], "replied").await;
     life.stop().await;
@@ -142,7 +142,7 @@ async fn a_deletion_that_comes_late_takes_no_later_intent() {
     let world = World::new(Nature::CALM).await;
     let life = world.start("lane", None, u64::MAX).await;
     world.point_at(&life).await;
-    world.telegram.script("sendMessage", vec![Behaviour::too_many_requests(1), Behaviour::AcceptThenHang]);
+    world.telegram.script("sendMessage", vec![Behavior::too_many_requests(1), Behavior::AcceptThenHang]);
     // The deletion of the first intent arrives when the second has been made, and the process dies before the outcome.
     world.script.set_lateness(Duration::from_secs(8));
     world.script.plan("Delete intents", [Fault::Late]);
@@ -175,7 +175,7 @@ async fn a_sender_that_was_taken_for_dead_sends_no_further_part() {
     let world = World::new(Nature::CALM).await;
     let (one, two) = (world.start("lane", None, u64::MAX).await, world.start("twin", None, u64::MAX).await);
     world.point_at(&one).await;
-    world.telegram.script("sendMessage", vec![Behaviour::Delay(Duration::from_secs(400))]);
+    world.telegram.script("sendMessage", vec![Behavior::Delay(Duration::from_secs(400))]);
     world.say_much(90);
     assert!(world.telegram.wait_for(|ledger| ledger.sent().count() > 0, PATIENCE).await);
     // Long enough for a second part, were it sent.

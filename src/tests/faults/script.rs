@@ -113,7 +113,7 @@ impl kit::Operation for Operation {
 
 /// The script of one world, shared by all lives in it.
 #[derive(Debug)]
-pub(super) struct Script {
+pub(super) struct FaultScript {
     faults: FaultPlan<Operation>,
     /// Calls in a thousand that meet a fault.
     rate: u64,
@@ -129,7 +129,7 @@ pub(super) struct Script {
     clock: Clock,
 }
 
-impl Script {
+impl FaultScript {
     pub(super) fn new(seed: u64, rate: u64, clock: &Clock) -> Self {
         Self {
             faults: FaultPlan::new(seed),

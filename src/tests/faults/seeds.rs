@@ -8,7 +8,7 @@ use super::life::{End, Life};
 use super::script::Operation;
 use super::world::{Finisher, Nature, World};
 use crate::standin::model::ModelTrouble;
-use crate::standin::telegram::Behaviour;
+use crate::standin::telegram::Behavior;
 use crate::tests::kit::{Dice, Outcome, Suite};
 
 const SUITE: Suite = Suite { seeds: 40, at_once: 6 };
@@ -57,17 +57,17 @@ struct Lives {
     dead: u64,
 }
 
-fn behaviours(dice: &mut Dice) -> Vec<Behaviour> {
+fn behaviors(dice: &mut Dice) -> Vec<Behavior> {
     let one = |dice: &mut Dice| match dice.below(20) {
-        0 => Behaviour::too_many_requests(1 + dice.below(3)),
-        1 => Behaviour::AcceptThenFail { code: 502 },
-        2 => Behaviour::AcceptThenDropConnection,
-        3 => Behaviour::DropBefore,
-        4 => Behaviour::Delay(Duration::from_secs(dice.below(10))),
-        5 => Behaviour::fail(403, "Forbidden: bot was blocked by the user"),
-        6 => Behaviour::AcceptThenHang,
-        7 => Behaviour::fail(500, "Internal Server Error"),
-        _ => Behaviour::Proceed,
+        0 => Behavior::too_many_requests(1 + dice.below(3)),
+        1 => Behavior::AcceptThenFail { code: 502 },
+        2 => Behavior::AcceptThenDropConnection,
+        3 => Behavior::DropBefore,
+        4 => Behavior::Delay(Duration::from_secs(dice.below(10))),
+        5 => Behavior::fail(403, "Forbidden: bot was blocked by the user"),
+        6 => Behavior::AcceptThenHang,
+        7 => Behavior::fail(500, "Internal Server Error"),
+        _ => Behavior::Proceed,
     };
     (0..8).map(|_| one(dice)).collect()
 }
@@ -143,7 +143,7 @@ async fn end(life: Life, dice: &mut Dice) -> End {
 }
 
 async fn one_life(world: &World, dice: &mut Dice, lives: &mut Lives) {
-    world.telegram.script("sendMessage", behaviours(dice));
+    world.telegram.script("sendMessage", behaviors(dice));
     world.model.trouble(troubles(dice));
     world.telegram.lose_acks(u32::from(dice.per_mille(200)));
     let finds_intents = !ledger::intents(world).await.is_empty();

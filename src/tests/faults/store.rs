@@ -19,7 +19,7 @@ use object_store::{
 use tokio::runtime::Handle;
 
 use super::gate::Gate;
-use super::script::{Fault, Operation, SLOW, Script, class};
+use super::script::{Fault, FaultScript, Operation, SLOW, class};
 use crate::storage::Storage;
 use crate::tests::kit::Dice;
 
@@ -28,7 +28,7 @@ const ENDLESS: Duration = Duration::from_secs(150);
 
 /// The storage of one process: the world's, behind a gate and under a script. Late puts happen on `network`, which
 /// outlives the process.
-pub(super) fn faulty(storage: &Storage, script: &Arc<Script>, gate: &Arc<Gate>, network: &Handle) -> Storage {
+pub(super) fn faulty(storage: &Storage, script: &Arc<FaultScript>, gate: &Arc<Gate>, network: &Handle) -> Storage {
     let (script, gate, network) = (Arc::clone(script), Arc::clone(gate), network.clone());
     storage.clone().decorated(|inner| Arc::new(Faulty { inner, script, gate, network }))
 }
@@ -36,7 +36,7 @@ pub(super) fn faulty(storage: &Storage, script: &Arc<Script>, gate: &Arc<Gate>, 
 #[derive(Clone, Debug)]
 struct Faulty {
     inner: Arc<dyn ObjectStore>,
-    script: Arc<Script>,
+    script: Arc<FaultScript>,
     gate: Arc<Gate>,
     network: Handle,
 }

@@ -14,17 +14,17 @@ fn failure_of(test: &str, switch: Option<Sabotage>) -> Option<String> {
         Some(switch) => command.env(VARIABLE, format!("{switch:?}")),
         None => command.env_remove(VARIABLE),
     };
-    let output = command.output().unwrap();
-    let told = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(told.contains("running 1 test"), "there is no test {test}: {told}");
-    (!output.status.success()).then_some(told)
+    let ended = command.output().unwrap();
+    let output = format!("{}{}", String::from_utf8_lossy(&ended.stdout), String::from_utf8_lossy(&ended.stderr));
+    assert!(output.contains("running 1 test"), "there is no test {test}: {output}");
+    (!ended.status.success()).then_some(output)
 }
 
 /// The scenario passes, and fails in these words once the check is gone.
 fn assert_bites(switch: Sabotage, test: &str, words: &str) {
     assert_eq!(failure_of(test, None), None, "{test} fails by itself");
-    let told = failure_of(test, Some(switch)).unwrap_or_else(|| panic!("without {switch:?}, {test} still passes"));
-    assert!(told.contains(words), "without {switch:?}, {test} fails of something else: {told}");
+    let output = failure_of(test, Some(switch)).unwrap_or_else(|| panic!("without {switch:?}, {test} still passes"));
+    assert!(output.contains(words), "without {switch:?}, {test} fails of something else: {output}");
 }
 
 #[test]

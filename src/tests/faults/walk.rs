@@ -13,7 +13,7 @@ use super::gate::{Death, Gate, Kind, Point};
 use super::ledger;
 use super::world::{Finisher, Nature, World};
 use crate::standin::model::ModelTrouble;
-use crate::standin::telegram::{Behaviour, Ledger};
+use crate::standin::telegram::{Behavior, CallHistory};
 use crate::telemetry::Hop;
 
 const MESSAGES: u64 = 3;
@@ -33,16 +33,16 @@ enum Whose {
     Bot,
 }
 
-/// A place to die.
+/// A point to die.
 #[derive(Clone, Debug)]
-struct Place {
+struct DeathPoint {
     whose: Whose,
     number: u64,
     after: bool,
     kind: Kind,
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for DeathPoint {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { whose, number, after, kind } = self;
         let side = if *after { "after" } else { "before" };
@@ -50,7 +50,7 @@ impl fmt::Display for Place {
     }
 }
 
-impl Place {
+impl DeathPoint {
     /// Whether the call changes something that stays.
     fn is_write(&self) -> bool {
         matches!(&self.whose, Whose::Store(class) if class.starts_with("Put"))
@@ -71,8 +71,8 @@ impl Place {
         match (&self.whose, self.after) {
             (Whose::Store(_), _) => {}
             (Whose::Bot, after) => {
-                let last = if after { Behaviour::AcceptThenHang } else { Behaviour::Delay(FOR_EVER) };
-                let calls = std::iter::repeat_n(Behaviour::Proceed, before).chain([last]);
+                let last = if after { Behavior::AcceptThenHang } else { Behavior::Delay(FOR_EVER) };
+                let calls = std::iter::repeat_n(Behavior::Proceed, before).chain([last]);
                 world.telegram.script("sendMessage", calls.collect());
             }
             (Whose::Model, after) => {
@@ -94,7 +94,7 @@ impl Place {
             }
             (Whose::Bot, after) => {
                 let number = usize::try_from(self.number).unwrap();
-                let count = |ledger: &Ledger| match after {
+                let count = |ledger: &CallHistory| match after {
                     true => ledger.sent().count(),
                     false => ledger.calls_of("sendMessage").count(),
                 };
@@ -133,21 +133,21 @@ async fn calls(world: &World, gate: &Gate) -> BTreeMap<Whose, u64> {
     store.chain(others).collect()
 }
 
-/// One run, with a death at `place`.
-async fn walk(place: Option<Place>) -> Walked {
+/// One run, with a death at `point`.
+async fn walk(point: Option<DeathPoint>) -> Walked {
     let world = World::new(Nature::CALM).await;
-    let death = place.as_ref().and_then(Place::death);
+    let death = point.as_ref().and_then(DeathPoint::death);
     let mut walked = Walked::default();
-    if let Some(place) = &place {
-        place.prepare(&world);
+    if let Some(point) = &point {
+        point.prepare(&world);
     }
     let life = world.start("lane", death, u64::MAX).await;
     world.point_at(&life).await;
     let gate = Arc::clone(&life.gate);
     let (hops, watched) = (life.hops.resubscribe(), life.hops.resubscribe());
     let dies = async {
-        match &place {
-            Some(place) => place.reached(&world, watched).await,
+        match &point {
+            Some(point) => point.reached(&world, watched).await,
             None => std::future::pending().await,
         }
     };
@@ -164,8 +164,8 @@ async fn walk(place: Option<Place>) -> Walked {
         }
     }
     walked.calls = calls(&world, &gate).await;
-    let after = place.as_ref().is_some_and(|place| place.after);
-    let is_store = place.is_some_and(|place| matches!(place.whose, Whose::Store(_)));
+    let after = point.as_ref().is_some_and(|point| point.after);
+    let is_store = point.is_some_and(|point| matches!(point.whose, Whose::Store(_)));
     walked.reached |= is_store && gate.is_spent();
     for number in world.said().len() as u64..MESSAGES {
         world.say(20 + i64::try_from(number).unwrap());
@@ -196,26 +196,26 @@ async fn reference() -> BTreeMap<Whose, u64> {
 }
 
 /// Every point, with one kind of death or with all of them. Dying after a read is no other than dying before it.
-fn places(calls: &BTreeMap<Whose, u64>, all: bool) -> Vec<Place> {
-    let mut places = Vec::new();
+fn points(calls: &BTreeMap<Whose, u64>, all: bool) -> Vec<DeathPoint> {
+    let mut points = Vec::new();
     for (whose, count) in calls {
         for number in 1..=*count {
             for (after, kind) in [(false, Kind::Exit), (true, Kind::Exit), (false, Kind::Panic), (true, Kind::Panic)] {
-                let place = Place { whose: whose.clone(), number, after, kind };
+                let point = DeathPoint { whose: whose.clone(), number, after, kind };
                 let is_store = matches!(whose, Whose::Store(_));
-                let is_read = is_store && !place.is_write() && !place.is_delete();
+                let is_read = is_store && !point.is_write() && !point.is_delete();
                 let wanted = match kind {
                     Kind::Exit => all || !after || !is_read,
                     // The stand-ins are of another process: only a call of the store can panic.
                     Kind::Panic => all && is_store,
                 };
                 if wanted {
-                    places.push(place);
+                    points.push(point);
                 }
             }
         }
     }
-    places
+    points
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -223,18 +223,18 @@ async fn no_death_at_any_call_loses_a_message_or_answers_twice() {
     let began = std::time::Instant::now();
     let all = std::env::var("LAKEGRAM_WALK").is_ok_and(|wish| wish == "all");
     let calls = reference().await;
-    let places = places(&calls, all);
-    let (count, writes) = (places.len(), places.iter().filter(|place| place.is_write()).count());
+    let points = points(&calls, all);
+    let (count, writes) = (points.len(), points.iter().filter(|point| point.is_write()).count());
     let (mut reached, mut unknown, mut wrong, mut missed) = (BTreeMap::new(), 0, Vec::new(), Vec::new());
-    let mut runs = stream::iter(places)
-        .map(|place| async move { (place.clone(), tokio::spawn(walk(Some(place))).await.unwrap()) })
+    let mut runs = stream::iter(points)
+        .map(|point| async move { (point.clone(), tokio::spawn(walk(Some(point))).await.unwrap()) })
         .buffer_unordered(AT_ONCE);
-    while let Some((place, walked)) = runs.next().await {
+    while let Some((point, walked)) = runs.next().await {
         unknown += walked.unknown;
-        wrong.extend(walked.wrong.into_iter().map(|what| format!("{place}: {what}")));
+        wrong.extend(walked.wrong.into_iter().map(|what| format!("{point}: {what}")));
         match walked.reached {
-            true => *reached.entry(format!("{:?}", place.kind)).or_insert(0) += 1,
-            false => missed.push(place),
+            true => *reached.entry(format!("{:?}", point.kind)).or_insert(0) += 1,
+            false => missed.push(point),
         }
     }
     println!(
@@ -243,6 +243,6 @@ async fn no_death_at_any_call_loses_a_message_or_answers_twice() {
         began.elapsed()
     );
     assert!(wrong.is_empty(), "broken promises:\n{}", wrong.join("\n"));
-    let missed: Vec<String> = missed.iter().filter(|place| place.is_write()).map(Place::to_string).collect();
+    let missed: Vec<String> = missed.iter().filter(|point| point.is_write()).map(DeathPoint::to_string).collect();
     assert!(missed.is_empty(), "the walk did not come to {missed:?}");
 }

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::gate::{Death, Gate};
 use super::ledger;
 use super::life::{End, Life};
-use super::script::Script;
+use super::script::FaultScript;
 use super::store::faulty;
 use crate::app::{App, BatchSummary, Role};
 use crate::clock::Clock;
@@ -70,7 +70,7 @@ pub(super) enum Finisher {
 pub(super) struct World {
     pub(super) clock: Clock,
     pub(super) storage: Storage,
-    pub(super) script: Arc<Script>,
+    pub(super) script: Arc<FaultScript>,
     pub(super) telegram: TelegramStandIn,
     pub(super) model: ModelStandIn,
     bot: BotClient,
@@ -92,7 +92,7 @@ impl World {
         let options = Options { clock: clock.clone(), ..Options::default() };
         let telegram = TelegramStandIn::start(options).await.unwrap();
         Self {
-            script: Arc::new(Script::new(nature.seed, nature.rate, &clock)),
+            script: Arc::new(FaultScript::new(nature.seed, nature.rate, &clock)),
             bot: BotClient::new(&telegram.api_url(), telegram.token()).unwrap(),
             telegram,
             model: ModelStandIn::start(ModelStandInOptions::default()).await.unwrap(),

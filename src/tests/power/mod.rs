@@ -27,7 +27,7 @@ const PROGRESS_EVERY: u64 = 50;
 /// A disk that lies is found out within so many seeds.
 const SEEDS_FOR_A_LIE: u64 = 20;
 
-fn told(seed: u64, failure: &Failure) -> String {
+fn describe(seed: u64, failure: &Failure) -> String {
     format!("seed {seed}: {failure}\nreplay: LAKEGRAM_SEED={seed} RUST_LOG=info cargo test --lib power -- --nocapture")
 }
 
@@ -37,7 +37,7 @@ fn a_power_cut_at_any_call_loses_nothing_and_doubles_nothing() {
         let filter = tracing_subscriber::EnvFilter::from_default_env();
         // Another test may have one already.
         let _set = tracing_subscriber::fmt().with_env_filter(filter).try_init();
-        let tally = run::run(seed, Lies::default()).unwrap_or_else(|failure| panic!("{}", told(seed, &failure)));
+        let tally = run::run(seed, Lies::default()).unwrap_or_else(|failure| panic!("{}", describe(seed, &failure)));
         println!("{tally}");
         return;
     }
@@ -46,7 +46,7 @@ fn a_power_cut_at_any_call_loses_nothing_and_doubles_nothing() {
         match run::run(seed, Lies::default()) {
             Ok(one) => tally += one,
             Err(failure) => {
-                println!("{}", told(seed, &failure));
+                println!("{}", describe(seed, &failure));
                 failures.push(seed);
             }
         }

@@ -148,13 +148,13 @@ impl Bucket {
 
     fn delete(&self, request: &Request) -> HttpResponse {
         let (keys, mut objects) = (request.doomed(), self.objects.lock().unwrap());
-        let mut told = String::new();
+        let mut deleted = String::new();
         for key in &keys {
             // What is not there is deleted as well.
             objects.remove(key);
-            told += &format!("<Deleted><Key>{key}</Key></Deleted>");
+            deleted += &format!("<Deleted><Key>{key}</Key></Deleted>");
         }
-        answer(200, format!("<?xml version=\"1.0\"?><DeleteResult>{told}</DeleteResult>"))
+        answer(200, format!("<?xml version=\"1.0\"?><DeleteResult>{deleted}</DeleteResult>"))
     }
 
     fn list(&self, request: &Request) -> HttpResponse {
@@ -174,7 +174,7 @@ impl Bucket {
         let next = entries.keys().nth(PAGE - 1).filter(|_| entries.len() > PAGE).cloned();
         let mut body = format!("<?xml version=\"1.0\"?><ListBucketResult><Name>{NAME}</Name>");
         for (entry, object) in entries.into_iter().take(PAGE) {
-            body += &told(&entry, object);
+            body += &entry_xml(&entry, object);
         }
         if let Some(next) = next {
             body += &format!("<NextContinuationToken>{next}</NextContinuationToken>");
@@ -184,7 +184,7 @@ impl Bucket {
 }
 
 /// An entry of a listing: an object, or a folder.
-fn told(entry: &str, object: Option<&Object>) -> String {
+fn entry_xml(entry: &str, object: Option<&Object>) -> String {
     let Some(Object { bytes, tag, at }) = object else {
         return format!("<CommonPrefixes><Prefix>{entry}</Prefix></CommonPrefixes>");
     };

@@ -18,7 +18,7 @@ use tokio::runtime::Handle;
 use url::Url;
 
 use super::bucket::{Bucket, NAME, Request, answer, refusal};
-use super::script::{Fault, Operation, Script};
+use super::script::{Fault, Operation, WireScript};
 use crate::clock::Clock;
 use crate::storage::Storage;
 use crate::tests::kit::Dice;
@@ -27,7 +27,7 @@ use crate::tests::kit::Dice;
 #[derive(Clone, Debug)]
 pub(super) struct Wire {
     pub(super) bucket: Arc<Bucket>,
-    pub(super) script: Arc<Script>,
+    pub(super) script: Arc<WireScript>,
     pub(super) clock: Clock,
     /// What is under way arrives, whoever has sent it and died.
     pub(super) network: Handle,

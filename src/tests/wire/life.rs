@@ -30,9 +30,9 @@ pub(super) const FENCE: TableRole = TableRole::Bronze;
 const PROGRESS: TxnId = TxnId::SourceFrom;
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// What was done through all lives, as those who did it were told.
+/// What was done through all lives, as reported to those who did it.
 #[derive(Debug, Default)]
-pub(super) struct Told {
+pub(super) struct Witness {
     /// Lines that somebody began to land, and those that were said to be durable.
     pub(super) lines: AtomicI64,
     pub(super) durable: Mutex<BTreeSet<i64>>,
@@ -47,7 +47,7 @@ pub(super) struct Told {
 #[derive(Clone, Debug)]
 pub(super) struct Life {
     pub(super) wire: Wire,
-    pub(super) told: Arc<Told>,
+    pub(super) witness: Arc<Witness>,
     pub(super) lane: &'static str,
     pub(super) dice: Dice,
 }
@@ -78,7 +78,7 @@ impl Life {
     }
 
     fn say(&self, what: String) {
-        self.told.wrong.lock().unwrap().push(what);
+        self.witness.wrong.lock().unwrap().push(what);
     }
 
     async fn land(self, storage: Storage, lines: u64) {
@@ -107,10 +107,10 @@ impl Life {
         self.dice = Dice::of(self.dice.next(), "giver", giver);
         for _ in 0..lines {
             self.wire.clock.sleep(PAUSE.mul_f64(self.dice.below(3_000) as f64 / 1_000.0)).await;
-            let number = self.told.lines.fetch_add(1, Ordering::SeqCst);
+            let number = self.witness.lines.fetch_add(1, Ordering::SeqCst);
             // Whatever was not landed is another line when it comes again: each may be there once at most.
             if writer.land_pulled(Bytes::from(format!("{{\"n\": {number}}}"))).await.is_ok() {
-                self.told.durable.lock().unwrap().insert(number);
+                self.witness.durable.lock().unwrap().insert(number);
             }
         }
     }
@@ -129,7 +129,7 @@ impl Life {
             };
             while !table.is_stale() {
                 let done = table.txn(&PROGRESS).unwrap_or(0);
-                let wanted = self.told.wanted.load(Ordering::SeqCst);
+                let wanted = self.witness.wanted.load(Ordering::SeqCst);
                 if done >= wanted {
                     return;
                 }
@@ -138,7 +138,7 @@ impl Life {
                 let progress = vec![(PROGRESS, last)];
                 match table.append(Append { rows: Some(rows(done + 1, last)), fence, progress }).await {
                     Ok(CommitOutcome::Committed { .. } | CommitOutcome::AlreadyCommitted { .. }) => {
-                        self.told.committed.lock().unwrap().extend(done + 1..=last);
+                        self.witness.committed.lock().unwrap().extend(done + 1..=last);
                     }
                     Ok(CommitOutcome::Fenced { .. } | CommitOutcome::Stale) => {}
                     Err(error) => self.again("append", &error).await,
@@ -185,7 +185,7 @@ impl Life {
     /// Makes objects and deletes them again, as intents are.
     async fn come_and_go(self, storage: Storage) {
         loop {
-            let number = self.told.scratch.fetch_add(1, Ordering::SeqCst);
+            let number = self.witness.scratch.fetch_add(1, Ordering::SeqCst);
             let (path, bytes) = (Path::from(format!("scratch/{number}")), Bytes::from(number.to_string()));
             let mut in_doubt = false;
             loop {

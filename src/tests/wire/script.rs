@@ -1,4 +1,4 @@
-//! What happens to the requests on the wire: which fault meets which, and how often each has met each.
+//! What happens to requests on the wire: which fault hits which request.
 
 use std::sync::Mutex;
 
@@ -20,18 +20,18 @@ pub(super) enum Operation {
     Delete,
 }
 
-/// What befalls a request.
+/// What happens to a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Fault {
-    /// There is no connection.
+    /// No connection.
     Connect,
     /// The connection breaks before anything is done.
     Reset,
-    /// It is done, and the connection breaks before the answer is there.
+    /// It is done, and the connection breaks before the response arrives.
     Lost,
     /// 500 with nothing done.
     Internal,
-    /// 500, and it is done all the same.
+    /// 500, but it is done.
     InternalDone,
     /// 503 with nothing done.
     SlowDown,
@@ -39,9 +39,9 @@ pub(super) enum Fault {
     Busy,
     /// 409 with nothing done: another conditional request is under way.
     Conflict,
-    /// It arrives late, within the client's patience or after it.
+    /// It arrives late, within the client's time-out or after it.
     Late,
-    /// The body of the answer breaks off half way.
+    /// The body of the response breaks off half way.
     Torn,
     /// 200 with an error in the body, and nothing done.
     Inside,
@@ -89,8 +89,8 @@ impl kit::Operation for Operation {
         Fault::Inside,
     ];
 
-    /// The faults it can meet. What is not here makes no sense: only a put with a condition conflicts, only a body can
-    /// break off, only a deletion of many tells of each in a body, and a read that is lost was never done.
+    /// The faults it can meet. Others make no sense: only a conditional put conflicts, only a body can be torn, only a
+    /// bulk delete reports each error in a body, and a read that is lost was never done.
     fn faults(self) -> &'static [Fault] {
         use Fault::{Busy, Conflict, Connect, Inside, Internal, InternalDone, Late, Lost, Reset, SlowDown, Torn};
         match self {
@@ -106,15 +106,15 @@ impl kit::Operation for Operation {
 
 /// The script of one bucket.
 #[derive(Debug)]
-pub(super) struct Script {
+pub(super) struct WireScript {
     faults: FaultPlan<Operation>,
     /// Requests in a thousand that meet a fault.
     rate: u64,
-    /// Every request, in the order of their coming.
+    /// Every request, in order of arrival.
     requests: Mutex<Vec<Operation>>,
 }
 
-impl Script {
+impl WireScript {
     pub(super) fn new(seed: u64, rate: u64) -> Self {
         Self { faults: FaultPlan::new(seed), rate, requests: Mutex::default() }
     }
@@ -124,12 +124,12 @@ impl Script {
         self.faults.end();
     }
 
-    /// The next requests of a kind meet these faults.
+    /// Plans these faults for the next requests of a kind.
     pub(super) fn plan(&self, operation: Operation, faults: impl IntoIterator<Item = Fault>) {
         self.faults.plan(&class(operation), faults);
     }
 
-    /// The requests since the last call of this.
+    /// The requests since the last call.
     pub(super) fn take_requests(&self) -> Vec<Operation> {
         std::mem::take(&mut *self.requests.lock().unwrap())
     }
@@ -138,7 +138,7 @@ impl Script {
         self.faults.matrix()
     }
 
-    /// What befalls the next request of a kind, and dice for how.
+    /// The fault of the next request of a kind, and its dice.
     pub(super) fn next(&self, operation: Operation) -> (Option<Fault>, Dice) {
         self.requests.lock().unwrap().push(operation);
         let (planned, mut dice) = self.faults.next(&class(operation));

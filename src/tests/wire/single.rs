@@ -1,4 +1,4 @@
-//! One fault each, and what the client makes of it: that there is one retry layer, and it is ours.
+//! Single faults and what the client makes of them: there is one retry layer, and it is ours.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use tokio::runtime::Handle;
 
 use super::bucket::Bucket;
 use super::connection::Wire;
-use super::script::{Fault, Operation, Script};
+use super::script::{Fault, Operation, WireScript};
 use crate::clock::Clock;
 use crate::error::ErrorKind;
 use crate::storage::PutNew;
@@ -17,7 +17,7 @@ const BYTES: Bytes = Bytes::from_static(b"{\"a\": 1}\n");
 
 fn wire() -> Wire {
     let clock = Clock::fast(200);
-    let (bucket, script) = (Arc::new(Bucket::new(&clock)), Arc::new(Script::new(0, 0)));
+    let (bucket, script) = (Arc::new(Bucket::new(&clock)), Arc::new(WireScript::new(0, 0)));
     Wire { bucket, script, clock, network: Handle::current() }
 }
 

@@ -1,9 +1,9 @@
-//! The source as the checks of the architecture read it: files, modules, and which module names which.
+//! The source as the architecture checks see it: files, modules, and which module names which.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-/// A module as the names from the crate's root on.
+/// A module, as its path from the crate root.
 pub(super) type Module = Vec<String>;
 
 /// A file below `src`.
@@ -66,8 +66,8 @@ fn rust_files(folder: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// Which module names which, where neither lies within the other: a folder's `mod.rs` and its files are one. Both are
-/// cut off at the folder where they part, so that all edges are between neighbors.
+/// Which module names which, unless one contains the other: a folder's `mod.rs` and its files are one. Both are
+/// truncated where their paths part, so that all edges are between siblings.
 pub(super) fn edges(sources: &[Source]) -> BTreeMap<Module, BTreeSet<Module>> {
     let modules: BTreeSet<&Module> = sources.iter().map(|source| &source.module).collect();
     let mut edges: BTreeMap<Module, BTreeSet<Module>> = BTreeMap::new();
@@ -83,7 +83,7 @@ pub(super) fn edges(sources: &[Source]) -> BTreeMap<Module, BTreeSet<Module>> {
     edges
 }
 
-/// What is left when modules that nothing leads to or from are taken away, again and again: the circles.
+/// What is left after repeatedly removing modules that nothing leads to or from: the circles.
 pub(super) fn circles(mut edges: BTreeMap<Module, BTreeSet<Module>>) -> Vec<String> {
     loop {
         let targets: BTreeSet<Module> = edges.values().flatten().cloned().collect();
@@ -103,7 +103,7 @@ pub(super) fn circles(mut edges: BTreeMap<Module, BTreeSet<Module>>) -> Vec<Stri
     edges.iter().map(line).collect()
 }
 
-/// The paths that begin with `crate`, `self` or `super`, in `use` lines and in code, and those of `use` lines besides.
+/// The paths in `use` lines, and those in code that begin with `crate`, `self` or `super`.
 fn paths(code: &str) -> Vec<Vec<String>> {
     let code: String =
         code.lines().map(|line| line.split("//").next().unwrap_or_default()).collect::<Vec<_>>().join(" ");

@@ -49,7 +49,7 @@ pub(crate) struct TestApp {
 /// A running `lakegram`.
 pub(crate) struct Running {
     child: Child,
-    /// Taken in to the end, so that the program never blocks on its log.
+    /// Read to the end, so that the program never blocks on its log.
     _lines: mpsc::Receiver<String>,
     pub url: String,
     pub console: String,
@@ -169,7 +169,7 @@ impl TestApp {
                     eprintln!("| {line}");
                 }
                 if sender.send(line).is_err() {
-                    // Go on reading, so that the program never blocks on its log.
+                    // Keep reading, so that the program never blocks on its log.
                     continue;
                 }
             }
@@ -213,7 +213,7 @@ impl TestApp {
         serde_json::from_str::<serde_json::Value>(&text).unwrap()[0].take()
     }
 
-    /// Counts by SQL, another way than `audit` does, that of so many updates each has one row of bronze and silver and
+    /// Counts by SQL, independently of `audit`, that of so many updates each has one row in bronze and silver, and that
     /// no part was sent twice.
     pub(crate) async fn count_by_sql(&self, updates: i64) {
         let of = |table: &str, filter: &str| {
@@ -249,7 +249,7 @@ impl TestApp {
         }
     }
 
-    /// Prints where the rows of an update come from that has more than one in bronze or silver.
+    /// Prints where the rows of duplicated updates come from.
     pub(crate) async fn name_doubles(&self) {
         for (table, also) in [
             ("bronze", "_source_file, _received_at, _ingested_at"),

@@ -1,6 +1,6 @@
-//! What makes a start fast and may be deleted, as a careless hand leaves it: gone, an old copy, or that of another
-//! table. That is all of `checkpoints/`, in which nothing is kept so far and from which nothing may be believed, and in
-//! the log of each table the hint to its newest checkpoint.
+//! What only makes a start fast and may be deleted, in the states that careless handling leaves it: deleted, an old
+//! copy, or another table's. That is all of `checkpoints/`, in which nothing is kept so far and nothing may be trusted,
+//! and in the log of each table the hint to its newest checkpoint.
 
 use std::path::{Path, PathBuf};
 
@@ -8,7 +8,7 @@ use super::Dice;
 
 const TABLES: [&str; 3] = ["bronze/telegram_messages", "silver/telegram_responses", "silver/telegram_replies"];
 
-/// How often what was spoiled.
+/// How often each was done.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Spoiled {
     pub deleted: usize,
@@ -50,7 +50,7 @@ impl Spoils {
         }
     }
 
-    /// Does one of these things to `checkpoints/`, and maybe one to a hint.
+    /// Does one of these things to `checkpoints/`, and sometimes one to a hint.
     pub(crate) fn spoil(&mut self, dice: &mut Dice) {
         let table = TABLES[dice.index(TABLES.len())];
         match dice.below(3) {

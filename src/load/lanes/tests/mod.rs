@@ -18,6 +18,7 @@ use bytes::Bytes;
 
 use self::store::{Fault, Script, scripted};
 use super::*;
+use crate::error::ErrorKind;
 use crate::hint::{KeyHinter, key_hints};
 use crate::id::{BotId, Name};
 use crate::schema;

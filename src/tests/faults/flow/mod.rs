@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use self::reply::Replier;
 use self::silver::Silver;
 use super::gate::{Death, Gate, Kind, Point};
-use super::script::Script;
+use super::script::FaultScript;
 use super::store::faulty;
 use crate::clock::Clock;
 use crate::error::{ErrorKind, Result};
@@ -96,7 +96,7 @@ impl<S: Stage> Trial<S> {
     /// A process that dies at a call of its store; so many calls it made.
     async fn live(&self, death: Option<Death>) -> u64 {
         let gate = Arc::new(Gate::new(death, u64::MAX));
-        let script = Arc::new(Script::new(0, 0, self.stage.clock()));
+        let script = Arc::new(FaultScript::new(0, 0, self.stage.clock()));
         let storage = faulty(self.stage.storage(), &script, &gate, &Handle::current());
         tokio::select! {
             worked = self.stage.work(storage) => worked.unwrap(),

@@ -13,7 +13,7 @@ use proptest::prelude::*;
 use self::world::{Ended, World};
 use super::gate::{Death, Kind, Point};
 use super::script::Fault;
-use crate::standin::telegram::Behaviour;
+use crate::standin::telegram::Behavior;
 use crate::tests::kit::number;
 
 /// Cases of a run without a wish.
@@ -38,7 +38,7 @@ enum Step {
     /// Answers of so many messages, by chat, in one commit.
     Answer(Vec<(i64, usize)>),
     /// What the Bot API does with the next calls.
-    Behave(Vec<Behaviour>),
+    Behave(Vec<Behavior>),
     /// What the store does with the next calls of a class.
     Trouble(&'static str, Vec<Fault>),
     /// A process lives until all is done or its death comes.
@@ -57,16 +57,16 @@ fn death() -> impl Strategy<Value = Option<Death>> {
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let behaviour = prop_oneof![
-        4 => Just(Behaviour::Proceed),
-        2 => (1_u64..4).prop_map(Behaviour::too_many_requests),
-        1 => Just(Behaviour::fail(403, "Forbidden: bot was blocked by the user")),
-        1 => Just(Behaviour::fail(500, "Internal Server Error")),
-        1 => Just(Behaviour::AcceptThenFail { code: 502 }),
-        1 => Just(Behaviour::AcceptThenDropConnection),
-        1 => Just(Behaviour::DropBefore),
-        1 => Just(Behaviour::AcceptThenHang),
-        1 => (1_u64..20).prop_map(|seconds| Behaviour::Delay(Duration::from_secs(seconds))),
+    let behavior = prop_oneof![
+        4 => Just(Behavior::Proceed),
+        2 => (1_u64..4).prop_map(Behavior::too_many_requests),
+        1 => Just(Behavior::fail(403, "Forbidden: bot was blocked by the user")),
+        1 => Just(Behavior::fail(500, "Internal Server Error")),
+        1 => Just(Behavior::AcceptThenFail { code: 502 }),
+        1 => Just(Behavior::AcceptThenDropConnection),
+        1 => Just(Behavior::DropBefore),
+        1 => Just(Behavior::AcceptThenHang),
+        1 => (1_u64..20).prop_map(|seconds| Behavior::Delay(Duration::from_secs(seconds))),
     ];
     let trouble = (
         proptest::sample::select(&CLASSES[..]),
@@ -75,7 +75,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let answer = (20_i64..23, prop_oneof![4 => Just(1_usize), 1 => 2_usize..4]);
     let step = prop_oneof![
         4 => proptest::collection::vec(answer, 1..4).prop_map(Step::Answer),
-        3 => proptest::collection::vec(behaviour, 1..5).prop_map(Step::Behave),
+        3 => proptest::collection::vec(behavior, 1..5).prop_map(Step::Behave),
         2 => trouble.prop_map(|(class, faults)| Step::Trouble(class, faults.into_iter().filter(|fault| fits(class, *fault)).collect())),
         4 => death().prop_map(Step::Live),
         1 => (death(), death()).prop_map(|(one, two)| Step::Two(one, two)),
@@ -93,7 +93,7 @@ async fn run(steps: Vec<Step>) -> Result<(), String> {
     for step in steps {
         match step {
             Step::Answer(answers) => world.answer(&answers).await,
-            Step::Behave(behaviours) => world.telegram.script("sendMessage", behaviours),
+            Step::Behave(behaviors) => world.telegram.script("sendMessage", behaviors),
             Step::Trouble(class, faults) => world.script.plan(class, faults),
             Step::Live(death) => {
                 let ended = world.live(death).await;

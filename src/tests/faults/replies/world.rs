@@ -10,7 +10,7 @@ use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use super::super::gate::{Death, Gate};
-use super::super::script::Script;
+use super::super::script::FaultScript;
 use super::super::store::faulty;
 use crate::clock::Clock;
 use crate::error::Result;
@@ -60,7 +60,7 @@ pub(super) struct Asked {
 
 pub(super) struct World {
     pub(super) storage: Storage,
-    pub(super) script: Arc<Script>,
+    pub(super) script: Arc<FaultScript>,
     pub(super) telegram: TelegramStandIn,
     pub(super) settings: ReplySettings,
     pub(super) asked: Vec<Asked>,
@@ -78,7 +78,7 @@ impl World {
         let options = Options { clock: clock.clone(), accept_unknown_chats: true, ..Options::default() };
         let settings = pipeline::load::built_in().unwrap().reply;
         Self {
-            script: Arc::new(Script::new(0, 0, &clock)),
+            script: Arc::new(FaultScript::new(0, 0, &clock)),
             telegram: TelegramStandIn::start(options).await.unwrap(),
             settings: ReplySettings { intent_ttl: INTENT_TTL, ..settings },
             silver: LakeTable::open(&storage, &spec, &clock).await.unwrap(),

@@ -20,7 +20,7 @@ const FORGET_AT: usize = 10_000;
 
 /// When each chat may be sent to again.
 #[derive(Debug, Default)]
-pub(super) struct Pace {
+pub(crate) struct Pace {
     chats: Mutex<Chats>,
 }
 
@@ -57,7 +57,7 @@ impl Chats {
 
 impl Pace {
     /// Takes the next turn of a chat, or says how long to wait before asking again. Times are monotonic.
-    pub(super) fn take_turn(&self, chat_id: i64, now: Duration) -> Result<(), Duration> {
+    pub(crate) fn take_turn(&self, chat_id: i64, now: Duration) -> Result<(), Duration> {
         let mut chats = self.chats.lock().unwrap_or_else(PoisonError::into_inner);
         let pace = chats.pace(chat_id, now);
         while pace.recent.front().is_some_and(|&sent| sent + GROUP_WINDOW <= now) {
@@ -79,7 +79,7 @@ impl Pace {
     }
 
     /// Holds a chat for as long as Telegram asked for.
-    pub(super) fn hold(&self, chat_id: i64, now: Duration, wait: Duration) {
+    pub(crate) fn hold(&self, chat_id: i64, now: Duration, wait: Duration) {
         let mut chats = self.chats.lock().unwrap_or_else(PoisonError::into_inner);
         let pace = chats.pace(chat_id, now);
         pace.slot = pace.slot.max(now + wait);

@@ -1,14 +1,15 @@
-//! What the stand-in can be told to do instead of answering as it should: the ways in which the Bot API fails.
+//! What the stand-in can be told to do instead of behaving correctly: the ways in which the Bot API fails.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
-/// How the stand-in treats one call. A scripted call takes one; after the last, calls are treated as they should be.
+/// How the stand-in handles one call. Each call uses up one scripted behavior; after the last, calls are handled
+/// correctly.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Behaviour {
-    /// As it should; to script a later call.
+pub enum Behavior {
+    /// Correctly; to script a later call.
     Proceed,
     /// Refuses without effect.
     Fail {
@@ -19,23 +20,23 @@ pub enum Behaviour {
         /// The `parameters`, such as `{"retry_after": 3}`; with that one comes a `Retry-After` header.
         parameters: Option<Value>,
     },
-    /// Does what was asked and then says 5xx, as a gateway does that lost the answer of its server.
+    /// Does what was asked and then responds with 5xx, like a gateway that lost its server's response.
     AcceptThenFail {
         /// The HTTP status.
         code: u16,
     },
-    /// Does what was asked and closes the connection without an answer.
+    /// Does what was asked and closes the connection without a response.
     AcceptThenDropConnection,
-    /// Does what was asked and never answers.
+    /// Does what was asked and never responds.
     AcceptThenHang,
-    /// Closes the connection with nothing done.
+    /// Closes the connection without doing anything.
     DropBefore,
     /// Waits, then proceeds.
     Delay(Duration),
 }
 
-impl Behaviour {
-    /// A refusal as Telegram words it.
+impl Behavior {
+    /// A refusal in Telegram's words.
     pub fn fail(code: u16, description: &str) -> Self {
         Self::Fail { code, description: description.to_owned(), parameters: None }
     }
@@ -49,7 +50,7 @@ impl Behaviour {
         }
     }
 
-    /// 400 that names the supergroup which a group has become.
+    /// 400 that names the supergroup which a group was migrated to.
     pub fn migrated_to(chat_id: i64) -> Self {
         Self::Fail {
             code: 400,
@@ -59,34 +60,34 @@ impl Behaviour {
     }
 }
 
-/// What is to happen to the next calls, by method in lower case.
+/// What happens to the next calls, by method in lower case.
 #[derive(Debug, Default)]
-pub(super) struct Script {
-    methods: HashMap<String, VecDeque<Behaviour>>,
+pub(super) struct CallScript {
+    methods: HashMap<String, VecDeque<Behavior>>,
 }
 
-impl Script {
-    /// Adds behaviours for the next calls of `method`.
+impl CallScript {
+    /// Adds behaviors for the next calls of `method`.
     #[cfg(any(test, feature = "faults"))]
-    pub(super) fn add(&mut self, method: &str, behaviours: Vec<Behaviour>) {
-        self.methods.entry(method.to_ascii_lowercase()).or_default().extend(behaviours);
+    pub(super) fn add(&mut self, method: &str, behaviors: Vec<Behavior>) {
+        self.methods.entry(method.to_ascii_lowercase()).or_default().extend(behaviors);
     }
 
-    /// Forgets what was to happen.
+    /// Clears the script.
     #[cfg(any(test, feature = "faults"))]
     pub(super) fn clear(&mut self) {
         self.methods.clear();
     }
 
-    /// How the call that has just come in is treated.
-    pub(super) fn next(&mut self, method: &str) -> Behaviour {
+    /// How to handle the call that has just arrived.
+    pub(super) fn next(&mut self, method: &str) -> Behavior {
         let method = method.to_ascii_lowercase();
-        let Some(left) = self.methods.get_mut(&method) else { return Behaviour::Proceed };
-        let behaviour = left.pop_front().unwrap_or(Behaviour::Proceed);
+        let Some(left) = self.methods.get_mut(&method) else { return Behavior::Proceed };
+        let behavior = left.pop_front().unwrap_or(Behavior::Proceed);
         if left.is_empty() {
             self.methods.remove(&method);
         }
-        behaviour
+        behavior
     }
 }
 
@@ -96,12 +97,12 @@ mod tests {
 
     #[test]
     fn a_script_is_used_up_call_by_call_and_method_by_method() {
-        let mut script = Script::default();
-        script.add("sendMessage", vec![Behaviour::DropBefore, Behaviour::AcceptThenHang]);
-        assert_eq!(script.next("getMe"), Behaviour::Proceed);
-        assert_eq!(script.next("sendmessage"), Behaviour::DropBefore);
-        assert_eq!(script.next("sendMessage"), Behaviour::AcceptThenHang);
-        assert_eq!(script.next("sendMessage"), Behaviour::Proceed);
+        let mut script = CallScript::default();
+        script.add("sendMessage", vec![Behavior::DropBefore, Behavior::AcceptThenHang]);
+        assert_eq!(script.next("getMe"), Behavior::Proceed);
+        assert_eq!(script.next("sendmessage"), Behavior::DropBefore);
+        assert_eq!(script.next("sendMessage"), Behavior::AcceptThenHang);
+        assert_eq!(script.next("sendMessage"), Behavior::Proceed);
         assert!(script.methods.is_empty());
     }
 }
