@@ -75,6 +75,8 @@ pub struct Server {
     limits: Limits,
     metrics: Metrics,
     clock: Clock,
+    /// What clients are measured by: they live in the world's time, however fast a test lets ours run.
+    clients: Clock,
 }
 
 /// The client at the other end of a connection; among the extensions of every request.
@@ -233,7 +235,7 @@ impl Drop for Answering {
 impl Server {
     /// A server of these routes.
     pub fn new(routes: Router, limits: Limits, metrics: Metrics, clock: &Clock) -> Self {
-        Self { routes, limits, metrics, clock: clock.clone() }
+        Self { routes, limits, metrics, clock: clock.clone(), clients: Clock::system() }
     }
 
     /// Serves until `stop`, then lets open requests finish for a while.
@@ -254,7 +256,7 @@ impl Server {
                     continue;
                 }
             };
-            let Some(place) = stop.run_until_cancelled(register.admit(&self.clock)).await else { break };
+            let Some(place) = stop.run_until_cancelled(register.admit(&self.clients)).await else { break };
             self.spawn(stream, place, &graceful, cut_off.clone());
         }
         drop(listener);
@@ -268,8 +270,8 @@ impl Server {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "TCP_NODELAY could not be set");
         }
-        let stream = WriteBounded { stream, clock: self.clock.clone(), limit: self.limits.write, waiting: None };
-        let (routes, client, clock) = (self.routes.clone(), place.client.clone(), self.clock.clone());
+        let stream = WriteBounded { stream, clock: self.clients.clone(), limit: self.limits.write, waiting: None };
+        let (routes, client, clock) = (self.routes.clone(), place.client.clone(), self.clients.clone());
         let service = hyper::service::service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
             let answering = Answering::begin(&client.activity, &clock);
             let mut request = request.map(Body::new);
@@ -285,7 +287,7 @@ impl Server {
             .max_buf_size(BUFFER_BYTES)
             .serve_connection(TokioIo::new(stream), service);
         let connection = graceful.watch(connection);
-        let (limits, clock) = (self.limits.clone(), self.clock.clone());
+        let (limits, clock) = (self.limits.clone(), self.clients.clone());
         tokio::spawn(async move {
             tokio::select! {
                 ended = connection => {

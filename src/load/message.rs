@@ -11,6 +11,7 @@ use crate::error::Result;
 use crate::json::parse::{Parsed, Parser, Unknown};
 use crate::json::types::{InferOptions, JsonType, MAX_COLUMNS, leaves, new_names, settled, widen};
 use crate::load::updates::Extra;
+use crate::panic::catch_sync;
 use crate::pipeline::Evolution;
 
 /// The prefix of the column name. Not `message_`, because a typed column `message_id` already exists.
@@ -96,6 +97,26 @@ pub(in crate::load) fn are_wanted(table: &Schema, evolution: Evolution) -> bool 
 /// # Errors
 /// Configuration when a non-nullable column has no value.
 pub(in crate::load) fn columns_of(table: &Schema, evolution: Evolution, messages: &[Option<&str>]) -> Result<Fields> {
+    contained(messages, |messages| make_columns(table, evolution, messages))
+}
+
+/// What `make` makes of messages. One that it panics on gets no columns of its own, so that it does not hold up the
+/// others: all of it is in `payload`.
+fn contained<T>(messages: &[Option<&str>], make: impl Fn(&[Option<&str>]) -> Result<T>) -> Result<T> {
+    let panic = match catch_sync(|| make(messages)) {
+        Ok(made) => return made,
+        Err(panic) => panic,
+    };
+    let is_sound = |message: &&str| catch_sync(|| make(&[Some(message)]).map(drop)).is_ok();
+    let sound: Vec<Option<&str>> = messages.iter().map(|message| message.filter(is_sound)).collect();
+    if sound == messages {
+        return Err(panic.into());
+    }
+    tracing::error!(%panic, "the fields of a message cannot become columns; they stay in payload");
+    catch_sync(|| make(&sound)).unwrap_or_else(|panic| Err(panic.into()))
+}
+
+fn make_columns(table: &Schema, evolution: Evolution, messages: &[Option<&str>]) -> Result<Fields> {
     let present = Present::of(table);
     if evolution == Evolution::Fail
         && let Some(new) = present.first_new(messages)
@@ -125,4 +146,22 @@ fn parse(columns: &SchemaRef, unknown: Unknown, messages: &[Option<&str>]) -> Re
 
 fn schema<F: Into<arrow::datatypes::Fields>>(fields: F) -> SchemaRef {
     Arc::new(Schema::new(fields))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ErrorKind;
+
+    #[test]
+    fn a_message_that_panics_has_no_columns_and_the_others_have_theirs() {
+        let make = |messages: &[Option<&str>]| -> Result<Vec<Option<String>>> {
+            assert!(!messages.contains(&Some("odd")), "an odd message");
+            Ok(messages.iter().map(|message| message.map(str::to_owned)).collect())
+        };
+        let made = contained(&[Some("a"), Some("odd"), None, Some("b")], make).unwrap();
+        assert_eq!(made, [Some("a".to_owned()), None, None, Some("b".to_owned())]);
+        let error = contained(&[None], |_| -> Result<()> { unreachable!("of none of them") }).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Panicked);
+    }
 }

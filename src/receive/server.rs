@@ -9,11 +9,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::body::LiveSecrets;
 use super::lane::LaneWriter;
-use super::webhook::{Health, Hook, Shared, routes};
+use super::webhook::{Hook, LandingReadiness, Shared, routes};
 use crate::clock::Clock;
 use crate::connections::{self, Metrics, Server};
 use crate::error::Result;
-use crate::health;
+use crate::health::Health;
 use crate::pipeline::ReceiveSettings;
 use crate::settings::Secret;
 use crate::telemetry::Telemetry;
@@ -68,7 +68,7 @@ fn connection_limit() -> usize {
 
 impl Receiver {
     /// A server for these webhooks.
-    pub fn new(endpoints: Vec<Endpoint>, clock: &Clock, telemetry: &Telemetry, stages: &health::Health) -> Self {
+    pub fn new(endpoints: Vec<Endpoint>, clock: &Clock, telemetry: &Telemetry, stages: &Health) -> Self {
         Self::with_limits(endpoints, clock, telemetry, stages, Limits::default())
     }
 
@@ -76,7 +76,7 @@ impl Receiver {
         endpoints: Vec<Endpoint>,
         clock: &Clock,
         telemetry: &Telemetry,
-        stages: &health::Health,
+        stages: &Health,
         limits: Limits,
     ) -> Self {
         let lanes = endpoints.iter().map(|endpoint| endpoint.writer.health().clone()).collect();
@@ -87,7 +87,7 @@ impl Receiver {
         });
         let shared = Shared {
             hooks: hooks.collect(),
-            health: Arc::new(Health { draining: AtomicBool::new(false), lanes }),
+            readiness: Arc::new(LandingReadiness { draining: AtomicBool::new(false), lanes }),
             stages: stages.clone(),
             rejected: telemetry.counters("lakegram_receive_rejected_total", "requests not landed", &["reason"]),
             clock: clock.clone(),
@@ -106,8 +106,8 @@ impl Receiver {
 
     /// Says whether bytes can be landed now, and if not, why.
     pub fn readiness(&self) -> Arc<dyn Fn() -> std::result::Result<(), String> + Send + Sync> {
-        let health = Arc::clone(&self.shared.health);
-        Arc::new(move || health.ready())
+        let readiness = Arc::clone(&self.shared.readiness);
+        Arc::new(move || readiness.ready())
     }
 
     /// Serves until `stop`, then lets open requests finish. A disk that fails for good ends the lane's writer, whose
@@ -120,7 +120,7 @@ impl Receiver {
         let server = Server::new(routes, self.connections, self.metrics, &self.shared.clock);
         let draining = async {
             stop.cancelled().await;
-            self.shared.health.draining.store(true, Ordering::Relaxed);
+            self.shared.readiness.draining.store(true, Ordering::Relaxed);
         };
         tokio::join!(server.serve(listener, stop.clone()), draining);
         Ok(())

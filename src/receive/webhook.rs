@@ -17,7 +17,7 @@ use super::landing::{Landing, LaneHealth};
 use super::lane::LaneWriter;
 use crate::clock::Clock;
 use crate::connections::Client;
-use crate::health;
+use crate::health::Health;
 use crate::pipeline::ReceiveSettings;
 
 /// What a client that is told to come back should wait, in seconds.
@@ -28,9 +28,9 @@ const RETRY_AFTER_SECONDS: &str = "2";
 pub(super) struct Shared {
     /// By path.
     pub(super) hooks: HashMap<String, Arc<Hook>>,
-    pub(super) health: Arc<Health>,
+    pub(super) readiness: Arc<LandingReadiness>,
     /// How the stages are.
-    pub(super) stages: health::Health,
+    pub(super) stages: Health,
     pub(super) rejected: IntCounterVec,
     pub(super) clock: Clock,
     /// For the body of a request.
@@ -41,12 +41,12 @@ pub(super) struct Shared {
 
 /// Whether bytes can be landed now. Apart from the writers, so that whoever asks keeps no lane open.
 #[derive(Debug)]
-pub(super) struct Health {
+pub(super) struct LandingReadiness {
     pub(super) draining: AtomicBool,
     pub(super) lanes: Vec<LaneHealth>,
 }
 
-impl Health {
+impl LandingReadiness {
     /// If not, why.
     pub(super) fn ready(&self) -> Result<(), String> {
         if self.draining.load(Ordering::Relaxed) {
@@ -88,7 +88,7 @@ pub(super) fn routes(shared: Arc<Shared>) -> Router {
 }
 
 async fn ready(State(shared): State<Arc<Shared>>) -> Response {
-    match shared.health.ready() {
+    match shared.readiness.ready() {
         Ok(()) => "ok\n".into_response(),
         Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")).into_response(),
     }
@@ -96,7 +96,7 @@ async fn ready(State(shared): State<Arc<Shared>>) -> Response {
 
 /// Anybody may ask here, so the reasons stay on the console.
 async fn health_report(State(shared): State<Arc<Shared>>) -> Response {
-    let ready = shared.health.ready();
+    let ready = shared.readiness.ready();
     let status = if ready.is_ok() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(shared.stages.report(&ready).without_reasons())).into_response()
 }

@@ -6,6 +6,7 @@
 
 mod architecture;
 mod audit;
+mod clock;
 mod commands;
 mod domains;
 mod fair;
@@ -14,6 +15,7 @@ mod full_disk;
 mod identity;
 mod kills;
 mod pipeline;
+mod pressure;
 mod readers;
 mod reply;
 mod root;
