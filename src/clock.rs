@@ -97,6 +97,14 @@ impl Clock {
         Timestamp(micros_of(since_epoch).saturating_add(ahead).saturating_add(stepped))
     }
 
+    /// A clock that runs as this one and shows another time. Steps of one do not move the other.
+    #[must_use]
+    pub fn showing(&self, now: Timestamp) -> Self {
+        let stepped = self.step_micros.load(Ordering::Relaxed);
+        let step = stepped.saturating_add(now.0.saturating_sub(self.now().0));
+        Self { step_micros: Arc::new(AtomicI64::new(step)), ..self.clone() }
+    }
+
     /// Time since this clock was made, on a clock that never steps back.
     pub fn monotonic(&self) -> Duration {
         self.started.elapsed().saturating_mul(self.pace)

@@ -6,7 +6,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::serve::DRAIN;
-use super::{App, SourceCleaning};
+use super::{App, SourceCleaning, UnreadRaw};
 use crate::error::{Error, ErrorKind, Result};
 use crate::health::StageId;
 use crate::load::files::{FilesStage, FilesSummary};
@@ -39,6 +39,8 @@ pub struct BatchSummary {
     pub loaders: Vec<(String, FilesSummary)>,
     /// For each source that is to be cleaned.
     pub cleanings: Vec<SourceCleaning>,
+    /// Raw folders that no pipeline reads.
+    pub unread: Vec<UnreadRaw>,
     /// What failed, each said to have happened in its stage.
     pub troubles: Vec<Error>,
 }
@@ -98,6 +100,7 @@ impl App {
             let done = Box::pin(self.run_pipeline(pipeline, &progress, deadline, &mut summary)).await?;
             summary.pipelines.push(done);
         }
+        summary.unread = summary.attempt("", "raw", deadline, self.unread_raw()).await?;
         if !stop.is_cancelled() && self.cleans() {
             progress("cleaning sources");
             summary.cleanings = summary.attempt("", "clean", deadline, self.clean(false, stop)).await?;

@@ -51,15 +51,16 @@ impl App {
     /// # Errors
     /// The first error of a pipeline; what was done stays done.
     pub async fn clean(&self, is_dry: bool, stop: &CancellationToken) -> Result<Vec<SourceCleaning>> {
-        let mut cleanings = Vec::new();
+        let (mut cleanings, mut app) = (Vec::new(), self.clone());
         if !is_dry && self.cleans() {
             self.storage.identify(&self.clock).await?;
+            app.clock = self.storage.clock(&self.clock).await?;
         }
         for loader in self.loaders.iter().filter(|loader| loader.source.clean_source.is_on()) {
-            cleanings.push(self.clean_loader(loader, is_dry, stop).await?);
+            cleanings.push(app.clean_loader(loader, is_dry, stop).await?);
         }
         for pipeline in self.pipelines.iter().filter(|pipeline| pipeline.bronze.clean_source.is_on()) {
-            cleanings.push(self.clean_lanes(pipeline, is_dry, stop).await?);
+            cleanings.push(app.clean_lanes(pipeline, is_dry, stop).await?);
         }
         Ok(cleanings)
     }

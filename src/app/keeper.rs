@@ -170,6 +170,7 @@ mod tests {
             clock: Clock::fast(1_000),
             telemetry: Telemetry::new(),
             health: Health::default(),
+            readers: crate::app::Readers::default(),
             looks: crate::app::own::Looks::default(),
             secrets: Arc::default(),
         }

@@ -3,15 +3,18 @@
 mod apart;
 mod batch;
 mod clean;
+mod clocks;
 mod keeper;
 mod own;
 mod pace;
 mod parts;
+mod places;
 mod poll;
 mod root;
 mod serve;
 mod stages;
 mod survey;
+mod unread;
 mod upkeep;
 
 use std::sync::Arc;
@@ -35,9 +38,12 @@ use crate::telemetry::Telemetry;
 
 pub use self::batch::{BatchSummary, PipelineSummary};
 pub use self::clean::SourceCleaning;
+pub(crate) use self::clocks::keys_ahead;
 pub use self::parts::Secrets;
 pub use self::serve::{DRAIN, Listeners, Role};
 pub use self::survey::{LoaderSurvey, PipelineSurvey, Survey, TableSurvey};
+use self::unread::Readers;
+pub use self::unread::UnreadRaw;
 pub use self::upkeep::TableUpkeep;
 
 /// Everything a command works with.
@@ -59,6 +65,8 @@ pub struct App {
     pub telemetry: Telemetry,
     /// How each stage is.
     pub health: Health,
+    /// Who reads what of the raw folders.
+    readers: Readers,
     /// What was found of the pipelines' tables.
     looks: own::Looks,
     /// Who it is, and whom it lets in.
@@ -113,8 +121,10 @@ impl App {
         overrides: &[String],
         storage: impl FnOnce(&str) -> Result<Storage>,
     ) -> Result<Self> {
-        let (mut pipelines, mut loaders) = (Vec::new(), Vec::new());
-        for file in pipeline::load::load(&settings.pipelines, names, overrides)? {
+        let (mut pipelines, mut loaders, mut readers) = (Vec::new(), Vec::new(), Readers::default());
+        let (chosen, others) = pipeline::load::load_with_others(&settings.pipelines, names, overrides)?;
+        chosen.iter().chain(&others).for_each(|file| readers.add(file));
+        for file in chosen {
             match file {
                 PipelineFile::Bot(pipeline) => pipelines.push(*pipeline),
                 PipelineFile::Files(pipeline) => loaders.push(*pipeline),
@@ -122,7 +132,7 @@ impl App {
         }
         let clock = Clock::system();
         let storage = storage(&settings.data).map_err(|error| error.during("LAKEGRAM_DATA"))?.bounded(&clock);
-        Ok(Self {
+        let app = Self {
             settings: Arc::new(settings),
             storage,
             pipelines,
@@ -131,9 +141,13 @@ impl App {
             clock,
             telemetry: Telemetry::new(),
             health: Health::default(),
+            readers,
             looks: own::Looks::default(),
             secrets: Arc::default(),
-        })
+        };
+        app.check_bots()?;
+        app.check_sources()?;
+        Ok(app)
     }
 
     /// The bot id of a pipeline, from its token.

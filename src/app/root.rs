@@ -1,4 +1,4 @@
-//! The data root's identity while the service runs: given one at the start, and looked at now and then.
+//! The data root while the service runs: its identity and its clock, looked at now and then.
 
 use std::time::Duration;
 
@@ -10,6 +10,8 @@ use crate::retry::Backoff;
 
 /// How often a root in the cloud is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(300);
+/// How often clocks are compared, which costs a put.
+const CLOCKS_EVERY: Duration = Duration::from_secs(3_600);
 /// Between the tries of a look that failed: the first and the longest pause.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
@@ -20,10 +22,19 @@ impl App {
     /// # Errors
     /// When the disk failed.
     pub(super) async fn watch_root(self, stop: CancellationToken) -> Result<()> {
+        let mut clocks_due = Duration::ZERO;
         let mut backoff = Backoff::new(PAUSES.0, PAUSES.1);
         while !stop.is_cancelled() {
-            let wait = match self.storage.look_at_root(&self.clock).await {
-                Ok(()) => {
+            let looked = async {
+                self.storage.look_at_root(&self.clock).await?;
+                match self.clock.monotonic() >= clocks_due {
+                    true => self.look_at_clocks(CLOCKS_EVERY).await.map(|()| self.clock.monotonic() + CLOCKS_EVERY),
+                    false => Ok(clocks_due),
+                }
+            };
+            let wait = match looked.await {
+                Ok(due) => {
+                    clocks_due = due;
                     backoff.reset();
                     LOOK_EVERY
                 }

@@ -189,7 +189,7 @@ impl App {
             storage: self.storage.clone(),
             pipeline: pipeline.name.clone(),
             settings: pipeline.reply.clone(),
-            silver_table: pipeline.silver.table.clone(),
+            silver_table: pipeline.silver.table.to_string(),
             bot_id: self.bot_id(pipeline)?,
             bot: self.bot_client(pipeline)?,
             schema: crate::schema::load(&self.settings.schemas, crate::schema::REPLIES)?,

@@ -6,7 +6,7 @@ use arrow::array::{Array, AsArray, RecordBatch};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{App, TableRef, loader_table};
+use super::{App, TableRef, UnreadRaw, loader_table};
 use crate::error::{Context, ErrorKind, Result};
 use crate::load::files::{self, FilesSurvey};
 use crate::pipeline::Pipeline;
@@ -45,6 +45,11 @@ pub enum Survey {
     Bot(PipelineSurvey),
     /// One that loads foreign files.
     Loader(LoaderSurvey),
+    /// What no pipeline reads; left out where there is none.
+    Unread {
+        /// Folders of received messages.
+        unread_raw: Vec<UnreadRaw>,
+    },
 }
 
 /// The state of a table.
@@ -83,6 +88,10 @@ impl App {
         for loader in &self.loaders {
             let survey = self.survey_loader(loader).await.map_err(|error| error.during(&loader.name))?;
             surveys.push(Survey::Loader(survey));
+        }
+        let unread_raw = self.unread_raw().await?;
+        if !unread_raw.is_empty() {
+            surveys.push(Survey::Unread { unread_raw });
         }
         Ok(surveys)
     }

@@ -9,7 +9,8 @@ use tokio_util::sync::CancellationToken;
 use super::apart::run_apart;
 use super::pace::{self, Pace};
 use super::{App, TableRef};
-use crate::error::{ErrorKind, Result};
+use crate::clock::Clock;
+use crate::error::{Error, ErrorKind, Result};
 use crate::storage::StorageKey;
 use crate::table::LakeTable;
 use crate::table::maintain::{MaintainOptions, MaintainSummary, maintain};
@@ -40,18 +41,19 @@ impl App {
         stop: &CancellationToken,
     ) -> Result<Vec<TableUpkeep>> {
         self.storage.identify(&self.clock).await?;
+        let (options, clock, refused) = self.for_clean_up(options).await;
         let mut upkeep = Vec::new();
         for (pipeline, tables) in self.all_tables() {
             for (index, table) in tables.iter().enumerate() {
                 progress(table);
                 let reader = tables.get(index + 1);
-                let done = self.maintain_table(table, reader, options, stop).await;
+                let done = self.maintain_table(table, reader, (&options, &clock), stop).await;
                 let done = done.map_err(|error| error.during(&table.path))?;
                 let done = done.map(|(_, summary)| summary);
                 upkeep.push(TableUpkeep { pipeline: pipeline.to_string(), table: table.clone(), done });
             }
         }
-        Ok(upkeep)
+        refused.map_or(Ok(upkeep), Err)
     }
 
     /// Maintains every table until `stop`, apart from the stages: merging files and reading logs takes long turns, and
@@ -94,6 +96,7 @@ impl App {
         options: &MaintainOptions,
         stop: &CancellationToken,
     ) -> Result<()> {
+        let (options, clock, refused) = self.for_clean_up(options).await;
         for (_, tables) in self.all_tables() {
             for (index, table) in tables.iter().enumerate() {
                 if let Some(version) = heads.get(&table.path) {
@@ -102,21 +105,21 @@ impl App {
                         continue;
                     }
                 }
-                let done = self.maintain_table(table, tables.get(index + 1), options, stop).await?;
+                let done = self.maintain_table(table, tables.get(index + 1), (&options, &clock), stop).await?;
                 if let Some((version, summary)) = done {
                     tracing::debug!(table = %table.path, version, ?summary, "looked after");
                     heads.insert(table.path.clone(), version);
                 }
             }
         }
-        Ok(())
+        refused.map_or(Ok(()), Err)
     }
 
     async fn maintain_table(
         &self,
         table: &TableRef,
         reader: Option<&TableRef>,
-        options: &MaintainOptions,
+        (options, clock): (&MaintainOptions, &Clock),
         stop: &CancellationToken,
     ) -> Result<Option<(i64, MaintainSummary)>> {
         let mut options = options.clone();
@@ -127,6 +130,22 @@ impl App {
             let readers = LakeTable::open_existing(&self.storage, &reader.path, &self.clock).await?;
             options.reader_watermark = Some(table.reader_watermark(&opened, readers.as_ref()).unwrap_or(-1));
         }
-        maintain(&self.storage, &table.path, &options, &self.clock, stop).await
+        maintain(&self.storage, &table.path, &options, clock, stop).await
+    }
+
+    /// What deletes by age goes by the store's clock. Where that one cannot be trusted the rest is done all the same, and
+    /// why comes last.
+    async fn for_clean_up(&self, options: &MaintainOptions) -> (MaintainOptions, Clock, Option<Error>) {
+        let mut options = options.clone();
+        if !options.clean || options.allow_short_retention {
+            return (options, self.clock.clone(), None);
+        }
+        match self.storage.clock(&self.clock).await {
+            Ok(theirs) => (options, theirs, None),
+            Err(error) => {
+                options.clean = false;
+                (options, self.clock.clone(), Some(error))
+            }
+        }
     }
 }

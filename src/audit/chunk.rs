@@ -43,7 +43,7 @@ struct Line {
 }
 
 /// What a line, or a row, says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Content {
     /// `None` when it is corrupt.
     pub(super) update_id: Option<i64>,
@@ -55,6 +55,8 @@ pub(super) struct Content {
 pub(super) struct Rowless {
     pub(super) place: Place,
     pub(super) update_id: Option<i64>,
+    /// What it says.
+    pub(super) content: Content,
     /// Whether other lines of its segment have rows.
     pub(super) is_loaded: bool,
 }
@@ -169,6 +171,7 @@ impl Chunk {
             lines.iter().filter(|line| line.rows == 0).map(|line| Rowless {
                 place: Place { lane: *lane, micros: *micros, line: i64::from(line.number) },
                 update_id: line.content.update_id,
+                content: line.content,
                 is_loaded: segment.with_rows > 0,
             })
         })

@@ -181,20 +181,29 @@ impl Raw<'_> {
 
     /// Asks the table for the rows that redelivered lines repeat, and judges the lines that repeat none.
     async fn settle(&self, pool: &mut Pool, bronze: &mut Source, check: &mut Check) -> Result<()> {
-        for rowless in redelivery::without_a_twin(pool, bronze, self.scope.window()).await? {
-            self.judge(&rowless, bronze, check);
+        let rowless = redelivery::without_a_twin(pool, bronze, self.scope.window()).await?;
+        let (waiting, rest): (Vec<_>, Vec<_>) = rowless.into_iter().partition(|line| self.waits(line));
+        waiting.iter().for_each(|line| self.judge(line, bronze, check));
+        let rest = rest.into_iter().map(|line| (self.lanes.bot(line.place.lane), line)).collect();
+        for line in redelivery::without_like_content(rest, bronze).await? {
+            self.judge(&line, bronze, check);
         }
         Ok(())
+    }
+
+    /// Whether the loader has still to come by.
+    fn waits(&self, line: &Rowless) -> bool {
+        let position = self.positions.get(&line.place.lane).copied().unwrap_or_default();
+        !line.is_loaded && line.place.micros > position
     }
 
     /// A line that neither has a row nor repeats one: it waits, or it is lost, or nobody can tell.
     fn judge(&self, line: &Rowless, bronze: &Source, check: &mut Check) {
         let (place, same) = (line.place, redelivery::reach(self.scope.window()));
-        let position = self.positions.get(&place.lane).copied().unwrap_or_default();
         if bronze.is_blind((place.micros.minus(same), place.micros.plus(same))) {
             return check.unproven(1, "the bronze file that may hold the row of a line cannot be read");
         }
-        if !line.is_loaded && place.micros > position {
+        if self.waits(line) {
             return check.waits(place.micros, self.scope.now);
         }
         let what = match line.is_loaded {

@@ -1,9 +1,12 @@
 //! Redeliveries: lines without a row of their own whose update has a row from another line.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
-use super::chunk::Rowless;
-use super::source::{Source, integer, moment};
+use arrow::array::Array;
+
+use super::chunk::{Content, Rowless};
+use super::source::{ALWAYS, Source, integer, moment};
 use crate::clock::Timestamp;
 use crate::error::Result;
 
@@ -68,6 +71,34 @@ pub(super) async fn without_a_twin(pool: &mut Pool, bronze: &mut Source, window:
         })
         .await?;
     Ok(lines.into_iter().filter(|candidate| !candidate.has_twin).map(|candidate| candidate.line).collect())
+}
+
+/// Those of some lines, each with its bot, whose very content no row has, whenever it was received: clocks may have
+/// stepped between two deliveries of an update. Reads all of the table.
+pub(super) async fn without_like_content(
+    lines: Vec<(Option<i64>, Rowless)>,
+    bronze: &mut Source,
+) -> Result<Vec<Rowless>> {
+    let mut found: HashMap<(Option<i64>, Content), bool> =
+        lines.iter().map(|(bot_id, line)| ((*bot_id, line.content), false)).collect();
+    if found.is_empty() {
+        return Ok(Vec::new());
+    }
+    bronze
+        .read(ALWAYS, &["bot_id", "update_id", "payload"], |rows, _| {
+            let (bots, updates) = (rows.integers("bot_id")?, rows.integers("update_id")?);
+            let payloads = rows.strings("payload")?;
+            for row in (0..rows.len()).filter(|row| payloads.is_valid(*row)) {
+                let content = Content::update(integer(updates, row), payloads.value(row));
+                if let Some(is_there) = found.get_mut(&(integer(bots, row), content)) {
+                    *is_there = true;
+                }
+            }
+            Ok(())
+        })
+        .await?;
+    let is_missing = |(bot_id, line): &(Option<i64>, Rowless)| found.get(&(*bot_id, line.content)) != Some(&true);
+    Ok(lines.into_iter().filter(is_missing).map(|(_, line)| line).collect())
 }
 
 impl Candidate {

@@ -108,6 +108,20 @@ pub struct Finding {
 }
 
 impl PipelineAudit {
+    /// What an audit says of raw folders that no pipeline reads, each in a line.
+    pub fn of_unread_raw(folders: &[String]) -> Self {
+        let mut check = Check::new("raw folders", "each that holds messages is read by a pipeline");
+        check.checked = folders.len() as u64;
+        folders.iter().for_each(|folder| check.broken(Finding::new(folder)));
+        Self {
+            pipeline: "raw".to_owned(),
+            since: None,
+            tables: Vec::new(),
+            checks: vec![check],
+            unknown: Listed::default(),
+        }
+    }
+
     /// Whether a promise is broken.
     pub fn is_broken(&self) -> bool {
         self.checks.iter().any(|check| check.broken > 0)

@@ -87,7 +87,13 @@ async fn shown_while_running(app: &App, since: Option<Timestamp>) -> Result<Vec<
             None => {}
         }
     };
-    let audits = async { audit_of(app, since)?.run(&tell).await }.await;
+    let audits = async {
+        let mut audits = audit_of(app, since)?.run(&tell).await?;
+        let unread: Vec<String> = app.unread_raw().await?.iter().map(ToString::to_string).collect();
+        audits.extend((!unread.is_empty()).then(|| PipelineAudit::of_unread_raw(&unread)));
+        Ok(audits)
+    }
+    .await;
     if let Some(bar) = bar {
         bar.finish_and_clear();
     }

@@ -25,12 +25,23 @@ struct Finding {
 
 pub(super) async fn check(app: App) -> Result<Verdict> {
     let mut findings = vec![Finding { what: "storage".to_owned(), outcome: check_storage(&app).await }];
+    let time = app.storage.time().await;
+    if let Ok(theirs) = &time {
+        let trouble = app.clock_trouble(*theirs).map_or_else(|| Ok(format!("agrees with the store's, {theirs}")), told);
+        findings.push(Finding { what: "clock".to_owned(), outcome: trouble });
+    }
+    findings.push(Finding { what: "raw folders".to_owned(), outcome: check_raw(&app).await });
     for pipeline in &app.pipelines {
         let mut add =
             |what: &str, outcome| findings.push(Finding { what: format!("{}: {what}", pipeline.name), outcome });
         add("schemas and tables", check_tables(&app, pipeline).await);
         add("ownership", check_ownership(&app, pipeline).await);
         add("lane", check_lane(&app, pipeline));
+        if let Ok(theirs) = &time
+            && let Ok(Some(trouble)) = app.lane_trouble(pipeline, *theirs).await
+        {
+            add("keys", told(trouble));
+        }
         add(
             "webhook secret",
             app.webhook_secrets(pipeline).map(|secrets| format!("{} set", secrets.current().split(',').count())),
@@ -49,6 +60,18 @@ pub(super) async fn check(app: App) -> Result<Verdict> {
     });
     output::print(&output::table(&["what", "verdict", "detail"], rows))?;
     Ok(if found { Verdict::Found } else { Verdict::Done })
+}
+
+fn told(trouble: String) -> Result<String> {
+    Err(Error::configuration(trouble))
+}
+
+async fn check_raw(app: &App) -> Result<String> {
+    let unread = app.unread_raw().await?;
+    match unread.is_empty() {
+        true => Ok("each is read by a pipeline".to_owned()),
+        false => Err(Error::configuration(unread.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))),
+    }
 }
 
 async fn check_storage(app: &App) -> Result<String> {

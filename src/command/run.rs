@@ -44,6 +44,10 @@ pub(super) async fn run(app: App, options: Options, stop: CancellationToken) -> 
     if !summary.pipelines.is_empty() {
         output::print(&shown(&summary))?;
     }
+    for unread in &summary.unread {
+        tracing::warn!("{unread}");
+        output::print(&unread.to_string())?;
+    }
     let cleaned = clean::lines(&summary.cleanings);
     if !cleaned.is_empty() {
         output::print(&cleaned)?;

@@ -6,7 +6,7 @@ use bytesize::ByteSize;
 use serde_json::Value;
 
 use super::{Pipelines, Verdict, output};
-use crate::app::{App, LoaderSurvey, PipelineSurvey, Survey, TableSurvey};
+use crate::app::{App, LoaderSurvey, PipelineSurvey, Survey, TableSurvey, keys_ahead};
 use crate::clock::Timestamp;
 use crate::error::{Context, ErrorKind, Result};
 use crate::load::files::FilesSurvey;
@@ -43,6 +43,7 @@ pub(super) async fn status(app: App, options: Options) -> Result<Verdict> {
         output::print(&match survey {
             Survey::Bot(survey) => shown(survey, app.clock.now()),
             Survey::Loader(survey) => shown_loader(survey, app.clock.now()),
+            Survey::Unread { unread_raw } => unread_raw.iter().map(|unread| format!("{unread}\n")).collect(),
         })?;
     }
     Ok(Verdict::Done)
@@ -113,6 +114,14 @@ fn shown_loader(survey: &LoaderSurvey, now: Timestamp) -> String {
     text
 }
 
+/// How long ago, or how far ahead of the clock, a key is.
+fn distance(key: Timestamp, now: Timestamp) -> String {
+    match keys_ahead(key, now) {
+        Some(ahead) => format!("{} ahead of the clock; a clock was or is wrong", humantime::format_duration(ahead)),
+        None => format!("{} ago", age(key, now)),
+    }
+}
+
 fn age(moment: Timestamp, now: Timestamp) -> humantime::FormattedDuration {
     humantime::format_duration(Duration::from_secs(now.since(moment).as_secs()))
 }
@@ -122,7 +131,7 @@ fn shown(survey: &PipelineSurvey, now: Timestamp) -> String {
     text.push_str(&format!("bronze rows waiting for silver: {}\n", survey.waiting_for_silver));
     for (lane, micros) in &survey.positions {
         let position = Timestamp::from_micros(*micros);
-        text.push_str(&format!("lane {lane}: ingested up to {position}, {} ago\n", age(position, now)));
+        text.push_str(&format!("lane {lane}: ingested up to {position}, {}\n", distance(position, now)));
     }
     text
 }

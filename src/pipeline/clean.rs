@@ -5,6 +5,7 @@ use std::time::Duration;
 use object_store::path::Path;
 use serde::{Deserialize, Serialize};
 
+use super::table_path::is_within;
 use super::{BronzeSettings, duration};
 use crate::error::{Error, Result};
 
@@ -98,7 +99,7 @@ impl BronzeSettings {
                  use more than that"
             )));
         }
-        let others: Vec<&str> = tables.iter().copied().chain(["intents"]).collect();
+        let others: Vec<&str> = tables.iter().copied().chain(["intents", "_lakegram"]).collect();
         self.clean_source.check("bronze.clean_source", "raw", &others)
     }
 }
@@ -106,12 +107,6 @@ impl BronzeSettings {
 /// Whether a folder is given in full, rather than relative to `LAKEGRAM_DATA`.
 pub fn is_own(path: &str) -> bool {
     path.contains("://") || path.starts_with('/')
-}
-
-/// Whether a folder is equal to another one or lies below it.
-pub(super) fn is_within(inner: &str, outer: &str) -> bool {
-    let (inner, outer) = (inner.trim_end_matches('/'), outer.trim_end_matches('/'));
-    inner.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 const fn default_after() -> Duration {

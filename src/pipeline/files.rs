@@ -7,7 +7,7 @@ use chrono::DateTime;
 use serde::Deserialize;
 
 use super::clean::CleanSource;
-use super::{Evolution, duration};
+use super::{Evolution, TablePath, duration};
 use crate::clock::Timestamp;
 use crate::id::Name;
 
@@ -117,7 +117,7 @@ pub enum PayloadType {
 #[serde(deny_unknown_fields)]
 pub struct FilesTableSettings {
     /// Folder of the table, relative to `LAKEGRAM_DATA`.
-    pub table: String,
+    pub table: TablePath,
     /// Schema file, if the records are Telegram updates; inferred when not set.
     #[serde(default)]
     pub schema: Option<String>,

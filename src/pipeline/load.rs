@@ -7,8 +7,9 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 use toml::Table;
 
-use super::clean::is_within;
+use super::clean::is_own;
 use super::files::{ColumnTypes, FilesPipeline, PayloadType};
+use super::table_path::{TablePath, canonical, is_within};
 use super::{Pipeline, ReceiveSettings};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::id::Name;
@@ -36,6 +37,18 @@ pub enum PipelineFile {
 /// # Errors
 /// A configuration error that names the file, the line and the fix.
 pub fn load(folder: &Path, names: &[String], overrides: &[String]) -> Result<Vec<PipelineFile>> {
+    load_with_others(folder, names, overrides).map(|(chosen, _)| chosen)
+}
+
+/// As [`load`], with the pipelines of the folder that were not chosen, examples among them.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_with_others(
+    folder: &Path,
+    names: &[String],
+    overrides: &[String],
+) -> Result<(Vec<PipelineFile>, Vec<PipelineFile>)> {
     let files = pipeline_files(folder)?;
     let mut texts = Vec::new();
     if files.is_empty() {
@@ -48,15 +61,16 @@ pub fn load(folder: &Path, names: &[String], overrides: &[String]) -> Result<Vec
     }
     // Overrides are meant for the requested pipelines, and may not be keys of others.
     let plain = texts.iter().map(|(text, file)| parse(text, file, &[])).collect::<Result<Vec<_>>>()?;
-    let chosen = choose(&plain, names)?;
-    let chosen = texts.iter().zip(&plain).filter(|(_, pipeline)| chosen.contains(&pipeline.name()));
+    let named: Vec<Name> = choose(&plain, names)?.into_iter().cloned().collect();
+    let chosen = texts.iter().zip(&plain).filter(|(_, pipeline)| named.contains(pipeline.name()));
     let chosen: Vec<_> = chosen.map(|((text, file), _)| parse(text, file, overrides)).collect::<Result<_>>()?;
     check_together(&chosen)?;
-    Ok(chosen)
+    Ok((chosen, plain.into_iter().filter(|pipeline| !named.contains(pipeline.name())).collect()))
 }
 
 impl PipelineFile {
-    fn name(&self) -> &Name {
+    /// Its name.
+    pub fn name(&self) -> &Name {
         match self {
             Self::Bot(pipeline) => &pipeline.name,
             Self::Files(pipeline) => &pipeline.name,
@@ -70,10 +84,19 @@ impl PipelineFile {
         }
     }
 
-    fn tables(&self) -> Vec<&str> {
+    /// Its tables.
+    pub fn tables(&self) -> Vec<&TablePath> {
         match self {
             Self::Bot(pipeline) => tables(pipeline).to_vec(),
             Self::Files(pipeline) => vec![&pipeline.bronze.table],
+        }
+    }
+
+    /// The folder that it loads, where that lies below `LAKEGRAM_DATA` and is named so.
+    pub fn source(&self) -> Option<&str> {
+        match self {
+            Self::Files(pipeline) if !is_own(&pipeline.source.path) => Some(&pipeline.source.path),
+            _ => None,
         }
     }
 
@@ -239,8 +262,7 @@ fn check(pipeline: &Pipeline) -> Result<()> {
         let (given, least) = (pipeline.reply.intent_ttl, SHORTEST_INTENT_TTL);
         return fail(format!("reply.intent_ttl = {given:?} leaves no time to connect; write \"{least:?}\" or more"));
     }
-    tables(pipeline).into_iter().try_for_each(check_table)?;
-    pipeline.bronze.check_clean_source(&tables(pipeline))
+    pipeline.bronze.check_clean_source(&tables(pipeline).map(TablePath::as_str))
 }
 
 fn check_files(pipeline: &FilesPipeline) -> Result<()> {
@@ -252,9 +274,18 @@ fn check_files(pipeline: &FilesPipeline) -> Result<()> {
         return fail("bronze.max_files = 0 would do nothing; use 1 or more".to_owned());
     }
     check_updates(pipeline)?;
-    let (source, table) = (pipeline.source.path.trim_matches('/'), pipeline.bronze.table.as_str());
-    if source.is_empty() || is_within(table, source) || is_within(source, table) {
-        return fail(format!("source.path `{source}` and bronze.table `{table}` overlap; use separate folders"));
+    let (source, table) = (pipeline.source.path.as_str(), &pipeline.bronze.table);
+    if !is_own(source) {
+        if canonical(source).as_deref() != Some(source.trim_end_matches('/')) {
+            return fail(format!(
+                "source.path `{source}`: write a folder relative to LAKEGRAM_DATA without empty parts, `.` and `..`, or a \
+                 URL or absolute folder"
+            ));
+        }
+        let ours = ["intents", "_lakegram"].into_iter().find(|ours| is_within(source, ours));
+        if let Some(other) = table.overlaps(source).then_some(table.as_str()).or(ours) {
+            return fail(format!("source.path `{source}` and `{other}` overlap; use separate folders"));
+        }
     }
     let clean = &pipeline.source.clean_source;
     if clean.is_on() && is_within(source, "raw") {
@@ -262,8 +293,7 @@ fn check_files(pipeline: &FilesPipeline) -> Result<()> {
             "source.clean_source: `{source}` is written by receivers; use bronze.clean_source in the bot's pipeline instead"
         ));
     }
-    clean.check("source.clean_source", &pipeline.source.path, &[table])?;
-    check_table(table)
+    clean.check("source.clean_source", &pipeline.source.path, &[table.as_str()])
 }
 
 /// With a schema there is nothing to infer, and only updates have a bot.
@@ -289,16 +319,7 @@ fn check_updates(FilesPipeline { source, bronze, .. }: &FilesPipeline) -> Result
     Ok(())
 }
 
-fn check_table(table: &str) -> Result<()> {
-    if table.is_empty() || table.starts_with('/') || table.split('/').any(|part| part.starts_with('.')) {
-        return Err(Error::configuration(format!(
-            "table `{table}`: write a folder relative to LAKEGRAM_DATA, like \"bronze/messages\""
-        )));
-    }
-    Ok(())
-}
-
-fn tables(pipeline: &Pipeline) -> [&str; 3] {
+fn tables(pipeline: &Pipeline) -> [&TablePath; 3] {
     [&pipeline.bronze.table, &pipeline.silver.table, &pipeline.reply.table]
 }
 
@@ -327,13 +348,44 @@ fn check_together(pipelines: &[PipelineFile]) -> Result<()> {
         let name = pipeline.name().as_str();
         let names = std::iter::once(("the name", name));
         let paths = pipeline.paths().iter().map(|path| ("the webhook path", path.as_str()));
-        let tables = pipeline.tables().into_iter().map(|table| ("the table", table));
-        for (what, value) in names.chain(paths).chain(tables) {
+        for (what, value) in names.chain(paths) {
             if let Some(owner) = owners.insert((what, value), name) {
                 return Err(Error::configuration(format!(
                     "pipelines `{owner}` and `{name}` share {what} `{value}`; give each its own"
                 )));
             }
+        }
+    }
+    check_tables(pipelines)
+}
+
+/// No table may be, hold or lie in another one, nor in a folder that is loaded.
+fn check_tables(pipelines: &[PipelineFile]) -> Result<()> {
+    let tables = |pipeline: &'_ PipelineFile| -> Vec<(Name, TablePath)> {
+        pipeline.tables().into_iter().map(|table| (pipeline.name().clone(), table.clone())).collect()
+    };
+    let mut seen: Vec<(Name, TablePath)> = Vec::new();
+    for (name, table) in pipelines.iter().flat_map(tables) {
+        if let Some((owner, other)) = seen.iter().find(|(_, other)| other.overlaps(&table)) {
+            let text = match other.to_lowercase() == table.to_lowercase() {
+                true if *owner == name => format!("pipeline `{name}` has the table `{table}` twice"),
+                true => format!("pipelines `{owner}` and `{name}` share the table `{table}`"),
+                false => {
+                    format!("table `{table}` of pipeline `{name}` and table `{other}` of `{owner}` overlap")
+                }
+            };
+            return Err(Error::configuration(format!("{text}; use separate folders")));
+        }
+        seen.push((name, table));
+    }
+    for pipeline in pipelines {
+        let Some(source) = pipeline.source() else { continue };
+        if let Some((owner, table)) = seen.iter().find(|(_, table)| table.overlaps(source)) {
+            return Err(Error::configuration(format!(
+                "source.path `{source}` of pipeline `{}` and table `{table}` of `{owner}` overlap; use \
+                 separate folders",
+                pipeline.name()
+            )));
         }
     }
     Ok(())
@@ -425,11 +477,32 @@ mod tests {
     fn two_pipelines_may_not_share_a_table_or_a_path() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("a.toml"), BUILT_IN).unwrap();
-        let other = BUILT_IN.replace("name = \"telegram\"", "name = \"other\"").replace("/telegram-webhook", "/other");
-        std::fs::write(folder.path().join("b.toml"), other).unwrap();
+        let other_text =
+            |path: &str| BUILT_IN.replace("name = \"telegram\"", "name = \"other\"").replace("/telegram-webhook", path);
+        std::fs::write(folder.path().join("b.toml"), other_text("/other")).unwrap();
         let error = load(folder.path(), &[], &[]).unwrap_err().to_string();
         assert!(error.contains("share the table `bronze/telegram_messages`"), "{error}");
         assert_eq!(load(folder.path(), &["other".to_owned()], &[]).unwrap().len(), 1);
+        for (table, expected) in [
+            ("bronze/telegram_messages/", "share the table `bronze/telegram_messages`"),
+            ("./bronze//x/../telegram_messages", "share the table `bronze/telegram_messages`"),
+            ("Bronze/Telegram_Messages", "share the table `Bronze/Telegram_Messages`"),
+            ("bronze/telegram_messages/deep", "overlap"),
+            ("bronze", "overlap"),
+            ("silver/telegram_replies", "share the table `silver/telegram_replies`"),
+        ] {
+            let text = other_text("/other").replace("bronze/telegram_messages", table);
+            // What is not under test has a place of its own.
+            let text = if table.starts_with("silver") { text } else { text.replace("\"silver/", "\"silver2/") };
+            std::fs::write(folder.path().join("b.toml"), text).unwrap();
+            let error = load(folder.path(), &[], &[]).unwrap_err().to_string();
+            assert!(error.contains(expected) && error.contains("`other`") && error.contains("`telegram`"), "{error}");
+        }
+        let loader = "version = 1\nname = \"files\"\nsource = { path = \"bronze\" }\nbronze = { table = \"b\" }";
+        std::fs::write(folder.path().join("b.toml"), loader).unwrap();
+        let error = load(folder.path(), &[], &[]).unwrap_err().to_string();
+        assert!(error.contains("source.path `bronze` of pipeline `files` and table"), "{error}");
+        std::fs::write(folder.path().join("b.toml"), other_text("/other")).unwrap();
         let error = load(folder.path(), &["third".to_owned()], &[]).unwrap_err().to_string();
         assert!(error.contains("there are: telegram, other"), "{error}");
     }

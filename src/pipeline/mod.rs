@@ -3,6 +3,7 @@
 pub mod clean;
 pub mod files;
 pub mod load;
+pub mod table_path;
 
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use bytesize::ByteSize;
 use serde::{Deserialize, Deserializer};
 
 use self::clean::CleanSource;
+pub use self::table_path::{TablePath, is_within};
 use crate::id::Name;
 
 /// One `pipelines/*.toml`.
@@ -90,7 +92,7 @@ pub enum Evolution {
 #[serde(deny_unknown_fields)]
 pub struct BronzeSettings {
     /// Folder of the table, relative to `LAKEGRAM_DATA`.
-    pub table: String,
+    pub table: TablePath,
     /// File of the table's schema.
     #[serde(default = "default_bronze_schema")]
     pub schema: String,
@@ -119,7 +121,7 @@ pub struct BronzeSettings {
 #[serde(deny_unknown_fields)]
 pub struct SilverSettings {
     /// Folder of the table, relative to `LAKEGRAM_DATA`.
-    pub table: String,
+    pub table: TablePath,
     /// Maximum concurrent calls to the model.
     #[serde(default = "default_concurrency")]
     pub concurrency: usize,
@@ -204,7 +206,7 @@ pub enum Acknowledge {
 #[serde(deny_unknown_fields)]
 pub struct ReplySettings {
     /// Folder of the table, relative to `LAKEGRAM_DATA`.
-    pub table: String,
+    pub table: TablePath,
     /// What happens when nobody knows whether a part arrived.
     #[serde(default)]
     pub on_unknown: OnUnknown,

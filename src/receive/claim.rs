@@ -3,7 +3,8 @@
 use super::landing::LaneOptions;
 use crate::clock::Timestamp;
 use crate::error::{Error, Result};
-use crate::storage::{StorageKey, StorageLock};
+use crate::id::{BotId, Name};
+use crate::storage::{Storage, StorageKey, StorageLock};
 
 /// Takes the lane of `options` for this process, for as long as the lock is held.
 ///
@@ -22,7 +23,15 @@ pub(super) fn take(options: &LaneOptions) -> Result<StorageLock> {
 /// The newest key of the lane, found by walking only its newest folders. Files that are no segments do not count.
 pub(super) async fn newest_key(options: &LaneOptions) -> Result<Timestamp> {
     let LaneOptions { storage, pipeline, bot_id, lane, .. } = options;
-    let lane = StorageKey::Lane { pipeline: pipeline.clone(), bot_id: *bot_id, lane: lane.clone() }.path();
+    newest_key_of(storage, pipeline, *bot_id, lane).await
+}
+
+/// As the newest key that a receiver goes on after, for whoever looks at a lane from outside.
+///
+/// # Errors
+/// When the store fails.
+pub async fn newest_key_of(storage: &Storage, pipeline: &Name, bot_id: BotId, lane: &Name) -> Result<Timestamp> {
+    let lane = StorageKey::Lane { pipeline: pipeline.clone(), bot_id, lane: lane.clone() }.path();
     let micros_of = |path: &_| match StorageKey::parse(path) {
         Some(StorageKey::Segment { micros, .. }) => Some(micros),
         _ => None,

@@ -13,6 +13,7 @@ mod webhook;
 mod writer;
 
 pub use self::body::{SECRET_HEADER, VerifiedBody};
+pub use self::claim::newest_key_of;
 pub use self::landing::{Landing, LaneOptions};
 pub use self::lane::LaneWriter;
 pub use self::server::{Endpoint, Receiver};

@@ -7,6 +7,7 @@ use object_store::path::Path;
 use prometheus::{Histogram, IntCounter};
 use tokio::sync::mpsc;
 
+use super::claim::{self, newest_key};
 use super::landing::{BATCH_LIMIT, Entry, Landing, LaneHealth, LaneOptions};
 use super::slumber::{LOOK_EVERY, Slumber};
 use crate::clock::Timestamp;
@@ -37,7 +38,9 @@ pub(super) struct Writer {
     metrics: Metrics,
     /// How long a put is tried.
     patience: Duration,
-    _lock: StorageLock,
+    /// The root that the lock and the last key are of.
+    root_epoch: u64,
+    lock: StorageLock,
 }
 
 /// The bytes of one put and the key they go to. The bytes of a key never change: an earlier put may yet succeed.
@@ -70,8 +73,9 @@ impl Writer {
             updates: telemetry.counter("lakegram_receive_updates_total", "updates that were landed"),
             failures: telemetry.counter("lakegram_receive_landing_failures_total", "puts of segments that failed"),
         };
-        let slumber = Slumber::new(&options.clock);
-        Self { options, queue, held: None, last_key, slumber, unlanded: None, health, metrics, patience, _lock: lock }
+        let (slumber, root_epoch) = (Slumber::new(&options.clock), options.storage.root_epoch());
+        let (held, unlanded) = (None, None);
+        Self { options, queue, held, last_key, slumber, unlanded, health, metrics, patience, root_epoch, lock }
     }
 
     /// Lands what comes until every giver is gone.
@@ -131,6 +135,13 @@ impl Writer {
 
     /// Puts a batch, again and again for as long as somebody may wait for it.
     async fn land(&mut self, batch: &[Entry]) -> Result<Landing> {
+        if self.options.storage.root_epoch() != self.root_epoch
+            && let Err(error) = self.take_lane_again().await
+        {
+            tracing::error!(%error, "the data folder was mounted or made anew, and the lane cannot be taken in it");
+            self.health.note(Landing::Failed);
+            return Ok(Landing::Failed);
+        }
         let started = self.options.clock.monotonic();
         let mut segment = Segment {
             path: self.next_path(),
@@ -153,6 +164,15 @@ impl Writer {
         }
         self.metrics.landing_seconds.observe(elapsed(self).as_secs_f64());
         Ok(Landing::Durable)
+    }
+
+    /// Takes the lane in a root that was mounted or made anew: the lock was of another file, and there may be newer keys.
+    async fn take_lane_again(&mut self) -> Result<()> {
+        let epoch = self.options.storage.root_epoch();
+        let lock = claim::take(&self.options)?;
+        self.last_key = self.last_key.max(newest_key(&self.options).await?);
+        (self.lock, self.root_epoch) = (lock, epoch);
+        Ok(())
     }
 
     /// One put; false when it failed for the moment. Where another object stands, the next key is taken.

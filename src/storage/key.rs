@@ -11,6 +11,8 @@ use crate::id::{BotId, Name};
 pub enum StorageKey {
     /// The id of the data root: `_lakegram/root.json`.
     Root,
+    /// What the store's clock is read from: `_lakegram/clock`.
+    ClockProbe,
     /// One raw segment: `raw/<pipeline>/<bot_id>/<lane>/<yyyy-mm-dd>/<hh>/<20-digit microseconds>.json`.
     Segment {
         /// The pipeline that received it.
@@ -22,6 +24,8 @@ pub enum StorageKey {
         /// Its moment; names it within the lane.
         micros: Timestamp,
     },
+    /// The folder of all raw segments.
+    Raw,
     /// The folder of all raw segments of a pipeline.
     RawPipeline {
         /// The pipeline.
@@ -101,10 +105,12 @@ impl StorageKey {
     pub fn path(&self) -> Path {
         match self {
             Self::Root => Path::from("_lakegram/root.json"),
+            Self::ClockProbe => Path::from("_lakegram/clock"),
             Self::Segment { pipeline, bot_id, lane, micros } => {
                 let (day, hour) = day_and_hour(*micros);
                 Path::from(format!("raw/{pipeline}/{bot_id}/{lane}/{day}/{hour}/{:020}.json", micros.as_micros()))
             }
+            Self::Raw => Path::from("raw"),
             Self::RawPipeline { pipeline } => Path::from(format!("raw/{pipeline}")),
             Self::Lane { pipeline, bot_id, lane } => Path::from(format!("raw/{pipeline}/{bot_id}/{lane}")),
             Self::LaneLock { pipeline, bot_id, lane } => Path::from(format!("raw/{pipeline}/{bot_id}/.{lane}.lock")),

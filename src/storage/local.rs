@@ -6,6 +6,7 @@ use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::ErrorKind as IoKind;
 use std::ops::Range;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,7 +28,7 @@ use super::identity::Identity;
 use super::root::Root;
 use super::staging::{Publish, STAGING_PREFIX, copy_file, folder_of, put_file};
 use super::upload::StagedUpload;
-use super::walk;
+use super::{Mark, walk};
 use crate::clock::Clock;
 
 /// Deletes of one stream that run side by side, as in object_store's own local store.
@@ -83,6 +84,22 @@ impl DurableLocal {
     /// Where an object lies.
     pub(super) fn file(&self, path: &Path) -> Result<PathBuf> {
         self.reader.path_to_filesystem(path)
+    }
+
+    /// What tells a file from any other at its path; `None` when there is none.
+    pub(super) fn mark(&self, path: &Path) -> Result<Option<Mark>> {
+        let file = self.file(path)?;
+        match std::fs::symlink_metadata(&file) {
+            Ok(found) => Ok(Some(Mark {
+                size_bytes: found.len(),
+                modified_nanos: found.mtime().saturating_mul(1_000_000_000).saturating_add(found.mtime_nsec()),
+                tag: Some(format!("{}-{}", found.dev(), found.ino())),
+            })),
+            Err(error) if matches!(error.kind(), IoKind::NotFound | IoKind::NotADirectory) => {
+                self.root.look().map(|()| None)
+            }
+            Err(error) => Err(store_error(&file, error)),
+        }
     }
 
     /// Opens a lock file, and makes its folder, durably.

@@ -15,6 +15,7 @@ mod root;
 #[cfg(test)]
 pub(crate) mod simulated;
 mod staging;
+mod time;
 mod upload;
 mod walk;
 
@@ -38,6 +39,15 @@ pub struct Storage {
     /// `None` where every read must come to the store, so that tests can count and fail it.
     recent: Option<Arc<Recent>>,
     identity: Arc<Identity>,
+}
+
+/// What tells an object from any other that is, or will be, at its path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mark {
+    size_bytes: u64,
+    modified_nanos: i64,
+    /// The store's own name for its content; of a local file its device and number.
+    tag: Option<String>,
 }
 
 /// What a create-only put found.

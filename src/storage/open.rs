@@ -16,7 +16,7 @@ use url::Url;
 use super::disk::{Disk, OperatingSystem};
 use super::fault::{failed_call, is_persist_failure, not_the_root};
 use super::identity::Identity;
-use super::{DurableLocal, PutNew, Storage, cloud};
+use super::{DurableLocal, Mark, PutNew, Storage, cloud};
 use crate::clock::Clock;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::sabotage::{Sabotage, is_on};
@@ -207,6 +207,31 @@ impl Storage {
     /// When the store fails.
     pub async fn head(&self, path: &Path) -> Result<Option<ObjectMeta>> {
         existing(self.store.head(path).await, "look at", path)
+    }
+
+    /// What tells an object from any other at its path; `None` when there is none.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn mark(&self, path: &Path) -> Result<Option<Mark>> {
+        if let Some(mark) = self.mark_here(path)? {
+            return Ok(mark);
+        }
+        Ok(self.head(path).await?.map(|meta| Mark {
+            size_bytes: meta.size,
+            modified_nanos: meta.last_modified.timestamp_nanos_opt().unwrap_or_default(),
+            tag: meta.e_tag,
+        }))
+    }
+
+    /// As [`Storage::mark`], on a local disk: one look, which needs no thread of its own. `None` in the cloud, where it
+    /// takes a request.
+    ///
+    /// # Errors
+    /// When what stands at the root's path is not what was opened.
+    pub fn mark_here(&self, path: &Path) -> Result<Option<Option<Mark>>> {
+        let Some(local) = &self.local else { return Ok(None) };
+        local.mark(path).map(Some).map_err(|error| failed_call(error, "look at", path))
     }
 
     /// Deletes an object. Deleting what is gone is success.

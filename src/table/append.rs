@@ -55,6 +55,8 @@ impl LakeTable {
             return self.give_up(None).await;
         }
         self.freshen().await?;
+        // Before a file is put as well: it would make the folder of a removed table again.
+        self.ensure_there().await?;
         let rows = append.rows.as_ref().filter(|rows| rows.num_rows() > 0);
         let mut file: Option<PutFile> = None;
         for _ in 0..REBUILDS {

@@ -12,7 +12,7 @@ use super::head::{FRESH, LIFE, Moment, Recent};
 use super::log::{Action, CommitInfo, commit_bytes};
 use super::snapshot::Want;
 use super::state::State;
-use super::{Commit, LakeTable};
+use super::{Anchor, Commit, LakeTable};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::random_id;
 use crate::retry::Backoff;
@@ -23,6 +23,8 @@ use crate::storage::PutNew;
 const PUT_PATIENCE: Duration = Duration::from_secs(120);
 /// First and longest delay between tries of what failed for the moment.
 const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
+/// In the cloud a commit relies on the table being there for so long after it was seen.
+const SEEN: Duration = Duration::from_secs(30);
 /// A handle further behind than this is opened anew rather than read on.
 const READ_ON_LIMIT: usize = 10_000;
 
@@ -91,6 +93,10 @@ impl LakeTable {
                 return Ok(Landing::Expired);
             }
             let Some(planned) = plan(&self.state, &news)? else { return Ok(Landing::Withdrawn) };
+            if let Some(gap) = self.ensure_there().await? {
+                news = gap;
+                continue;
+            }
             let mut actions = vec![Action::CommitInfo(self.commit_info(provenance, &commit_id))];
             actions.extend(planned);
             let version = self.state.version + 1;
@@ -159,7 +165,10 @@ impl LakeTable {
         let checkpoint = self.log.last_checkpoint().await?.map_or(-1, |checkpoint| checkpoint.version);
         // Clean-up goes below the checkpoint that is named, and no further: a head above it is still there, or the
         // table is another one.
-        let in_place = checkpoint >= version || self.log.storage.head(&self.log.commit_path(version)).await?.is_some();
+        let in_place = checkpoint >= version || self.is_anchored().await?;
+        if in_place && checkpoint < version {
+            self.seen = began;
+        }
         if in_place {
             let passed = self.read_on().await?;
             if self.state.version >= checkpoint {
@@ -167,15 +176,77 @@ impl LakeTable {
                 return Ok(News::Commits(passed));
             }
         }
+        self.read_anew(began).await
+    }
+
+    /// Looks whether the table is still there: a commit put into a folder that was removed, or into another table's,
+    /// is one that nobody can read. On a local disk that is a look at two commits of the log; in the cloud a request,
+    /// once in a while. Returns news when only the log was cleaned beyond them.
+    ///
+    /// # Errors
+    /// Corrupt when the table was removed or replaced.
+    pub(crate) async fn ensure_there(&mut self) -> Result<Option<News>> {
+        let began = Moment::now(&self.clock);
+        let is_there = match self.log.storage.mark_here(&self.log.commit_path(self.state.version))? {
+            Some(head) => head.is_some() && self.is_anchored().await?,
+            None if self.anchor.is_some() && self.seen.age(&self.clock) < SEEN => return Ok(None),
+            None => match self.is_anchored().await {
+                // The put will tell what is the matter with the store.
+                Err(error) if is_transient(&error) => return Ok(None),
+                looked => looked?,
+            },
+        };
+        if is_there {
+            self.seen = began;
+            return Ok(None);
+        }
+        let version = self.state.version;
+        let news = self.read_anew(began).await?;
+        // Some clean a log up to the commit of its checkpoint, which is then the head without one.
+        Ok((self.state.version > version).then_some(news))
+    }
+
+    /// Whether the commit that stands for this table is the one that was seen before. Another one stands for it after
+    /// a while: a log is cleaned.
+    async fn is_anchored(&mut self) -> Result<bool> {
+        if let Some(anchor) = &self.anchor {
+            let there = self.log.storage.mark(&self.log.commit_path(anchor.version)).await?;
+            let is_same = there.as_ref() == Some(&anchor.mark);
+            if !is_same || anchor.taken.age(&self.clock) < FRESH {
+                return Ok(is_same);
+            }
+        }
+        let (version, taken) = (self.state.version, Moment::now(&self.clock));
+        let mark = self.log.storage.mark(&self.log.commit_path(version)).await?;
+        let is_there = mark.is_some();
+        self.anchor = mark.map(|mark| Anchor { version, mark, taken });
+        Ok(is_there)
+    }
+
+    /// Reads the state of the table from its checkpoint on.
+    async fn read_anew(&mut self, began: Moment) -> Result<News> {
         match self.log.snapshot(Want::default()).await? {
-            Some(fresh) if fresh.state.metadata.id == self.state.metadata.id => {
+            Some(fresh) if self.is_same(&fresh.state) && fresh.state.version >= self.state.version => {
                 self.recent = Recent::from(&fresh.state.txns);
                 self.state = fresh.state;
-                self.touched = began;
+                (self.touched, self.seen, self.anchor) = (began, began, None);
+                Ok(News::Gap)
             }
-            _ => self.stale = true,
+            Some(other) if !self.is_same(&other.state) => Err(self.gone("was replaced by another one")),
+            Some(_) => Err(self.gone("was replaced by an older copy of itself")),
+            None => Err(self.gone("was removed")),
         }
-        Ok(News::Gap)
+    }
+
+    fn is_same(&self, state: &State) -> bool {
+        state.metadata.id == self.state.metadata.id
+    }
+
+    fn gone(&self, what: &str) -> Error {
+        Error::corrupt(format!(
+            "table {} {what} while it was in use; restore it, or run `lakegram adopt` to go on with what is there now",
+            self.log.table
+        ))
     }
 
     /// Reads commits up to the first that is not there. On an error nothing of it is known.
@@ -223,6 +294,9 @@ impl LakeTable {
         let mut state = self.state.clone();
         for commit in commits {
             state.advance(&self.log.table, &commit.actions)?;
+        }
+        if !self.is_same(&state) {
+            return Err(self.gone("was replaced by another one"));
         }
         self.state = state;
         for commit in commits {

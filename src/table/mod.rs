@@ -37,6 +37,7 @@ use self::snapshot::{TableLog, Want};
 use self::state::State;
 use crate::clock::Clock;
 use crate::error::{Error, Result};
+use crate::storage::Mark;
 
 pub use self::columns::check_columns;
 pub use self::identity::{Identity, OwnTable};
@@ -146,11 +147,23 @@ pub struct LakeTable {
     state: State,
     /// When the head was last known to be the head.
     touched: Moment,
+    /// When a commit of the log was last seen in the store.
+    seen: Moment,
+    /// The commit by which the table is told from another at its place.
+    anchor: Option<Anchor>,
     recent: Recent,
     /// Set when what is known may be wrong: only opening again helps.
     stale: bool,
     /// The file of an attempt whose fate is not known yet.
     unsettled: Option<PutFile>,
+}
+
+/// A commit that stands for the table.
+#[derive(Debug)]
+struct Anchor {
+    version: i64,
+    mark: Mark,
+    taken: Moment,
 }
 
 impl LakeTable {

@@ -95,6 +95,8 @@ impl LakeTable {
             log,
             state,
             touched,
+            seen: touched,
+            anchor: None,
             clock: clock.clone(),
             stale: false,
             unsettled: None,

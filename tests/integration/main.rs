@@ -6,6 +6,7 @@
 
 mod architecture;
 mod audit;
+mod clock;
 mod commands;
 mod domains;
 mod fair;

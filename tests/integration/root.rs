@@ -126,3 +126,55 @@ async fn an_unmounted_volume_answers_503_and_goes_on_once_it_is_mounted_again() 
     assert_eq!(running.terminate().await, Some(0));
     drop((bound, disk));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_that_no_pipeline_reads_are_told_by_every_command_that_looks() {
+    let app = TestApp::new().await;
+    let receiver = app.start(&["serve", "--roles", "receive", "--set", "name=renamed"]).await;
+    app.set_webhook(&receiver).await;
+    app.telegram.user_sends(1, "who reads this?");
+    assert!(app.telegram.wait_for_acks(PATIENCE).await);
+    assert_eq!(receiver.terminate().await, Some(0));
+    let expected = format!("raw/renamed/{}: no pipeline reads its 1 segments", app.telegram.bot_id());
+
+    let status: serde_json::Value = serde_json::from_str(&app.stdout(&["status", "--json"]).await).unwrap();
+    assert_eq!(status[1]["unread_raw"][0]["segments"], 1, "{status:#}");
+    assert!(app.stdout(&["status"]).await.contains(&expected));
+    for (arguments, code) in [(&["check"][..], 1), (&["run"], 0), (&["audit"], 1)] {
+        let output = app.run(arguments).await;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        // A table of `check` breaks its lines.
+        let is_told = text.contains(&expected) || text.contains("no pipeline reads");
+        assert!(is_told && output.status.code() == Some(code), "{arguments:?}: {text}");
+    }
+    // A pipeline file for it, and everything is read.
+    let folder = app.folder().join("pipelines");
+    fs::create_dir(&folder).unwrap();
+    let shipped = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/pipelines/telegram.toml")).unwrap();
+    let shipped = shipped.replace("system = \"prompts/support.md\"", "");
+    // The tables there belong to the other name.
+    let own = shipped.replace("\"bronze/", "\"renamed/bronze/").replace("\"silver/", "\"renamed/silver/");
+    fs::write(folder.join("telegram.toml"), own.replace("name = \"telegram\"", "name = \"renamed\"")).unwrap();
+    app.stdout(&["run"]).await;
+    let status: serde_json::Value = serde_json::from_str(&app.stdout(&["status", "--json"]).await).unwrap();
+    assert_eq!((status.as_array().map(Vec::len), rows(&status[0], 0)), (Some(1), 1), "{status:#}");
+    assert_eq!(app.telegram.sent().len(), 1);
+    app.audit().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_bot_in_two_pipelines_is_refused_in_one_line_that_names_both() {
+    let app = TestApp::new().await;
+    let folder = app.folder().join("pipelines");
+    fs::create_dir(&folder).unwrap();
+    let shipped = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/pipelines/telegram.toml")).unwrap();
+    let other = shipped.replace("name = \"telegram\"", "name = \"other\"").replace("/telegram-webhook", "/other");
+    let other = other.replace("\"bronze/", "\"other/bronze/").replace("\"silver/", "\"other/silver/");
+    fs::write(folder.join("telegram.toml"), &shipped).unwrap();
+    fs::write(folder.join("other.toml"), &other).unwrap();
+    let output = app.run(&["serve"]).await;
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(2), "{text}");
+    let line = text.lines().find(|line| line.starts_with("lakegram: ")).unwrap_or_default();
+    assert!(line.contains("`other` and `telegram` share the bot") && line.contains("bot.token_env"), "{line}");
+}

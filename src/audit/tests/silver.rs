@@ -41,7 +41,7 @@ async fn an_id_that_comes_again_after_a_week_is_another_update_with_a_row_of_its
     let world = World::new();
     world.put("a", 10 * DAY, &update(1)).await;
     world.load().await;
-    world.put("a", HOUR, &update(1)).await;
+    world.put("a", HOUR, "{\"update_id\":1,\"message\":{}}\n").await;
     world.load().await;
     let watermark = world.version(BRONZE).await;
     world.answer(&[Answer(1, 10 * DAY, 1, 0)], watermark).await;

@@ -47,7 +47,7 @@ async fn a_file_that_is_gone_or_has_other_rows_than_the_log_says_is_named() {
     let version = world.version(BRONZE).await + 1;
     world.commit(BRONZE, version, &actions).await;
     let audit = world.audit().await;
-    assert_eq!(broken(&audit, "files"), [format!("a file is torn, it has 4 rows where the log says 9: {location}")]);
+    assert_eq!(broken(&audit, "files"), [format!("a file is torn, it has 4 rows, but the log says 9: {location}")]);
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@ use std::time::Duration;
 use futures::stream::{self, BoxStream};
 use futures::{FutureExt, StreamExt, TryStreamExt};
 
+use super::far::Far;
 use super::lane::{self, Lane, LaneId, Lanes, Moments, SegmentKey};
 use super::rows::{self, KnownRow};
 use super::window::Window;
@@ -37,6 +38,8 @@ pub(super) struct Known {
     pub(super) lanes: Lanes,
     /// Its floor also says from where on the sets of the lanes are complete.
     pub(super) window: Window,
+    /// What is in the table and outside of the window.
+    pub(super) far: Far,
     /// The fence that this knowledge stands on.
     pub(super) seen: i64,
     /// What lies just below the positions, while a look-back asks for it.
@@ -126,13 +129,15 @@ impl Known {
     pub(super) async fn learn(place: &Place, table: &LakeTable, files: Vec<DataFile>) -> Result<Self> {
         let now = place.clock.now();
         let seen = table.fence(TableRole::Bronze);
-        let mut known = Self { lanes: Lanes::new(), window: Window::new(place.span, now), seen, late: None };
+        let mut known =
+            Self { lanes: Lanes::new(), window: Window::new(place.span, now), far: Far::default(), seen, late: None };
         known.take_positions(place, table);
         place.lanes().await?.into_iter().for_each(|lane| known.found(lane, now));
         let oldest = place.oldest(&known.lanes).await?.unwrap_or(now).min(now);
         let from = oldest.minus(place.span);
         known.window = Window::new(place.span, from);
-        let files: Vec<_> = files.into_iter().filter(|file| received(file).1 >= from).collect();
+        let (files, old): (Vec<_>, Vec<_>) = files.into_iter().partition(|file| received(file).1 >= from);
+        old.iter().for_each(|file| known.far.add_file(file));
         let mut reads = place.read(table, files);
         while let Some(rows) = reads.try_next().await? {
             known.take_rows(rows);
@@ -158,6 +163,18 @@ impl Known {
                 self.ingested(key, true);
             }
         }
+    }
+
+    /// Keeps the window bounded. Of what leaves it, the ids are still known.
+    pub(super) fn forget_before(&mut self, horizon: Timestamp) {
+        for (bot_id, ids) in self.window.forget_before(horizon) {
+            self.far.add(bot_id, ids);
+        }
+    }
+
+    /// Whether an update that the window does not know around its time may be in the table all the same.
+    pub(super) fn may_be_far(&self, bot_id: BotId, update_id: i64) -> bool {
+        self.far.may_hold(bot_id, update_id) || self.window.holds(bot_id, update_id)
     }
 
     /// A segment is ingested. One of nothing but redeliveries has no rows.

@@ -7,6 +7,7 @@ use arrow::array::RecordBatch;
 use futures::TryStreamExt;
 
 use super::batch::Segment;
+use super::far::Contents;
 use super::fields;
 use super::known::{Known, Late, LateLane, Place, received};
 use super::lane::{LaneId, Moments, SegmentKey};
@@ -191,9 +192,10 @@ impl Ledger {
     /// The rows to add: of segments that are not ingested, the lines that are no redelivery, by `update_id`.
     async fn plan<'a>(&mut self, segments: &'a [Segment]) -> Result<Plan<'a>> {
         let old = self.ask_table(segments).await?;
+        let far = self.ask_far(segments).await?;
         let (mut loaded, mut lines) = (Loaded::default(), Vec::new());
         let mut planned: HashSet<&SegmentKey> = HashSet::new();
-        let mut taken: HashMap<(BotId, i64), Timestamp> = HashMap::new();
+        let mut taken: HashMap<(BotId, i64), &Line> = HashMap::new();
         let same = self.known.window.same();
         for Segment { key, lines: found } in segments {
             let is_old_news = old.as_ref().is_some_and(|old| old.ingested.contains(key));
@@ -208,15 +210,17 @@ impl Ledger {
                     continue;
                 };
                 let (bot_id, at) = (line.bot_id, line.received_at);
-                let is_twin = |other: &Timestamp| at.since(*other).max(other.since(at)) <= same;
+                let apart = |other: Timestamp| at.since(other).max(other.since(at));
+                let is_twin = |other: &&Line| apart(other.received_at) <= same || other.payload() == line.payload();
                 if self.known.window.contains(bot_id, update_id, at)
                     || old.as_ref().is_some_and(|old| old.updates.contains(bot_id, update_id, at))
                     || taken.get(&(bot_id, update_id)).is_some_and(is_twin)
+                    || far.has(line)
                 {
                     loaded.redeliveries += 1;
                     continue;
                 }
-                taken.insert((bot_id, update_id), at);
+                taken.insert((bot_id, update_id), line);
                 loaded.updates.push((bot_id, update_id));
                 lines.push(line);
             }
@@ -258,6 +262,23 @@ impl Ledger {
             }
         }
         Ok(Some(old))
+    }
+
+    /// Reads what the table has of ids that are known from far away, where there are some.
+    async fn ask_far(&mut self, segments: &[Segment]) -> Result<Contents> {
+        let known = &self.known;
+        let fresh = segments.iter().filter(|segment| !known.is_ingested(&segment.key));
+        let lines = fresh.flat_map(|segment| &segment.lines).filter_map(|line| Some((line, line.update_id()?)));
+        let far = lines.filter(|(line, update_id)| {
+            !known.window.contains(line.bot_id, *update_id, line.received_at)
+                && known.may_be_far(line.bot_id, *update_id)
+        });
+        let wanted: HashSet<_> = far.map(|(line, update_id)| (line.bot_id, update_id)).collect();
+        if wanted.is_empty() {
+            return Ok(Contents::default());
+        }
+        let files = self.files().await?;
+        self.known.far.ask(&self.table, files, &wanted).await
     }
 
     /// The files of the table now. What a handle that has slept stands on may be cleaned away; opened again it is there.

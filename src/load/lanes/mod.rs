@@ -2,6 +2,7 @@
 
 mod batch;
 mod clean;
+mod far;
 mod fields;
 mod inbox;
 mod known;
@@ -293,7 +294,7 @@ impl BronzeStage {
     fn forget(&mut self, head: Option<Timestamp>) {
         let (now, span) = (self.clock.now(), self.settings.redelivery_window);
         let oldest = head.unwrap_or(now).min(now);
-        self.ledger.known.window.forget_before(oldest.minus(span).minus(span));
+        self.ledger.known.forget_before(oldest.minus(span).minus(span));
     }
 
     async fn load_hinted(&mut self, hinted: HintedKeys, stop: &CancellationToken) -> Result<()> {

@@ -56,6 +56,11 @@ impl Line {
         self.row.origin.source_row
     }
 
+    /// Its update, verbatim; `None` when it is corrupt.
+    pub(super) fn payload(&self) -> Option<&str> {
+        self.row.payload()
+    }
+
     /// The message or post that its update is.
     pub(super) fn message(&self) -> Option<&str> {
         message_of(self.row.payload()?)

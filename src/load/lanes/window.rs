@@ -9,8 +9,10 @@ use crate::clock::Timestamp;
 use crate::id::BotId;
 
 const HOUR_MICROS: i64 = 3_600_000_000;
-/// Within so long of each other, two updates with one id are one update. Telegram repeats an update for a day, and ids
-/// jump at random only after a week without any: a like id from further away is another update and must not be dropped.
+/// Within so long of each other by their keys, two updates with one id are one update, whatever they say. Telegram
+/// repeats an update for a day, so that 48 hours would do; but a machine may sleep with an update in its sockets, and keys
+/// are off by what a clock is off. Ids jump at random only after a week without any, so that nothing is risked up to six
+/// days. From further away only the content tells: see `far`.
 const SAME: Duration = Duration::from_secs(6 * 86_400);
 
 /// Updates seen within a span of time, by bot and hour. Nothing is concluded from the order of ids.
@@ -49,16 +51,25 @@ impl Window {
         seen.insert(as_bits(update_id));
     }
 
-    /// Forgets the hours that ended before `horizon`. The newest hour stays: one clock that runs ahead must not make
-    /// everything else old.
-    pub(super) fn forget_before(&mut self, horizon: Timestamp) {
-        let Some((newest, _)) = self.hours.last_key_value() else { return };
+    /// Whether an update was seen at any time that is held.
+    pub(super) fn holds(&self, bot_id: BotId, update_id: i64) -> bool {
+        let bits = as_bits(update_id);
+        self.hours.values().any(|bots| bots.get(&bot_id).is_some_and(|seen| seen.contains(bits)))
+    }
+
+    /// Forgets the hours that ended before `horizon`, and gives out what was seen in them. The newest hour stays: one
+    /// clock that runs ahead must not make everything else old.
+    pub(super) fn forget_before(&mut self, horizon: Timestamp) -> Vec<(BotId, RoaringTreemap)> {
+        let Some((newest, _)) = self.hours.last_key_value() else { return Vec::new() };
         let first = hour(horizon).min(*newest);
+        let mut forgotten = Vec::new();
         if self.hours.keys().next().is_some_and(|oldest| *oldest < first) {
-            self.hours = self.hours.split_off(&first);
+            let kept = self.hours.split_off(&first);
+            forgotten.extend(std::mem::replace(&mut self.hours, kept).into_values().flatten());
         }
         // Also when there was nothing to forget: the floor promises no more than what is kept from now on.
         self.floor = self.floor.max(Timestamp::from_micros(first.saturating_mul(HOUR_MICROS)));
+        forgotten
     }
 }
 
@@ -67,7 +78,7 @@ fn hour(moment: Timestamp) -> i64 {
 }
 
 /// An order-free mapping of any id to bits.
-fn as_bits(update_id: i64) -> u64 {
+pub(super) fn as_bits(update_id: i64) -> u64 {
     u64::from_ne_bytes(update_id.to_ne_bytes())
 }
 

@@ -147,6 +147,25 @@ async fn a_lane_has_one_writer() {
 }
 
 #[tokio::test]
+async fn in_a_root_that_was_made_anew_the_lane_is_taken_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().join("data");
+    let storage = Storage::open(root.to_str().unwrap()).unwrap();
+    let lane = LaneSetup { storage: storage.clone(), ..LaneSetup::default() }.open().await;
+    lane.land("{\"a\": 1}").await;
+    std::fs::remove_dir_all(&root).unwrap();
+    lane.land("{\"a\": 2}").await;
+    lane.land("{\"a\": 3}").await;
+    assert_eq!(segments(&lane.storage).await, ["{\"a\": 2}\n", "{\"a\": 3}\n"]);
+    let lock = StorageKey::LaneLock {
+        pipeline: Name::new("telegram").unwrap(),
+        bot_id: BotId(42),
+        lane: Name::new("edge").unwrap(),
+    };
+    assert!(storage.try_lock(&lock.path()).unwrap().is_none(), "the lock is held in the new root");
+}
+
+#[tokio::test]
 async fn a_batch_is_split_where_a_segment_is_full() {
     let lane = LaneSetup { max_in_flight: 64 << 20, ..LaneSetup::default() }.open().await;
     let large: Bytes = format!("\"{}\"", "x".repeat(3 << 20)).into();

@@ -18,7 +18,8 @@ async fn a_quiet_append_is_two_puts_and_nothing_else() {
     for id in 0..50 {
         script.counts();
         append(&mut table, STAGE, rows([id])).await;
-        assert_eq!(script.counts(), (2, 0, 0));
+        let looks = usize::from(id == 0);
+        assert_eq!(script.counts(), (2, looks, 0), "only the first looks whether the table is there");
     }
     table.append(progress(50, 1)).await.unwrap();
     assert_eq!(script.counts(), (1, 0, 0));
@@ -145,7 +146,7 @@ async fn rows_of_another_type_are_refused_and_nothing_is_put() {
     let error = table.append(Append { rows: Some(wrong), fence, progress: vec![] }).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Configuration);
     assert!(error.to_string().contains("column id of table bronze/messages is long where string was meant"));
-    assert_eq!(script.counts(), (0, 0, 0));
+    assert_eq!(script.counts(), (0, 1, 0));
 }
 
 #[tokio::test]

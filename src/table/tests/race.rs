@@ -1,5 +1,7 @@
 //! Several writers on one table.
 
+use bytes::Bytes;
+use object_store::ObjectStoreExt;
 use proptest::prelude::*;
 
 use super::faulty::{Fault, scripted};
@@ -87,7 +89,7 @@ async fn a_race_with_a_changed_type_is_refused_by_name() {
     let (storage, clock) = (Storage::memory(), Clock::system());
     let mut table = open(&storage, &clock).await;
     let text = r#"{"metaData":{"id":"other","format":{"provider":"parquet","options":{}},"schemaString":"{\"type\":\"struct\",\"fields\":[{\"name\":\"id\",\"type\":\"string\",\"nullable\":true,\"metadata\":{}}]}","partitionColumns":[],"configuration":{}}}"#;
-    put_commit(&storage, 1, text).await;
+    put_commit(&storage, 1, &text.replace("other", table.table_id())).await;
     let plan = Append { rows: Some(rows([3])), fence: Fence { role: STAGE, seen: 0 }, progress: vec![] };
     let error = table.append(plan).await.unwrap_err();
     assert!(error.to_string().contains("column id of table bronze/messages is string where long was meant"), "{error}");
@@ -150,17 +152,61 @@ async fn a_cleaned_log_without_a_commit_of_the_stage_is_no_obstacle() {
 }
 
 #[tokio::test]
-async fn a_table_that_was_made_anew_is_stale() {
-    let (storage, clock) = (Storage::memory(), Clock::system());
-    let mut table = open(&storage, &clock).await;
-    append(&mut table, STAGE, rows([1])).await;
-    for version in 0..=1 {
-        storage.delete(&StorageKey::Commit { table: table_path(), version }.path()).await.unwrap();
+async fn a_table_that_was_removed_or_replaced_is_told_before_anything_is_put_and_one_that_is_put_back_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    for storage in [Storage::memory(), Storage::open(folder.path().to_str().unwrap()).unwrap()] {
+        let clock = Clock::system();
+        let mut table = open(&storage, &clock).await;
+        append(&mut table, STAGE, rows([1])).await;
+        let kept = take_away(&storage).await;
+        // In the cloud the table was seen a moment ago, and is looked at once that is too long ago.
+        clock.step(31_000_000);
+        let said = refused(&mut table).await;
+        assert!(said.contains("was removed while it was in use") && said.contains("lakegram adopt"), "{said}");
+        let there = storage.list_after(&table_path(), None, 9).await.unwrap();
+        assert!(there.is_empty(), "something was put where the table was: {there:?}");
+
+        open(&storage, &clock).await;
+        assert!(refused(&mut table).await.contains("was replaced by another one"));
+        let mut other = open(&storage, &clock).await;
+        append(&mut other, STAGE, rows([7])).await;
+        clock.step(31_000_000);
+        assert!(refused(&mut table).await.contains("was replaced by another one"), "it has a commit of that version");
+        assert_eq!(all_ids(&storage).await, [7]);
+
+        take_away(&storage).await;
+        put_back(&storage, &kept[..1]).await;
+        clock.step(31_000_000);
+        assert!(refused(&mut table).await.contains("was replaced by an older copy of itself"));
+        put_back(&storage, &kept).await;
+        assert_eq!(append(&mut table, STAGE, rows([2])).await, CommitOutcome::Committed { version: 2 });
+        assert_eq!(all_ids(&storage).await, [1, 2]);
+        take_away(&storage).await;
     }
-    open(&storage, &clock).await;
-    clock.step(3_600_000_000);
-    assert_eq!(append(&mut table, STAGE, rows([2])).await, CommitOutcome::Stale);
-    assert_eq!(all_ids(&storage).await, Vec::<i64>::new());
+}
+
+async fn refused(table: &mut LakeTable) -> String {
+    let fence = Fence { role: STAGE, seen: table.fence(STAGE) };
+    let refused = table.append(Append { rows: Some(rows([2])), fence, progress: Vec::new() }).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Corrupt);
+    refused.to_string()
+}
+
+/// Takes everything of the table away, commits first.
+async fn take_away(storage: &Storage) -> Vec<(Path, Bytes)> {
+    let mut kept = Vec::new();
+    for object in storage.list_after(&table_path(), None, 100).await.unwrap() {
+        let found = storage.object_store().get(&object.location).await.unwrap();
+        kept.push((object.location.clone(), found.bytes().await.unwrap()));
+        storage.delete(&object.location).await.unwrap();
+    }
+    kept
+}
+
+async fn put_back(storage: &Storage, kept: &[(Path, Bytes)]) {
+    for (path, bytes) in kept {
+        storage.put_new(path, bytes.clone()).await.unwrap();
+    }
 }
 
 #[tokio::test]

@@ -53,7 +53,7 @@ async fn segments_with_rows_that_no_loader_looks_at_any_more_go_and_none_is_load
     assert!(!is_there(&world, &first).await && !is_there(&world, &second).await);
     assert!(is_there(&world, &again).await, "the table has no row of it");
     assert!(is_there(&world, &today).await);
-    world.put("a", 0, &update(2)).await;
+    world.put("a", 0, "{\"update_id\":2,\"message\":{}}\n").await;
     world.pass(2 * DAY);
     settle(&world).await;
     let mut with_late: Vec<_> = world.sources().await;

@@ -1,5 +1,7 @@
 //! The same update again: in one file, in another lane, after a restart, long ago, by another process.
 
+use proptest::strategy::Strategy;
+
 use super::*;
 
 const DAY: i64 = 24 * HOUR;
@@ -81,12 +83,12 @@ async fn a_lane_that_was_away_at_the_start_is_not_loaded_twice() {
 #[tokio::test]
 async fn a_like_id_after_a_silent_week_is_another_update() {
     let world = World::new();
-    world.put("a", 20 * DAY, &update(5)).await;
-    world.put("a", 12 * DAY, &update(5)).await;
+    world.put("a", 20 * DAY, &told(5, "one")).await;
+    world.put("a", 12 * DAY, &told(5, "another")).await;
     let mut stage = world.stage().await;
     assert_eq!(stage.work_until_idle(&never()).await.unwrap().rows, 2);
     // Also when it is asked of the table.
-    world.put("late", 40 * DAY, &update(5)).await;
+    world.put("late", 40 * DAY, &told(5, "a third")).await;
     assert_eq!(stage.work_until_idle(&never()).await.unwrap().rows, 1);
     assert_eq!(world.load().await.rows, 0);
 }
@@ -137,4 +139,123 @@ async fn a_twin_that_passes_our_position_hides_nothing_that_we_have_under_way() 
     one.work_until_idle(&never()).await.unwrap();
     assert_eq!(world.update_ids().await, [None, Some(1), Some(2)]);
     assert_eq!(one.summary.rows, 0);
+}
+
+/// An update whose content is its own, as Telegram's always is.
+fn told(id: i64, text: &str) -> String {
+    format!("{{\"update_id\":{id},\"message\":{{\"text\":\"{text}\"}}}}\n")
+}
+
+/// What may happen to a receiver and a loader whose clock steps.
+#[derive(Clone, Copy, Debug)]
+enum Event {
+    /// The clock says so many days more than the true time.
+    Off(i64),
+    New,
+    /// The update that came so many before the newest, again.
+    Again(usize),
+    Restart,
+}
+
+/// One lane, whose keys are the time or one more than the last.
+struct Stepping {
+    world: World,
+    off_days: i64,
+    last_key: Timestamp,
+    updates: Vec<i64>,
+}
+
+impl Stepping {
+    fn new() -> Self {
+        Self { world: World::new(), off_days: 0, last_key: Timestamp::default(), updates: Vec::new() }
+    }
+
+    async fn land(&mut self, id: i64) {
+        let key = self.world.clock.now().max(self.last_key.plus(Duration::from_micros(1)));
+        assert!(key > self.last_key);
+        self.last_key = key;
+        self.world.put_at("a", key, &told(id, &format!("message {id}"))).await;
+    }
+
+    async fn follow(&mut self, events: &[Event]) {
+        let mut stage = self.world.stage().await;
+        for event in events {
+            match *event {
+                Event::Off(days) => {
+                    self.world.pass((days - self.off_days) * DAY);
+                    self.off_days = days;
+                }
+                Event::New => {
+                    let id = i64::try_from(self.updates.len()).unwrap() + 100;
+                    self.updates.push(id);
+                    self.land(id).await;
+                }
+                Event::Again(back) => {
+                    let Some(id) = self.updates.iter().rev().nth(back).copied() else { continue };
+                    self.land(id).await;
+                }
+                Event::Restart => stage = self.world.stage().await,
+            }
+            stage.work_until_idle(&never()).await.unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_redelivery_is_known_after_a_clock_has_stepped_and_come_right_with_and_without_a_restart() {
+    use Event::{Again, New, Off, Restart};
+    for days in [-400, 10, 27_000] {
+        for events in [
+            vec![New, Off(days), New, Off(0), Again(0), Again(1), New],
+            vec![New, Off(days), New, Restart, Off(0), Restart, Again(0), Again(1), New, Again(0)],
+            vec![Off(days), New, Restart, Again(0), Off(0), Restart, New, Again(1)],
+            vec![New, Restart, Off(days), Restart, Again(0), New, Off(0), Again(1)],
+        ] {
+            let mut scene = Stepping::new();
+            scene.follow(&events).await;
+            assert_eq!(scene.world.update_ids().await, some(scene.updates.clone()), "{days} days: {events:?}");
+        }
+    }
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn whatever_a_clock_does_a_redelivery_makes_no_second_row(
+        events in proptest::collection::vec(
+            proptest::prop_oneof![
+                proptest::sample::select(vec![-400, -3, 0, 0, 2, 10, 27_000]).prop_map(Event::Off),
+                proptest::strategy::Just(Event::New),
+                (0_usize..4).prop_map(Event::Again),
+                (0_usize..4).prop_map(Event::Again),
+                proptest::strategy::Just(Event::Restart),
+            ],
+            1..16,
+        ),
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let mut scene = Stepping::new();
+            scene.follow(&events).await;
+            assert_eq!(scene.world.update_ids().await, some(scene.updates.clone()));
+        });
+    }
+}
+
+#[tokio::test]
+async fn a_like_id_from_far_away_is_a_redelivery_only_if_it_says_the_same_and_the_table_is_read_once_for_it() {
+    let world = World::new();
+    for (id, days) in [(1, 60), (9, 50)] {
+        world.put("a", days * DAY, &told(id, "long ago")).await;
+        world.load().await;
+    }
+    let mut stage = world.stage().await;
+    world.put("a", HOUR, &(told(1, "long ago") + &told(9, "another") + &told(5, "new"))).await;
+    let loaded = stage.work_until_idle(&never()).await.unwrap();
+    assert_eq!((loaded.rows, loaded.redeliveries), (2, 1));
+    let path = world.put("b", MINUTE, &(told(6, "new") + &told(7, "new"))).await;
+    world.script.calls();
+    stage.load_hinted(hinted([path]), &never()).await.unwrap();
+    assert_eq!(world.script.calls().len(), 3, "ids between those of files that were read are known to be new");
 }
