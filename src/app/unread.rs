@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
+use object_store::path::Path;
 use serde::Serialize;
 
 use super::App;
@@ -10,6 +11,7 @@ use crate::error::Result;
 use crate::id::Name;
 use crate::pipeline::load::PipelineFile;
 use crate::storage::{Storage, StorageKey};
+use crate::table::LakeTable;
 
 /// Segments that are counted in a folder; beyond it there are more.
 const COUNTED: usize = 1_000;
@@ -18,6 +20,8 @@ const COUNTED: usize = 1_000;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Readers {
     names: BTreeSet<Name>,
+    /// The bronze tables, which say what names their pipelines had before.
+    tables: Vec<Path>,
     folders: Vec<String>,
 }
 
@@ -35,13 +39,30 @@ pub struct UnreadRaw {
 impl Readers {
     pub(super) fn add(&mut self, pipeline: &PipelineFile) {
         match pipeline {
-            PipelineFile::Bot(bot) => drop(self.names.insert(bot.name.clone())),
+            PipelineFile::Bot(bot) => {
+                self.names.insert(bot.name.clone());
+                self.tables.push(Path::from(bot.bronze.table.as_str()));
+            }
             PipelineFile::Files(_) => self.folders.extend(pipeline.source().map(str::to_owned)),
         }
     }
 
-    /// Whether a pipeline reads `raw/<name>/`. The one place that knows which names those are.
-    fn reads(&self, name: &Name) -> bool {
+    /// Whether a pipeline reads `raw/<name>/`, under its name or a former one. The one place that knows which those are.
+    async fn reads(&self, name: &Name, app: &App) -> Result<bool> {
+        if self.reads_as_written(name) {
+            return Ok(true);
+        }
+        for table in &self.tables {
+            let opened = LakeTable::open_existing(&app.storage, table, &app.clock).await?;
+            let identity = opened.as_ref().map(LakeTable::identity).transpose()?.flatten();
+            if identity.is_some_and(|identity| identity.former_pipelines.contains(name)) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    fn reads_as_written(&self, name: &Name) -> bool {
         let folder = StorageKey::RawPipeline { pipeline: name.clone() }.path();
         self.names.contains(name) || self.folders.iter().any(|read| crate::pipeline::is_within(folder.as_ref(), read))
     }
@@ -56,7 +77,7 @@ impl App {
         let mut unread = Vec::new();
         for folder in self.storage.list_folders(&StorageKey::Raw.path()).await? {
             let Some(name) = folder.filename().and_then(|name| Name::new(name).ok()) else { continue };
-            if self.readers.reads(&name) {
+            if self.readers.reads(&name, self).await? {
                 continue;
             }
             for bot in self.storage.list_folders(&folder).await? {
@@ -67,7 +88,7 @@ impl App {
     }
 }
 
-async fn count(storage: &Storage, folder: &object_store::path::Path) -> Result<Option<UnreadRaw>> {
+async fn count(storage: &Storage, folder: &Path) -> Result<Option<UnreadRaw>> {
     let objects = storage.list_after(folder, None, COUNTED + 1).await?;
     let segments = objects.iter().filter(|object| StorageKey::parse(&object.location).is_some()).count();
     let (segments, has_more) = (segments.min(COUNTED), objects.len() > COUNTED);
