@@ -110,7 +110,10 @@ impl<W: Work> Flow<W> {
     /// The next thing to read: rows whose turn has come, then whatever is new.
     fn next_reading(&mut self) -> Option<Reading> {
         let mut feed = self.feed.take()?;
-        let later = self.queue.next_to_fetch();
+        // In turns: neither rows that wait nor new ones hold up the others.
+        let is_new_wanted = self.wanted != Wanted::Nothing && self.queue.has_room();
+        let later = if self.has_fetched && is_new_wanted { Vec::new() } else { self.queue.next_to_fetch() };
+        self.has_fetched = !later.is_empty();
         if !later.is_empty() {
             let places = later.iter().map(|later| later.place).collect();
             return Some(Box::pin(async move {
