@@ -122,10 +122,10 @@ mod tests {
             ("bronze/.hidden", "relative to LAKEGRAM_DATA"),
             ("bronze/a\u{0}b", "relative to LAKEGRAM_DATA"),
             ("bronze%2Fmessages", "without %-escapes"),
-            ("raw/telegram", "`raw/` holds something else"),
-            ("x/../Raw", "`raw/` holds something else"),
-            ("intents", "`intents/` holds something else"),
-            ("./_lakegram/x", "`_lakegram/` holds something else"),
+            ("raw/telegram", "`raw/` is not for tables"),
+            ("x/../Raw", "`raw/` is not for tables"),
+            ("intents", "`intents/` is not for tables"),
+            ("./_lakegram/x", "`_lakegram/` is not for tables"),
             ("bronze/_delta_log", "the log of a table"),
         ] {
             let error = TablePath::new(text).unwrap_err().to_string();
