@@ -251,7 +251,7 @@ impl Server {
             let stream = match accepted {
                 Ok((stream, _)) => stream,
                 Err(error) => {
-                    tracing::warn!(%error, "a connection could not be accepted");
+                    tracing::warn!(%error, "could not accept a connection");
                     self.clock.sleep(ACCEPT_PAUSE).await;
                     continue;
                 }
@@ -268,7 +268,7 @@ impl Server {
 
     fn spawn(&self, stream: TcpStream, place: Place, graceful: &GracefulShutdown, cut_off: CancellationToken) {
         if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "TCP_NODELAY could not be set");
+            tracing::debug!(%error, "could not set TCP_NODELAY");
         }
         let stream = WriteBounded { stream, clock: self.clients.clone(), limit: self.limits.write, waiting: None };
         let (routes, client, clock) = (self.routes.clone(), place.client.clone(), self.clients.clone());

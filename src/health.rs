@@ -1,4 +1,4 @@
-//! How each stage of this process is: kept by whoever keeps the stages, shown by the probes.
+//! The state of each stage of this process: maintained by the keepers, shown by the probes.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -17,13 +17,13 @@ pub struct Health {
 /// Which stage.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct StageId {
-    /// The pipeline; empty for what serves all of them.
+    /// The pipeline; empty for a stage that serves all of them.
     pub pipeline: String,
     /// The stage: `bronze`, `silver`, `reply`, `maintain`, …
     pub stage: &'static str,
 }
 
-/// How a stage is.
+/// The state of a stage.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum StageState {
@@ -31,11 +31,11 @@ pub enum StageState {
     Opening,
     /// It works.
     Ok,
-    /// It does not work now; the rest does.
+    /// It does not work now; everything else does.
     Unwell(Unwell),
 }
 
-/// Why a stage does not work, and what comes next.
+/// Why a stage does not work, and what happens next.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Unwell {
     /// What failed, in one line.
@@ -43,23 +43,23 @@ pub struct Unwell {
     /// Since when it has not worked.
     #[serde(serialize_with = "as_text")]
     pub since: Timestamp,
-    /// When it is opened again.
+    /// When it will be reopened.
     #[serde(serialize_with = "as_text")]
     pub next_try: Timestamp,
 }
 
-/// A stage and how it is.
+/// A stage and its state.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct StageHealth {
     /// Which stage.
     #[serde(flatten)]
     pub id: StageId,
-    /// How it is.
+    /// Its state.
     #[serde(flatten)]
     pub state: StageState,
 }
 
-/// All of it, for a probe.
+/// The overall state, for a probe.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Report {
     /// `ok`; `degraded` when a stage is unwell; `failing` when nothing can be landed.
@@ -75,7 +75,7 @@ fn as_text<S: Serializer>(moment: &Timestamp, serializer: S) -> Result<S::Ok, S:
 }
 
 impl Health {
-    /// Notes how a stage is; returns how it was.
+    /// Sets the state of a stage; returns the previous one.
     pub fn note(&self, id: &StageId, state: StageState) -> Option<StageState> {
         self.stages.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone(), state)
     }
@@ -86,7 +86,7 @@ impl Health {
         stages.iter().map(|(id, state)| StageHealth { id: id.clone(), state: state.clone() }).collect()
     }
 
-    /// What a probe is told, given whether bytes can be landed.
+    /// The response to a probe, given whether bytes can be landed.
     pub fn report(&self, landing: &Result<(), String>) -> Report {
         let stages = self.stages();
         let status = match landing {
@@ -100,7 +100,7 @@ impl Health {
 }
 
 impl Report {
-    /// The same without reasons, for whoever has not shown who they are: errors name buckets and hosts.
+    /// The same without reasons, for unauthenticated callers: errors contain names of buckets and hosts.
     #[must_use]
     pub fn without_reasons(mut self) -> Self {
         for stage in &mut self.stages {

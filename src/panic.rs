@@ -1,4 +1,4 @@
-//! Panics as values: one row, one task or one stage that panics must not take the process down with it.
+//! Panics as values: a panic in one row, task or stage must not take down the process.
 
 use std::any::Any;
 use std::future::Future;
@@ -25,7 +25,7 @@ impl Panic {
         &self.text
     }
 
-    /// The panic that ended a task; `None` when the task was aborted instead.
+    /// The panic that ended a task; `None` if the task was aborted instead.
     pub fn of_task(error: JoinError) -> Option<Self> {
         error.try_into_panic().ok().map(|payload| Self::of_payload(&*payload))
     }
@@ -43,8 +43,8 @@ impl From<Panic> for Error {
     }
 }
 
-/// Runs a future to its end and returns its panic as a value. What the future held is dropped by the panic; what it
-/// shares with others must be consistent at every await, as for any future that may be dropped.
+/// Runs a future to its end and returns its panic as a value. The panic drops what the future held; what it shares with
+/// others must be consistent at every await, as for any future that may be dropped.
 ///
 /// # Errors
 /// The panic.
@@ -52,7 +52,7 @@ pub async fn catch<F: Future>(future: F) -> Result<F::Output, Panic> {
     AssertUnwindSafe(future).catch_unwind().await.map_err(|payload| Panic::of_payload(&*payload))
 }
 
-/// As [`catch`], for work that does not wait.
+/// Like [`catch`], for synchronous work.
 ///
 /// # Errors
 /// The panic.

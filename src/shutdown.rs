@@ -1,4 +1,4 @@
-//! Ordered shutdown: one token that says "stop", and named tasks that are awaited and whose first error ends all.
+//! Ordered shutdown: one token that says "stop", and named tasks that are awaited; the first error ends all of them.
 
 use std::future::Future;
 use std::time::Duration;
@@ -47,7 +47,7 @@ impl TaskGroup {
         &self.stop
     }
 
-    /// Starts a task. One that ends before the group is stopped, in whatever way, stops the group.
+    /// Starts a task. If it ends before the group is stopped, in whatever way, it stops the group.
     pub fn spawn<F>(&mut self, name: &'static str, task: F)
     where
         F: Future<Output = Result<()>> + Send + 'static,
@@ -55,7 +55,7 @@ impl TaskGroup {
         self.tasks.spawn(async move { (name, task.await) });
     }
 
-    /// Waits until the group is told to stop or a task ends, then gives the rest `grace` to end by themselves.
+    /// Waits until the group is stopped or a task ends, then gives the rest `grace` to finish.
     ///
     /// # Errors
     /// The first error of a task, said to have happened in it.
@@ -75,10 +75,7 @@ impl TaskGroup {
             }
         });
         if drained.await.is_none() {
-            tracing::warn!(
-                ?grace,
-                "some tasks did not end in time; what they had begun is found again at the next start"
-            );
+            tracing::warn!(?grace, "some tasks did not finish in time; the next start continues from there");
         }
         self.tasks.abort_all();
         outcome

@@ -1,4 +1,4 @@
-//! What a running process tells about itself: logs, Prometheus metrics, and a feed of the hops of single updates.
+//! What a running process reports about itself: logs, Prometheus metrics, and a feed of the hops of single updates.
 
 use std::any::Any;
 use std::collections::HashMap;
@@ -15,7 +15,7 @@ use crate::clock::Timestamp;
 use crate::error::{Context, ErrorKind, Result};
 use crate::id::BotId;
 
-/// How many hops a slow watcher may lag behind before it misses some.
+/// How many hops a slow subscriber may lag behind before it misses some.
 const FEED_LIMIT: usize = 1_024;
 
 /// Upper bounds of the latency histograms, in seconds.
@@ -28,18 +28,18 @@ pub enum LogFormat {
     /// For people.
     #[default]
     Pretty,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
 /// Sends log lines to stderr; `filter` is in the form of `RUST_LOG`.
 ///
 /// # Errors
-/// A configuration error when `filter` does not parse.
+/// A configuration error when `filter` cannot be parsed.
 pub fn start_logging(format: LogFormat, filter: Option<&str>) -> Result<()> {
     let filter = EnvFilter::try_new(filter.unwrap_or("info"))
         .context(ErrorKind::Configuration, "RUST_LOG does not parse; write for example `info` or `lakegram=debug`")?;
-    // Whoever writes a line is never told that it could not be written: a full log disk must not stop the service.
+    // Whoever logs a line never learns that it could not be written: a full log disk must not stop the service.
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(|| Unfailing(io::stderr()));
     let builder = builder.log_internal_errors(false).with_ansi(io::stderr().is_terminal());
     // A second start in one process (tests) keeps the first subscriber.
@@ -56,7 +56,7 @@ struct Unfailing<W>(W);
 
 impl<W: Write> Write for Unfailing<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        // All or nothing as far as it goes: the rest of a line that broke off would only look like another.
+        // All or nothing as far as possible: the rest of a broken line would only look like another line.
         let _lost = self.0.write_all(bytes);
         Ok(bytes.len())
     }
@@ -67,18 +67,18 @@ impl<W: Write> Write for Unfailing<W> {
     }
 }
 
-/// One step of one update, for those who watch it travel. Nothing is decided by it.
+/// One step of one update, for those who watch it travel. Nothing depends on it.
 #[derive(Clone, Debug)]
 pub struct Hop {
     /// The bot of the update.
     pub bot_id: BotId,
     /// The update.
     pub update_id: i64,
-    /// Which step: `bronze`, `asking`, `answered`, `silver`, `sending`, `replied`.
+    /// The step: `bronze`, `asking`, `answered`, `silver`, `sending`, `replied`.
     pub step: &'static str,
     /// When it was done.
     pub at: Timestamp,
-    /// A version, a status, a text: what is worth showing.
+    /// A version, a status, a text: whatever is worth showing.
     pub detail: String,
 }
 
@@ -86,7 +86,7 @@ pub struct Hop {
 #[derive(Clone, Debug)]
 pub struct Telemetry {
     registry: Registry,
-    /// What was made, by name, so that two pipelines share a metric.
+    /// Existing metrics, by name, so that two pipelines share a metric.
     known: Arc<Mutex<HashMap<String, Box<dyn Any + Send + Sync>>>>,
     feed: broadcast::Sender<Arc<Hop>>,
 }
@@ -98,15 +98,15 @@ impl Default for Telemetry {
 }
 
 impl Telemetry {
-    /// An empty registry and a feed without watchers.
+    /// An empty registry and a feed without subscribers.
     pub fn new() -> Self {
         Self { registry: Registry::new(), known: Arc::default(), feed: broadcast::Sender::new(FEED_LIMIT) }
     }
 
-    /// Tells a hop to whoever watches; makes it only when somebody does.
+    /// Publishes a hop; only creates it if someone is watching.
     pub fn hop(&self, hop: impl FnOnce() -> Hop) {
         if self.feed.receiver_count() > 0 {
-            // An error means that the last watcher has just gone.
+            // An error means that the last subscriber has just left.
             let _nobody_watches = self.feed.send(Arc::new(hop()));
         }
     }
@@ -116,7 +116,7 @@ impl Telemetry {
         self.feed.subscribe()
     }
 
-    /// A counter of this name; the one that is there when it was made before.
+    /// A counter with this name; the existing one if there is one.
     pub fn counter(&self, name: &str, help: &str) -> IntCounter {
         self.registered(IntCounter::new(name, help))
     }
@@ -151,8 +151,8 @@ impl Telemetry {
         String::from_utf8(text).unwrap_or_default()
     }
 
-    /// Registers what was made, or returns the one of this name that is there. Names are constants of this crate, so
-    /// a failure is a slip that tests catch.
+    /// Registers a metric, or returns the existing one with this name. Names are constants of this crate, so a failure
+    /// is a mistake that tests catch.
     fn registered<M>(&self, made: prometheus::Result<M>) -> M
     where
         M: prometheus::core::Collector + Clone + Send + Sync + 'static,

@@ -1,4 +1,4 @@
-//! Work that must not take turns with the stages, on a thread and a runtime of its own.
+//! Work that must not take turns with the stages, on its own thread and runtime.
 
 use std::future::Future;
 
@@ -7,19 +7,19 @@ use tokio::sync::oneshot;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::panic;
 
-/// Runs a task on a thread of its own; the threads that do its blocking work are named after it too, so that the
-/// system's tools tell what it costs. Returns when the task and everything it had begun have ended.
+/// Runs a task on its own thread; the threads for its blocking work have the same name, so that system tools show what
+/// it costs. Returns when the task and everything it started have ended.
 ///
 /// # Errors
-/// The task's error; Panicked when it did.
+/// The task's error; Panicked if it panicked.
 pub(super) async fn run_apart<T, F>(name: &'static str, task: T) -> Result<()>
 where
     T: FnOnce() -> F + Send + 'static,
     F: Future<Output = Result<()>>,
 {
     let cannot = || format!("cannot start the thread `{name}`");
-    // A worker beside the thread that runs the task: delta-rs waits on a runtime from within it, and connections are
-    // served while the task computes.
+    // A worker beside the thread that runs the task: delta-rs blocks on a runtime from within it, and connections must
+    // be served while the task computes.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().thread_name(name).build();
     let runtime = runtime.context(ErrorKind::Unavailable, cannot())?;
     let (done, ended) = oneshot::channel();

@@ -41,12 +41,12 @@ pub struct BatchSummary {
     pub cleanings: Vec<SourceCleaning>,
     /// Raw folders that no pipeline reads.
     pub unread: Vec<UnreadRaw>,
-    /// What failed, each said to have happened in its stage.
+    /// What failed, with the stage it happened in.
     pub troubles: Vec<Error>,
 }
 
 impl BatchSummary {
-    /// Rows that still wait for an outside system, files that could not be read, and stages that failed or were stopped.
+    /// Rows still waiting for an outside system, files that could not be read, and stages that failed or were stopped.
     pub fn waiting(&self) -> u64 {
         let rows = self.pipelines.iter().map(|summary| summary.silver.waiting + summary.reply.waiting);
         let files = self
@@ -57,18 +57,18 @@ impl BatchSummary {
     }
 }
 
-/// Until when a batch may go on.
+/// How long a batch may continue.
 #[derive(Clone, Debug)]
 struct Deadline {
-    /// Nothing new is begun.
+    /// Nothing new is started.
     stop: CancellationToken,
-    /// What had begun is left as it is.
+    /// What was started is left as it is.
     late: CancellationToken,
 }
 
 impl App {
-    /// Takes everything that is there through all stages, until `stop` (the deadline or Ctrl-C) and a moment to end what
-    /// had begun. What fails in one stage does not keep the others from working.
+    /// Moves everything there is through all stages, until `stop` (the deadline or Ctrl-C) plus a moment to finish what
+    /// was started. A failing stage does not keep the others from working.
     ///
     /// # Errors
     /// Fatal when the disk failed; what was done stays done.
@@ -142,7 +142,7 @@ impl App {
 }
 
 impl BatchSummary {
-    /// What a stage did; nothing, and a trouble more, when it failed or did not end in time.
+    /// What a stage did; nothing, plus a trouble, if it failed or did not end in time.
     async fn attempt<T: Default>(
         &mut self,
         pipeline: &str,
@@ -150,10 +150,10 @@ impl BatchSummary {
         deadline: &Deadline,
         work: impl Future<Output = Result<T>>,
     ) -> Result<T> {
-        // Boxed: the futures of stages are large, and they are nested here.
+        // Boxed: these futures are large, and they are nested here.
         let work = Box::pin(work);
         let caught = deadline.late.run_until_cancelled(panic::catch(work)).await;
-        let late = || Ok(Err(Error::unavailable("not ended in time; what had begun is found again by the next run")));
+        let late = || Ok(Err(Error::unavailable("not finished in time; the next run continues from there")));
         let done = caught.unwrap_or_else(late).unwrap_or_else(|panic| Err(panic.into()));
         let id = StageId { pipeline: pipeline.to_owned(), stage };
         match done.map_err(|error| error.during(&id)) {

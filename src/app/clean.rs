@@ -1,4 +1,4 @@
-//! Cleaning of sources: once, or every hour for as long as the service runs.
+//! Cleaning of sources: once, or every hour while the service runs.
 
 use std::time::Duration;
 
@@ -17,12 +17,12 @@ use crate::pipeline::files::FilesPipeline;
 /// How often sources are cleaned.
 const CLEAN_EVERY: Duration = Duration::from_secs(3_600);
 
-/// What was cleaned of the source of one pipeline, or would be.
+/// What was, or would be, cleaned from the source of one pipeline.
 #[derive(Clone, Debug, Serialize)]
 pub struct SourceCleaning {
     /// The pipeline.
     pub pipeline: String,
-    /// What becomes of its loaded files.
+    /// What happens to its loaded files.
     pub action: CleanAction,
     /// How long ago they must have been loaded.
     pub after: String,
@@ -38,7 +38,7 @@ impl App {
             || self.pipelines.iter().any(|pipeline| pipeline.bronze.clean_source.is_on())
     }
 
-    /// The pipelines whose loaded files all stay, and the setting that would change it.
+    /// The pipelines whose loaded files are all kept, and the setting that would change that.
     pub fn kept_sources(&self) -> Vec<(&str, &'static str)> {
         let loaders = self.loaders.iter().filter(|loader| !loader.source.clean_source.is_on());
         let bots = self.pipelines.iter().filter(|pipeline| !pipeline.bronze.clean_source.is_on());
@@ -46,7 +46,7 @@ impl App {
         loaders.chain(bots.map(|pipeline| (pipeline.name.as_str(), "bronze.clean_source"))).collect()
     }
 
-    /// Cleans the sources of all pipelines that ask for it, until `stop`; a dry run changes nothing.
+    /// Cleans the sources of all pipelines that have it configured, until `stop`; a dry run changes nothing.
     ///
     /// # Errors
     /// The first error of a pipeline; what was done stays done.
@@ -88,7 +88,7 @@ impl App {
         Ok(SourceCleaning::new(pipeline.name.as_str(), &pipeline.bronze.clean_source, cleaned))
     }
 
-    /// Cleans sources until `stop`, apart from the stages: a first pass may take long, and a message must not wait.
+    /// Cleans sources until `stop`, on a separate thread: a first pass may take long, and a message must not wait.
     ///
     /// # Errors
     /// When the disk fails or a setting makes no sense.
@@ -96,13 +96,13 @@ impl App {
         run_apart("clean", move || self.clean_always(stop)).await
     }
 
-    /// Cleans at once and then every hour. What passes by itself is tried again the next time.
+    /// Cleans immediately and then every hour. Transient failures are retried the next time.
     async fn clean_always(self, stop: CancellationToken) -> Result<()> {
         while !stop.is_cancelled() {
             match self.clean(false, &stop).await {
                 Ok(cleanings) => cleanings.iter().for_each(SourceCleaning::log),
                 Err(error) if matches!(error.kind(), ErrorKind::Fatal | ErrorKind::Configuration) => return Err(error),
-                Err(error) => tracing::warn!(%error, "cleaning failed for the moment; trying again in an hour"),
+                Err(error) => tracing::warn!(%error, "cleaning failed; retrying in an hour"),
             }
             tokio::select! {
                 () = stop.cancelled() => {}

@@ -1,4 +1,4 @@
-//! Keepers: each stage is opened, and opened again after trouble, so that its trouble stays its own.
+//! Keepers: each stage is opened, and reopened after trouble, so that its trouble stays its own.
 
 use std::future::Future;
 use std::time::Duration;
@@ -14,9 +14,9 @@ use crate::panic::{self, Panic};
 use crate::retry::Backoff;
 use crate::shutdown::TaskGroup;
 
-/// The first and the longest pause before a stage is opened again.
+/// The first and the longest pause before a stage is reopened.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
-/// A stage that has worked for so long starts over with short pauses.
+/// A stage that has worked this long starts over with short pauses.
 const STEADY: Duration = Duration::from_secs(60);
 
 /// Keeps one stage.
@@ -31,12 +31,12 @@ pub(super) struct Keeper {
 }
 
 impl App {
-    /// The keeper of a stage, which shows as being opened from now on; an empty `pipeline` means all of them.
+    /// The keeper of a stage, which shows as opening from now on; an empty `pipeline` means all of them.
     pub(super) fn keeper(&self, pipeline: &str, stage: &'static str, stop: &CancellationToken) -> Keeper {
         let id = StageId { pipeline: pipeline.to_owned(), stage };
         let labels = ["pipeline", "stage"];
         let unwell = self.telemetry.gauges("lakegram_stage_unwell", "1 while a stage does not work", &labels);
-        let help = "times a stage was opened again after trouble";
+        let help = "times a stage was reopened after trouble";
         let reopenings = self.telemetry.counters("lakegram_stage_reopenings_total", help, &labels);
         let unwell = unwell.with_label_values(&[pipeline, stage]);
         unwell.set(0);
@@ -68,8 +68,8 @@ impl Keeper {
         tasks.spawn(name, self.keep(open, run));
     }
 
-    /// Opens a stage with `open` and works it with `run` until told to stop. After any trouble but a disk that can no
-    /// longer be trusted it is opened again, after a pause.
+    /// Opens a stage with `open` and runs it with `run` until stopped. After any trouble except an untrustworthy disk
+    /// it is reopened after a pause.
     ///
     /// # Errors
     /// Fatal when the disk failed.
@@ -83,7 +83,7 @@ impl Keeper {
         R: Future<Output = Result<()>>,
     {
         let mut backoff = Backoff::new(PAUSES.0, PAUSES.1);
-        // Boxed: the futures of stages are large.
+        // Boxed: these futures are large.
         while let Some(opened) = self.stop.run_until_cancelled(panic::catch(async { Box::pin(open()).await })).await {
             let ended = match flat(opened) {
                 Ok(stage) => {
@@ -100,11 +100,11 @@ impl Keeper {
             let error = match ended {
                 Err(error) if error.kind() == ErrorKind::Fatal => return Err(error.during(&self.id)),
                 Ok(()) if self.stop.is_cancelled() => return Ok(()),
-                Ok(()) => Error::unavailable("it ended by itself"),
+                Ok(()) => Error::unavailable("it ended unexpectedly"),
                 Err(error) => error,
             };
             if self.stop.is_cancelled() {
-                tracing::warn!(stage = %self.id, %error, "a stage stopped with an error; the next start goes on from there");
+                tracing::warn!(stage = %self.id, %error, "a stage stopped with an error; the next start continues from there");
                 return Ok(());
             }
             let pause = backoff.next_delay();
@@ -124,7 +124,7 @@ impl Keeper {
         }
     }
 
-    /// Tells a new reason once, however often it is met.
+    /// Logs a new reason once, however often it occurs.
     fn is_unwell(&self, error: &Error, pause: Duration) {
         self.unwell.set(1);
         let (now, reason) = (self.clock.now(), error.to_string());
@@ -138,7 +138,7 @@ impl Keeper {
         }
         tracing::error!(
             stage = %self.id, reason, retry_in = ?pause,
-            "a stage is unwell and is opened again later; what waits for it is kept, and the rest goes on"
+            "a stage is unwell and will be reopened; its work is kept, and everything else continues"
         );
     }
 }

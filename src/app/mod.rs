@@ -57,13 +57,13 @@ pub struct App {
     pub pipelines: Vec<Pipeline>,
     /// The loaders of foreign files that it is about.
     pub loaders: Vec<FilesPipeline>,
-    /// How far those are.
+    /// Their progress.
     pub loading: Arc<FilesProgress>,
     /// Time.
     pub clock: Clock,
     /// Metrics and hops.
     pub telemetry: Telemetry,
-    /// How each stage is.
+    /// The state of each stage.
     pub health: Health,
     /// Who reads what of the raw folders.
     readers: Readers,
@@ -80,12 +80,12 @@ pub struct TableRef {
     pub name: &'static str,
     /// Its folder below `LAKEGRAM_DATA`.
     pub path: Path,
-    /// The stage that reads it, where one does.
+    /// The stage that reads it, if there is one.
     pub reader: Option<TableRole>,
 }
 
 impl TableRef {
-    /// How far the stage that reads this table has come, as its own table says; `None` where it says nothing, or nobody
+    /// How far the stage that reads this table has come, according to its own table; `None` if unknown, or if nobody
     /// reads it.
     pub(crate) fn reader_watermark(&self, table: &LakeTable, readers: Option<&LakeTable>) -> Option<i64> {
         let upstream = table.table_id().to_owned();
@@ -102,12 +102,12 @@ impl App {
     /// Opens the storage and reads the pipelines named (all, when none is).
     ///
     /// # Errors
-    /// A configuration error with the mend.
+    /// A configuration error that says how to fix it.
     pub fn open(settings: Settings, names: &[String], overrides: &[String]) -> Result<Self> {
         Self::open_on(settings, names, overrides, Storage::open)
     }
 
-    /// As [`App::open`], for commands that only read: a data folder that is not there is not made.
+    /// Like [`App::open`], for commands that only read: a missing data folder is not created.
     ///
     /// # Errors
     /// As [`App::open`].
@@ -153,7 +153,7 @@ impl App {
     /// The bot id of a pipeline, from its token.
     ///
     /// # Errors
-    /// A configuration error when the token is missing or none.
+    /// A configuration error when the token is missing or invalid.
     pub fn bot_id(&self, pipeline: &Pipeline) -> Result<BotId> {
         BotId::of_token(&self.token(pipeline)?.current()).map_err(|error| error.during(&pipeline.bot.token_env))
     }
@@ -161,7 +161,7 @@ impl App {
     /// The Bot API client of a pipeline.
     ///
     /// # Errors
-    /// A configuration error when the token or the URL is missing or none.
+    /// A configuration error when the token or the URL is missing or invalid.
     pub fn bot_client(&self, pipeline: &Pipeline) -> Result<BotClient> {
         self.bot_id(pipeline)?;
         BotClient::new(&self.settings.bot_api_url, self.token(pipeline)?)
@@ -170,7 +170,7 @@ impl App {
     /// The webhook secrets of a pipeline as they are now: one, or two during rotation, separated by a comma.
     ///
     /// # Errors
-    /// A configuration error when there is none, or one that Telegram would not take.
+    /// A configuration error when there is none, or one that Telegram would not accept.
     pub fn webhook_secrets(&self, pipeline: &Pipeline) -> Result<Secret> {
         self.secrets.webhook(self.settings.environment(), &pipeline.bot.secret_env, &self.clock)
     }

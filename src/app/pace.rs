@@ -1,4 +1,4 @@
-//! When maintenance is due: after so many commits, and else by the clock.
+//! When maintenance is due: after a number of commits, and otherwise by the clock.
 
 use std::time::Duration;
 
@@ -9,12 +9,13 @@ use crate::clock::Clock;
 
 /// The longest pause between two rounds.
 const LONGEST: Duration = Duration::from_secs(60);
-/// While tables move, how often it is looked how far they have come.
+/// How often progress is checked while tables change.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// A table that has moved by so many versions is worth a round: small files and log entries are what readers pay for.
+/// A table that has advanced by this many versions is worth a round: small files and log entries are what readers pay
+/// for.
 pub(super) const COMMITS: i64 = 1_000;
 
-/// Follows how far the stages have brought their tables.
+/// Follows the versions that the stages have committed.
 #[derive(Clone, Debug)]
 pub(super) struct Pace {
     stages: Vec<Stage>,
@@ -25,7 +26,7 @@ pub(super) struct Pace {
 #[derive(Clone, Debug)]
 struct Stage {
     version: watch::Receiver<i64>,
-    /// Where the last round found it; `None` before the stage has told anything.
+    /// Its version at the last round; `None` before the stage has reported anything.
     base: Option<i64>,
 }
 
@@ -36,18 +37,18 @@ impl Default for Pace {
 }
 
 impl Pace {
-    /// Takes in where stages tell the versions they have committed.
+    /// Adds the versions that stages report.
     pub(super) fn follow(&mut self, versions: impl IntoIterator<Item = watch::Receiver<i64>>) {
         self.stages.extend(versions.into_iter().map(|version| Stage { version, base: None }));
     }
 
-    /// Waits until the next round is due; returns whether it is for the commits rather than by the clock.
+    /// Waits until the next round is due; returns whether it is due because of commits rather than the clock.
     pub(super) async fn due(&mut self, clock: &Clock) -> bool {
         let by_clock = clock.sleep(self.longest);
         let by_commits = async {
             while !self.has_moved() {
                 self.moves().await;
-                // Every commit wakes whoever listens, and a round takes many of them.
+                // Every commit wakes all listeners, and a round covers many commits.
                 clock.sleep(self.look_every).await;
             }
         };
@@ -68,7 +69,7 @@ impl Pace {
         })
     }
 
-    /// Waits until some stage has committed; for ever when none does any more.
+    /// Waits until some stage has committed; forever if none does any more.
     async fn moves(&mut self) {
         let changes = self.stages.iter_mut().map(|stage| {
             Box::pin(async {
@@ -108,7 +109,7 @@ mod tests {
         let clock = Clock::system();
         let (sender, mut pace) = following(-1);
         sender.send_replace(70_000);
-        // Where a stage starts is no movement of it.
+        // The version at which a stage starts is not progress.
         assert!(!pace.due(&clock).await);
         drop(sender);
         assert!(!pace.due(&clock).await);

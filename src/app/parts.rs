@@ -21,8 +21,8 @@ impl Secrets {
     /// The token of a bot. A later one that names another bot is refused: what was begun for one bot is not ended for
     /// another.
     pub(super) fn bot_token(&self, environment: &Environment, name: &str, clock: &Clock) -> Result<Secret> {
-        let mend = "ask @BotFather for a token and put it into .env (see .env.example)";
-        let value = environment.require(name, mend)?;
+        let fix = "ask @BotFather for a token and put it into .env (see .env.example)";
+        let value = environment.require(name, fix)?;
         let bot_id = BotId::of_token(&value).map_err(|error| error.during(name))?;
         self.followed(environment, name, clock, move |value| {
             checked_token(value)?;
@@ -87,7 +87,7 @@ fn openai(settings: &Settings, clock: &Clock) -> Result<ModelEndpoint> {
     let api_key = Secret::of_variable(settings.environment(), "LLM_API_KEY", clock, |_| Ok(()))?;
     if api_key.is_none() && settings.llm_base_url == PUBLIC_OPENAI {
         return Err(Error::configuration(
-            "LLM_API_KEY is not set; put your OpenAI key into .env, or set LLM_BASE_URL to a server that needs none",
+            "LLM_API_KEY is not set; put your OpenAI key into .env, or set LLM_BASE_URL to a server that does not need one",
         ));
     }
     Ok(ModelEndpoint::OpenAi { base_url: settings.llm_base_url.clone(), api_key })
@@ -99,11 +99,11 @@ fn databricks(environment: &Environment, clock: &Clock) -> Result<ModelEndpoint>
     let auth = match followed("DATABRICKS_TOKEN")? {
         Some(token) => DatabricksAuth::Token(token),
         None => {
-            let mend = "set DATABRICKS_TOKEN, or DATABRICKS_CLIENT_ID and DATABRICKS_CLIENT_SECRET";
+            let fix = "set DATABRICKS_TOKEN, or DATABRICKS_CLIENT_ID and DATABRICKS_CLIENT_SECRET";
             DatabricksAuth::Client {
-                id: environment.require("DATABRICKS_CLIENT_ID", mend)?,
+                id: environment.require("DATABRICKS_CLIENT_ID", fix)?,
                 secret: followed("DATABRICKS_CLIENT_SECRET")?
-                    .ok_or_else(|| Error::configuration(format!("DATABRICKS_CLIENT_SECRET is not set; {mend}")))?,
+                    .ok_or_else(|| Error::configuration(format!("DATABRICKS_CLIENT_SECRET is not set; {fix}")))?,
             }
         }
     };

@@ -1,4 +1,4 @@
-//! Pulling with getUpdates instead of a webhook: what is pulled is landed before Telegram is told to forget it.
+//! Polling with getUpdates instead of a webhook: updates are landed before Telegram is told to forget them.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -25,11 +25,11 @@ const DRAIN: Duration = Duration::from_secs(10);
 const REFUSED_WAIT: Duration = Duration::from_secs(30);
 
 impl App {
-    /// As [`App::serve`] with all roles, pulling updates; `console` shows metrics and health.
+    /// Like [`App::serve`] with all roles, but polling for updates; `console` shows metrics and health.
     ///
     /// # Errors
-    /// A configuration error before anything is begun, and what Telegram says of the token; afterwards only that the
-    /// disk failed.
+    /// A configuration error before anything is started, and what Telegram says about the token; afterwards only that
+    /// the disk failed.
     pub async fn poll(self, console: TcpListener, stop: CancellationToken) -> Result<()> {
         let roles: BTreeSet<Role> = Role::all();
         self.check_settings(&roles)?;
@@ -61,7 +61,7 @@ impl Puller {
         let kinds: Vec<String> = UPDATE_KINDS.iter().map(|&kind| kind.to_owned()).collect();
         let (mut offset, mut has_pulled) = (None, false);
         let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
-        tracing::info!("pulling updates; write to your bot");
+        tracing::info!("polling for updates; write to your bot");
         loop {
             let pulled = tokio::select! {
                 () = stop.cancelled() => return Ok(()),
@@ -83,12 +83,12 @@ impl Puller {
                 }
                 Err(SendFault::Refused { code: 409, description, .. }) => {
                     return Err(Error::configuration(format!(
-                        "{description}; a webhook or another poller has this bot: run `lakegram webhook delete`, or stop it"
+                        "{description}; a webhook or another poller is using this bot: run `lakegram webhook delete`, or stop the other one"
                     )));
                 }
                 Err(SendFault::RetryAfter { wait, .. }) => Some(wait),
                 Err(fault) => {
-                    tracing::warn!(?fault, "Telegram cannot be reached; trying again");
+                    tracing::warn!(?fault, "Telegram cannot be reached; retrying");
                     Some(backoff.next_delay())
                 }
             };
@@ -101,7 +101,7 @@ impl Puller {
         }
     }
 
-    /// Lands what was pulled, in order. The offset, which makes Telegram forget, moves only past what is durable.
+    /// Lands polled updates in order. The offset, which makes Telegram forget, only moves past what is durable.
     async fn land(&self, updates: &[Box<serde_json::value::RawValue>], offset: &mut Option<i64>) -> Option<Duration> {
         #[derive(serde::Deserialize)]
         struct Id {
@@ -110,7 +110,7 @@ impl Puller {
         for update in updates {
             let landed = self.writer.land_pulled(update.get().as_bytes().to_vec().into()).await;
             if let Err(fault) = landed {
-                tracing::error!(%fault, "an update could not be landed; Telegram keeps it");
+                tracing::error!(%fault, "could not land an update; Telegram keeps it");
                 return Some(Duration::from_secs(2));
             }
             if let Ok(Id { update_id }) = serde_json::from_str(update.get()) {

@@ -8,16 +8,16 @@ use super::App;
 use crate::error::{ErrorKind, Result};
 use crate::retry::Backoff;
 
-/// How often a root in the cloud is looked at.
+/// How often a root in the cloud is checked.
 const LOOK_EVERY: Duration = Duration::from_secs(300);
 /// How often clocks are compared, which costs a put.
 const CLOCKS_EVERY: Duration = Duration::from_secs(3_600);
-/// Between the tries of a look that failed: the first and the longest pause.
+/// The first and the longest pause between retries of a failed check.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
 impl App {
-    /// Gives the data root an id where it has none, and looks now and then whether it is still the same root. A store
-    /// that is away delays this and nothing else.
+    /// Gives the data root an id if it has none, and checks now and then whether it is still the same root. An
+    /// unavailable store only delays this.
     ///
     /// # Errors
     /// When the disk failed.
@@ -40,7 +40,7 @@ impl App {
                 }
                 Err(error) if error.kind() == ErrorKind::Fatal => return Err(error),
                 Err(error) => {
-                    tracing::warn!(%error, "the identity of the data root could not be looked at; trying again");
+                    tracing::warn!(%error, "could not check the identity of the data root; retrying");
                     backoff.next_delay()
                 }
             };

@@ -18,7 +18,7 @@ use crate::shutdown::TaskGroup;
 
 /// A drain takes at most this long.
 pub const DRAIN: Duration = Duration::from_secs(10);
-/// How long after a start it is swept up behind the process before.
+/// How long after a start the leftovers of the previous process are swept up.
 const SWEEP_AFTER: Duration = Duration::from_secs(20);
 /// Staging files older than this belong to nobody.
 const STALE_STAGING: Duration = Duration::from_secs(3_600);
@@ -26,7 +26,7 @@ const STALE_STAGING: Duration = Duration::from_secs(3_600);
 /// A part of the service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
 pub enum Role {
-    /// Takes webhooks in.
+    /// Receives webhooks.
     Receive,
     /// Loads raw JSON into the bronze table.
     Bronze,
@@ -43,7 +43,7 @@ impl Role {
     }
 }
 
-/// The sockets of the service, bound by whoever starts it.
+/// The sockets of the service, bound by its starter.
 #[derive(Debug)]
 pub struct Listeners {
     /// For webhooks and health.
@@ -56,7 +56,7 @@ impl Listeners {
     /// Binds the addresses of the settings.
     ///
     /// # Errors
-    /// A configuration error that names the variable when an address cannot be had.
+    /// A configuration error that names the variable when an address is not available.
     pub async fn bind(app: &App) -> Result<Self> {
         let receive = bind("LAKEGRAM_LISTEN", app.settings.listen).await?;
         Ok(Self { receive, console: Self::bind_console(app).await? })
@@ -72,16 +72,16 @@ impl Listeners {
 }
 
 async fn bind(name: &str, address: std::net::SocketAddr) -> Result<TcpListener> {
-    let mend = format!("cannot listen on {address}; stop what listens there or change {name}");
-    TcpListener::bind(address).await.context(ErrorKind::Configuration, mend)
+    let fix = format!("cannot listen on {address}; stop whatever is listening there, or change {name}");
+    TcpListener::bind(address).await.context(ErrorKind::Configuration, fix)
 }
 
 impl App {
     /// Runs the roles of every pipeline until `stop`, then drains. The receiver opens before anything else, and serves
-    /// whatever becomes of the stages.
+    /// whatever happens to the stages.
     ///
     /// # Errors
-    /// A configuration error before anything is begun; afterwards only that the disk failed.
+    /// A configuration error before anything is started; afterwards only that the disk failed.
     pub async fn serve(self, roles: &BTreeSet<Role>, listeners: Listeners, stop: CancellationToken) -> Result<()> {
         self.check_settings(roles)?;
         let mut tasks = TaskGroup::new(stop.clone());
@@ -115,7 +115,7 @@ impl App {
         tasks.wait(&self.clock, DRAIN).await
     }
 
-    /// Removes what interrupted puts have left behind. Nobody waits for it, and a start is not slowed by it: it walks
+    /// Removes what interrupted puts left behind. Nobody waits for it, and it does not slow down a start: it walks
     /// every folder there is.
     pub(super) async fn sweep(self, stop: CancellationToken) -> Result<()> {
         if stop.run_until_cancelled(self.clock.sleep(SWEEP_AFTER)).await.is_none() {
@@ -125,15 +125,17 @@ impl App {
         let Some(swept) = stop.run_until_cancelled(sweep).await else { return Ok(()) };
         match swept {
             Ok(0) => {}
-            Ok(files) => tracing::info!(files, "removed what interrupted puts had left behind"),
+            Ok(files) => tracing::info!(files, "removed the leftovers of interrupted puts"),
             Err(error) if error.kind() == ErrorKind::Fatal => return Err(error),
-            Err(error) => tracing::warn!(%error, "what interrupted puts left behind stays until the next start"),
+            Err(error) => {
+                tracing::warn!(%error, "could not remove the leftovers of interrupted puts; trying again at the next start")
+            }
         }
         stop.cancelled().await;
         Ok(())
     }
 
-    /// Takes the lane of this process and starts its writer.
+    /// Claims the lane of this process and starts its writer.
     ///
     /// # Errors
     /// A configuration error when another process has the lane.

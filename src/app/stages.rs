@@ -1,4 +1,4 @@
-//! The stages of the service, each with its keeper, and what they are made of.
+//! The stages of the service, each with its keeper, and what they are given.
 
 use std::collections::BTreeSet;
 
@@ -17,7 +17,7 @@ use crate::stage::reply::{ReplyOptions, ReplyStage};
 use crate::stage::silver::{SilverOptions, SilverStage};
 use crate::table::{OwnTable, TableRole};
 
-/// Where the stages of a pipeline tell the versions they have committed. It outlives each of them.
+/// Where the stages of a pipeline report the versions they have committed. It outlives each of them.
 #[derive(Debug)]
 struct Versions {
     bronze: watch::Sender<i64>,
@@ -25,8 +25,8 @@ struct Versions {
 }
 
 impl App {
-    /// Looks at everything the roles need that does not lie in a store, so that what a person has to set is said
-    /// before anything is begun.
+    /// Checks everything the roles need that is not in a store, so that missing settings are reported before anything
+    /// is started.
     ///
     /// # Errors
     /// A configuration error that names the setting.
@@ -52,7 +52,7 @@ impl App {
         Ok(())
     }
 
-    /// Starts a keeper for each stage of a pipeline, each hinting the next. Returns where they tell the
+    /// Starts a keeper for each stage of a pipeline, each sending hints to the next. Returns where they report the
     /// versions they have committed.
     pub(super) fn keep_stages(
         &self,
@@ -129,7 +129,7 @@ impl App {
         keeper.spawn(tasks, open, FilesStage::run);
     }
 
-    /// Starts the keepers of what looks after the tables and sources of all pipelines.
+    /// Starts the keepers that maintain the tables and clean the sources of all pipelines.
     pub(super) fn keep_upkeep(&self, pace: &Pace, tasks: &mut TaskGroup) {
         let (app, pace) = (self.clone(), pace.clone());
         let run = move |(), stop| app.clone().maintain_apart(pace.clone(), stop);
@@ -148,7 +148,7 @@ impl App {
         self.keeper("", "root", tasks.stop()).spawn(tasks, || async { Ok(()) }, run);
     }
 
-    /// Starts the keeper of what removes the leavings of interrupted puts.
+    /// Starts the keeper that removes the leftovers of interrupted puts.
     pub(super) fn keep_sweep(&self, tasks: &mut TaskGroup) {
         let app = self.clone();
         let run = move |(), stop| app.clone().sweep(stop);

@@ -1,4 +1,4 @@
-//! What the tables say of a pipeline: versions, progress, lag, backlog, unknown replies and failures.
+//! What the tables say about a pipeline: versions, progress, lag, backlog, unknown replies and failures.
 
 use std::collections::BTreeMap;
 
@@ -20,7 +20,7 @@ pub struct PipelineSurvey {
     pub pipeline: String,
     /// Its tables.
     pub tables: Vec<TableSurvey>,
-    /// Microseconds since 1970 up to which each lane is ingested for good, by `<bot_id>/<lane>`.
+    /// Microseconds since 1970 up to which each lane is ingested, by `<bot_id>/<lane>`.
     pub positions: BTreeMap<String, i64>,
     /// Bronze rows that silver has not answered yet.
     pub waiting_for_silver: i64,
@@ -33,7 +33,7 @@ pub struct LoaderSurvey {
     pub pipeline: String,
     /// Its table.
     pub tables: Vec<TableSurvey>,
-    /// How far it is.
+    /// Its progress.
     pub files: FilesSurvey,
 }
 
@@ -59,11 +59,11 @@ pub struct TableSurvey {
     pub table: &'static str,
     /// Its folder.
     pub path: String,
-    /// Its version; `None` when it is not there yet.
+    /// Its version; `None` if it does not exist yet.
     pub version: Option<i64>,
     /// Data files.
     pub files: usize,
-    /// Bytes in them.
+    /// Their bytes.
     pub bytes: i64,
     /// When the newest of them was written, microseconds since 1970.
     pub written_micros: Option<i64>,
@@ -96,7 +96,7 @@ impl App {
         Ok(surveys)
     }
 
-    /// Looks at each thing a loader needs; gives the verdicts, with the mend where there is one.
+    /// Checks each thing a loader needs; returns the verdicts, with a fix where there is one.
     pub async fn check_loader(&self, loader: &FilesPipeline) -> Vec<(&'static str, Result<String>)> {
         match self.files_options(loader) {
             Ok(options) => files::check(&options).await,
@@ -114,7 +114,7 @@ impl App {
         })
     }
 
-    /// The version of a table and its newest rows as JSON, newest first; `None` when it is not there yet.
+    /// The version of a table and its newest rows as JSON, newest first; `None` if it does not exist yet.
     ///
     /// # Errors
     /// When the store fails or the table is not understood.
@@ -168,7 +168,7 @@ impl App {
 }
 
 fn json_rows(batch: &RecordBatch) -> Result<Vec<Value>> {
-    let context = "rows cannot be written as JSON";
+    let context = "cannot write rows as JSON";
     let mut writer = arrow::json::ArrayWriter::new(Vec::new());
     writer.write(batch).and_then(|()| writer.finish()).context(ErrorKind::Corrupt, context)?;
     serde_json::from_slice(&writer.into_inner()).context(ErrorKind::Corrupt, context)

@@ -1,4 +1,4 @@
-//! Maintenance of every table, once or for as long as the service runs.
+//! Maintenance of every table, once or while the service runs.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::storage::StorageKey;
 use crate::table::LakeTable;
 use crate::table::maintain::{MaintainOptions, MaintainSummary, maintain};
 
-/// How often it cleans logs and looks for data files that no version needs.
+/// How often it cleans up logs and looks for data files that no version needs.
 const CLEAN_EVERY: Duration = Duration::from_secs(86_400);
 
 /// What maintenance did to one table.
@@ -25,7 +25,7 @@ pub struct TableUpkeep {
     pub pipeline: String,
     /// The table.
     pub table: TableRef,
-    /// What was done; `None` when the table is not there yet.
+    /// What was done; `None` if the table does not exist yet.
     pub done: Option<MaintainSummary>,
 }
 
@@ -56,8 +56,8 @@ impl App {
         refused.map_or(Ok(upkeep), Err)
     }
 
-    /// Maintains every table until `stop`, apart from the stages: merging files and reading logs takes long turns, and
-    /// a message must not wait for one.
+    /// Maintains every table until `stop`, on a separate thread: merging files and reading logs takes long, and a
+    /// message must not wait for it.
     ///
     /// # Errors
     /// Only when the disk fails.
@@ -65,7 +65,7 @@ impl App {
         run_apart("maintain", move || self.maintain_always(pace, stop)).await
     }
 
-    /// Maintains tables as they move. A failure is logged and tried again the next time.
+    /// Maintains tables as they change. A failure is logged and retried the next time.
     async fn maintain_always(self, mut pace: Pace, stop: CancellationToken) -> Result<()> {
         let (mut heads, mut cleaned_at) = (BTreeMap::new(), self.clock.monotonic());
         loop {
@@ -77,18 +77,18 @@ impl App {
             if clean {
                 cleaned_at = self.clock.monotonic();
             }
-            // What is only a little further while another table hurries waits for the clock.
+            // A table that has only changed a little, while another changes a lot, waits for the clock.
             let commits = if busy { pace::COMMITS / 2 } else { 1 };
             let options = MaintainOptions { clean, ..MaintainOptions::default() };
             match self.maintain_moved(&mut heads, commits, &options, &stop).await {
                 Ok(()) => {}
                 Err(error) if error.kind() == ErrorKind::Fatal => return Err(error),
-                Err(error) => tracing::warn!(%error, "maintenance failed; trying again in a minute"),
+                Err(error) => tracing::warn!(%error, "maintenance failed; retrying in a minute"),
             }
         }
     }
 
-    /// Maintains the tables that have moved by so many commits since the last round; any other costs one look.
+    /// Maintains the tables that have advanced by enough commits since the last round; any other costs one look.
     async fn maintain_moved(
         &self,
         heads: &mut BTreeMap<Path, i64>,
@@ -107,7 +107,7 @@ impl App {
                 }
                 let done = self.maintain_table(table, tables.get(index + 1), (&options, &clock), stop).await?;
                 if let Some((version, summary)) = done {
-                    tracing::debug!(table = %table.path, version, ?summary, "looked after");
+                    tracing::debug!(table = %table.path, version, ?summary, "maintained all tables");
                     heads.insert(table.path.clone(), version);
                 }
             }
@@ -123,7 +123,7 @@ impl App {
         stop: &CancellationToken,
     ) -> Result<Option<(i64, MaintainSummary)>> {
         let mut options = options.clone();
-        // Only clean-up asks how far the reader is; and one that has never committed has handled nothing.
+        // Only clean-up needs to know how far the reader is; a reader that has never committed has handled nothing.
         if let (true, Some(reader)) = (options.clean, reader)
             && let Some(opened) = LakeTable::open_existing(&self.storage, &table.path, &self.clock).await?
         {

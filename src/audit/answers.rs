@@ -1,4 +1,4 @@
-//! Bronze rows beside silver rows: no update twice, and of each exactly one row an attempt.
+//! Compares silver rows with bronze rows: no update twice, and exactly one row per attempt.
 
 use super::Scope;
 use super::keys::{BronzeKey, SilverKey};
@@ -7,7 +7,7 @@ use super::redelivery::apart;
 use super::report::{Check, Finding};
 use super::source::Source;
 
-/// Finds updates that have two rows within the redelivery window.
+/// Finds updates with two rows within the redelivery window.
 pub(super) fn check_unique(scope: &Scope<'_>, rows: &[BronzeKey], check: &mut Check) {
     check.checked += rows.iter().filter(|row| scope.holds(row.received)).count() as u64;
     for pair in rows.windows(2) {
@@ -19,7 +19,7 @@ pub(super) fn check_unique(scope: &Scope<'_>, rows: &[BronzeKey], check: &mut Ch
     }
 }
 
-/// Holds silver rows against bronze rows, both sorted; returns the bronze rows that have none.
+/// Compares silver rows with bronze rows, both sorted; returns the bronze rows without a silver row.
 pub(super) fn check_answers(
     scope: &Scope<'_>,
     bronze: (&[BronzeKey], &Source),
@@ -64,9 +64,9 @@ fn doubles(rows: &[SilverKey], check: &mut Check) {
 fn orphans(rows: &[SilverKey], bronze: &Source, check: &mut Check) {
     for row in rows {
         if bronze.is_blind((row.received, row.received)) {
-            check.unproven(1, "a file of bronze that may hold the row cannot be read");
+            check.unproven(1, "a bronze file that may have the row cannot be read");
         } else if bronze.table.is_none() {
-            check.unproven(1, "the bronze table is not there");
+            check.unproven(1, "the bronze table does not exist");
         } else {
             check.broken(row.finding("a silver row has no bronze row"));
         }

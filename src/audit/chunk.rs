@@ -1,4 +1,4 @@
-//! The lines of a stretch of time, each with what its row must be.
+//! The lines of a span of time, each with what its row must contain.
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -6,15 +6,15 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 
 use super::source::Span;
-use super::walk::{Lanes, Listed, Place, Walk};
+use super::walk::{Lanes, LinePosition, Listed, Walk};
 use crate::clock::Timestamp;
 use crate::error::{Context, ErrorKind, Result};
 use crate::storage::Storage;
 use crate::telegram::Update;
 
-/// Lines of a chunk; one reading more may exceed it. Tests cut everything small, so that they meet every seam.
+/// Lines per chunk; one more segment may exceed it. Tests use small chunks, so that they hit every boundary.
 const LINES: usize = if cfg!(test) { 2 } else { 250_000 };
-/// Bytes of segments that are read together, and how many segments; a larger one is read alone.
+/// Bytes of segments read together, and how many segments; a larger one is read alone.
 const READING: (u64, usize) = if cfg!(test) { (1, 1) } else { (4 * 1_024 * 1_024, 512) };
 /// Segments read at the same time.
 const AT_ONCE: usize = 16;
@@ -34,7 +34,7 @@ struct Segment {
     with_rows: usize,
 }
 
-/// A line that is no blank one.
+/// A non-blank line.
 #[derive(Clone, Copy, Debug)]
 struct Line {
     number: u32,
@@ -42,7 +42,7 @@ struct Line {
     rows: u16,
 }
 
-/// What a line, or a row, says.
+/// What a line, or a row, contains.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Content {
     /// `None` when it is corrupt.
@@ -53,7 +53,7 @@ pub(super) struct Content {
 /// A line without a row.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rowless {
-    pub(super) place: Place,
+    pub(super) place: LinePosition,
     pub(super) update_id: Option<i64>,
     /// What it says.
     pub(super) content: Content,
@@ -61,14 +61,14 @@ pub(super) struct Rowless {
     pub(super) is_loaded: bool,
 }
 
-/// How a row fits the lines.
+/// How a row matches the lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fit {
-    /// Its line says the same.
+    /// Its line has the same content.
     Right,
-    /// Its line says something else.
+    /// Its line has other content.
     Differs,
-    /// Its line says the same, and has a row already.
+    /// Its line has the same content, but already has a row.
     Second,
     /// Its segment has no such line.
     NoLine,
@@ -82,7 +82,7 @@ impl Content {
         Self { update_id, digest: digest(0, payload) }
     }
 
-    /// What is no update.
+    /// Something that is not an update.
     pub(super) fn corrupt(text: &str) -> Self {
         Self { update_id: None, digest: digest(1, text) }
     }
@@ -102,8 +102,8 @@ fn digest(kind: u8, text: &str) -> u64 {
 }
 
 impl Chunk {
-    /// Reads segments on from where the walk is: to the end of `span`, or until there are lines enough. The chunk's own
-    /// span says how far it came.
+    /// Reads segments from the walk's position to the end of `span`, or until there are enough lines. The chunk's own
+    /// span says how far it got.
     pub(super) async fn read(storage: &Storage, lanes: &Lanes, walk: &mut Walk, span: Span) -> Result<Self> {
         let mut chunk = Self { span, lines: Vec::new(), segments: HashMap::new() };
         let (mut reading, mut bytes, mut end) = (Vec::new(), 0, None);
@@ -117,7 +117,7 @@ impl Chunk {
             bytes += listed.size_bytes;
             reading.push(listed);
             if chunk.lines.len() >= LINES && end.is_none() {
-                // Whatever has the same moment in another lane belongs to this chunk as well.
+                // Lines of other lanes with the same time belong to this chunk as well.
                 end = Some(listed.micros);
                 chunk.span.1 = listed.micros;
             }
@@ -133,11 +133,11 @@ impl Chunk {
         let gets: Vec<_> = listed.iter().map(|listed| get(*listed)).collect();
         let segments: Vec<_> = stream::iter(gets).buffered(AT_ONCE).try_collect().await?;
         let parsing = tokio::task::spawn_blocking(move || {
-            // One that is gone since the listing is gone: its rows will say so.
+            // If it disappeared since the listing, its rows will show that.
             let there = segments.into_iter().filter_map(|(listed, bytes)| Some((listed, bytes?)));
             there.map(|(listed, bytes)| (listed, lines(&bytes))).collect::<Vec<_>>()
         });
-        for (listed, lines) in parsing.await.context(ErrorKind::Unavailable, "take segments apart")? {
+        for (listed, lines) in parsing.await.context(ErrorKind::Unavailable, "split segments into lines")? {
             let segment = Segment { first: self.lines.len(), lines: lines.len(), with_rows: 0 };
             self.lines.extend(lines);
             self.segments.insert((listed.lane, listed.micros), segment);
@@ -149,8 +149,8 @@ impl Chunk {
         self.lines.len() as u64
     }
 
-    /// Takes a row of the table in.
-    pub(super) fn fit(&mut self, place: Place, content: Content) -> Fit {
+    /// Adds a row of the table.
+    pub(super) fn fit(&mut self, place: LinePosition, content: Content) -> Fit {
         let Some(segment) = self.segments.get_mut(&(place.lane, place.micros)) else { return Fit::NoSegment };
         let lines = self.lines.get_mut(segment.first..segment.first + segment.lines).unwrap_or_default();
         let found = lines.binary_search_by_key(&place.line, |line| i64::from(line.number));
@@ -164,12 +164,12 @@ impl Chunk {
         }
     }
 
-    /// The lines that have no row.
+    /// The lines without a row.
     pub(super) fn rowless(&self) -> impl Iterator<Item = Rowless> {
         self.segments.iter().flat_map(|((lane, micros), segment)| {
             let lines = self.lines.get(segment.first..segment.first + segment.lines).unwrap_or_default();
             lines.iter().filter(|line| line.rows == 0).map(|line| Rowless {
-                place: Place { lane: *lane, micros: *micros, line: i64::from(line.number) },
+                place: LinePosition { lane: *lane, micros: *micros, line: i64::from(line.number) },
                 update_id: line.content.update_id,
                 content: line.content,
                 is_loaded: segment.with_rows > 0,
@@ -178,7 +178,7 @@ impl Chunk {
     }
 }
 
-/// The lines of a segment, as the format says: numbered from 1, blank ones counted and left out.
+/// The lines of a segment, numbered from 1; blank ones count but are left out.
 fn lines(bytes: &[u8]) -> Vec<Line> {
     let numbered = (1..).zip(bytes.split(|byte| *byte == b'\n'));
     let numbered = numbered.map(|(number, line)| (number, line.strip_suffix(b"\r").unwrap_or(line)));
@@ -206,13 +206,13 @@ mod tests {
         let segment = Segment { first: 0, lines: lines.len(), with_rows: 0 };
         let span = (micros, micros);
         let mut chunk = Chunk { span, lines, segments: HashMap::from([((0, micros), segment)]) };
-        let place = |line| Place { lane: 0, micros, line };
+        let place = |line| LinePosition { lane: 0, micros, line };
         let seven = Content::update(Some(7), "{\"update_id\":7}");
         assert_eq!(chunk.fit(place(1), seven), Fit::Right);
         assert_eq!(chunk.fit(place(1), seven), Fit::Second);
         assert_eq!(chunk.fit(place(2), seven), Fit::Differs);
         assert_eq!(chunk.fit(place(9), seven), Fit::NoLine);
-        assert_eq!(chunk.fit(Place { lane: 1, ..place(1) }, seven), Fit::NoSegment);
+        assert_eq!(chunk.fit(LinePosition { lane: 1, ..place(1) }, seven), Fit::NoSegment);
         let rowless: Vec<_> = chunk.rowless().collect();
         assert_eq!(rowless.len(), 1);
         assert_eq!((rowless[0].place, rowless[0].update_id, rowless[0].is_loaded), (place(3), None, true));

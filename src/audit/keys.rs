@@ -1,4 +1,4 @@
-//! Updates as compact keys: a part of all of them at a time, so that however many there are, memory stays the same.
+//! Updates as compact keys, one share at a time, so that memory stays the same however many there are.
 
 use super::source::{ALWAYS, Source, integer, moment};
 use super::{Progress, Scope};
@@ -13,7 +13,7 @@ pub(super) const SILVER: [&str; 7] =
     ["bot_id", "update_id", "attempt", "chat_id", "reply_parts", "received_at", "processed_at"];
 const REPLIES: [&str; 7] = ["bot_id", "update_id", "attempt", "send", "part", "status", "sent_at"];
 
-/// One of so many parts of all updates.
+/// One of several equal shares of all updates.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Share {
     pub(super) number: u64,
@@ -37,9 +37,9 @@ pub(super) struct SilverKey {
     pub(super) update_id: i64,
     pub(super) received: Timestamp,
     pub(super) attempt: u32,
-    /// How many messages its reply has; 0 where there is nobody to send it to.
+    /// How many messages its reply has; 0 if there is nobody to send it to.
     pub(super) parts: u32,
-    /// Whether reply may not have read it yet.
+    /// Whether the replier may not have read it yet.
     pub(super) is_fresh: bool,
 }
 
@@ -55,7 +55,7 @@ pub(super) struct ReplyKey {
     pub(super) sent_at: Timestamp,
 }
 
-/// What became of a part.
+/// The outcome of a part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Status {
     Sent,
@@ -64,34 +64,34 @@ pub(super) enum Status {
 }
 
 impl Share {
-    /// The parts of updates that fit the budget.
+    /// Shares small enough for the budget.
     pub(super) fn all(bronze: &Source, silver: &Source, replies: &Source) -> impl Iterator<Item = Self> {
         let bytes = |source: &Source, row: usize| source.rows() * row as u64;
         let bronze = bytes(bronze, size_of::<BronzeKey>());
         let silver = bytes(silver, size_of::<SilverKey>());
         let replies = bytes(replies, size_of::<ReplyKey>());
-        // Bronze is not needed any more when silver and replies are compared.
+        // Bronze is no longer needed when silver and replies are compared.
         let of = (silver + bronze.max(replies)).div_ceil(BUDGET).max(1);
         (0..of).map(move |number| Self { number, of })
     }
 
     fn holds(self, bot_id: i64, update_id: i64) -> bool {
-        // Mixes the bits well, for ids follow each other: https://prng.di.unimi.it/splitmix64.c
+        // Mixes the bits well, because ids are consecutive: https://prng.di.unimi.it/splitmix64.c
         let mut mixed = update_id.cast_unsigned() ^ bot_id.cast_unsigned().rotate_left(32);
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         (mixed ^ (mixed >> 31)) % self.of == self.number
     }
 
-    /// Room for its keys of a table.
+    /// Allocates room for its keys of a table.
     fn room<T>(self, source: &Source) -> Vec<T> {
         let rows = source.rows() / self.of;
         Vec::with_capacity(usize::try_from(rows + rows / 16).unwrap_or(0))
     }
 }
 
-/// The rows of bronze in scope, sorted, and how many corrupt ones there are. Those before the scope but within the
-/// redelivery window are among them: one in scope may double one of those.
+/// The bronze rows in scope, sorted, and the number of corrupt ones. Includes rows before the scope but within the
+/// redelivery window: a row in scope may duplicate one of those.
 pub(super) async fn bronze(
     scope: &Scope<'_>,
     source: &mut Source,
@@ -122,7 +122,7 @@ pub(super) async fn bronze(
     Ok((keys, corrupt))
 }
 
-/// The rows of silver in scope, sorted.
+/// The silver rows in scope, sorted.
 pub(super) async fn silver(
     scope: &Scope<'_>,
     source: &mut Source,
@@ -166,7 +166,7 @@ pub(super) async fn silver(
     Ok(keys)
 }
 
-/// The rows of replies that may be of answers in scope, sorted.
+/// The replies rows that may belong to answers in scope, sorted.
 pub(super) async fn replies(
     scope: &Scope<'_>,
     source: &mut Source,
@@ -212,7 +212,7 @@ pub(super) async fn replies(
     Ok(keys)
 }
 
-/// Attempts, sends and parts are few.
+/// Attempts, sends and parts are small numbers.
 fn small(number: i64) -> u32 {
     u32::try_from(number.max(0)).unwrap_or(u32::MAX)
 }

@@ -1,4 +1,4 @@
-//! Rows that the next stage has made nothing of: do they wait, or are they lost?
+//! Rows that the next stage has not produced anything for: are they waiting, or lost?
 
 use super::Scope;
 use super::report::{Check, Finding};
@@ -6,7 +6,7 @@ use super::source::{Source, Span, integer, moment};
 use crate::clock::Timestamp;
 use crate::error::Result;
 
-/// A row that something is missing for.
+/// A row without its counterpart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Missing {
     pub(super) bot_id: i64,
@@ -14,26 +14,26 @@ pub(super) struct Missing {
     pub(super) received: Timestamp,
     /// Silver's attempt; 0 of a bronze row.
     pub(super) attempt: u32,
-    /// The part of the reply that is missing; 0 where a silver row is.
+    /// The part of the reply that is missing; 0 if a silver row is missing.
     pub(super) part: u32,
     /// Whether the next stage may not have read the row yet.
     pub(super) is_fresh: bool,
 }
 
-/// What is missing of a table, and where it would have to be.
+/// What a table is missing, and where it would have to be.
 pub(super) struct Judge<'a> {
     pub(super) scope: &'a Scope<'a>,
     /// The table with the rows.
     pub(super) of: &'a Source,
-    /// The columns that name a row: bot, update, moment and, where there is one, attempt.
+    /// The columns that identify a row: bot, update, time and, if there is one, attempt.
     pub(super) columns: &'a [&'a str],
-    /// The table that lacks theirs.
+    /// The table that lacks the counterparts.
     pub(super) lacks: &'a Source,
     pub(super) what: &'static str,
 }
 
 impl Judge<'_> {
-    /// Says of each whether it waits, is lost, or cannot be told.
+    /// Decides for each whether it is waiting, is lost, or cannot be told.
     pub(super) async fn judge(&self, mut missing: Vec<Missing>, check: &mut Check) -> Result<()> {
         missing.sort_unstable();
         let all_wait = self.of.is_forgotten();
@@ -45,7 +45,7 @@ impl Judge<'_> {
             if row.is_fresh || all_wait {
                 check.waits(row.received, self.scope.now);
             } else if self.lacks.is_blind(self.span(&row)) {
-                check.unproven(1, format!("a file of {} that may hold the row cannot be read", self.lacks.name));
+                check.unproven(1, format!("a file of {} that may have the row cannot be read", self.lacks.name));
             } else if !is_known {
                 let text = format!("files of {} were removed before the next stage had read them", self.of.name);
                 check.unproven(1, text);
@@ -56,7 +56,7 @@ impl Judge<'_> {
         Ok(())
     }
 
-    /// Where the row that is missing would be: silver has the moment of bronze, a reply is sent later.
+    /// Where the missing row would be: silver has the time of bronze, a reply is sent later.
     fn span(&self, row: &Missing) -> Span {
         match row.part {
             0 => (row.received, row.received),

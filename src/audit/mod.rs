@@ -1,10 +1,10 @@
-//! Proves the promises on the data at hand, row by row, and changes nothing.
+//! Checks the promises against the data, row by row, and changes nothing.
 //!
-//! Safe beside a running service: the tables are taken against the stream, replies first and the raw listing last.
-//! So whatever comes in meanwhile is seen upstream only, where it waits for the stage that has not had its turn.
+//! Safe beside a running service: the tables are read against the direction of the data, replies first and the raw
+//! listing last. So whatever arrives meanwhile is only seen upstream, where it counts as waiting.
 //!
-//! Memory does not grow with the tables: lines and rows are compared by stretches of time, updates by shares of all
-//! updates that fit a budget.
+//! Memory does not grow with the tables: lines and rows are compared by spans of time, updates by shares that fit a
+//! budget.
 
 mod answers;
 mod chunk;
@@ -50,7 +50,7 @@ pub struct Audit {
     pub bots: Vec<AuditedBot>,
     /// The loaders of foreign files.
     pub loaders: Vec<FilesOptions>,
-    /// Only what was received from here on, where that is given.
+    /// Only what was received since then, if set.
     pub since: Option<Timestamp>,
 }
 
@@ -59,18 +59,18 @@ pub struct Audit {
 pub struct AuditedBot {
     /// Its pipeline file.
     pub pipeline: Pipeline,
-    /// The bot that replies; `None` when its token is not set, and then every bot is taken for it.
+    /// The bot that replies; `None` if its token is not set, and then every bot counts.
     pub bot_id: Option<BotId>,
 }
 
-/// How far an audit has come.
+/// The progress of an audit.
 #[derive(Clone, Debug)]
 pub struct AuditStep {
     /// What is being done.
     pub doing: String,
-    /// Rows read.
+    /// Rows read so far.
     pub done: u64,
-    /// Rows to read, about.
+    /// Rows to read, approximately.
     pub of: u64,
 }
 
@@ -78,16 +78,16 @@ pub struct AuditStep {
 struct Scope<'a> {
     audit: &'a Audit,
     pipeline: &'a Pipeline,
-    /// Only what was received from here on.
+    /// Only what was received since then.
     since: Option<Timestamp>,
     now: Timestamp,
-    /// The bot that replies, where it is known.
+    /// The bot that replies, if known.
     bot_id: Option<i64>,
     /// Answers from before this moment were handled before the replies table was made.
     history_before: Option<Timestamp>,
 }
 
-/// Tells how far it has come.
+/// Reports progress.
 struct Progress<'a> {
     tell: &'a dyn Fn(&AuditStep),
     step: Cell<AuditStep>,
@@ -108,7 +108,7 @@ impl Audit {
     /// Audits every pipeline.
     ///
     /// # Errors
-    /// When the store fails, or a table asks for more than we know. What is broken is no error but a finding.
+    /// When the store fails, or a table requires more than we support. A broken promise is a finding, not an error.
     pub async fn run(self, tell: &dyn Fn(&AuditStep)) -> Result<Vec<PipelineAudit>> {
         let mut audits = Vec::new();
         for AuditedBot { pipeline, bot_id } in &self.bots {
@@ -145,7 +145,7 @@ impl Scope<'_> {
             checks.progress.broken(Finding::new(problem.to_string()));
         }
 
-        progress.begin(&format!("{}: looking at the files of the tables", self.pipeline.name));
+        progress.begin(&format!("{}: checking the files of the tables", self.pipeline.name));
         for source in [&mut bronze, &mut silver, &mut replies] {
             source.check_files(&mut checks.files, || progress.add(0)).await?;
         }
@@ -154,10 +154,10 @@ impl Scope<'_> {
         check_watermark(TableRole::Silver, &silver, &bronze, &mut checks.progress);
         check_watermark(TableRole::Reply, &replies, &silver, &mut checks.progress);
 
-        progress.begin(&format!("{}: holding raw lines against bronze rows", self.pipeline.name));
+        progress.begin(&format!("{}: comparing raw lines with bronze rows", self.pipeline.name));
         let mut sides = raw::Checks { raw: &mut checks.raw, unique: &mut checks.unique };
         raw::check(&self, &mut bronze, &mut sides, &progress).await?;
-        progress.begin(&format!("{}: holding bronze, silver and replies against each other", self.pipeline.name));
+        progress.begin(&format!("{}: comparing bronze, silver and replies", self.pipeline.name));
         for share in shares {
             let sources = (&mut bronze, &mut silver, &mut replies);
             self.check_share(share, sources, &mut checks, &progress).await?;
@@ -178,7 +178,7 @@ impl Scope<'_> {
         })
     }
 
-    /// One share of all updates, through the three tables.
+    /// Checks one share of all updates in the three tables.
     async fn check_share(
         &self,
         share: Share,
@@ -192,18 +192,18 @@ impl Scope<'_> {
         let mut answers = keys::silver(self, silver, share, progress).await?;
         let missing = answers::check_answers(self, (&rows, bronze), &answers, &mut checks.silver);
         drop(rows);
-        let what = "a bronze row is lost, silver has passed it without a row";
+        let what = "a bronze row is lost: silver has passed it without writing a row";
         let judge = Judge { scope: self, of: bronze, columns: &keys::BRONZE, lacks: silver, what };
         judge.judge(missing, &mut checks.silver).await?;
 
-        // Of two rows of one attempt, which are named above, the one with more parts counts.
+        // If an attempt has two rows, which is reported above, the one with more parts counts.
         answers.sort_unstable_by_key(|answer| (parts::answer_of(answer), answer.received, Reverse(answer.parts)));
         let outcomes = keys::replies(self, replies, share, progress).await?;
         let (check, unknown) = (&mut checks.replies, &mut checks.unknown);
         let mut found = Replies { scope: self, silver, check, unknown, missing: Vec::new() };
         found.check(&answers, &outcomes);
         let missing = found.missing;
-        let what = "a part of an answer is lost, reply has passed it without an outcome";
+        let what = "a part of an answer is lost: the replier has passed it without an outcome";
         let columns = ["bot_id", "update_id", "received_at", "attempt"];
         let judge = Judge { scope: self, of: silver, columns: &columns, lacks: replies, what };
         judge.judge(missing, &mut checks.replies).await
@@ -213,23 +213,23 @@ impl Scope<'_> {
         &self.pipeline.name
     }
 
-    /// How long a redelivery is recognised.
+    /// How long a redelivery is recognized.
     fn window(&self) -> Duration {
         self.pipeline.bronze.redelivery_window
     }
 
-    /// Whether what was received then is looked at.
+    /// Whether something received then is in scope.
     fn holds(&self, received: Timestamp) -> bool {
         self.since.is_none_or(|since| received >= since)
     }
 }
 
-/// A watermark is not beyond the table it is about.
+/// A watermark must not be beyond the head of the table it is about.
 fn check_watermark(role: TableRole, of: &Source, upstream: &Source, check: &mut Check) {
     let Some(table) = &upstream.table else {
         let watermarks = of.watermarks(role);
         check.checked += watermarks;
-        return check.unproven(watermarks, format!("the {} table is not there or cannot be read", upstream.name));
+        return check.unproven(watermarks, format!("the {} table does not exist or cannot be read", upstream.name));
     };
     let Some(watermark) = of.watermark(role, upstream) else { return };
     check.checked += 1;
@@ -266,11 +266,11 @@ impl<'a> Progress<'a> {
 impl Checks {
     fn new() -> Self {
         Self {
-            raw: Check::new("raw lines", "each is one bronze row, word for word, or a redelivery of one"),
+            raw: Check::new("raw lines", "each is one bronze row, verbatim, or a redelivery of one"),
             unique: Check::new("bronze rows", "no update twice within the redelivery window, no line twice"),
-            silver: Check::new("silver rows", "each update has exactly one of attempt 1, and no attempt two"),
+            silver: Check::new("silver rows", "each update has exactly one row of attempt 1, and no attempt has two"),
             replies: Check::new("replies", "each answer's parts have outcomes in order, none is sent twice"),
-            files: Check::new("files", "each live file is there and whole, and the log has no gap"),
+            files: Check::new("files", "each live file exists and is intact, and the log has no gap"),
             progress: Check::new("progress", "watermarks are not beyond their table; positions hold by `raw lines`"),
             unknown: Listed::default(),
         }

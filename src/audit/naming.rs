@@ -1,4 +1,4 @@
-//! Where the rows come from that break a promise: a finding that knows only its update learns file and line.
+//! Finds the file and line of findings that only name an update.
 
 use std::collections::HashMap;
 
@@ -13,7 +13,7 @@ const COLUMNS: [&str; 5] = ["bot_id", "update_id", "_received_at", "_source_file
 
 type Key = (i64, i64, Timestamp);
 
-/// Gives findings the segment and line of their update, as bronze has them. Reads bronze only when there are some.
+/// Adds segment and line to findings, as bronze has them. Only reads bronze if there are findings.
 pub(super) async fn name<'a>(bronze: &mut Source, checks: impl IntoIterator<Item = &'a mut Check>) -> Result<()> {
     let mut nameless: HashMap<Key, Vec<&mut Finding>> = HashMap::new();
     for finding in checks.into_iter().flat_map(|check| &mut check.rows) {

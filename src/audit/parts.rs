@@ -1,4 +1,4 @@
-//! Silver answers beside replies rows: every part in its order, and none sent twice.
+//! Compares replies rows with silver answers: every part in order, and none sent twice.
 
 use super::Scope;
 use super::keys::{ReplyKey, SilverKey, Status};
@@ -17,8 +17,8 @@ pub(super) struct Replies<'a> {
 }
 
 impl Replies<'_> {
-    /// Holds replies against answers. Both are sorted by answer; several rows of silver may have one name: Telegram's
-    /// ids come again after a silent week.
+    /// Compares replies with answers. Both are sorted by answer; several silver rows may have the same key, because
+    /// Telegram's ids are reused after a quiet week.
     pub(super) fn check(&mut self, answers: &[SilverKey], replies: &[ReplyKey]) {
         let mut rest = replies;
         for answers in answers.chunk_by(|one, other| answer_of(one) == answer_of(other)) {
@@ -32,7 +32,7 @@ impl Replies<'_> {
         self.without_answer(rest);
     }
 
-    /// Gives each reply to the newest question that came before it.
+    /// Assigns each reply to the newest question before it.
     fn check_namesakes(&mut self, answers: &[SilverKey], replies: &[ReplyKey]) {
         let mut answers = answers.to_vec();
         answers.dedup_by_key(|answer| answer.received);
@@ -55,7 +55,7 @@ impl Replies<'_> {
             let Some(part) = sends.first().map(|send| send.part) else { continue };
             self.check_sends(answer, sends);
             if stopped || part != arrived + 1 || (is_ours && part > parts) {
-                let what = "a part stands where none may be: beyond the answer, or after one that did not arrive";
+                let what = "a part is where none may be: beyond the answer, or after one that did not arrive";
                 self.check.broken(finding(what, answer.received, sends.first()));
                 stopped = true;
             } else if sends.iter().any(|send| send.status == Status::Sent) {
@@ -96,15 +96,15 @@ impl Replies<'_> {
     }
 
     fn without_answer(&mut self, replies: &[ReplyKey]) {
-        // Its answer may lie before the scope.
+        // Its answer may be before the scope.
         if self.scope.since.is_some() {
             return;
         }
         for reply in replies {
             if self.silver.table.is_none() {
-                self.check.unproven(1, "the silver table is not there, or cannot be read");
+                self.check.unproven(1, "the silver table does not exist or cannot be read");
             } else if self.silver.is_blind((Timestamp::from_micros(i64::MIN), reply.sent_at)) {
-                self.check.unproven(1, "a file of silver that may hold the answer cannot be read");
+                self.check.unproven(1, "a silver file that may have the answer cannot be read");
             } else {
                 self.check.broken(finding("a reply has no answer", reply.sent_at, Some(reply)));
             }
@@ -112,7 +112,7 @@ impl Replies<'_> {
     }
 }
 
-/// Names an answer, as its replies do.
+/// The key of an answer, as its replies have it.
 pub(super) fn answer_of(answer: &SilverKey) -> (i64, i64, u32) {
     (answer.bot_id, answer.update_id, answer.attempt)
 }

@@ -1,4 +1,4 @@
-//! Raw lines beside bronze rows: every line is one row, or a redelivery of one.
+//! Compares raw lines with bronze rows: every line is one row, or a redelivery of one.
 
 use std::collections::HashMap;
 
@@ -9,7 +9,7 @@ use super::chunk::{Chunk, Content, Fit, Rowless};
 use super::redelivery::{self, Pool};
 use super::report::{Check, Finding};
 use super::source::{ALWAYS, Columns, File, Source, integer, moment};
-use super::walk::{LaneName, Lanes, Place, Walk};
+use super::walk::{LaneName, Lanes, LinePosition, Walk};
 use super::{Progress, Scope};
 use crate::clock::Timestamp;
 use crate::error::Result;
@@ -20,11 +20,11 @@ use crate::table::TxnId;
 
 const COLUMNS: [&str; 7] =
     ["bot_id", "update_id", "payload", "_corrupt_record", "_source_file", "_source_row", "_received_at"];
-/// Bronze rows of a chunk, about; where raw was cleaned their places are held.
+/// Approximate bronze rows per chunk; if raw segments were cleaned, only their positions are kept.
 const ROWS: u64 = if cfg!(test) { 2 } else { 400_000 };
 const MICROSECOND: std::time::Duration = std::time::Duration::from_micros(1);
 
-/// The two checks that lines and rows are held against.
+/// The two checks that lines and rows belong to.
 pub(super) struct Checks<'a> {
     pub(super) raw: &'a mut Check,
     pub(super) unique: &'a mut Check,
@@ -37,16 +37,16 @@ struct Raw<'a> {
     pipelines: Vec<Name>,
     lanes: Lanes,
     positions: HashMap<u32, Timestamp>,
-    /// Rows whose segment is gone: how many, and the newest of them.
+    /// Rows whose segment is missing: how many, and the newest.
     gone: (u64, Option<Timestamp>),
-    /// Rows whose segment is gone as `clean_source` says.
+    /// Rows whose segment was removed by `clean_source`.
     cleaned: u64,
-    /// Rows that name no segment of this pipeline.
+    /// Rows that do not name a segment of this pipeline.
     foreign: u64,
 }
 
-/// A row whose segment is gone.
-type Gone = (Place, Option<i64>);
+/// A row whose segment is missing.
+type Gone = (LinePosition, Option<i64>);
 
 /// Checks every line and every row.
 pub(super) async fn check(
@@ -57,7 +57,7 @@ pub(super) async fn check(
 ) -> Result<()> {
     let mut lanes = Lanes::default();
     let pipelines: Vec<Name> = std::iter::once(scope.pipeline().clone()).chain(bronze.former_pipelines()).collect();
-    // Listed after bronze was read: whatever lands later only waits.
+    // Listed after bronze was read: whatever lands later only counts as waiting.
     let mut walk = Walk::new(&scope.audit.storage, &pipelines, scope.since, &mut lanes).await?;
     let positions = positions(bronze, &mut lanes);
     let mut raw = Raw { scope, pipelines, lanes, positions, gone: (0, None), cleaned: 0, foreign: 0 };
@@ -91,7 +91,7 @@ pub(super) async fn check(
 }
 
 impl Raw<'_> {
-    /// Holds the rows of a chunk's time against its lines.
+    /// Compares the rows of a chunk's time span with its lines.
     async fn check_chunk(
         &mut self,
         chunk: &mut Chunk,
@@ -109,7 +109,7 @@ impl Raw<'_> {
         bronze.read(span, &COLUMNS, take).await?;
         gone.sort_unstable();
         let twice = gone.windows(2).filter_map(|pair| match pair {
-            // The same update twice is found by its id.
+            // Duplicate updates are found by id.
             [one, other] if one.0 == other.0 && !(one.1 == other.1 && one.1.is_some()) => Some(*other),
             _ => None,
         });
@@ -146,9 +146,9 @@ impl Raw<'_> {
                 self.foreign += 1;
                 continue;
             };
-            let place = Place { lane, micros, line };
+            let place = LinePosition { lane, micros, line };
             if at != micros || integer(bots, row) != self.lanes.bot(lane) {
-                let what = "a row is of another bot or moment than its segment";
+                let what = "a row has another bot or time than its segment";
                 checks.raw.broken(self.finding(what, place, update_id));
                 continue;
             }
@@ -159,9 +159,9 @@ impl Raw<'_> {
             };
             match chunk.fit(place, content) {
                 Fit::Right => {}
-                Fit::Differs => checks.raw.broken(self.finding("a row says other than its line", place, update_id)),
+                Fit::Differs => checks.raw.broken(self.finding("a row differs from its line", place, update_id)),
                 Fit::NoLine => checks.raw.broken(self.finding("a row has no line", place, update_id)),
-                // The same update twice is found by its id.
+                // Duplicate updates are found by id.
                 Fit::Second if update_id.is_some() => {}
                 Fit::Second => checks.unique.broken(self.finding("a line has two rows", place, update_id)),
                 Fit::NoSegment => gone.push((place, update_id)),
@@ -179,7 +179,7 @@ impl Raw<'_> {
         }
     }
 
-    /// Asks the table for the rows that redelivered lines repeat, and judges the lines that repeat none.
+    /// Looks up the rows that redelivered lines repeat, and judges the lines that repeat none.
     async fn settle(&self, pool: &mut Pool, bronze: &mut Source, check: &mut Check) -> Result<()> {
         let rowless = redelivery::without_a_twin(pool, bronze, self.scope.window()).await?;
         let (waiting, rest): (Vec<_>, Vec<_>) = rowless.into_iter().partition(|line| self.waits(line));
@@ -197,24 +197,24 @@ impl Raw<'_> {
         !line.is_loaded && line.place.micros > position
     }
 
-    /// A line that neither has a row nor repeats one: it waits, or it is lost, or nobody can tell.
+    /// A line that has no row and repeats none: it is waiting, or lost, or cannot be proven.
     fn judge(&self, line: &Rowless, bronze: &Source, check: &mut Check) {
         let (place, same) = (line.place, redelivery::reach(self.scope.window()));
         if bronze.is_blind((place.micros.minus(same), place.micros.plus(same))) {
-            return check.unproven(1, "the bronze file that may hold the row of a line cannot be read");
+            return check.unproven(1, "the bronze file that may have the row of a line cannot be read");
         }
         if self.waits(line) {
             return check.waits(place.micros, self.scope.now);
         }
         let what = match line.is_loaded {
-            true => "a line is lost, other lines of its segment have rows",
-            false => "a line is lost, its lane is ingested for good beyond it",
+            true => "a line is lost: other lines of its segment have rows",
+            false => "a line is lost: its lane is ingested beyond it",
         };
         check.broken(self.finding(what, place, line.update_id));
     }
 
-    /// Whether a segment that is gone is one that cleaning takes.
-    fn is_cleaned(&self, place: Place) -> bool {
+    /// Whether a missing segment is one that `clean_source` may have removed.
+    fn is_cleaned(&self, place: LinePosition) -> bool {
         let settings = &self.scope.pipeline.bronze.clean_source;
         let position = self.positions.get(&place.lane).copied().unwrap_or_default();
         let limit = self.scope.now.minus(settings.after).min(position.minus(LOOK_BACK));
@@ -224,12 +224,12 @@ impl Raw<'_> {
     fn tell_unproven(&self, check: &mut Check) {
         check.cleaned += self.cleaned;
         if let (count, Some(newest)) = self.gone {
-            check.unproven(count, format!("the segments of rows are gone, cleaned up to {newest}"));
+            check.unproven(count, format!("the segments of rows are missing, cleaned up to {newest}"));
         }
-        check.unproven(self.foreign, "rows name no segment of this pipeline");
+        check.unproven(self.foreign, "rows do not name a segment of this pipeline");
     }
 
-    fn finding(&self, what: &str, place: Place, update_id: Option<i64>) -> Finding {
+    fn finding(&self, what: &str, place: LinePosition, update_id: Option<i64>) -> Finding {
         Finding {
             bot_id: self.lanes.bot(place.lane),
             update_id,
@@ -240,7 +240,7 @@ impl Raw<'_> {
     }
 }
 
-/// How far each lane is ingested for good.
+/// The position of each lane.
 fn positions(bronze: &Source, lanes: &mut Lanes) -> HashMap<u32, Timestamp> {
     let Some(table) = &bronze.table else { return HashMap::new() };
     let mut positions = HashMap::new();
@@ -252,7 +252,7 @@ fn positions(bronze: &Source, lanes: &mut Lanes) -> HashMap<u32, Timestamp> {
     positions
 }
 
-/// Moments that cut the rows of these files into stretches of about so many.
+/// Times that divide the rows of these files into spans of about this many rows.
 fn cuts(files: &[File], rows: u64) -> Vec<Timestamp> {
     let mut pieces = Vec::new();
     for file in files {

@@ -1,4 +1,4 @@
-//! Redeliveries: lines without a row of their own whose update has a row from another line.
+//! Redeliveries: lines without their own row whose update has a row from another line.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -11,15 +11,15 @@ use crate::clock::Timestamp;
 use crate::error::Result;
 
 const COLUMNS: [&str; 3] = ["bot_id", "update_id", "_received_at"];
-/// Lines that are looked up together.
+/// Lines looked up together.
 const FULL: usize = if cfg!(test) { 2 } else { 200_000 };
-/// The loader takes two updates with one id for one within the redelivery window, and within six days where it still
-/// knows of the other: Telegram's ids jump only after a week without any.
+/// The loader treats two updates with the same id as one within the redelivery window, and within six days if it still
+/// remembers the other one: Telegram's ids only jump after a week without updates.
 const SAME: Duration = Duration::from_secs(6 * 86_400);
 /// It remembers by the hour.
 const HOUR: Duration = Duration::from_secs(3_600);
 
-/// Lines that wait to be looked up.
+/// Lines to be looked up.
 #[derive(Default)]
 pub(super) struct Pool {
     lines: Vec<Candidate>,
@@ -42,7 +42,7 @@ impl Pool {
     }
 }
 
-/// How far from a line the row that it repeats may have been received.
+/// How far apart in time a line and the row that it repeats may be.
 pub(super) fn reach(window: Duration) -> Duration {
     window.max(SAME) + HOUR
 }
@@ -107,7 +107,7 @@ impl Candidate {
     }
 }
 
-/// How far two moments lie apart.
+/// The time between two timestamps.
 pub(super) fn apart(one: Timestamp, other: Timestamp) -> Duration {
     one.since(other).max(other.since(one))
 }

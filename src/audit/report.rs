@@ -1,4 +1,5 @@
-//! What an audit found: for each promise how much was checked, what waits, what breaks it, what nobody can prove.
+//! The result of an audit: for each promise how much was checked, what is waiting, what breaks it, what cannot be
+//! proven.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -7,22 +8,22 @@ use serde::Serialize;
 
 use crate::clock::Timestamp;
 
-/// Broken rows that are named for each check; beyond it they are counted.
+/// Broken rows listed per check; any more are only counted.
 const NAMED: usize = 1_000;
 
-/// What the audit of a pipeline found.
+/// The result of auditing a pipeline.
 #[derive(Clone, Debug, Serialize)]
 pub struct PipelineAudit {
     /// Its name.
     pub pipeline: String,
-    /// Only what was received from here on was checked.
+    /// Only what was received since then was checked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub since: Option<String>,
     /// The tables, at the version that was read.
     pub tables: Vec<AuditedTable>,
-    /// The checks, in the order of the data's way.
+    /// The checks, in the order in which data flows.
     pub checks: Vec<Check>,
-    /// Parts of replies that may or may not have arrived: not broken, but nobody knows.
+    /// Parts of replies that may or may not have arrived: not broken, but unknown.
     pub unknown: Listed,
 }
 
@@ -33,7 +34,7 @@ pub struct AuditedTable {
     pub table: &'static str,
     /// Its folder.
     pub path: String,
-    /// The version; `None` when it is not there or cannot be read.
+    /// The version; `None` if it does not exist or cannot be read.
     pub version: Option<i64>,
     /// Rows, as its log says.
     pub rows: u64,
@@ -42,32 +43,32 @@ pub struct AuditedTable {
 /// One promise.
 #[derive(Clone, Debug, Serialize)]
 pub struct Check {
-    /// A word for it.
+    /// Its name.
     pub check: &'static str,
-    /// What was proven, where nothing is broken.
+    /// What was proven, if nothing is broken.
     pub promise: &'static str,
-    /// How many lines, rows, answers or files were looked at.
+    /// How many lines, rows, answers or files were checked.
     pub checked: u64,
-    /// How many of them a stage has still to handle.
+    /// How many of them a stage still has to handle.
     pub waiting: u64,
     /// When the oldest of those was received.
     pub waiting_since: Option<String>,
-    /// The same as seconds before the audit.
+    /// The same, in seconds before the audit.
     pub waiting_seconds: Option<u64>,
     /// How many break the promise.
     pub broken: u64,
-    /// How many it cannot be proven for any more.
+    /// How many can no longer be proven.
     pub unproven: u64,
-    /// Why not, with how many each.
+    /// Why not, with a count for each reason.
     pub unproven_because: BTreeMap<String, u64>,
-    /// What rows came from that is gone as `clean_source` says, so that nothing is left to hold them against: files of
-    /// a loader, rows of lanes.
+    /// What `clean_source` removed although rows came from it, so that nothing is left to compare them with: files of a
+    /// loader, rows of lanes.
     pub cleaned: u64,
     /// Those that break it, at most a thousand.
     pub rows: Vec<Finding>,
 }
 
-/// Findings, counted in full and named up to a bound.
+/// Findings, counted completely and listed up to a limit.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Listed {
     /// How many.
@@ -76,10 +77,10 @@ pub struct Listed {
     pub rows: Vec<Finding>,
 }
 
-/// A row, line, part or file, and what is the matter with it.
+/// A row, line, part or file, and what is wrong with it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// What is the matter.
+    /// What is wrong.
     pub what: String,
     /// The bot.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -99,10 +100,10 @@ pub struct Finding {
     /// The segment, or the data file.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub file: Option<String>,
-    /// The line of the segment, from 1.
+    /// The line in the segment, from 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub line: Option<i64>,
-    /// When the update was received, for finding its line.
+    /// When the update was received, to find its line.
     #[serde(skip)]
     pub(super) received: Option<Timestamp>,
 }
@@ -159,13 +160,13 @@ impl Check {
         }
     }
 
-    /// By update, so that a second audit says the same.
+    /// By update, so that audits list them in the same order.
     pub(super) fn sort(&mut self) {
         let key = |row: &Finding| (row.bot_id, row.update_id, row.attempt, row.part, row.send);
         self.rows.sort_by(|one, other| (key(one), &one.file, one.line).cmp(&(key(other), &other.file, other.line)));
     }
 
-    /// One more waits, received at that moment.
+    /// Counts one more waiting, received at that time.
     pub(super) fn waits(&mut self, received: Timestamp, now: Timestamp) {
         self.waiting += 1;
         let seconds = now.since(received).as_secs();

@@ -1,4 +1,4 @@
-//! A table as the audit reads it: at one version, file by file, with what of it cannot be read.
+//! A table as the audit reads it: at one version, file by file, noting what cannot be read.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -15,10 +15,10 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::id::Name;
 use crate::table::{DataFile, FileHealth, Identity, LakeTable, TableRole, TxnId, Within};
 
-/// Statistics hold whole milliseconds, and not every writer rounds a maximum up.
+/// Statistics are in whole milliseconds, and not every writer rounds a maximum up.
 const STATISTICS_STEP: Duration = Duration::from_millis(1);
 
-/// From when to when, both included.
+/// From and to, both inclusive.
 pub(super) type Span = (Timestamp, Timestamp);
 
 /// All of time.
@@ -27,17 +27,17 @@ pub(super) const ALWAYS: Span = (Timestamp::from_micros(i64::MIN), Timestamp::fr
 /// A table at one version.
 pub(super) struct Source {
     pub(super) name: &'static str,
-    /// `None` when it is not there or cannot be read.
+    /// `None` if it does not exist or cannot be read.
     pub(super) table: Option<LakeTable>,
     pub(super) files: Vec<File>,
     path: String,
     /// The column that says when a row was received or sent.
     time_column: &'static str,
-    /// When the rows were received that cannot be read.
+    /// The times of rows that cannot be read.
     blind: Vec<Span>,
-    /// Files added after the watermark of the next stage that were rewritten since.
+    /// Files added after the next stage's watermark and rewritten since.
     moved: Vec<DataFile>,
-    /// Whether the log no longer tells all that was added after the watermark.
+    /// Whether the log no longer says everything that was added after the watermark.
     is_forgotten: bool,
     troubles: Vec<Finding>,
 }
@@ -49,7 +49,7 @@ pub(super) struct File {
     pub(super) rows: u64,
     /// Whether the next stage may not have read it yet.
     pub(super) is_fresh: bool,
-    /// Whether it is there and whole.
+    /// Whether it exists and is intact.
     is_whole: bool,
 }
 
@@ -100,12 +100,12 @@ impl Source {
         }
     }
 
-    /// Rows, as the log says.
+    /// Rows, according to the log.
     pub(super) fn rows(&self) -> u64 {
         self.files.iter().map(|file| file.rows).sum()
     }
 
-    /// How far the stage that appends to this table has handled an upstream table.
+    /// Up to which version the stage that appends to this table has handled an upstream table.
     pub(super) fn watermark(&self, role: TableRole, upstream: &Self) -> Option<i64> {
         let upstream = upstream.table.as_ref()?.table_id().to_owned();
         self.table.as_ref()?.txn(&TxnId::Watermark { role, upstream })
@@ -125,14 +125,14 @@ impl Source {
         self.table.as_ref()?.identity().ok().flatten()
     }
 
-    /// How many watermarks of upstream tables this table keeps.
+    /// How many watermarks of upstream tables this table has.
     pub(super) fn watermarks(&self, of: TableRole) -> u64 {
         let progress = self.table.as_ref().map(LakeTable::progress).unwrap_or_default();
         let is_one = |id: &&TxnId| matches!(id, TxnId::Watermark { role, .. } if *role == of);
         progress.keys().filter(is_one).count() as u64
     }
 
-    /// Looks at every live file; what is not whole is not read later.
+    /// Checks every live file; damaged ones are not read later.
     pub(super) async fn check_files(&mut self, check: &mut Check, step: impl Fn()) -> Result<()> {
         let Some(table) = &self.table else { return Ok(()) };
         let mut broken = Vec::new();
@@ -141,8 +141,8 @@ impl Source {
             check.checked += 1;
             match table.file_health(&file.file).await? {
                 FileHealth::Whole => {}
-                FileHealth::Missing => broken.push((index, "a file is gone".to_owned())),
-                FileHealth::Torn { why } => broken.push((index, format!("a file is torn, {why}"))),
+                FileHealth::Missing => broken.push((index, "a file is missing".to_owned())),
+                FileHealth::Torn { why } => broken.push((index, format!("a file is corrupt, {why}"))),
             }
         }
         for (index, what) in broken {
@@ -151,7 +151,7 @@ impl Source {
         Ok(())
     }
 
-    /// Learns which rows the next stage has still to read: those of commits after its watermark.
+    /// Finds the rows that the next stage still has to read: those of commits after its watermark.
     pub(super) async fn mark_fresh(&mut self, watermark: i64) -> Result<()> {
         let Some(table) = &self.table else { return Ok(()) };
         let live = self.files.iter().enumerate().map(|(index, file)| (file.file.path.clone(), index));
@@ -171,17 +171,18 @@ impl Source {
         Ok(())
     }
 
-    /// Whether the log is cleaned beyond the watermark: the next stage then compares all rows and takes what it lacks.
+    /// Whether the log is cleaned up beyond the watermark: the next stage then compares all rows and takes those it
+    /// lacks.
     pub(super) fn is_forgotten(&self) -> bool {
         self.is_forgotten
     }
 
-    /// Whether rows that are no longer in a file of their own may be fresh.
+    /// Whether rows that are no longer in their original file may be fresh.
     pub(super) fn has_moved(&self) -> bool {
         !self.moved.is_empty()
     }
 
-    /// The rows of the files that were added after the watermark and rewritten since; `false` when one is gone.
+    /// The rows of files that were added after the watermark and rewritten since; `false` if one is missing.
     pub(super) async fn read_moved(
         &self,
         columns: &[&str],
@@ -198,7 +199,7 @@ impl Source {
         Ok(complete)
     }
 
-    /// Reads the rows of every file that may hold some of that time. A file that cannot be read is noted.
+    /// Reads the rows of every file that may have rows of that time. Files that cannot be read are noted.
     pub(super) async fn read(
         &mut self,
         span: Span,
@@ -229,7 +230,7 @@ impl Source {
         self.blind.iter().any(|blind| overlap(*blind, span))
     }
 
-    /// What was found on the way, for the check of files.
+    /// Problems found on the way, for the check of files.
     pub(super) fn troubles(&mut self) -> Vec<Finding> {
         std::mem::take(&mut self.troubles)
     }
@@ -249,7 +250,7 @@ impl Source {
 }
 
 impl File {
-    /// A file of rows of that time.
+    /// A file with rows of that time.
     #[cfg(test)]
     pub(super) fn spanning(span: Span, rows: u64) -> Self {
         let empty = DataFile {
@@ -287,32 +288,32 @@ impl<'a> Columns<'a> {
 
     pub(super) fn integers(&self, name: &str) -> Result<&'a Int64Array> {
         let column = self.batch.column_by_name(name).and_then(|column| column.as_primitive_opt::<Int64Type>());
-        column.ok_or_else(|| Error::corrupt(format!("column {name} is missing or no bigint")))
+        column.ok_or_else(|| Error::corrupt(format!("column {name} is missing or is not a bigint")))
     }
 
     pub(super) fn strings(&self, name: &str) -> Result<&'a StringArray> {
         let column = self.batch.column_by_name(name).and_then(|column| column.as_string_opt::<i32>());
-        column.ok_or_else(|| Error::corrupt(format!("column {name} is missing or no string")))
+        column.ok_or_else(|| Error::corrupt(format!("column {name} is missing or is not a string")))
     }
 
     pub(super) fn moments(&self, name: &str) -> Result<&'a TimestampMicrosecondArray> {
         let column = self.batch.column_by_name(name);
         let column = column.and_then(|column| column.as_primitive_opt::<TimestampMicrosecondType>());
-        column.ok_or_else(|| Error::corrupt(format!("column {name} is missing or no timestamp")))
+        column.ok_or_else(|| Error::corrupt(format!("column {name} is missing or is not a timestamp")))
     }
 }
 
-/// The value of a row, `None` where it is null.
+/// The value of a row; `None` if it is null.
 pub(super) fn integer(column: &Int64Array, row: usize) -> Option<i64> {
     column.is_valid(row).then(|| column.value(row))
 }
 
-/// The moment of a row; the stages take one that is null for the beginning of 1970.
+/// The time of a row; the stages treat null as the beginning of 1970.
 pub(super) fn moment(column: &TimestampMicrosecondArray, row: usize) -> Timestamp {
     Timestamp::from_micros(if column.is_valid(row) { column.value(row) } else { 0 })
 }
 
-/// Whether two spans have a moment in common.
+/// Whether two spans overlap.
 pub(super) fn overlap(one: Span, other: Span) -> bool {
     one.0 <= other.1 && other.0 <= one.1
 }

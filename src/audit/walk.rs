@@ -9,10 +9,10 @@ use crate::error::Result;
 use crate::id::{BotId, Name};
 use crate::storage::{Storage, StorageKey};
 
-/// Keys held of all lanes together.
+/// Keys held for all lanes together.
 const HELD: usize = 16_000;
 
-/// The lanes that were met, by number.
+/// The lanes seen so far, by number.
 #[derive(Debug, Default)]
 pub(super) struct Lanes {
     names: Vec<LaneName>,
@@ -27,9 +27,9 @@ pub(super) struct LaneName {
     pub(super) lane: Name,
 }
 
-/// Where a line stands: lane, segment, and the line from 1.
+/// Where a line is: lane, segment, and line number from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) struct Place {
+pub(super) struct LinePosition {
     pub(super) lane: u32,
     pub(super) micros: Timestamp,
     pub(super) line: i64,
@@ -122,7 +122,7 @@ impl Walk {
         Ok(Self { storage: storage.clone(), cursors, page })
     }
 
-    /// The oldest segment that is left, when it is not after `to`.
+    /// The oldest remaining segment, if it is not after `to`.
     pub(super) async fn next(&mut self, to: Timestamp) -> Result<Option<Listed>> {
         for cursor in &mut self.cursors {
             cursor.fill(&self.storage, self.page).await?;

@@ -1,4 +1,4 @@
-//! The console: health and metrics on a listener of their own.
+//! The console: health and metrics on a separate listener.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use crate::error::Result;
 use crate::health::Health;
 use crate::telemetry::Telemetry;
 
-/// Says whether bytes can be landed now, and if not, why.
+/// Whether bytes can be landed now, and if not, why.
 pub type Readiness = Arc<dyn Fn() -> std::result::Result<(), String> + Send + Sync>;
 
 /// The console's server.
@@ -74,7 +74,7 @@ impl Console {
     }
 }
 
-/// Speaks of landing alone; `?verbose` names the stages as well.
+/// Only reports on landing; `?verbose` adds the stages.
 async fn ready(State(console): State<Console>, Query(query): Query<ReadyQuery>) -> Response {
     let ready = (console.readiness)();
     let status = status_of(&ready);

@@ -1,4 +1,4 @@
-//! What the upstream table brings to a stage: the rows of its log and, where the log alone does not tell what is new,
+//! What the upstream table brings to a stage: the rows of its log and, where the log alone does not show what is new,
 //! every row that might be.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -14,9 +14,9 @@ use crate::error::{Context, Error, ErrorKind, Result};
 use crate::storage::Storage;
 use crate::table::{DataFile, Part, Scan, Tail, TailStep};
 
-/// Where a row stands in the upstream table: in the order in which rows are brought.
+/// Where a row is in the upstream table: in the order in which rows are delivered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct Place {
+pub(crate) struct RowPosition {
     /// The version up to which its stretch goes.
     pub(crate) version: i64,
     /// The number of its file in that stretch, from 0.
@@ -25,49 +25,49 @@ pub(crate) struct Place {
     pub(crate) row: u32,
 }
 
-/// Rows of one file, one after the other.
+/// Consecutive rows of one file.
 #[derive(Debug)]
 pub(crate) struct Rows {
-    /// Where the first of them stands.
-    pub(crate) first: Place,
+    /// The position of the first one.
+    pub(crate) first: RowPosition,
     pub(crate) batch: RecordBatch,
 }
 
-/// Rows that were asked for by their places.
+/// Rows that were requested by position.
 #[derive(Debug)]
 pub(crate) struct Fetched {
-    /// In the order of the batch; all of one file.
-    pub(crate) places: Vec<Place>,
+    /// In the order of the batch; all from one file.
+    pub(crate) places: Vec<RowPosition>,
     pub(crate) batch: RecordBatch,
 }
 
-/// The next thing a feed brings.
+/// The next thing a feed delivers.
 #[derive(Debug)]
 pub(crate) enum Step {
-    /// The table was found. The feed waits to be told where to start, by [`Feed::start`].
+    /// The table was found. The feed waits for [`Feed::start`] to say where to start.
     Found {
         /// The table's id.
         table_id: String,
     },
     /// Nothing newer yet.
     AtHead,
-    /// A commit. Its rows were never there before, unless a writer has doubled them.
+    /// A commit. Its rows were never there before, unless a writer has duplicated them.
     New {
         /// The version of the commit.
         version: i64,
         /// Its rows; there may be none.
         rows: Vec<Rows>,
     },
-    /// Rows that may be done already come next, up to a version.
+    /// Rows that may already be done come next, up to a version.
     Unclear {
         /// That version.
         version: i64,
     },
     /// Some of these rows.
     Some(Rows),
-    /// That were all of them.
+    /// Those were all of them.
     Cleared {
-        /// The version up to which everything has now been brought.
+        /// The version up to which everything has now been delivered.
         version: i64,
     },
 }
@@ -75,31 +75,31 @@ pub(crate) enum Step {
 /// What is read next.
 #[derive(Debug)]
 enum Next {
-    /// The table is not found yet, or the stage has not said where to start.
+    /// The table was not found yet, or the stage has not said where to start.
     Start,
     /// The commit after the last.
     Commit,
     /// The contents of the table.
     Snapshot,
-    /// The rest of a stretch whose rows may be done already.
+    /// The rest of a stretch whose rows may already be done.
     Stretch(Box<Stretch>),
 }
 
-/// Rows up to a version that may be done already. Kept until each was brought: the tail does not bring them again.
+/// Rows up to a version that may already be done. Kept until each was delivered: the tail does not deliver them again.
 #[derive(Debug)]
 struct Stretch {
     version: i64,
-    /// Of a commit that rewrote the table: its rows.
+    /// For a commit that rewrote the table: its rows.
     rows: VecDeque<Rows>,
-    /// Else files of a snapshot, of which these are left.
+    /// Otherwise the remaining files of a snapshot.
     files: Arc<[DataFile]>,
     file: usize,
-    /// Rows of that file that were brought.
+    /// Rows of that file that were delivered.
     brought: usize,
     scan: Option<OpenScan>,
 }
 
-/// A file that is being read, and the rows read of it.
+/// A file being read, and the rows read from it.
 struct OpenScan {
     scan: Scan,
     read: usize,
@@ -116,7 +116,7 @@ impl std::fmt::Debug for OpenScan {
 pub(crate) struct Feed {
     tail: Tail,
     next: Next,
-    /// The files of snapshots by their version, while rows of them may be asked for.
+    /// The files of snapshots by version, as long as rows of them may be requested.
     snapshots: BTreeMap<i64, Arc<[DataFile]>>,
 }
 
@@ -127,7 +127,8 @@ impl Feed {
         Self { tail, next: Next::Start, snapshots: BTreeMap::new() }
     }
 
-    /// Answers [`Step::Found`]: everything up to this version is done. Without one all of the table comes as unclear.
+    /// Answers [`Step::Found`]: everything up to this version is done. Without a version, the whole table is delivered
+    /// as unclear.
     pub(crate) fn start(&mut self, after: Option<i64>) {
         self.next = match after {
             Some(version) => {
@@ -138,17 +139,17 @@ impl Feed {
         };
     }
 
-    /// Brings all of the table again, as unclear.
+    /// Delivers the whole table again, as unclear.
     pub(crate) fn compare(&mut self) {
         self.next = Next::Snapshot;
     }
 
-    /// Rows of versions up to this one are not asked for any more.
+    /// Rows of versions up to this one will not be requested any more.
     pub(crate) fn forget_to(&mut self, version: i64) {
         self.snapshots = self.snapshots.split_off(&(version + 1));
     }
 
-    /// Whether everything up to `version` was brought.
+    /// Whether everything up to `version` was delivered.
     pub(crate) fn has_reached(&self, version: i64) -> bool {
         matches!(self.next, Next::Commit) && self.tail.version() >= version
     }
@@ -156,7 +157,8 @@ impl Feed {
     /// The next step.
     ///
     /// # Errors
-    /// When the store fails; the same step comes again. Corrupt when the table is gone or another one is in its place.
+    /// When the store fails; the same step comes again. Corrupt when the table is gone or another one has taken its
+    /// place.
     pub(crate) async fn next(&mut self) -> Result<Step> {
         match &mut self.next {
             Next::Start => {
@@ -180,7 +182,7 @@ impl Feed {
             TailStep::AtHead => Ok(Step::AtHead),
             TailStep::Lost => self.next_snapshot().await,
             TailStep::Rows { version, batches, rewritten } => {
-                let place = |file| Place { version, file, row: 0 };
+                let place = |file| RowPosition { version, file, row: 0 };
                 let rows = (0..).zip(batches).map(|(file, batch)| Rows { first: place(file), batch });
                 let rows: Vec<Rows> = rows.collect();
                 if !rewritten || rows.is_empty() {
@@ -194,7 +196,7 @@ impl Feed {
 
     async fn next_snapshot(&mut self) -> Result<Step> {
         let (version, mut files) = self.tail.snapshot().await?;
-        // Updates are numbered in the order of their chats; what a file is called, or when it was merged, says nothing.
+        // Update ids follow the order of their chats; a file's name, or when it was merged, says nothing.
         let first_update = |file: &DataFile| file.min_values.get("update_id").and_then(serde_json::Value::as_i64);
         files.sort_by_key(first_update);
         tracing::info!(version, files = files.len(), "comparing the contents of an upstream table with what is done");
@@ -204,19 +206,19 @@ impl Feed {
         Ok(Step::Unclear { version })
     }
 
-    /// The rows at these places, a batch for each file; `None` when one of the files is gone, and only a comparison of
+    /// The rows at these positions, a batch per file; `None` if one of the files is gone, and only a comparison of
     /// contents finds the rows again.
     ///
     /// # Errors
     /// When the store fails.
-    pub(crate) async fn fetch(&mut self, mut places: Vec<Place>) -> Result<Option<Vec<Fetched>>> {
+    pub(crate) async fn fetch(&mut self, mut places: Vec<RowPosition>) -> Result<Option<Vec<Fetched>>> {
         places.sort_unstable();
         let mut fetched = Vec::new();
         for places in places.chunk_by(|one, next| (one.version, one.file) == (next.version, next.file)) {
             match self.fetch_of_file(places).await {
                 Ok(Some(rows)) => fetched.push(rows),
                 Ok(None) => return Ok(None),
-                // Cleaned away.
+                // Cleaned up.
                 Err(error) if error.kind() == ErrorKind::Corrupt => return Ok(None),
                 Err(error) => return Err(error),
             }
@@ -224,8 +226,8 @@ impl Feed {
         Ok(Some(fetched))
     }
 
-    async fn fetch_of_file(&mut self, places: &[Place]) -> Result<Option<Fetched>> {
-        let Some(Place { version, file, .. }) = places.first().copied() else { return Ok(None) };
+    async fn fetch_of_file(&mut self, places: &[RowPosition]) -> Result<Option<Fetched>> {
+        let Some(RowPosition { version, file, .. }) = places.first().copied() else { return Ok(None) };
         let index = usize::try_from(file).unwrap_or(usize::MAX);
         let file = match self.snapshots.get(&version) {
             Some(files) => files.get(index).cloned(),
@@ -261,7 +263,7 @@ impl Stretch {
                 Ok(Some(rows)) => return Ok(Step::Some(rows)),
                 Ok(None) => (self.file, self.brought, self.scan) = (self.file + 1, 0, None),
                 Err(error) => {
-                    // What was read of it so far is not lost: it is skipped when the file is read again.
+                    // What was read so far is not lost: it is skipped when the file is read again.
                     self.scan = None;
                     return Err(error);
                 }
@@ -297,10 +299,10 @@ impl Stretch {
     }
 
     /// The place of a row of the file that is being read.
-    fn place(&self, row: usize) -> Result<Place> {
+    fn place(&self, row: usize) -> Result<RowPosition> {
         let (Ok(file), Ok(row)) = (u32::try_from(self.file), u32::try_from(row)) else {
             return Err(Error::corrupt("a table has more files, or a file more rows, than can be read"));
         };
-        Ok(Place { version: self.version, file, row })
+        Ok(RowPosition { version: self.version, file, row })
     }
 }

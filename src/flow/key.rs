@@ -1,4 +1,4 @@
-//! What a stage's work is named by, and large sets of such names in little memory.
+//! The keys of a stage's work, and large sets of them in little memory.
 
 use std::collections::HashMap;
 
@@ -6,16 +6,16 @@ use roaring::RoaringTreemap;
 
 use crate::id::BotId;
 
-/// Names a unit of work in every table, whatever versions, files or duplicates of rows the tables have been through.
+/// Identifies a unit of work in every table, whatever versions, files or duplicate rows the tables have been through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct UpdateKey {
     pub(crate) bot_id: BotId,
     pub(crate) update_id: i64,
-    /// 1, and one more for each time the update is worked on anew.
+    /// 1, and one more each time the update is processed anew.
     pub(crate) attempt: i64,
 }
 
-/// A set of keys: a few bits for each, as the updates of a bot are numbered one after the other.
+/// A set of keys: a few bits for each, because a bot's updates are numbered consecutively.
 #[derive(Debug, Default)]
 pub(crate) struct KeySet {
     update_ids: HashMap<(BotId, i64), RoaringTreemap>,

@@ -1,7 +1,7 @@
 //! A stage's own table as its ledger: what is done, and the commits that record more, each exactly once.
 //!
-//! What is done is kept as a set of keys, a few bits for each. Files that were there at the start are read only when a
-//! key may be in them, by the bounds of `update_id` that the log holds: new updates have numbers that no file covers.
+//! What is done is kept as a set of keys, a few bits each. Files that existed at the start are only read when a key may
+//! be in them, according to the bounds of `update_id` in the log: new updates have ids that no file covers.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -12,7 +12,7 @@ use futures::TryStreamExt;
 
 use super::SMALL_FILE_BYTES;
 use super::key::{KeySet, UpdateKey};
-pub(crate) use super::row::{Known, LedgerRow, Parts};
+pub(crate) use super::row::{ExistingRow, LedgerRow, Parts};
 use super::unread::Unread;
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
@@ -23,23 +23,23 @@ use crate::table::{Append, Commit, CommitOutcome, DataFile, Fence, LakeTable, Ta
 /// Files that are read side by side where many are.
 const READ_TOGETHER: usize = 64;
 
-/// What a commit came to.
+/// The result of a commit.
 #[derive(Debug)]
 pub(crate) struct Recorded<R> {
-    /// A version at which all the rows are there, when there were rows.
+    /// A version that has all the rows, if there were rows.
     pub(crate) version: Option<i64>,
-    /// The rows that are ours; the others another process had written first, or an earlier try of ours of which nobody
-    /// knew whether it had succeeded.
+    /// The rows that are ours; the others were written first by another process, or by an earlier try of ours whose
+    /// outcome was unknown.
     pub(crate) rows: Vec<R>,
 }
 
-/// What a ledger is of.
+/// What a ledger is for.
 pub(crate) struct LedgerOptions<R: LedgerRow> {
     pub(crate) storage: Storage,
     pub(crate) spec: TableSpec,
     /// The stage that appends to the table.
     pub(crate) role: TableRole,
-    /// Whether an update with these rows will have no more of them.
+    /// Whether an update with these rows will not get any more.
     pub(crate) settles: fn(&Parts<R>) -> bool,
     pub(crate) clock: Clock,
 }
@@ -52,7 +52,7 @@ impl<R: LedgerRow> Clone for LedgerOptions<R> {
     }
 }
 
-/// An update that is under way, or of which not all rows are there.
+/// An update in progress, or one whose rows are incomplete.
 struct Item<R: LedgerRow> {
     rows: Vec<(R::Part, R::State)>,
     is_under_way: bool,
@@ -62,13 +62,13 @@ struct Item<R: LedgerRow> {
 pub(crate) struct Ledger<R: LedgerRow> {
     options: LedgerOptions<R>,
     table: LakeTable,
-    /// The value of the fence that what is known stands on.
+    /// The fence value that the knowledge is based on.
     seen: i64,
     items: HashMap<UpdateKey, Item<R>>,
     done: KeySet,
     /// Files of the table as it was opened.
     unread: Vec<Unread>,
-    /// Commits that the handle has passed and whose rows could not be read yet. The handle does not tell them again.
+    /// Commits that the handle has passed and whose rows could not be read yet. The handle does not report them again.
     unlearned: Vec<Commit>,
 }
 
@@ -79,7 +79,7 @@ impl<R: LedgerRow> fmt::Debug for Ledger<R> {
 }
 
 impl<R: LedgerRow> Ledger<R> {
-    /// Opens the table; its files come along. None of them is read.
+    /// Opens the table with its files. None of them is read.
     pub(crate) async fn open(mut options: LedgerOptions<R>) -> Result<(Self, Vec<DataFile>)> {
         let (table, files) = LakeTable::open_with_files(&options.storage, &options.spec, &options.clock).await?;
         // Opened again it has to be the same table.
@@ -99,8 +99,8 @@ impl<R: LedgerRow> Ledger<R> {
         }
     }
 
-    /// The version of the upstream table with this id up to which everything is done, by whoever did it; `None` when
-    /// nothing is known of that table.
+    /// The version of the upstream table with this id up to which everything is done, whoever did it; `None` if nothing
+    /// is known about that table.
     pub(crate) fn watermark(&self, upstream: &str) -> Option<i64> {
         self.table.txn(&self.watermark_id(upstream))
     }
@@ -109,7 +109,7 @@ impl<R: LedgerRow> Ledger<R> {
         TxnId::Watermark { role: self.options.role, upstream: upstream.to_owned() }
     }
 
-    /// Whether all rows of these updates are there. Reads the files that may hold some, once each; what is transient is
+    /// Whether all rows of these updates exist. Reads the files that may have some, once each; transient errors are
     /// retried.
     ///
     /// # Errors
@@ -119,14 +119,14 @@ impl<R: LedgerRow> Ledger<R> {
         Ok(keys.iter().map(|key| self.done.contains(key)).collect())
     }
 
-    /// An update is under way from now on: what is there of it stays known until [`Self::end`]. It must have been asked
-    /// for with [`Self::are_done`].
+    /// From now on an update is in progress: its existing rows are kept in memory until [`Self::end`]. It must have
+    /// been requested with [`Self::are_done`].
     pub(crate) fn begin(&mut self, key: UpdateKey) {
         let item = self.items.entry(key).or_insert_with(|| Item { rows: Vec::new(), is_under_way: true });
         item.is_under_way = true;
     }
 
-    /// An update is not under way any more.
+    /// An update is no longer in progress.
     pub(crate) fn end(&mut self, key: &UpdateKey) {
         let Some(item) = self.items.get_mut(key) else { return };
         item.is_under_way = false;
@@ -135,18 +135,18 @@ impl<R: LedgerRow> Ledger<R> {
         }
     }
 
-    /// What is known of a row of an update that is under way.
+    /// What is known about a row of an update in progress.
     pub(crate) fn get(&self, key: &UpdateKey, part: R::Part) -> Option<R::State> {
         let rows = &self.items.get(key)?.rows;
         rows.iter().find(|(there, _)| *there == part).map(|(_, state)| *state)
     }
 
-    /// What is known of an update that is under way.
+    /// What is known about an update in progress.
     pub(crate) fn rows(&self, key: &UpdateKey) -> &Parts<R> {
         self.items.get(key).map_or(&[], |item| &item.rows)
     }
 
-    /// Reads what other processes have recorded. What is transient is retried.
+    /// Reads what other processes have recorded. Transient errors are retried.
     ///
     /// # Errors
     /// When the table cannot be read.
@@ -195,7 +195,7 @@ impl<R: LedgerRow> Ledger<R> {
     }
 
     /// Appends rows, and how far an upstream table is done, in one commit. A row that another process has written first
-    /// stays as it is there. What is transient is retried.
+    /// stays as it is. Transient errors are retried.
     ///
     /// # Errors
     /// When the table cannot be written.
@@ -212,7 +212,7 @@ impl<R: LedgerRow> Ledger<R> {
             match self.append(&rows, progress).await {
                 Ok(Some(version)) => {
                     for row in &rows {
-                        self.remember(Known { key: row.key(), part: row.part(), state: row.state() });
+                        self.remember(ExistingRow { key: row.key(), part: row.part(), state: row.state() });
                     }
                     return Ok(Recorded { version: had_rows.then_some(version), rows });
                 }
@@ -228,7 +228,7 @@ impl<R: LedgerRow> Ledger<R> {
         self.options.clock.sleep(backoff.next_delay()).await;
     }
 
-    /// One append; `None` when what is known has changed and the plan must be made again.
+    /// One append; `None` if what is known has changed and the plan must be made again.
     async fn append(&mut self, rows: &[R], progress: Vec<(TxnId, i64)>) -> Result<Option<i64>> {
         let rows = match rows {
             [] => None,
@@ -251,15 +251,15 @@ impl<R: LedgerRow> Ledger<R> {
         }
     }
 
-    /// Opens the table again and learns what is there of the updates under way. Until all of it is known nothing
-    /// changes: with a part of it the fence would let rows pass that are there.
+    /// Reopens the table and learns the existing rows of the updates in progress. Until all of it is known nothing
+    /// changes: with partial knowledge the fence would let existing rows pass.
     ///
     /// # Errors
-    /// When the table cannot be read. Corrupt when it is gone, or another table is in its place.
+    /// When the table cannot be read. Corrupt when it is gone, or another table has taken its place.
     pub(crate) async fn reopen(&mut self) -> Result<()> {
         let LedgerOptions { storage, spec, clock, .. } = &self.options;
         let gone = |what: &str| Error::corrupt(format!("table {} {what} while it was in use", spec.path));
-        // Opening would make a missing table, and nothing of what is done would be known in it.
+        // Opening would create a missing table, which would know nothing about what is done.
         let there = LakeTable::open_existing(storage, &spec.path, clock).await?;
         let there = there.ok_or_else(|| gone("was removed"))?;
         if there.table_id() != self.table.table_id() {
@@ -275,15 +275,15 @@ impl<R: LedgerRow> Ledger<R> {
         Ok(())
     }
 
-    /// Learns what these commits have brought, and the ones before them that could not be read. Only then is what was
-    /// seen of the fence raised.
+    /// Learns what these commits have added, and earlier ones that could not be read. Only then is the known fence
+    /// value raised.
     async fn take_in(&mut self, commits: Vec<Commit>) -> Result<()> {
         self.unlearned.extend(commits);
         let files: Vec<DataFile> = self.unlearned.iter().flat_map(|commit| commit.added.iter().cloned()).collect();
         for file in &files {
             match self.learn_file(file).await {
-                // Whoever has slept for days is told of files that were merged and cleaned away since. If it is one
-                // that should be there, opening fails as well.
+                // After sleeping for days, this reports files that were merged and cleaned up since. If a file is
+                // missing that should exist, opening fails as well.
                 Err(error) if error.kind() == ErrorKind::Corrupt => return self.reopen().await,
                 learned => learned?,
             }
@@ -293,13 +293,13 @@ impl<R: LedgerRow> Ledger<R> {
         Ok(())
     }
 
-    /// Learns what the files that may hold rows of these updates say.
+    /// Reads the files that may have rows of these updates.
     async fn learn_of(&mut self, keys: &[UpdateKey]) -> Result<()> {
         let mut backoff = backoff();
         let unknown: Vec<UpdateKey> = keys.iter().filter(|key| !self.done.contains(key)).copied().collect();
         while let Err(error) = self.try_learn_of(&unknown).await {
             match error.kind() {
-                // Merged and cleaned away since the table was opened.
+                // Merged and cleaned up since the table was opened.
                 ErrorKind::Corrupt => self.reopen().await?,
                 _ if error.is_transient() => self.pause(&error, &mut backoff).await,
                 _ => return Err(error),
@@ -330,7 +330,7 @@ impl<R: LedgerRow> Ledger<R> {
         Ok(())
     }
 
-    /// The unread files that may hold rows of these updates.
+    /// The unread files that may have rows of these updates.
     fn files_with(&self, keys: &[UpdateKey]) -> Vec<DataFile> {
         if self.unread.is_empty() || keys.is_empty() {
             return Vec::new();
@@ -353,9 +353,9 @@ impl<R: LedgerRow> Ledger<R> {
         Ok(())
     }
 
-    /// Takes note of a row. The same row may be told more than once.
-    fn remember(&mut self, known: Known<R>) {
-        let Known { key, part, state } = known;
+    /// Remembers a row. The same row may be added more than once.
+    fn remember(&mut self, known: ExistingRow<R>) {
+        let ExistingRow { key, part, state } = known;
         let is_done = self.done.contains(&key);
         if is_done && !self.items.contains_key(&key) {
             return;
@@ -419,9 +419,9 @@ mod tests {
             Ok(RecordBatch::try_new(Arc::clone(schema), vec![Arc::new(ids)]).unwrap())
         }
 
-        fn known(batch: &RecordBatch) -> Result<Vec<Known<Self>>> {
+        fn known(batch: &RecordBatch) -> Result<Vec<ExistingRow<Self>>> {
             let ids = batch.column(0).as_primitive::<Int64Type>().values();
-            Ok(ids.iter().map(|id| Known { key: key(*id), part: (), state: () }).collect())
+            Ok(ids.iter().map(|id| ExistingRow { key: key(*id), part: (), state: () }).collect())
         }
     }
 

@@ -1,29 +1,30 @@
-//! The one loop that every stage behind bronze runs on: rows of an upstream table in, rows of the stage's own table out,
-//! each exactly once, with the progress in the same commit.
+//! The one loop that every stage behind bronze runs on: rows of an upstream table in, rows of the stage's own table
+//! out, each exactly once, with the progress in the same commit.
 //!
 //! # Contract
 //!
-//! A stage brings a [`Work`]: what a row of the upstream table asks for, and how that is done. The flow owns the rest.
+//! A stage provides a [`Work`]: what a row of the upstream table requires, and how it is done. The flow does the rest.
 //!
-//! - **Where it starts.** The watermark that the stage's table holds for the *id* of the upstream table at hand. Where
-//!   there is none (a new pair of tables, a table in another's place, a table of release 0.1) the contents of both are
-//!   compared, and the log is followed from there on. So it is where a stretch of the log is gone, or a commit has
-//!   rewritten the table.
-//! - **What is taken.** A row is named by bot, update and attempt ([`UpdateKey`](key::UpdateKey)), never by its version
-//!   or file. What is done, under way or waiting is not taken again, however often the upstream table holds it.
-//! - **Order.** Items of one chat are worked on one after the other, in the order of the upstream table; chats side by
-//!   side. A chat that has much to do holds up nobody ([`queue`]).
-//! - **Recording.** What items record is committed together, as it comes: one read of the head and one commit for all
-//!   that is there. An item is done with the row that says so, in the same commit that moves the watermark past it.
-//! - **The watermark** is the version up to which everything is done. It rides along with every commit of rows; alone it
-//!   is committed once a minute when it has moved, and at the end.
-//! - **Waiting.** Nothing is read while nothing is hinted, beyond a look every five seconds. Reading the upstream table,
-//!   working and being told to stop never wait for each other; a commit is waited for.
-//! - **Stopping.** What is under way is told to wind down and may record what it knows; what waits is found again.
-//! - **Errors.** What is transient is retried: reading with a pause, recording in place, since nothing else knows what
-//!   was found out. Anything else ends the stage with the error, and opening it again is always safe.
-//! - **Panics.** An item whose work panics is worked on once more. When it panics again, it is set aside with a row that
-//!   says so, and the others go on.
+//! - **Where it starts.** At the watermark that the stage's table has for the *id* of the current upstream table. If
+//!   there is none (a new pair of tables, a replaced table, a table of release 0.1), the contents of both are compared,
+//!   and the log is followed from there. The same happens if part of the log is gone, or a commit has rewritten the
+//!   table.
+//! - **What is taken.** A row is identified by bot, update and attempt ([`UpdateKey`](key::UpdateKey)), never by its
+//!   version or file. What is done, in progress or waiting is not taken again, however often the upstream table has it.
+//! - **Order.** Items of one chat are processed one after another, in the order of the upstream table; different chats
+//!   in parallel. A busy chat delays nobody else ([`queue`]).
+//! - **Recording.** Whatever items record is committed together as it arrives: one read of the head and one commit for
+//!   everything there is. An item is done with the row that says so, in the same commit that moves the watermark past
+//!   it.
+//! - **The watermark** is the version up to which everything is done. It is included in every commit of rows; on its
+//!   own it is committed once a minute if it has moved, and at the end.
+//! - **Waiting.** Without hints nothing is read, except for a look every five seconds. Reading the upstream table,
+//!   working and stopping never wait for each other; a commit is waited for.
+//! - **Stopping.** Items in progress are told to wind down and may record what they know; waiting ones are found again.
+//! - **Errors.** Transient errors are retried: reading after a pause, recording in place, since nothing else knows what
+//!   was found out. Any other error ends the stage, and reopening it is always safe.
+//! - **Panics.** An item whose work panics is processed once more. If it panics again, it is set aside with a row that
+//!   says so, and the others continue.
 
 pub(crate) mod feed;
 pub(crate) mod key;
@@ -62,29 +63,29 @@ use crate::storage::Storage;
 /// Files up to this size are read whole, with one request; larger ones piece by piece.
 const SMALL_FILE_BYTES: i64 = 1_024 * 1_024;
 
-/// What a flow is made of.
+/// What a flow is given.
 pub(crate) struct FlowOptions<'a> {
     pub(crate) storage: &'a Storage,
     /// The upstream table.
     pub(crate) upstream: &'a Path,
-    /// What is read of it.
+    /// The columns read from it.
     pub(crate) columns: &'a [&'a str],
-    /// Items that may wait in memory.
+    /// Maximum items waiting in memory.
     pub(crate) max_waiting: usize,
     pub(crate) clock: &'a Clock,
 }
 
-/// A stage at work. One task keeps the ledger; items are worked on side by side.
+/// A running stage. One task keeps the ledger; items are processed side by side.
 pub(crate) struct Flow<W: Work> {
     work: W,
     ledger: Ledger<W::Row>,
-    /// `None` while something is read.
+    /// `None` while it is being read.
     feed: Option<Feed>,
     reading: Option<Reading>,
     /// The id of the upstream table, once it was found.
     upstream: Option<String>,
     wanted: Wanted,
-    /// When the upstream table is looked at next without a hint.
+    /// When the upstream table is checked next without a hint.
     look_at: Duration,
     /// When it is read again after a failure.
     retry_at: Duration,
@@ -94,9 +95,9 @@ pub(crate) struct Flow<W: Work> {
     taken: HashSet<UpdateKey>,
     watermark: Watermark,
     running: JoinSet<Ended<W>>,
-    /// Items that are being worked on.
+    /// Items in progress.
     under_way: HashMap<UpdateKey, UnderWay<W::Item>>,
-    /// By the task that works on it.
+    /// By the task that processes it.
     tasks: HashMap<tokio::task::Id, UpdateKey>,
     calls_in: mpsc::Sender<Call<W::Row>>,
     calls: mpsc::Receiver<Call<W::Row>>,
@@ -114,18 +115,18 @@ impl<W: Work> fmt::Debug for Flow<W> {
     }
 }
 
-/// How far the upstream table is to be read.
+/// How far to read the upstream table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Wanted {
-    /// Not until the next look or hint.
+    /// Not before the next check or hint.
     Nothing,
     /// To its head.
     Head,
-    /// To a version that was hinted, beyond which there is no need to look.
+    /// To a version from a hint, beyond which there is no need to look.
     Version(i64),
 }
 
-/// An item that is being worked on.
+/// An item in progress.
 struct UnderWay<I> {
     item: I,
     /// Its last row is recorded.
@@ -136,7 +137,7 @@ struct UnderWay<I> {
 /// How the work on an item ended.
 type Ended<W> = (<W as Work>::Item, Result<bool>);
 
-/// Something that is read of the upstream table. The feed comes back with it.
+/// A read from the upstream table in progress. The feed is returned with it.
 type Reading = BoxFuture<'static, (Feed, Read)>;
 
 /// What was read.
@@ -146,7 +147,7 @@ enum Read {
 }
 
 impl<W: Work> Flow<W> {
-    /// A flow of `work` from the upstream table into the table of `ledger`.
+    /// Runs `work` from the upstream table into the table of `ledger`.
     pub(crate) fn new(work: W, ledger: Ledger<W::Row>, options: &FlowOptions<'_>) -> Self {
         let FlowOptions { storage, upstream, columns, max_waiting, clock } = options;
         let (calls_in, calls) = mpsc::channel(CALLS);
@@ -186,5 +187,5 @@ impl<W: Work> Flow<W> {
     }
 }
 
-/// Calls of items that are taken together.
+/// Concurrent calls of items are recorded together.
 const CALLS: usize = 1_024;

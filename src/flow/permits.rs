@@ -1,13 +1,13 @@
-//! Calls to an outside system at the same time, shared so that chats in trouble leave most of them to the others.
+//! Concurrent calls to an outside system, shared so that chats in trouble leave most of them to others.
 
 use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-/// Chats in trouble have this part of all permits.
+/// The share of all permits that chats in trouble get.
 const SLOW_SHARE: usize = 4;
-/// Chats that are remembered to be in trouble.
+/// The maximum number of chats remembered as in trouble.
 const MAX_TROUBLED: usize = 10_000;
 
 /// The permits.
@@ -19,7 +19,7 @@ pub(crate) struct Permits {
     troubled: Mutex<HashSet<i64>>,
 }
 
-/// A call may be made while this is held.
+/// Allows a call while it is held.
 #[derive(Debug)]
 pub(crate) struct Permit<'a> {
     _one: SemaphorePermit<'a>,
@@ -27,15 +27,15 @@ pub(crate) struct Permit<'a> {
 }
 
 impl Permits {
-    /// So many calls at the same time.
+    /// This many concurrent calls.
     pub(crate) fn new(count: usize) -> Self {
         let count = count.max(1);
-        // With a single permit all there is to share is time.
+        // With a single permit, only time can be shared.
         let slow = (count / SLOW_SHARE).max(1);
         Self { all: Semaphore::new(count), slow: Semaphore::new(slow), troubled: Mutex::default() }
     }
 
-    /// Waits for a permit. `None` when there will be none any more.
+    /// Waits for a permit. `None` if there will be none any more.
     pub(crate) async fn acquire(&self, chat_id: i64) -> Option<Permit<'_>> {
         let slow = match self.is_troubled(chat_id) {
             true => Some(self.slow.acquire().await.ok()?),
@@ -48,7 +48,7 @@ impl Permits {
         self.troubled.lock().unwrap_or_else(PoisonError::into_inner).contains(&chat_id)
     }
 
-    /// How a call for a chat went. `true` when this is news.
+    /// Notes how a call for a chat went. `true` if this is news.
     pub(crate) fn note(&self, chat_id: i64, went_well: bool) -> bool {
         let mut troubled = self.troubled.lock().unwrap_or_else(PoisonError::into_inner);
         match went_well {

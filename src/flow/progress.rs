@@ -1,8 +1,8 @@
-//! Rows taken in, rows recorded, and how far that is.
+//! Takes rows in, records rows, and keeps track of how far that is.
 
 use std::collections::HashMap;
 
-use super::feed::{Fetched, Place, Rows, Step};
+use super::feed::{Fetched, RowPosition, Rows, Step};
 use super::key::UpdateKey;
 use super::ledger::LedgerRow;
 use super::queue::Later;
@@ -12,7 +12,7 @@ use super::{Flow, Read};
 use crate::error::Result;
 
 impl<W: Work> Flow<W> {
-    /// Takes in what was read.
+    /// Handles what was read.
     pub(super) async fn take(&mut self, read: Read) -> Result<()> {
         match read {
             Read::Fetched(later, Ok(Some(fetched))) => {
@@ -53,7 +53,7 @@ impl<W: Work> Flow<W> {
                 }
             }
             Step::Unclear { version } => {
-                // Whatever the upstream table has been through, the stage's own may have been through as well.
+                // Whatever the upstream table has been through, the stage's own table may have been through as well.
                 self.ledger.refresh().await?;
                 self.watermark.compare(version);
             }
@@ -64,7 +64,7 @@ impl<W: Work> Flow<W> {
     }
 
     async fn take_rows(&mut self, rows: Rows) -> Result<()> {
-        let Place { version, file, row } = rows.first;
+        let RowPosition { version, file, row } = rows.first;
         let items = self.work.items(&rows.batch, version)?;
         let items = (row..).zip(items).filter_map(|(row, item)| Some((row, item?)));
         let items: Vec<(u32, W::Item)> = items.filter(|(_, item)| !self.taken.contains(&item.key())).collect();
@@ -72,7 +72,7 @@ impl<W: Work> Flow<W> {
         let done = self.ledger.are_done(&keys).await?;
         for ((row, item), _) in items.into_iter().zip(done).filter(|(_, is_done)| !is_done) {
             let key = item.key();
-            // An update may be there more than once.
+            // An update may occur more than once.
             if !self.taken.insert(key) {
                 continue;
             }
@@ -83,7 +83,7 @@ impl<W: Work> Flow<W> {
                 self.settled_items.push(item);
                 continue;
             }
-            let later = Later { place: Place { version, file, row }, key, chat_id: item.chat_id() };
+            let later = Later { place: RowPosition { version, file, row }, key, chat_id: item.chat_id() };
             if self.queue.push(later, item) {
                 self.ledger.begin(key);
             }
@@ -91,7 +91,7 @@ impl<W: Work> Flow<W> {
         Ok(())
     }
 
-    /// Takes in rows that had been waiting in the upstream table.
+    /// Takes rows in that had been waiting in the upstream table.
     async fn take_fetched(&mut self, later: Vec<Later>, fetched: Vec<Fetched>) -> Result<()> {
         let keys: Vec<UpdateKey> = later.iter().map(|later| later.key).collect();
         // Another process may have done them meanwhile.
@@ -115,9 +115,9 @@ impl<W: Work> Flow<W> {
         Ok(())
     }
 
-    /// Rows that waited in the upstream table are not where they were: a comparison of contents finds them again.
+    /// Rows waiting in the upstream table were moved: a comparison of contents finds them again.
     fn compare_again(&mut self, fetching: Vec<Later>) {
-        tracing::info!("rows that wait were moved by a clean-up; comparing contents");
+        tracing::info!("waiting rows were moved by a clean-up; comparing contents");
         self.watermark.hold();
         for Later { place, key, .. } in fetching.into_iter().chain(self.queue.forget_later()) {
             self.taken.remove(&key);
@@ -128,7 +128,7 @@ impl<W: Work> Flow<W> {
         }
     }
 
-    /// Answers what items ask and records what they tell, all of it with one read of the head and one commit.
+    /// Answers what items ask and records what they report, with one read of the head and one commit.
     pub(super) async fn answer(&mut self, calls: Vec<Call<W::Row>>) -> Result<()> {
         let (mut rows, mut waiters, mut questions) = (Vec::new(), Vec::new(), Vec::new());
         for call in calls {
@@ -142,7 +142,7 @@ impl<W: Work> Flow<W> {
         }
         if !rows.is_empty() {
             self.record(rows).await?;
-            // Whoever has gone needs no answer.
+            // If the item is gone, it needs no answer.
             waiters.into_iter().for_each(|done| done.send(()).unwrap_or_default());
         }
         if questions.iter().any(|(.., at_head, _)| *at_head) {
@@ -154,7 +154,7 @@ impl<W: Work> Flow<W> {
         Ok(())
     }
 
-    /// Records rows of items under way, and whether each is the last of its item.
+    /// Records rows of items in progress, and whether each is the last of its item.
     pub(super) async fn record(&mut self, rows: Vec<(W::Row, bool)>) -> Result<()> {
         let mut recorded = Vec::with_capacity(rows.len());
         for (row, is_last) in rows {
@@ -170,12 +170,12 @@ impl<W: Work> Flow<W> {
         self.commit(recorded).await
     }
 
-    /// An item is done, or will be with the commit that follows.
+    /// An item is done, or will be with the following commit.
     pub(super) fn done(&mut self, item: &W::Item) {
         self.watermark.done(item.version());
     }
 
-    /// Commits rows, those of items that needed no work, and how far everything is done.
+    /// Commits rows, including those of items that needed no work, and the progress.
     pub(super) async fn commit(&mut self, mut rows: Vec<W::Row>) -> Result<()> {
         if rows.is_empty() && self.settled.is_empty() {
             return Ok(());
@@ -197,7 +197,7 @@ impl<W: Work> Flow<W> {
         Ok(())
     }
 
-    /// Commits how far everything is done, where that has moved.
+    /// Commits the progress if it has moved.
     pub(super) async fn commit_watermark(&mut self) -> Result<()> {
         let upstream = self.upstream.as_deref().zip(Some(self.watermark.value()));
         self.ledger.record(Vec::new(), upstream).await?;

@@ -1,40 +1,40 @@
-//! Work that waits: one at a time in a chat, in order, side by side across chats, and none of them at another's cost.
+//! Waiting work: one item at a time per chat, in order, chats side by side, and none at another's expense.
 //!
-//! What waits in memory is bounded in all and for each chat. Beyond that only places are remembered, and the rows are
-//! read again when their turn comes: a busy chat holds up nobody, and the upstream table is the queue.
+//! Items in memory are bounded in total and per chat. Beyond that only row positions are kept, and the rows are read
+//! again at their turn: a busy chat delays nobody else, and the upstream table is the queue.
 
 use std::collections::{HashMap, VecDeque};
 
-use super::feed::Place;
+use super::feed::RowPosition;
 use super::key::UpdateKey;
 
-/// Items of one chat in memory, at most.
+/// Maximum items of one chat in memory.
 const PER_CHAT: usize = 64;
-/// Of all that may wait in memory, a chat takes this part at most.
+/// The share of all items in memory that one chat may take.
 const CHAT_SHARE: usize = 16;
-/// Rows that wait as places, at most; then nothing more is read.
+/// Maximum rows waiting as positions; beyond that nothing more is read.
 const MAX_LATER: usize = 200_000;
 
-/// What waits, by chat.
+/// The waiting work, by chat.
 #[derive(Debug)]
 pub(crate) struct Queue<T> {
     chats: HashMap<i64, Chat<T>>,
-    /// Chats whose next item may begin, the one that has waited longest first.
+    /// Chats whose next item may begin, longest waiting first.
     ready: VecDeque<i64>,
-    /// Chats with rows that wait as places, the one that was fetched for longest ago first.
+    /// Chats with rows waiting as positions, least recently fetched first.
     behind: VecDeque<i64>,
-    /// Items in memory that are not done, and rows that are being fetched.
+    /// Unfinished items in memory, and rows being fetched.
     waiting: usize,
-    /// Rows that wait as places.
+    /// Rows waiting as positions.
     later: usize,
     max_waiting: usize,
     per_chat: usize,
 }
 
-/// A row that waits in the upstream table.
+/// A row waiting in the upstream table.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Later {
-    pub(crate) place: Place,
+    pub(crate) place: RowPosition,
     pub(crate) key: UpdateKey,
     pub(crate) chat_id: i64,
 }
@@ -44,7 +44,7 @@ struct Chat<T> {
     items: VecDeque<T>,
     is_busy: bool,
     later: VecDeque<Later>,
-    /// Rows of it that are being fetched.
+    /// Its rows being fetched.
     fetching: usize,
 }
 
@@ -59,7 +59,7 @@ impl<T> Chat<T> {
 }
 
 impl<T> Queue<T> {
-    /// Nothing waits, and so many items may wait in memory.
+    /// An empty queue, for at most this many items in memory.
     pub(crate) fn new(max_waiting: usize) -> Self {
         let max_waiting = max_waiting.max(1);
         Self {
@@ -73,7 +73,7 @@ impl<T> Queue<T> {
         }
     }
 
-    /// Adds an item behind the others of its chat; `false` when it waits as its place alone.
+    /// Appends an item to its chat; `false` if only its position is kept.
     pub(crate) fn push(&mut self, later: Later, item: T) -> bool {
         let chat_id = later.chat_id;
         let chat = self.chats.entry(chat_id).or_insert_with(Chat::new);
@@ -94,8 +94,8 @@ impl<T> Queue<T> {
         true
     }
 
-    /// The rows to fetch next, of chats that have few left in memory, each in its turn; none while there is little room.
-    /// Each is to be given back by [`Self::fetched`].
+    /// The rows to fetch next, for chats that have few left in memory, taking turns; none while there is little room.
+    /// Each must be returned with [`Self::fetched`].
     pub(crate) fn next_to_fetch(&mut self) -> Vec<Later> {
         let mut room = self.max_waiting.saturating_sub(self.waiting);
         let mut wanted = Vec::new();
@@ -123,7 +123,7 @@ impl<T> Queue<T> {
         wanted
     }
 
-    /// A row that was fetched, in the order of its chat; `None` when it is no work any more.
+    /// A row that was fetched, in the order of its chat; `None` if it is no longer work.
     pub(crate) fn fetched(&mut self, chat_id: i64, item: Option<T>) {
         let Some(chat) = self.chats.get_mut(&chat_id) else { return };
         chat.fetching = chat.fetching.saturating_sub(1);
@@ -217,7 +217,7 @@ mod tests {
     fn later(chat_id: i64, number: i64) -> Later {
         let row = u32::try_from(number).unwrap();
         let key = UpdateKey { bot_id: BotId(1), update_id: number, attempt: 1 };
-        Later { place: Place { version: 0, file: 0, row }, key, chat_id }
+        Later { place: RowPosition { version: 0, file: 0, row }, key, chat_id }
     }
 
     #[test]

@@ -24,12 +24,12 @@ pub(crate) trait LedgerRow: Clone + Send + Sync + 'static {
     /// Rows as a batch of a table with `schema`; columns that are not the stage's are null.
     fn to_batch(schema: &SchemaRef, rows: &[Self]) -> Result<RecordBatch>;
     /// What a batch of the table says.
-    fn known(batch: &RecordBatch) -> Result<Vec<Known<Self>>>;
+    fn known(batch: &RecordBatch) -> Result<Vec<ExistingRow<Self>>>;
 }
 
 /// A row that is there.
 #[derive(Clone, Debug)]
-pub(crate) struct Known<R: LedgerRow> {
+pub(crate) struct ExistingRow<R: LedgerRow> {
     pub(crate) key: UpdateKey,
     pub(crate) part: R::Part,
     pub(crate) state: R::State,

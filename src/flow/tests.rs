@@ -11,7 +11,7 @@ use object_store::path::Path;
 use tokio_util::sync::CancellationToken;
 
 use super::key::UpdateKey;
-use super::ledger::{Known, Ledger, LedgerOptions, LedgerRow, Parts};
+use super::ledger::{ExistingRow, Ledger, LedgerOptions, LedgerRow, Parts};
 use super::work::{Desk, Item, Work};
 use super::{Flow, FlowOptions};
 use crate::clock::Clock;
@@ -89,8 +89,8 @@ impl LedgerRow for Done {
         Ok(RecordBatch::try_new(Arc::clone(schema), vec![ids, errors]).unwrap())
     }
 
-    fn known(batch: &RecordBatch) -> Result<Vec<Known<Self>>> {
-        Ok(ids(batch).into_iter().map(|id| Known { key: key(id), part: (), state: () }).collect())
+    fn known(batch: &RecordBatch) -> Result<Vec<ExistingRow<Self>>> {
+        Ok(ids(batch).into_iter().map(|id| ExistingRow { key: key(id), part: (), state: () }).collect())
     }
 }
 

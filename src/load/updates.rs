@@ -176,7 +176,7 @@ pub(super) fn check(table: &str, schema: &Schema) -> Result<()> {
         let Ok(field) = schema.field_with_name(name) else { continue };
         let (found, wanted) = (field.data_type(), source.data_type());
         if *found != wanted {
-            let text = format!("column `{name}` of {table} is {found} and must be {wanted}; name another table");
+            let text = format!("column `{name}` of {table} has type {found} but must be {wanted}; use another table");
             return Err(Error::configuration(text));
         }
     }
@@ -217,7 +217,7 @@ pub(super) fn to_batch<T: Deref<Target = str>>(
         columns.push(Arc::clone(values));
     }
     RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)
-        .context(ErrorKind::Configuration, "a column of the bronze table has another type or may not be null")
+        .context(ErrorKind::Configuration, "a column of the bronze table has another type or is not nullable")
 }
 
 /// Merges the JSON objects of two columns.

@@ -1,4 +1,4 @@
-//! From an HTTP body to a line of a segment: only what carried the right secret can become one.
+//! From an HTTP body to a line of a segment: only a body with the right secret can become one.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -16,7 +16,7 @@ use crate::settings::Secret;
 /// The header that Telegram sends the secret in (<https://core.telegram.org/bots/api#setwebhook>).
 pub const SECRET_HEADER: &str = "x-telegram-bot-api-secret-token";
 
-/// The secrets that are let in: one, or two during rotation. Held as digests, compared in constant time.
+/// The accepted secrets: one, or two during rotation. Held as digests, compared in constant time.
 #[derive(Clone)]
 pub(super) struct Secrets {
     digests: Vec<[u8; 32]>,
@@ -56,21 +56,21 @@ impl LiveSecrets {
 #[derive(Debug)]
 pub(super) struct Authentic(());
 
-/// A body that is let in, with its share of the budget. Nothing else can be landed.
+/// An accepted body, with its share of the budget. Nothing else can be landed.
 #[derive(Debug)]
 pub struct VerifiedBody {
     bytes: Vec<u8>,
     admitted: Admitted,
 }
 
-/// Why a body was not taken in.
+/// Why a body was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Refusal {
     /// It is larger than the pipeline allows.
     TooLarge,
-    /// Too many bytes wait to be landed.
+    /// Too many bytes are waiting to be landed.
     Full,
-    /// The connection broke, or what came is no HTTP.
+    /// The connection broke, or the body is not valid HTTP.
     Broken,
 }
 
@@ -82,7 +82,7 @@ impl Secrets {
         Self { digests: given.map(|secret| Sha256::digest(secret).into()).collect() }
     }
 
-    /// Compares with every secret, whichever fits, so that time tells nothing.
+    /// Compares with every secret regardless of matches, so that timing reveals nothing.
     pub(super) fn verify(&self, presented: Option<&[u8]>) -> Option<Authentic> {
         let presented: [u8; 32] = Sha256::digest(presented?).into();
         let fits = self.digests.iter().fold(subtle::Choice::from(0), |fits, digest| fits | digest.ct_eq(&presented));
@@ -91,8 +91,8 @@ impl Secrets {
 }
 
 impl VerifiedBody {
-    /// Reads a body of at most `limit_bytes`. Each chunk is admitted as it comes, so that many slow or large bodies
-    /// never hold more memory than the budget has.
+    /// Reads a body of at most `limit_bytes`. Each chunk is admitted as it arrives, so that many slow or large bodies
+    /// never hold more memory than the budget allows.
     pub(super) async fn read(
         mut body: Body,
         limit_bytes: usize,
@@ -102,7 +102,7 @@ impl VerifiedBody {
         let mut admitted = intake.try_admit(0).ok_or(Refusal::Full)?;
         let mut bytes = Vec::new();
         while let Some(frame) = body.frame().await {
-            // Trailers carry nothing of the update.
+            // Trailers are not part of the update.
             let Ok(chunk) = frame.map_err(|_| Refusal::Broken)?.into_data() else { continue };
             if chunk.len() > limit_bytes - bytes.len() {
                 return Err(Refusal::TooLarge);
@@ -115,14 +115,15 @@ impl VerifiedBody {
         Ok(Self { bytes, admitted })
     }
 
-    /// An update that we fetched from Telegram ourselves; `None` when too many bytes wait to be landed.
+    /// An update that we fetched from Telegram ourselves; `None` if too many bytes are waiting to be landed.
     pub(super) fn of_pull(bytes: Vec<u8>, intake: &Intake) -> Option<Self> {
         let admitted = intake.try_admit(bytes.len())?;
         Some(Self { bytes, admitted })
     }
 
-    /// The line of a segment, with its line break, and the body's share of the budget. An object is kept byte for byte but for
-    /// raw line breaks, which become spaces; anything else is wrapped, so that the segment stays JSON lines.
+    /// The line of a segment, with its line break, and the body's share of the budget. An object is kept byte for byte,
+    /// except for raw line breaks, which become spaces; anything else is wrapped, so that the segment stays valid JSON
+    /// lines.
     pub(super) fn into_line(self) -> (Vec<u8>, Admitted) {
         let mut line = match is_object(&self.bytes) {
             true => self.bytes,

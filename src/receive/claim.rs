@@ -1,4 +1,4 @@
-//! A lane taken by this process: its lock, and the key after which it goes on.
+//! A lane claimed by this process: its lock, and the key after which it continues.
 
 use super::landing::LaneOptions;
 use crate::clock::Timestamp;
@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::id::{BotId, Name};
 use crate::storage::{Storage, StorageKey, StorageLock};
 
-/// Takes the lane of `options` for this process, for as long as the lock is held.
+/// Claims the lane of `options` for this process, for as long as the lock is held.
 ///
 /// # Errors
 /// A configuration error when another process has the lane.
@@ -15,12 +15,12 @@ pub(super) fn take(options: &LaneOptions) -> Result<StorageLock> {
     let lock = StorageKey::LaneLock { pipeline: pipeline.clone(), bot_id: *bot_id, lane: lane.clone() };
     storage.try_lock(&lock.path())?.ok_or_else(|| {
         Error::configuration(format!(
-            "lane `{lane}` is in use by another process; stop that one, or give this one a name in receive.lane"
+            "lane `{lane}` is in use by another process; stop that process, or set receive.lane to another name for this one"
         ))
     })
 }
 
-/// The newest key of the lane, found by walking only its newest folders. Files that are no segments do not count.
+/// The newest key of the lane, found by walking only its newest folders. Other files do not count.
 pub(super) async fn newest_key(options: &LaneOptions) -> Result<Timestamp> {
     let LaneOptions { storage, pipeline, bot_id, lane, .. } = options;
     newest_key_of(storage, pipeline, *bot_id, lane).await

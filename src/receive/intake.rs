@@ -1,17 +1,17 @@
-//! What is taken in and not yet durable: counted in bytes from the first chunk of a body on.
+//! Bytes received and not yet durable, counted from the first chunk of a body.
 
 use prometheus::IntGauge;
 
 use crate::admission::{Admission, AdmissionPermit};
 
-/// The budget of bytes of a lane, and the gauge that shows it.
+/// A lane's byte budget, and the gauge that shows it.
 #[derive(Clone, Debug)]
 pub(super) struct Intake {
     admission: Admission,
     in_flight: IntGauge,
 }
 
-/// So many bytes of the budget. It travels with them into the batch and is given back after their put.
+/// A number of bytes of the budget. It travels with them into the batch and is returned after their put.
 #[derive(Debug)]
 pub(super) struct Admitted {
     permit: AdmissionPermit,
@@ -23,14 +23,14 @@ impl Intake {
         Self { admission, in_flight }
     }
 
-    /// `None` when the budget is used up for the moment.
+    /// `None` when the budget is used up for now.
     pub(super) fn try_admit(&self, bytes: usize) -> Option<Admitted> {
         let permit = self.admission.try_admit(bytes)?;
         self.in_flight.add(gauge_value(&permit));
         Some(Admitted { permit, in_flight: self.in_flight.clone() })
     }
 
-    /// Adds `bytes` to what is held; false when the budget is used up for the moment.
+    /// Adds `bytes`; false when the budget is used up for now.
     pub(super) fn try_grow(&self, held: &mut Admitted, bytes: usize) -> bool {
         let Some(more) = self.admission.try_admit(bytes) else { return false };
         self.in_flight.add(gauge_value(&more));

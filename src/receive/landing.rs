@@ -1,4 +1,4 @@
-//! What a lane's door and its writer share: what the lane works with, the lines on their way, and whether they land.
+//! What a lane's entrance and its writer share: options, lines on their way, and whether landing works.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,9 +14,9 @@ use crate::id::{BotId, Name};
 use crate::storage::Storage;
 use crate::telemetry::Telemetry;
 
-/// How long a body waits for a lane that is just being opened.
+/// How long a body waits for a lane that is being opened.
 const OPENING_PATIENCE: Duration = Duration::from_secs(1);
-/// Bodies that gather for one put; their bytes are bounded by the admission.
+/// Bodies collected for one put; their bytes are bounded by the admission.
 pub(super) const BATCH_LIMIT: usize = 10_000;
 
 /// What a lane works with.
@@ -30,9 +30,9 @@ pub struct LaneOptions {
     pub bot_id: BotId,
     /// The lane's name; one process writes a lane.
     pub lane: Name,
-    /// Bytes in memory.
+    /// The byte budget.
     pub admission: Admission,
-    /// Who is told of new segments.
+    /// Receives a hint for each new segment.
     pub hinter: KeyHinter,
     /// Time.
     pub clock: Clock,
@@ -40,18 +40,18 @@ pub struct LaneOptions {
     pub telemetry: Telemetry,
 }
 
-/// What became of a body.
+/// The fate of a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Landing {
     /// It would survive a power cut.
     Durable,
-    /// Too many bytes wait; come back.
+    /// Too many bytes are waiting; come back later.
     Full,
-    /// It could not be landed in time; it may turn up all the same.
+    /// It could not be landed in time; it may appear all the same.
     Failed,
 }
 
-/// A line on its way into a segment, with its share of the budget and whoever waits for it.
+/// A line on its way into a segment, with its share of the budget and whoever is waiting for it.
 #[derive(Debug)]
 pub(super) struct Entry {
     pub(super) line: Vec<u8>,
@@ -59,7 +59,8 @@ pub(super) struct Entry {
     pub(super) landed: oneshot::Sender<Landing>,
 }
 
-/// Whether a lane is open and its last landing did not fail. Apart from the writer, so that whoever asks keeps no lane open.
+/// Whether a lane is open and its last landing succeeded. Separate from the writer, so that readers of it keep no lane
+/// open.
 #[derive(Clone, Debug)]
 pub(super) struct LaneHealth {
     lane: Name,
@@ -68,7 +69,7 @@ pub(super) struct LaneHealth {
 }
 
 impl LaneHealth {
-    /// Of a lane that is to open, as `opened` will say.
+    /// For a lane that is being opened, as `opened` will say.
     pub(super) fn new(lane: Name, opened: watch::Receiver<bool>) -> Self {
         Self { lane, failing: Arc::default(), opened }
     }
@@ -82,12 +83,12 @@ impl LaneHealth {
             return Err(format!("lane `{}` is not open yet; see the log", self.lane));
         }
         match self.failing.load(Ordering::Relaxed) {
-            true => Err(format!("segments of lane `{}` cannot be put; see the log", self.lane)),
+            true => Err(format!("segments of lane `{}` cannot be written; see the log", self.lane)),
             false => Ok(()),
         }
     }
 
-    /// Waits a moment for a lane that is just being opened.
+    /// Waits a moment for a lane that is being opened.
     pub(super) async fn is_open(&self, clock: &Clock) -> bool {
         if *self.opened.borrow() {
             return true;

@@ -1,4 +1,4 @@
-//! The door to a lane: whoever holds a [`LaneWriter`] can land bodies in it, with HTTP or without.
+//! The entrance to a lane: whoever holds a [`LaneWriter`] can land bodies in it, with or without HTTP.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,12 +16,12 @@ use crate::clock::{Clock, Timestamp};
 use crate::error::{Error, ErrorKind, Result};
 use crate::retry::Backoff;
 
-/// How long a waiter waits for its put, and how long a put is tried.
+/// How long a caller waits for its put, and how long a put is tried.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// Between the tries to open a lane: the first and the longest pause.
+/// The first and the longest pause between tries to open a lane.
 const OPENING_PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
 
-/// Gives bodies to a lane's writer. Cheap to clone.
+/// Passes bodies to a lane's writer. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct LaneWriter {
     queue: mpsc::Sender<Entry>,
@@ -31,7 +31,7 @@ pub struct LaneWriter {
     patience: Duration,
 }
 
-/// The newest key of the lane, asked for until the store tells it.
+/// The newest key of the lane, requested until the store answers.
 async fn newest_key(options: &LaneOptions) -> Result<Timestamp> {
     let mut backoff = Backoff::new(OPENING_PAUSES.0, OPENING_PAUSES.1);
     loop {
@@ -47,7 +47,7 @@ async fn newest_key(options: &LaneOptions) -> Result<Timestamp> {
 }
 
 impl LaneWriter {
-    /// Takes a lane for this process. The second value is the task that opens it, however often the store fails, and
+    /// Claims a lane for this process. The second value is the task that opens it, however often the store fails, and
     /// then writes it; until it is open nothing can be landed. The task ends when every `LaneWriter` is gone, or with
     /// the error that makes landing impossible for good.
     ///
@@ -62,7 +62,7 @@ impl LaneWriter {
         patience: Duration,
     ) -> Result<(Self, impl Future<Output = Result<()>> + Send + 'static)> {
         let lock = claim::take(&options)?;
-        let gauge = options.telemetry.gauge("lakegram_receive_in_flight_bytes", "bytes taken in and not yet durable");
+        let gauge = options.telemetry.gauge("lakegram_receive_in_flight_bytes", "bytes received and not yet durable");
         let (sender, mut queue) = mpsc::channel(BATCH_LIMIT);
         let (open, opened) = watch::channel(false);
         let writer = Self {
@@ -76,7 +76,7 @@ impl LaneWriter {
         let task = async move {
             let newest = tokio::select! {
                 newest = newest_key(&options) => newest?,
-                // Nobody gives it anything before it is open, so this is the end of the givers.
+                // Nobody can send before the lane is open, so this means that all senders are gone.
                 _ = queue.recv() => return Ok(()),
             };
             let writer = Writer::new(options, queue, (newest, lock), health, patience);
@@ -86,10 +86,10 @@ impl LaneWriter {
         Ok((writer, task))
     }
 
-    /// Lands a body; returns when it is durable, or will not be in time.
+    /// Lands a body; returns when it is durable, or is not going to be in time.
     pub async fn land(&self, body: VerifiedBody) -> Landing {
         let (line, mut admitted) = body.into_line();
-        // A line is longer than its body by its break, and by much more where something had to be wrapped.
+        // A line is longer than its body by its line break, and by much more if it had to be wrapped.
         let more = line.len().saturating_sub(admitted.bytes());
         if !self.intake.try_grow(&mut admitted, more) {
             return Landing::Full;
@@ -116,7 +116,7 @@ impl LaneWriter {
     /// # Errors
     /// Unavailable when it could not be landed now; Telegram still has it.
     pub async fn land_pulled(&self, update: Bytes) -> Result<()> {
-        let later = || Error::unavailable("the update could not be landed now");
+        let later = || Error::unavailable("could not land the update now");
         let body = VerifiedBody::of_pull(update.into(), &self.intake).ok_or_else(later)?;
         match self.land(body).await {
             Landing::Durable => Ok(()),
@@ -124,7 +124,7 @@ impl LaneWriter {
         }
     }
 
-    /// Says whether bytes can be landed in this lane, as far as the last landing tells; if not, why.
+    /// Whether bytes can be landed in this lane, as far as the last landing tells; if not, why.
     pub fn readiness(&self) -> Arc<dyn Fn() -> std::result::Result<(), String> + Send + Sync> {
         let health = self.health.clone();
         Arc::new(move || health.ready())

@@ -57,7 +57,7 @@ impl Default for Limits {
     }
 }
 
-/// Telegram opens a hundred a bot at most; the rest is for probes and people.
+/// Telegram opens at most a hundred per bot; the rest is for probes and people.
 const MAX_CONNECTIONS: u64 = 8_192;
 
 /// Half of the file descriptors of the process, so that strangers cannot take those that landing and the stages need.
@@ -114,7 +114,7 @@ impl Receiver {
     /// error is the service's.
     ///
     /// # Errors
-    /// None for now; a listener that fails to accept is tried again.
+    /// None for now; a failed accept is retried.
     pub async fn serve(self, listener: TcpListener, stop: CancellationToken) -> Result<()> {
         let routes = routes(Arc::clone(&self.shared));
         let server = Server::new(routes, self.connections, self.metrics, &self.shared.clock);

@@ -1,21 +1,21 @@
-//! Notices that this process has slept: was stopped, or its machine suspended.
+//! Notices that this process has slept: it was stopped, or its machine was suspended.
 //!
-//! What had come before lies in its sockets and queues still, and Telegram has long delivered it elsewhere. A
-//! redelivery is recognised within a window only; landed now, after days, it would be an update of its own and be
-//! answered once more. So after a long sleep nothing is landed for a while: whoever is still there comes back.
+//! Requests from before the sleep are still in its sockets and queues, and Telegram has long delivered them elsewhere.
+//! A redelivery is only recognized within a window; landed now, after days, it would be a new update and be answered
+//! again. So after a long sleep nothing is landed for a while: whoever is still waiting comes back.
 
 use std::time::Duration;
 
 use crate::clock::{Clock, Timestamp};
 
-/// Well below the window, and well above what clocks are off and stores are slow.
+/// Well below the window, and well above clock errors and store latency.
 const LONG: Duration = Duration::from_secs(6 * 3_600);
-/// Longer than it takes to get through what had come before.
+/// Longer than it takes to work through the requests from before.
 const AFTERWARDS: Duration = Duration::from_secs(10);
-/// Often enough that silence is no sleep.
+/// Often enough that a quiet period is not mistaken for sleep.
 pub(super) const LOOK_EVERY: Duration = Duration::from_secs(60);
 
-/// When the clocks were last looked at.
+/// When the clocks were last checked.
 #[derive(Debug)]
 pub(super) struct Slumber {
     wall: Timestamp,
@@ -29,14 +29,17 @@ impl Slumber {
         Self { wall: clock.now(), monotonic: clock.monotonic(), awake_from: Duration::ZERO }
     }
 
-    /// Looks at the clocks; returns whether what comes now may have come before a long sleep. The monotonic clock may
-    /// stand while a machine sleeps, and the wall clock may step back: whichever says longer counts.
+    /// Checks the clocks; returns whether what arrives now may be from before a long sleep. The monotonic clock may
+    /// stop while a machine sleeps, and the wall clock may step back: whichever says longer counts.
     pub(super) fn look(&mut self, clock: &Clock) -> bool {
         let (wall, monotonic) = (clock.now(), clock.monotonic());
         let passed = wall.since(self.wall).max(monotonic.saturating_sub(self.monotonic));
         (self.wall, self.monotonic) = (wall, monotonic);
         if passed >= LONG {
-            tracing::warn!(hours = passed.as_secs() / 3_600, "slept for long; what had come before is not landed now");
+            tracing::warn!(
+                hours = passed.as_secs() / 3_600,
+                "the process was asleep for long; not landing requests from before"
+            );
             self.awake_from = monotonic + AFTERWARDS;
         }
         monotonic < self.awake_from

@@ -1,4 +1,4 @@
-//! The routes of the receiver: a request of Telegram, from its secret to its answer, and the probes.
+//! The routes of the receiver: a request from Telegram, from its secret to its response, and the probes.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use crate::connections::Client;
 use crate::health::Health;
 use crate::pipeline::ReceiveSettings;
 
-/// What a client that is told to come back should wait, in seconds.
+/// The `Retry-After` of a refused request, in seconds.
 const RETRY_AFTER_SECONDS: &str = "2";
 
 /// What every request needs.
@@ -39,7 +39,7 @@ pub(super) struct Shared {
     pub(super) total_timeout: Duration,
 }
 
-/// Whether bytes can be landed now. Apart from the writers, so that whoever asks keeps no lane open.
+/// Whether bytes can be landed now. Separate from the writers, so that readers of it keep no lane open.
 #[derive(Debug)]
 pub(super) struct LandingReadiness {
     pub(super) draining: AtomicBool,
@@ -70,7 +70,7 @@ impl Shared {
         status.into_response()
     }
 
-    /// Telegram sends it again, after as long as it is told.
+    /// Telegram sends it again, after the given time.
     fn come_back(&self, reason: &str) -> Response {
         let answer = self.reject(StatusCode::SERVICE_UNAVAILABLE, reason);
         ([(header::RETRY_AFTER, RETRY_AFTER_SECONDS)], answer).into_response()
@@ -94,7 +94,7 @@ async fn ready(State(shared): State<Arc<Shared>>) -> Response {
     }
 }
 
-/// Anybody may ask here, so the reasons stay on the console.
+/// Anyone may ask here, so the reasons stay on the console.
 async fn health_report(State(shared): State<Arc<Shared>>) -> Response {
     let ready = shared.readiness.ready();
     let status = if ready.is_ok() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };

@@ -1,4 +1,4 @@
-//! The single writer of a lane: lines gather while a put is in flight, and every waiter is answered after its put.
+//! The single writer of a lane: lines collect while a put is in flight, and every caller is answered after its put.
 
 use std::time::Duration;
 
@@ -15,24 +15,24 @@ use crate::error::{ErrorKind, Result};
 use crate::retry::Backoff;
 use crate::storage::{PutNew, StorageKey, StorageLock};
 
-/// Bytes of one segment, but for a larger line of its own.
+/// Maximum bytes of one segment, except for a single larger line.
 const SEGMENT_BYTES: usize = 8 * 1_024 * 1_024;
-/// Between the tries of a put: the first and the longest pause.
+/// The first and the longest pause between tries of a put.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
-/// How often a segment that was given up on is tried in the time it was tried before.
+/// How often an abandoned segment is tried in the time it was tried before.
 const PROBES: u32 = 10;
 
-/// Owns a lane: its claim, its last key and the put that is under way.
+/// Owns a lane: its claim, its last key and the current put.
 #[derive(Debug)]
 pub(super) struct Writer {
     options: LaneOptions,
     queue: mpsc::Receiver<Entry>,
-    /// Left over by the last batch, which was full.
+    /// Left over from the last batch, which was full.
     held: Option<Entry>,
     last_key: Timestamp,
     slumber: Slumber,
-    /// Given up on, its waiters told so. Tried on while nothing newer shows whether landing works again: a receiver
-    /// that is not ready gets no updates that could show it.
+    /// Abandoned, and its callers were told so. It is still tried as long as nothing newer shows whether landing works
+    /// again: a receiver that is not ready gets no updates that could show it.
     unlanded: Option<Segment>,
     health: LaneHealth,
     metrics: Metrics,
@@ -43,7 +43,7 @@ pub(super) struct Writer {
     lock: StorageLock,
 }
 
-/// The bytes of one put and the key they go to. The bytes of a key never change: an earlier put may yet succeed.
+/// The bytes of one put and their key. The bytes of a key never change: an earlier put may still succeed.
 #[derive(Debug)]
 struct Segment {
     path: Path,
@@ -59,7 +59,7 @@ struct Metrics {
 }
 
 impl Writer {
-    /// A writer of a lane whose newest key and lock these are.
+    /// The writer of a lane with this newest key and lock.
     pub(super) fn new(
         options: LaneOptions,
         queue: mpsc::Receiver<Entry>,
@@ -71,24 +71,24 @@ impl Writer {
         let metrics = Metrics {
             landing_seconds: telemetry.latency("lakegram_receive_landing_seconds", "time until a segment was durable"),
             updates: telemetry.counter("lakegram_receive_updates_total", "updates that were landed"),
-            failures: telemetry.counter("lakegram_receive_landing_failures_total", "puts of segments that failed"),
+            failures: telemetry.counter("lakegram_receive_landing_failures_total", "failed puts of segments"),
         };
         let (slumber, root_epoch) = (Slumber::new(&options.clock), options.storage.root_epoch());
         let (held, unlanded) = (None, None);
         Self { options, queue, held, last_key, slumber, unlanded, health, metrics, patience, root_epoch, lock }
     }
 
-    /// Lands what comes until every giver is gone.
+    /// Lands what arrives until every sender is gone.
     ///
     /// # Errors
-    /// Fatal when the disk failed; whoever waits is told that the landing failed.
+    /// Fatal when the disk failed; callers are told that the landing failed.
     pub(super) async fn run(mut self) -> Result<()> {
         while let Some(first) = self.first_entry().await? {
             let batch = self.gather(first);
             let landing = self.land(&batch).await?;
             for Entry { admitted, landed, .. } in batch {
                 drop(admitted);
-                // Of a waiter that has gone, Telegram sends the update again; the twin is recognised.
+                // If the caller is gone, Telegram sends the update again; the duplicate is recognized.
                 let _gone = landed.send(landing);
             }
         }
@@ -103,7 +103,7 @@ impl Writer {
         while let Some(mut segment) = self.unlanded.take() {
             self.slumber.look(&self.options.clock);
             match self.options.clock.timeout(self.patience / PROBES, self.queue.recv()).await {
-                // Its waiters were told long ago; the new batch shows whether landing works.
+                // Its callers were told long ago; the new batch shows whether landing works.
                 Some(entry) => return Ok(entry),
                 None if self.try_put(&mut segment).await? => {}
                 None => self.unlanded = Some(segment),
@@ -117,7 +117,7 @@ impl Writer {
         }
     }
 
-    /// Takes along what has gathered meanwhile, up to the bounds of a segment.
+    /// Adds what has collected meanwhile, up to the bounds of a segment.
     fn gather(&mut self, first: Entry) -> Vec<Entry> {
         let mut bytes = first.line.len();
         let mut batch = vec![first];
@@ -133,7 +133,7 @@ impl Writer {
         batch
     }
 
-    /// Puts a batch, again and again for as long as somebody may wait for it.
+    /// Puts a batch, retrying for as long as someone may be waiting for it.
     async fn land(&mut self, batch: &[Entry]) -> Result<Landing> {
         if self.options.storage.root_epoch() != self.root_epoch
             && let Err(error) = self.take_lane_again().await
@@ -148,7 +148,7 @@ impl Writer {
             bytes: batch.iter().map(|entry| entry.line.as_slice()).collect::<Vec<_>>().concat().into(),
             updates: batch.len() as u64,
         };
-        // Not before the key is taken: a sleep from here on leaves an old key, under which twins are recognised.
+        // Not before the key is taken: a sleep after this point leaves an old key, by which duplicates are recognized.
         if self.slumber.look(&self.options.clock) {
             return Ok(Landing::Failed);
         }
@@ -175,7 +175,7 @@ impl Writer {
         Ok(())
     }
 
-    /// One put; false when it failed for the moment. Where another object stands, the next key is taken.
+    /// One put; false if it failed transiently. If another object is there, the next key is used.
     async fn try_put(&mut self, segment: &mut Segment) -> Result<bool> {
         loop {
             match self.options.storage.put_new(&segment.path, segment.bytes.clone()).await {
@@ -189,14 +189,14 @@ impl Writer {
                 Err(error) if error.kind() == ErrorKind::Fatal => return Err(error),
                 Err(error) => {
                     self.metrics.failures.inc();
-                    tracing::warn!(%error, "a segment could not be put");
+                    tracing::warn!(%error, "could not write a segment");
                     return Ok(false);
                 }
             }
         }
     }
 
-    /// The path of the next key: the time, or one more than the last key when the clock stands or steps back.
+    /// The path of the next key: the time, or the last key plus one if the clock stands still or steps back.
     fn next_path(&mut self) -> Path {
         let LaneOptions { pipeline, bot_id, lane, clock, .. } = &self.options;
         let micros = clock.now().max(self.last_key.plus(Duration::from_micros(1)));

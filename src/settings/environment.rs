@@ -24,7 +24,7 @@ struct DotEnv {
 }
 
 impl fmt::Debug for Environment {
-    /// Names alone: values may be secrets.
+    /// Names only: values may be secrets.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.debug_set().entries(self.values.keys()).finish()
     }
@@ -34,9 +34,9 @@ impl Environment {
     /// The variables of this process, and those of the file `.env` in `folder` that the process does not have.
     ///
     /// # Errors
-    /// A configuration error when `.env` is there and does not parse.
+    /// A configuration error when `.env` exists and cannot be parsed.
     pub fn of_process(folder: &Path) -> Result<Self> {
-        // A variable that is no UTF-8 is none of ours.
+        // A variable that is not UTF-8 is not one of ours.
         let values =
             std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
         let file = folder.join(".env");
@@ -61,7 +61,7 @@ impl Environment {
         Self { values, ..Self::default() }
     }
 
-    /// The same variables with these in the place of theirs.
+    /// The same variables, with these taking precedence.
     #[must_use]
     pub fn with<'a>(mut self, pairs: impl IntoIterator<Item = (&'a str, String)>) -> Self {
         for (name, value) in pairs {
@@ -72,7 +72,7 @@ impl Environment {
         self
     }
 
-    /// The value of `name`, or the content of the file that `name` with `_FILE` names. An empty value is none.
+    /// The value of `name`, or the content of the file that `name` plus `_FILE` names. An empty value counts as unset.
     ///
     /// # Errors
     /// A configuration error when the file cannot be read, or both are given.
@@ -94,9 +94,9 @@ impl Environment {
     /// The value of `name`.
     ///
     /// # Errors
-    /// A configuration error that names it and says `mend` when it is not set.
-    pub fn require(&self, name: &str, mend: &str) -> Result<String> {
-        self.get(name)?.ok_or_else(|| Error::configuration(format!("{name} is not set; {mend}")))
+    /// A configuration error that names it, and how to fix it, when it is not set.
+    pub fn require(&self, name: &str, fix: &str) -> Result<String> {
+        self.get(name)?.ok_or_else(|| Error::configuration(format!("{name} is not set; {fix}")))
     }
 
     /// The host's name as a lane: `HOSTNAME`, or what the system says.
@@ -122,8 +122,8 @@ fn read_dot_env(file: &Path) -> Result<BTreeMap<String, String>> {
     if file.is_file() {
         let entries = dotenvy::from_path_iter(file).context(ErrorKind::Configuration, "cannot read .env")?;
         for entry in entries {
-            let (name, value) =
-                entry.map_err(|error| Error::configuration(format!(".env: {error}; write NAME=value, one a line")))?;
+            let (name, value) = entry
+                .map_err(|error| Error::configuration(format!(".env: {error}; write NAME=value, one per line")))?;
             values.insert(name, value);
         }
     }

@@ -13,34 +13,34 @@ pub use self::secret::Secret;
 use crate::error::{Error, Result};
 use crate::id::Name;
 
-/// What stands before `/bot` in a call of the Bot API, unless `TELEGRAM_API_URL` says otherwise.
+/// The part before `/bot` in a Bot API URL, unless `TELEGRAM_API_URL` says otherwise.
 pub const PUBLIC_BOT_API: &str = "https://api.telegram.org";
 /// Where OpenAI-compatible clients call, unless `LLM_BASE_URL` says otherwise.
 pub const PUBLIC_OPENAI: &str = "https://api.openai.com/v1";
 
-/// Settings of this process, from the environment and `.env`. Secrets are read when they are needed, so that a
-/// command asks only for those it uses.
+/// Settings of this process, from the environment and `.env`. Secrets are read when needed, so that a command only asks
+/// for those it uses.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// Root of raw, tables and intents: a folder or a URL (`LAKEGRAM_DATA`).
     pub data: String,
-    /// What makes a start fast and may be deleted (`LAKEGRAM_CHECKPOINTS`).
+    /// Files that make a start fast and may be deleted (`LAKEGRAM_CHECKPOINTS`).
     pub checkpoints: PathBuf,
     /// Folder of pipeline files (`LAKEGRAM_PIPELINES`).
     pub pipelines: PathBuf,
     /// Folder of schema files (`LAKEGRAM_SCHEMAS`).
     pub schemas: PathBuf,
-    /// Where webhooks come in (`LAKEGRAM_LISTEN`, or all interfaces at `PORT`).
+    /// Where webhooks arrive (`LAKEGRAM_LISTEN`, or all interfaces at `PORT`).
     pub listen: SocketAddr,
     /// Where metrics and status are shown (`LAKEGRAM_CONSOLE`).
     pub console: SocketAddr,
-    /// What stands before `/bot` (`TELEGRAM_API_URL`).
+    /// The part before `/bot` (`TELEGRAM_API_URL`).
     pub bot_api_url: String,
     /// As OpenAI clients take it (`LLM_BASE_URL`).
     pub llm_base_url: String,
-    /// Wins over the pipeline's model name (`LLM_MODEL`).
+    /// Overrides the pipeline's model name (`LLM_MODEL`).
     pub llm_model: Option<String>,
-    /// The lane of a receiver whose pipeline names none: the host's name.
+    /// The lane of a receiver whose pipeline does not set one: the host name.
     pub host_lane: Name,
     environment: Environment,
 }
@@ -49,7 +49,7 @@ impl Settings {
     /// Reads and checks the settings.
     ///
     /// # Errors
-    /// A configuration error that names the variable and its form.
+    /// A configuration error that names the variable and the expected form.
     pub fn of(environment: Environment) -> Result<Self> {
         let text = |name: &str, default: &str| -> Result<String> {
             Ok(environment.get(name)?.unwrap_or_else(|| default.to_owned()))

@@ -1,4 +1,4 @@
-//! Cloud object stores by URL, with credentials from the variables their own tools use.
+//! Cloud object stores by URL, with credentials from the variables of their own tools.
 
 use std::sync::Arc;
 
@@ -13,16 +13,16 @@ pub(super) fn open(url: &Url) -> Result<(Arc<dyn ObjectStore>, Path)> {
     Err(Error::configuration(format!("{url}: this binary was built for local folders; build it with --features cloud")))
 }
 
-/// The store of a URL and the path in it. Its client never retries: who calls it does, and knows what may be repeated.
+/// The store of a URL and the path in it. Its client never retries: the caller does, and knows what may be repeated.
 ///
 /// # Errors
-/// A configuration error when the scheme is not known or credentials do not fit.
+/// A configuration error when the scheme is unknown or the credentials do not match.
 #[cfg(feature = "cloud")]
 pub(super) fn open(url: &Url) -> Result<(Arc<dyn ObjectStore>, Path)> {
     open_with(url, object_store::aws::AmazonS3Builder::from_env())
 }
 
-/// As [`open`], with an S3 client that does not come from the environment: for tests of what lies below it.
+/// Like [`open`], with an S3 client that does not come from the environment: for tests of what is below it.
 ///
 /// # Errors
 /// As [`open`].
@@ -35,13 +35,13 @@ pub(super) fn open_with(url: &Url, amazon: object_store::aws::AmazonS3Builder) -
 
     use crate::error::{Context, ErrorKind};
 
-    let wrong = format!("{url} cannot be opened; write a folder, s3://bucket/prefix, az://container/prefix or gs://…");
+    let wrong = format!("cannot open {url}; write a folder, s3://bucket/prefix, az://container/prefix or gs://…");
     let (scheme, path) = ObjectStoreScheme::parse(url).map_err(|_| Error::configuration(wrong.clone()))?;
     let retry = RetryConfig { max_retries: 0, ..RetryConfig::default() };
     let text = url.as_str();
     let store: Arc<dyn ObjectStore> = match scheme {
         ObjectStoreScheme::AmazonS3 => {
-            // Amazon's own way to a copy that replaces nothing; who has another store says so in the environment.
+            // Amazon's way of copying without replacing; for other stores the environment can say so.
             let amazon = match amazon.get_config_value(&AmazonS3ConfigKey::CopyIfNotExists) {
                 Some(_) => amazon,
                 None => amazon.with_copy_if_not_exists(S3CopyIfNotExists::Multipart),

@@ -1,4 +1,4 @@
-//! Copies within one storage, for objects that move: create-only, and told from another object by their bytes.
+//! Copies within one storage, for objects that move: create-only, and compared by their bytes.
 
 use object_store::path::Path;
 use object_store::{CopyMode, CopyOptions, ObjectStore, ObjectStoreExt};
@@ -7,15 +7,15 @@ use super::fault::{failed_call, is_persist_failure, not_the_root};
 use super::{PutNew, Storage};
 use crate::error::Result;
 
-/// Bytes of each of two objects that are compared at a time.
+/// Bytes compared at a time.
 const COMPARED_BYTES: u64 = 1 << 20;
 
 impl Storage {
-    /// Gives an object a copy that must not be there yet, in one attempt. On a local disk it is a second name of the
-    /// same file: whoever writes here puts a new file in the place of an old one.
+    /// Copies an object to a path that must not exist yet, in one attempt. On a local disk the copy is a hard link to
+    /// the same file: writers always replace files rather than change them.
     ///
     /// # Errors
-    /// When the store fails, or there is no such object; the copy may be there all the same. Fatal: the disk failed to
+    /// When the store fails, or there is no such object; the copy may exist all the same. Fatal: the disk failed to
     /// persist it.
     pub async fn copy_new(&self, from: &Path, to: &Path) -> Result<PutNew> {
         self.check_root()?;
@@ -38,7 +38,7 @@ impl Storage {
         }
     }
 
-    /// Whether two objects hold the same bytes; `None` when one of them is not there.
+    /// Whether two objects have the same bytes; `None` if one of them does not exist.
     ///
     /// # Errors
     /// When the store fails.

@@ -1,12 +1,12 @@
-//! The calls to the file system that a power cut is about, in one place, so that a test can put a disk of its own below
-//! the durable local store.
+//! The file system calls that matter in a power cut, in one place, so that a test can put its own disk below the
+//! durable local store.
 
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::Path;
 
-/// What the durable local store asks of a disk. Reads do not pass here.
+/// What the durable local store requires of a disk. Reads do not go through here.
 ///
 /// While the power is on, every call is seen by every later call and by every reader. What a power cut leaves:
 /// - the bytes that were in a file when [`Disk::sync_file`] returned; of later ones, and of a file that was never
@@ -15,31 +15,31 @@ use std::path::Path;
 ///   removed since may have changed or not, independently of the others and of the bytes behind it;
 /// - nothing below a folder whose own name is lost, whatever was synced in it.
 ///
-/// After a failed sync nobody knows what is there, and a second sync does not tell.
+/// After a failed sync nobody knows what is on disk, and a second sync does not tell.
 pub(crate) trait Disk: fmt::Debug + Send + Sync {
-    /// Makes an empty file of this name and opens it for writing; refuses a name that is taken.
+    /// Creates an empty file with this name and opens it for writing; refuses an existing name.
     fn create(&self, path: &Path) -> io::Result<File>;
 
-    /// Writes all of `bytes` where the cursor of `file` stands, and moves it.
+    /// Writes all of `bytes` at the cursor of `file`, and advances it.
     fn write(&self, file: &File, path: &Path, bytes: &[u8]) -> io::Result<()>;
 
-    /// Makes the bytes of a file durable. Says nothing of its name.
+    /// Makes the bytes of a file durable, but not its name.
     fn sync_file(&self, file: &File, path: &Path) -> io::Result<()>;
 
-    /// Gives a file a second name; refuses one that is taken.
+    /// Gives a file a second name; refuses an existing one.
     fn link(&self, from: &Path, to: &Path) -> io::Result<()>;
 
-    /// Gives a file of the same folder another name, in the place of whatever has it. A power cut leaves the old state
-    /// or the new one.
+    /// Renames a file within its folder, replacing whatever has the new name. A power cut leaves the old state or the
+    /// new one.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
 
-    /// Makes the names in an opened folder durable. Says nothing of the folder's own name.
+    /// Makes the names in an open folder durable, but not the folder's own name.
     fn sync_folder(&self, folder: &File, path: &Path) -> io::Result<()>;
 
-    /// Takes a name away; the file goes with its last one.
+    /// Removes a name; the file goes with its last one.
     fn unlink(&self, path: &Path) -> io::Result<()>;
 
-    /// Makes an empty folder; refuses a name that is taken.
+    /// Creates an empty folder; refuses an existing name.
     fn make_folder(&self, path: &Path) -> io::Result<()>;
 }
 

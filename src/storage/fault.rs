@@ -1,5 +1,4 @@
-//! What can go wrong with a store: failed calls to the file system as the store reports them, and those reports as
-//! errors of ours.
+//! What can go wrong with a store: failed file system calls as store errors, and store errors as our own.
 
 use std::io::{self, ErrorKind as IoKind};
 use std::path::Path as FilePath;
@@ -11,8 +10,8 @@ use crate::error::{Error, ErrorKind};
 
 const STORE: &str = "durable local store";
 
-/// The kernel could not persist what was written and may have dropped it: nothing on this disk can be trusted to be
-/// there after a retry, so the process has to end.
+/// The kernel could not persist what was written and may have dropped it: nothing on this disk can be trusted after a
+/// retry, so the process must end.
 #[derive(Debug, thiserror::Error)]
 #[error("the disk failed to persist {path}; check the disk, then start again: {source}")]
 struct PersistFailed {
@@ -20,10 +19,10 @@ struct PersistFailed {
     source: io::Error,
 }
 
-/// What stands at the root's path is not what was opened, so nothing was written.
+/// What is at the root's path is not what was opened, so nothing was written.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "the data folder {path} is not the one that was opened (unmounted or replaced?); put it back and this process goes \
+    "the data folder {path} is not the one that was opened (unmounted or replaced?); put it back and this process continues, \
      on, or restart it to use what is there now"
 )]
 struct NotTheRoot {
@@ -44,14 +43,14 @@ pub(super) fn not_the_root_error(path: &FilePath, in_doubt: bool) -> object_stor
     object_store::Error::Generic { store: STORE, source: Box::new(moved) }
 }
 
-/// Whether a call failed because what stands at the root's path is not what was opened; if so, whether it was noticed
-/// only after something was written.
+/// Whether a call failed because what is at the root's path is not what was opened; if so, whether that was only
+/// noticed after something was written.
 pub(super) fn not_the_root(error: &object_store::Error) -> Option<bool> {
     let object_store::Error::Generic { source, .. } = error else { return None };
     source.downcast_ref::<NotTheRoot>().map(|moved| moved.in_doubt)
 }
 
-/// What a put says when the disk did not persist it.
+/// The error of a put that the disk did not persist.
 #[cfg(test)]
 pub(crate) fn disk_failure() -> object_store::Error {
     persist_failed(FilePath::new("object"), io::Error::other("input/output error"))
@@ -68,7 +67,7 @@ pub(super) fn store_error(path: &FilePath, error: io::Error) -> object_store::Er
     }
 }
 
-/// Runs what waits for the disk on a thread for such work.
+/// Runs blocking work on a thread for it.
 pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     tokio::task::spawn_blocking(work)
         .await
@@ -78,13 +77,14 @@ pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T>
 /// What a failed fsync of a staging file means.
 pub(super) fn not_persisted(path: &FilePath, error: io::Error) -> object_store::Error {
     match error.kind() {
-        // Delayed allocation may find the disk full only now; the file is thrown away, nothing else is in doubt.
+        // Because of delayed allocation the disk may only now turn out to be full; the file is discarded, nothing else
+        // is in doubt.
         IoKind::StorageFull | IoKind::QuotaExceeded => store_error(path, error),
         _ => persist_failed(path, error),
     }
 }
 
-/// A failed call to a store as an error of ours, which says what was being done.
+/// A failed store call as one of our errors, which says what was being done.
 pub(super) fn failed_call(error: object_store::Error, doing: &str, path: &Path) -> Error {
     if is_persist_failure(&error) {
         return Error::new(ErrorKind::Fatal, format!("{doing} {path}")).caused_by(error);

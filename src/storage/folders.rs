@@ -1,4 +1,4 @@
-//! Folders that survive a power cut: a file is only as durable as the names of all the folders above it.
+//! Folders that survive a power cut: a file is only as durable as the names of all folders above it.
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -11,11 +11,11 @@ use object_store::Result;
 use super::disk::Disk;
 use super::fault::{persist_failed, store_error};
 
-/// Folders to remember at most; a forgotten one is only persisted once more.
+/// The maximum number of folders remembered; a forgotten one is simply persisted once more.
 const REMEMBERED: usize = 4_096;
 
-/// The folders below a root whose names this process has persisted. That a folder is there says nothing: whoever made
-/// it may have died, or be about to, before its name was persisted.
+/// The folders below a root whose names this process has persisted. That a folder exists says nothing: its creator may
+/// have died, or be about to, before its name was persisted.
 #[derive(Debug)]
 pub(super) struct Folders {
     root: PathBuf,
@@ -24,7 +24,7 @@ pub(super) struct Folders {
 }
 
 impl Folders {
-    /// The folders below `root`, which is there, on `disk`.
+    /// The folders below `root`, which exists, on `disk`.
     pub(super) fn new(root: PathBuf, disk: Arc<dyn Disk>) -> Self {
         Self { root, disk, persisted: Mutex::default() }
     }
@@ -37,12 +37,12 @@ impl Folders {
         &self.root
     }
 
-    /// Forgets what was persisted: the root is another folder now.
+    /// Forgets what was persisted: the root is a different folder now.
     pub(super) fn forget(&self) {
         self.persisted.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
-    /// Makes `folder` and the ones above it, and persists the name of each in its parent, once in a process.
+    /// Creates `folder` and those above it, and persists the name of each in its parent, once per process.
     pub(super) fn ensure(&self, folder: &FilePath) -> Result<()> {
         if folder == self.root || (self.remembers(folder) && folder.is_dir()) {
             return Ok(());
@@ -68,15 +68,15 @@ impl Folders {
     }
 }
 
-/// Makes a root and the folders above it, and persists their names. Of those that are there the lowest counts too:
-/// whoever made it may have died before its name was persisted.
+/// Creates a root and the folders above it, and persists their names. The lowest existing one counts too: its creator
+/// may have died before its name was persisted.
 pub(super) fn make_root(disk: &dyn Disk, folder: &FilePath) -> Result<()> {
     if let Ok(there) = folder.canonicalize()
         && there.is_dir()
     {
         // What cannot be opened or persisted up there is not ours.
         if let Some(Err(error)) = there.parent().map(|parent| persist_folder(disk, parent)) {
-            tracing::debug!(%error, "the name of the data folder was not persisted");
+            tracing::debug!(%error, "could not persist the name of the data folder");
         }
         return Ok(());
     }
@@ -86,7 +86,8 @@ pub(super) fn make_root(disk: &dyn Disk, folder: &FilePath) -> Result<()> {
     persist_folder(disk, parent)
 }
 
-/// Persists the names in a folder. That it cannot be opened is a failed call; that it cannot be persisted is the end.
+/// Persists the names in a folder. A folder that cannot be opened is a failed call; one that cannot be persisted is
+/// fatal.
 pub(super) fn persist_folder(disk: &dyn Disk, folder: &FilePath) -> Result<()> {
     let handle = File::open(folder).map_err(|error| store_error(folder, error))?;
     disk.sync_folder(&handle, folder).map_err(|error| persist_failed(folder, error))
@@ -96,7 +97,7 @@ fn make(disk: &dyn Disk, folder: &FilePath) -> io::Result<()> {
     match disk.make_folder(folder) {
         Err(error) if error.kind() == IoKind::AlreadyExists => match folder.is_dir() {
             true => Ok(()),
-            // Not "already exists": that would speak of the object.
+            // Not "already exists": that would refer to the object.
             false => Err(IoKind::NotADirectory.into()),
         },
         made => made,

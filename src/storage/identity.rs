@@ -1,4 +1,4 @@
-//! The id of a data root, and what becomes of writes when the root that was opened is not there any more.
+//! The id of a data root, and what happens to writes when the opened root is no longer there.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -19,13 +19,14 @@ pub(super) struct RootFile {
     made_at: String,
 }
 
-/// What this process knows of the root.
+/// What this process knows about the root.
 #[derive(Debug, Default)]
 pub(super) struct Identity {
     id: Mutex<Option<String>>,
-    /// Raised when the root was mounted or made anew: what is held outside this store, such as a lock, is in doubt.
+    /// Incremented when the root was mounted or created anew: anything held outside this store, such as a lock, is in
+    /// doubt.
     pub(super) epoch: AtomicU64,
-    /// In the cloud: another root has its place, as of the last look.
+    /// In the cloud: another root has taken its place, as of the last check.
     is_another: AtomicBool,
 }
 
@@ -58,21 +59,21 @@ impl Identity {
 }
 
 impl Storage {
-    /// The id of the data root; `None` until [`Storage::identify`] has found or made it.
+    /// The id of the data root; `None` until [`Storage::identify`] has found or created it.
     pub fn root_id(&self) -> Option<String> {
         self.identity.id()
     }
 
-    /// Another value means that the root was mounted or made anew: locks and whatever else was concluded from it have to
-    /// be taken again.
+    /// A different value means that the root was mounted or created anew: locks and other conclusions drawn from it
+    /// must be renewed.
     pub fn root_epoch(&self) -> u64 {
         self.identity.epoch()
     }
 
-    /// Reads the id of the data root, and gives it one where it has none. For commands that write.
+    /// Reads the id of the data root, and creates it if there is none. For commands that write.
     ///
     /// # Errors
-    /// Corrupt when the file that holds it makes no sense; else when the store fails.
+    /// Corrupt when the file that holds it makes no sense; otherwise when the store fails.
     pub async fn identify(&self, clock: &Clock) -> Result<()> {
         let path = StorageKey::Root.path();
         loop {
@@ -88,8 +89,8 @@ impl Storage {
         }
     }
 
-    /// Looks whether the root is still the one that was opened. On a local disk every write does that; in the cloud it
-    /// costs a request, and whoever runs for long does it now and then. While it is another one, every write fails.
+    /// Checks whether the root is still the one that was opened. On a local disk every write does that; in the cloud it
+    /// costs a request, so long-running processes do it now and then. While it is another one, every write fails.
     ///
     /// # Errors
     /// When the store fails; what was known before stays.
@@ -104,12 +105,12 @@ impl Storage {
             if self.identity.is_another.swap(is_another, Ordering::SeqCst) != is_another {
                 match self.check_root() {
                     Err(error) => tracing::error!(%error, "nothing is written until it is back"),
-                    Ok(()) => tracing::warn!("the data root is the one that was opened again; going on"),
+                    Ok(()) => tracing::warn!("the data root is the one that was opened again; continuing"),
                 }
             }
             return Ok(());
         }
-        // Written by nobody but us, it has been deleted: alone, or with everything else.
+        // Only we write it, so it was deleted: alone, or with everything else.
         let is_empty = self.list_after(&Path::default(), None, 1).await?.is_empty();
         let id = if is_empty { random_id().to_string() } else { known };
         let file = RootFile::new(id, clock.now());
@@ -119,13 +120,13 @@ impl Storage {
         self.identity.set(file.id);
         if is_empty {
             self.identity.epoch.fetch_add(1, Ordering::SeqCst);
-            tracing::error!(root = %self.url(), "the data root was deleted while it was in use; going on in an empty one");
+            tracing::error!(root = %self.url(), "the data root was deleted while in use; continuing in an empty one");
         }
         Ok(())
     }
 
     /// # Errors
-    /// Unavailable when another root has the place of the one that was opened, as of the last look.
+    /// Unavailable when another root has taken the place of the opened one, as of the last check.
     pub(super) fn check_root(&self) -> Result<()> {
         match self.identity.is_another.load(Ordering::SeqCst) {
             false => Ok(()),
@@ -140,8 +141,7 @@ impl Storage {
 
     async fn read_root_file(&self, path: &Path) -> Result<Option<RootFile>> {
         let Some(bytes) = self.get(path).await? else { return Ok(None) };
-        let wrong =
-            || Error::corrupt(format!("{path} holds no id; restore it, or delete it to give the root a new one"));
+        let wrong = || Error::corrupt(format!("{path} has no id; restore it, or delete it to give the root a new one"));
         RootFile::parse(&bytes).map(Some).ok_or_else(wrong)
     }
 }

@@ -1,4 +1,4 @@
-//! Every path below `LAKEGRAM_DATA`, formed and parsed in this one place.
+//! Every path below `LAKEGRAM_DATA`, formatted and parsed only here.
 
 use chrono::{DateTime, Utc};
 use object_store::path::Path;
@@ -6,7 +6,7 @@ use object_store::path::Path;
 use crate::clock::Timestamp;
 use crate::id::{BotId, Name};
 
-/// A place below `LAKEGRAM_DATA`.
+/// A path below `LAKEGRAM_DATA`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum StorageKey {
     /// The id of the data root: `_lakegram/root.json`.
@@ -21,7 +21,7 @@ pub enum StorageKey {
         bot_id: BotId,
         /// The lane of the receiver.
         lane: Name,
-        /// Its moment; names it within the lane.
+        /// Its time, unique within the lane.
         micros: Timestamp,
     },
     /// The folder of all raw segments.
@@ -90,7 +90,7 @@ pub enum StorageKey {
     Commit {
         /// The table's folder.
         table: Path,
-        /// The version it makes.
+        /// The version it creates.
         version: i64,
     },
     /// `<table>/_delta_log/_last_checkpoint`.
@@ -101,7 +101,7 @@ pub enum StorageKey {
 }
 
 impl StorageKey {
-    /// The path of this place.
+    /// The path of this key.
     pub fn path(&self) -> Path {
         match self {
             Self::Root => Path::from("_lakegram/root.json"),
@@ -126,7 +126,7 @@ impl StorageKey {
         }
     }
 
-    /// The segment or intent at `path`; `None` when it is neither.
+    /// The segment or intent at `path`; `None` if it is neither.
     pub fn parse(path: &Path) -> Option<Self> {
         let parts: Vec<&str> = path.as_ref().split('/').collect();
         match parts.as_slice() {
@@ -138,7 +138,7 @@ impl StorageKey {
                     lane: Name::new(lane).ok()?,
                     micros: Timestamp::from_micros(digits.parse().ok()?),
                 };
-                // A copy filed under another day is not a segment of the lane: its order would be a lie.
+                // A copy filed under another day is not a segment of the lane: its order would be wrong.
                 (key.path() == *path).then_some(key)
             }
             ["intents", pipeline, bot_id, file] => {

@@ -1,6 +1,6 @@
-//! The durable local store: object_store's trait over a folder, with every fsync that a power cut asks for.
+//! The durable local store: object_store's trait over a folder, with every fsync that surviving a power cut requires.
 //!
-//! object_store's own local store never fsyncs. Reads go through it; what writes is ours.
+//! object_store's own local store never fsyncs. Reads go through it; writes are ours.
 
 use std::fmt;
 use std::fs::{File, OpenOptions};
@@ -31,7 +31,7 @@ use super::upload::StagedUpload;
 use super::{Mark, walk};
 use crate::clock::Clock;
 
-/// Deletes of one stream that run side by side, as in object_store's own local store.
+/// Concurrent deletes of one stream, as in object_store's own local store.
 const DELETES_AHEAD: usize = 10;
 
 /// A folder as an object store whose puts survive a power cut.
@@ -48,16 +48,16 @@ impl fmt::Display for DurableLocal {
 }
 
 impl DurableLocal {
-    /// A store over `root`, which is made when it is missing.
+    /// A store over `root`, which is created if it is missing.
     ///
     /// # Errors
-    /// When the folder cannot be made or is none.
+    /// When the folder cannot be created or is not a folder.
     pub fn open(root: &FilePath) -> Result<Self> {
         Self::open_on(Arc::new(OperatingSystem), root, Arc::default(), true)
     }
 
-    /// As [`DurableLocal::open`], on a disk of one's own. A store that is guarded writes to the folder that was opened
-    /// and to no other that takes its path.
+    /// Like [`DurableLocal::open`], on a given disk. A guarded store writes to the folder that was opened, and to no
+    /// other that takes its path.
     pub(super) fn open_on(
         disk: Arc<dyn Disk>,
         root: &FilePath,
@@ -75,13 +75,13 @@ impl DurableLocal {
         self.root.path()
     }
 
-    /// Does something that writes, on a thread that may block, in the folder that was opened and no other.
+    /// Runs a write, on a thread that may block, in the folder that was opened and no other.
     async fn write<T: Send + 'static>(&self, work: impl FnOnce(&Folders) -> Result<T> + Send + 'static) -> Result<T> {
         let root = Arc::clone(&self.root);
         blocking(move || root.guarded(work)).await
     }
 
-    /// Where an object lies.
+    /// The file of an object.
     pub(super) fn file(&self, path: &Path) -> Result<PathBuf> {
         self.reader.path_to_filesystem(path)
     }
@@ -102,7 +102,7 @@ impl DurableLocal {
         }
     }
 
-    /// Opens a lock file, and makes its folder, durably.
+    /// Opens a lock file, and creates its folder, durably.
     pub(super) fn open_lock_file(&self, path: &Path) -> Result<File> {
         let file = self.file(path)?;
         self.root.guarded(|folders| {
@@ -112,10 +112,10 @@ impl DurableLocal {
         })
     }
 
-    /// Persists the folder that holds `path`.
+    /// Persists the folder that contains `path`.
     ///
     /// # Errors
-    /// When the disk fails; a folder that is not there has nothing to persist.
+    /// When the disk fails; a missing folder has nothing to persist.
     pub(super) async fn persist_folder_of(&self, path: &Path) -> Result<()> {
         let file = self.file(path)?;
         self.write(move |folders| match persist_folder(folders.disk(), folder_of(&file)) {
@@ -140,7 +140,7 @@ impl DurableLocal {
         .await
     }
 
-    /// What another folder that has taken the root's path holds says nothing of ours.
+    /// What is in another folder at the root's path says nothing about ours.
     fn listing(&self, prefix: Option<&Path>, offset: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
         match self.root.look() {
             Ok(()) => walk::stream(self.root().to_owned(), prefix.cloned(), offset.cloned()),
@@ -154,8 +154,8 @@ impl DurableLocal {
         Ok(PutResult { e_tag: None, version: None })
     }
 
-    /// Gives an object a second name, which must not be there yet. Where the system allows no such name, on another
-    /// disk or of a file of somebody else, it is a copy.
+    /// Gives an object a second name, which must not exist yet. If the system does not allow that (another disk, a file
+    /// of another owner), it is copied.
     async fn link(&self, from: &Path, to: &Path) -> Result<()> {
         let (from, to) = (self.file(from)?, self.file(to)?);
         self.write(move |folders| {
@@ -173,7 +173,7 @@ impl DurableLocal {
         .await
     }
 
-    /// Takes an object's name away. That is not persisted: whoever deletes can live with what comes back.
+    /// Removes an object's name. That is not persisted: whoever deletes can live with what comes back.
     async fn unlink(&self, path: &Path) -> Result<()> {
         let file = self.file(path)?;
         self.write(move |folders| folders.disk().unlink(&file).map_err(|error| store_error(&file, error))).await
@@ -203,8 +203,8 @@ impl ObjectStore for DurableLocal {
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
-        // Most reads of a log ask for the version after its head. That it is not there is told sooner than another
-        // thread is woken up to look.
+        // Most reads of a log ask for the version after its head. Finding out that it does not exist is faster than
+        // waking up another thread to look.
         let file = self.file(location)?;
         match std::fs::symlink_metadata(&file) {
             Err(error) if error.kind() == IoKind::NotFound => {

@@ -36,7 +36,7 @@ pub struct Storage {
     store: Arc<dyn ObjectStore>,
     url: Url,
     local: Option<Arc<DurableLocal>>,
-    /// `None` where every read must come to the store, so that tests can count and fail it.
+    /// `None` if every read must reach the store, so that tests can count and fail it.
     recent: Option<Arc<Recent>>,
     identity: Arc<Identity>,
 }
@@ -53,9 +53,9 @@ pub struct Mark {
 /// What a create-only put found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PutNew {
-    /// The object is there and holds the bytes given: created now, or by an earlier try whose answer was lost.
+    /// The object exists and has the given bytes: created now, or by an earlier try whose response was lost.
     Created,
-    /// Another object stands there. Nothing was written.
+    /// Another object is there. Nothing was written.
     Taken,
 }
 

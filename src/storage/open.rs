@@ -37,8 +37,8 @@ impl Storage {
         Self::open_guarded(url, true)
     }
 
-    /// As [`Storage::open`], of a folder that belongs to somebody else, who may replace it at any time. The data root is
-    /// none: whatever is written to it goes to the folder that was opened, or nowhere.
+    /// Like [`Storage::open`], for a folder that belongs to someone else, who may replace it at any time. The data root
+    /// is different: whatever is written to it goes to the folder that was opened, or nowhere.
     ///
     /// # Errors
     /// As [`Storage::open`].
@@ -46,7 +46,7 @@ impl Storage {
         Self::open_guarded(url, false)
     }
 
-    /// As [`Storage::open`], for commands that only read: a folder that is not there is not made, and reads as empty.
+    /// Like [`Storage::open`], for commands that only read: a missing folder is not created, and reads as empty.
     ///
     /// # Errors
     /// As [`Storage::open`].
@@ -66,7 +66,7 @@ impl Storage {
         if let Some(folder) = local_folder(url)? {
             return Self::open_disk(Arc::new(OperatingSystem), &folder, is_guarded);
         }
-        let url = Url::parse(url).context(ErrorKind::Configuration, format!("{url} is no URL"))?;
+        let url = Url::parse(url).context(ErrorKind::Configuration, format!("{url} is not a URL"))?;
         if url.scheme() == "memory" {
             return Ok(Self::memory());
         }
@@ -74,7 +74,7 @@ impl Storage {
         Ok(Self::in_cloud(store, prefix, url))
     }
 
-    /// Opens an `s3://` URL through a client of one's own, which says how requests are made.
+    /// Opens an `s3://` URL through a given client, which decides how requests are made.
     #[cfg(all(test, feature = "cloud"))]
     pub(crate) fn open_amazon(url: &str, client: object_store::aws::AmazonS3Builder) -> Result<Self> {
         let url = Url::parse(url).context(ErrorKind::Configuration, "no url")?;
@@ -90,14 +90,14 @@ impl Storage {
         Self { store, url, local: None, recent: Some(Arc::default()), identity: Arc::default() }
     }
 
-    /// Opens a folder on a disk of one's own.
+    /// Opens a folder on a given disk.
     #[cfg(test)]
     pub(crate) fn open_folder_on(disk: Arc<dyn Disk>, folder: &FilePath) -> Result<Self> {
         Self::open_disk(disk, folder, true)
     }
 
     fn open_disk(disk: Arc<dyn Disk>, folder: &FilePath, is_guarded: bool) -> Result<Self> {
-        let unusable = format!("the folder {} cannot be used; make it writable or name another", folder.display());
+        let unusable = format!("cannot use the folder {}; make it writable or use another one", folder.display());
         let identity = Arc::<Identity>::default();
         let local = DurableLocal::open_on(disk, folder, Arc::clone(&identity), is_guarded);
         let local = local.context(ErrorKind::Configuration, unusable.clone())?;
@@ -130,17 +130,16 @@ impl Storage {
         &self.url
     }
 
-    /// The folder on this machine, when it is one.
+    /// The local folder, if there is one.
     pub fn local_root(&self) -> Option<&FilePath> {
         self.local.as_deref().map(DurableLocal::root)
     }
 
-    /// Puts an object that must not be there yet, in one attempt. After `AlreadyExists`, and after any error that
-    /// leaves the outcome open, reads back and compares the bytes.
+    /// Puts an object that must not exist yet, in one attempt. After `AlreadyExists`, and after any error that leaves
+    /// the outcome open, reads it back and compares the bytes.
     ///
-    /// # Errors
-    /// Unavailable: nothing is there now, the same bytes may be put again. Unknown: it could not be read back
-    /// either. Fatal: the disk failed to persist it.
+    /// Unavailable: nothing is there now, the same bytes may be put again. Unknown: it could not be read back either.
+    /// Fatal: the disk failed to persist it.
     pub async fn put_new(&self, path: &Path, bytes: Bytes) -> Result<PutNew> {
         self.check_root()?;
         let failed = match self.store.put_opts(path, bytes.clone().into(), PutMode::Create.into()).await {
@@ -150,7 +149,7 @@ impl Storage {
             }
             Err(failed) => failed,
         };
-        // What another folder holds says nothing of ours, so it is not read back either.
+        // What is in another folder says nothing about ours, so it is not read back either.
         if is_persist_failure(&failed) || not_the_root(&failed).is_some() {
             return Err(failed_call(failed, "put", path));
         }
@@ -160,18 +159,19 @@ impl Storage {
         }
         match self.get_from_store(path).await {
             Ok(Some(there)) if there == bytes => {
-                // The name may be there without being durable: an earlier try of ours died before it was.
+                // The name may exist without being durable: an earlier try of ours died before it was.
                 self.persist_folder_of(path).await?;
                 Ok(PutNew::Created)
             }
             Ok(Some(_)) => Ok(PutNew::Taken),
             Ok(None) => Err(failed_call(failed, "put", path)),
-            Err(error) => Err(Error::new(ErrorKind::Unknown, format!("put {path}: nobody knows whether it is there"))
-                .caused_by(error)),
+            Err(error) => {
+                Err(Error::new(ErrorKind::Unknown, format!("put {path}: the outcome is unknown")).caused_by(error))
+            }
         }
     }
 
-    /// Puts an object in the place of whatever is there.
+    /// Puts an object, replacing whatever is there.
     ///
     /// # Errors
     /// When the store fails.
@@ -182,7 +182,7 @@ impl Storage {
         put.map(drop).map_err(|error| failed_call(error, "put", path))
     }
 
-    /// The bytes of an object; `None` when there is none. What this process has just created comes from memory.
+    /// The bytes of an object; `None` if it does not exist. What this process has just created comes from memory.
     ///
     /// # Errors
     /// When the store fails.
@@ -201,7 +201,7 @@ impl Storage {
         existing(found, "get", path)
     }
 
-    /// Size and last-modified time of an object; `None` when there is none.
+    /// Size and last-modified time of an object; `None` if it does not exist.
     ///
     /// # Errors
     /// When the store fails.
@@ -234,7 +234,7 @@ impl Storage {
         local.mark(path).map(Some).map_err(|error| failed_call(error, "look at", path))
     }
 
-    /// Deletes an object. Deleting what is gone is success.
+    /// Deletes an object. Deleting a missing one is success.
     ///
     /// # Errors
     /// When the store fails.
@@ -257,7 +257,7 @@ impl Storage {
         listing.take(limit).try_collect().await.map_err(|error| failed_call(error, "list", prefix))
     }
 
-    /// The greatest value that `pick` finds in the paths below `prefix`, in one pass over them.
+    /// The greatest value that `pick` finds among the paths below `prefix`, in one pass.
     ///
     /// # Errors
     /// When the store fails.
@@ -281,8 +281,8 @@ impl Storage {
         Ok(folders)
     }
 
-    /// Makes durable what another process has put beside `path`, before we act on it. Cloud stores are durable
-    /// when their put returns, so only a local folder has work to do here.
+    /// Makes durable what another process has put beside `path`, before we act on it. Cloud stores are durable when the
+    /// put returns, so this only concerns local folders.
     ///
     /// # Errors
     /// Fatal when the disk fails.
@@ -316,14 +316,14 @@ impl Storage {
         }
     }
 
-    /// Takes the lock file at `path` for this process; `None` when another process holds it. Cloud stores have no
-    /// such lock: there it is always given.
+    /// Locks the file at `path` for this process; `None` if another process holds the lock. Cloud stores have no such
+    /// lock: there it always succeeds.
     ///
     /// # Errors
     /// When the file cannot be made.
     pub fn try_lock(&self, path: &Path) -> Result<Option<StorageLock>> {
         let Some(local) = &self.local else { return Ok(Some(StorageLock { _file: None })) };
-        let context = || format!("the lock file {path} cannot be made");
+        let context = || format!("cannot create the lock file {path}");
         let file = local.open_lock_file(path).context(ErrorKind::Unavailable, context())?;
         match file.try_lock() {
             Ok(()) => Ok(Some(StorageLock { _file: Some(file) })),
@@ -332,7 +332,7 @@ impl Storage {
         }
     }
 
-    /// Removes what interrupted puts left behind longer than `older_than` ago; returns how many files.
+    /// Removes what interrupted puts left behind more than `older_than` ago; returns how many files.
     ///
     /// # Errors
     /// When the folder cannot be read.
@@ -346,19 +346,19 @@ impl Storage {
     }
 }
 
-/// The folder of this machine that a URL or a plain path names; `None` when it is elsewhere.
+/// The local folder that a URL or a plain path refers to; `None` if it is elsewhere.
 fn local_folder(url: &str) -> Result<Option<PathBuf>> {
     match Url::parse(url).ok().filter(|_| url.contains("://")) {
         None => Ok(Some(PathBuf::from(url))),
         Some(parsed) if parsed.scheme() == "file" => {
-            let wrong = format!("{url} names no folder of this machine; write it like file:///var/lib/lakegram");
+            let wrong = format!("{url} is not a folder on this machine; write it like file:///var/lib/lakegram");
             parsed.to_file_path().map(Some).map_err(|()| Error::configuration(wrong))
         }
         Some(_) => Ok(None),
     }
 }
 
-/// What is not there is a value, not an error.
+/// A missing object is a value, not an error.
 fn existing<T>(found: object_store::Result<T>, doing: &str, path: &Path) -> Result<Option<T>> {
     match found {
         Ok(found) => Ok(Some(found)),

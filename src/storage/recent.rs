@@ -1,4 +1,4 @@
-//! What this process has put a moment ago: the next stage reads it at once, and need not ask the store for it.
+//! What this process has just put: the next stage reads it immediately, and need not ask the store for it.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, PoisonError};
@@ -6,14 +6,15 @@ use std::sync::{Mutex, PoisonError};
 use bytes::Bytes;
 use object_store::path::Path;
 
-/// Objects that are remembered, and their bytes. More than a second of a busy service; no more than a burst of memory.
+/// The maximum number of remembered objects, and of their bytes. More than a second of a busy service; no more than a
+/// burst of memory.
 const MAX_OBJECTS: usize = 1_024;
 const MAX_BYTES: usize = 1_024 * 1_024;
-/// A larger object costs so much to handle that reading it back is nothing beside it.
+/// Handling a larger object costs so much that reading it back does not matter.
 const MAX_OBJECT_BYTES: usize = 64 * 1_024;
 
-/// The newest objects that were created here and are durable. They are never changed in the store, so their bytes
-/// are as good as the store's; they are given out once, because one stage reads what the one before it has put.
+/// The newest objects that were created here and are durable. They never change in the store, so their bytes are as
+/// good as the store's; they are returned once, because one stage reads what the previous one has put.
 #[derive(Debug, Default)]
 pub(super) struct Recent {
     objects: Mutex<Objects>,
@@ -21,14 +22,14 @@ pub(super) struct Recent {
 
 #[derive(Debug, Default)]
 struct Objects {
-    /// `None` once they were given out.
+    /// `None` once they were returned.
     bytes: HashMap<Path, Option<Bytes>>,
     order: VecDeque<Path>,
     total: usize,
 }
 
 impl Recent {
-    /// An object was created, and is durable.
+    /// Adds an object that was created and is durable.
     pub(super) fn created(&self, path: &Path, bytes: &Bytes) {
         let mut objects = self.lock();
         objects.forget(path);
@@ -42,7 +43,7 @@ impl Recent {
         }
     }
 
-    /// Gives the bytes of an object out, if they are still here.
+    /// Returns the bytes of an object, if they are still here.
     pub(super) fn take(&self, path: &Path) -> Option<Bytes> {
         let mut objects = self.lock();
         let bytes = objects.bytes.get_mut(path)?.take()?;
@@ -55,7 +56,7 @@ impl Recent {
         self.lock().bytes.contains_key(path)
     }
 
-    /// An object is deleted or replaced.
+    /// Forgets an object that is deleted or replaced.
     pub(super) fn forget(&self, path: &Path) {
         self.lock().forget(path);
     }

@@ -1,8 +1,8 @@
-//! The folder of a local store as an identity: whether what stands at its path is still what was opened.
+//! The folder of a local store as an identity: whether what is at its path is still what was opened.
 //!
-//! A path is only a name. A volume may be unmounted under the process, so that the disk below shows, or another folder
-//! may take the name. Whatever is written then is written to the wrong place, answered for, and lost once the right one
-//! is back.
+//! A path is only a name. A volume may be unmounted under the process, exposing the disk below, or another folder may
+//! take its name. Whatever is written then goes to the wrong place, is acknowledged, and is lost once the right one is
+//! back.
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind as IoKind};
@@ -22,7 +22,7 @@ use super::staging::create_file;
 use crate::clock::Timestamp;
 use crate::id::random_id;
 
-/// Names a folder whatever its path.
+/// Identifies a folder whatever its path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Inode {
     device: u64,
@@ -32,8 +32,8 @@ struct Inode {
 /// The folder that was opened.
 #[derive(Debug)]
 struct Pinned {
-    /// Kept open: until it is closed the file system gives its number to no other folder, and it can be asked whether
-    /// it was deleted.
+    /// Kept open: until it is closed the file system gives its inode number to no other folder, and it can be asked
+    /// whether it was deleted.
     handle: File,
     folder: Inode,
     parent: Option<Inode>,
@@ -44,7 +44,7 @@ struct Pinned {
 pub(super) struct Root {
     folders: Folders,
     identity: Arc<Identity>,
-    /// `None` where the folder belongs to somebody else, who may replace it at will.
+    /// `None` if the folder belongs to someone else, who may replace it at will.
     pinned: Option<RwLock<Pinned>>,
 }
 
@@ -53,8 +53,8 @@ impl Inode {
         Self { device: metadata.dev(), number: metadata.ino() }
     }
 
-    /// What stands at a path; `None` when nothing does. Links are followed: a folder that was moved and linked back is
-    /// the same folder.
+    /// What is at a path; `None` if nothing is. Links are followed: a folder that was moved and linked back is the same
+    /// folder.
     fn at(path: &FilePath) -> io::Result<Option<Self>> {
         match fs::metadata(path) {
             Ok(metadata) => Ok(Some(Self::of(&metadata))),
@@ -79,7 +79,7 @@ impl Pinned {
 }
 
 impl Root {
-    /// The folder at `path`, which is there.
+    /// The folder at `path`, which exists.
     pub(super) fn open(path: PathBuf, disk: Arc<dyn Disk>, identity: Arc<Identity>, is_guarded: bool) -> Result<Self> {
         let pinned = is_guarded.then(|| Pinned::open(&path)).transpose().map_err(|error| store_error(&path, error))?;
         if is_guarded && let Some(file) = read_file(&path) {
@@ -96,8 +96,8 @@ impl Root {
         self.folders.root()
     }
 
-    /// Does something that writes, in the folder that was opened and no other. It is looked at once more afterwards, so
-    /// that nothing counts as written that may lie elsewhere.
+    /// Runs a write, in the folder that was opened and no other. The folder is checked once more afterwards, so that
+    /// nothing counts as written that may be elsewhere.
     pub(super) fn guarded<T>(&self, work: impl FnOnce(&Folders) -> Result<T>) -> Result<T> {
         self.ensure()?;
         let epoch = self.identity.epoch();
@@ -108,7 +108,7 @@ impl Root {
         }
     }
 
-    /// Sees to it that the folder is the one that was opened. One that was deleted is made again.
+    /// Makes sure that the folder is the one that was opened. One that was deleted is created again.
     pub(super) fn ensure(&self) -> Result<()> {
         match &self.pinned {
             Some(pinned) if !self.stands() => self.recover(pinned),
@@ -116,8 +116,8 @@ impl Root {
         }
     }
 
-    /// Whether what is not found here is not there: in another folder it may be missing for no better reason. Of a
-    /// folder that was deleted, everything is gone.
+    /// Whether something that is not found here does not exist: in another folder it may be missing just because it is
+    /// another folder. In a folder that was deleted, everything is gone.
     ///
     /// # Errors
     /// When another folder has the path.
@@ -136,7 +136,7 @@ impl Root {
         there.is_ok_and(|there| there == Some(pinned.read().unwrap_or_else(PoisonError::into_inner).folder))
     }
 
-    /// Whether nothing is at the path, or an empty folder.
+    /// Whether there is nothing at the path, or an empty folder.
     fn is_vacant(&self) -> bool {
         match fs::read_dir(self.path()) {
             Ok(mut names) => names.next().is_none(),
@@ -157,7 +157,7 @@ impl Root {
         }
         if self.is_same_by_id() {
             *pinned = self.pin_anew()?;
-            tracing::warn!(folder = %self.path().display(), "the data folder was mounted or copied anew; going on in it");
+            tracing::warn!(folder = %self.path().display(), "the data folder was mounted or copied again; continuing in it");
             return Ok(());
         }
         let parent = self.path().parent().map(Inode::at).transpose().ok().flatten().flatten();
@@ -176,7 +176,7 @@ impl Root {
         Ok(())
     }
 
-    /// Takes what stands at the path for the root from now on.
+    /// From now on treats what is at the path as the root.
     fn pin_anew(&self) -> Result<Pinned> {
         let pinned = Pinned::open(self.path()).map_err(|error| store_error(self.path(), error))?;
         self.folders.forget();
@@ -184,7 +184,7 @@ impl Root {
         Ok(pinned)
     }
 
-    /// Gives a root that was made again an id of its own. The file system's clock says when it was made.
+    /// Gives a recreated root its own id. The file system's clock says when it was created.
     fn name_anew(&self) -> Result<()> {
         let made = fs::metadata(self.path()).map_err(|error| store_error(self.path(), error))?;
         let made_at = made.mtime().saturating_mul(1_000_000).saturating_add(made.mtime_nsec() / 1_000);

@@ -1,4 +1,4 @@
-//! How a file comes to be, whole or not at all: written under a name of its own, persisted, and only then named.
+//! How a file is created, completely or not at all: written under a name of its own, persisted, and only then named.
 
 use std::fs::File;
 use std::io::{ErrorKind as IoKind, Read};
@@ -23,19 +23,19 @@ pub(super) enum Publish {
     Overwrite,
 }
 
-/// Names a staging file beside `file` and makes its folder.
+/// Names a staging file beside `file` and creates its folder.
 pub(super) fn stage(folders: &Folders, file: &FilePath) -> Result<PathBuf> {
     let folder = folder_of(file);
     folders.ensure(folder)?;
     Ok(folder.join(format!("{STAGING_PREFIX}{}", random_id().simple())))
 }
 
-/// Puts a file, durably, where no other stands.
+/// Writes a file durably, if there is none yet.
 pub(super) fn create_file(folders: &Folders, file: &FilePath, payload: &PutPayload) -> Result<()> {
     put_file(folders, file, payload, Publish::Create)
 }
 
-/// Puts a file, durably.
+/// Writes a file durably.
 pub(super) fn put_file(folders: &Folders, file: &FilePath, payload: &PutPayload, publish: Publish) -> Result<()> {
     let (disk, staging) = (folders.disk(), stage(folders, file)?);
     let outcome = write_staged(disk, &staging, payload).and_then(|()| publish_staged(disk, &staging, file, publish));
@@ -50,7 +50,7 @@ fn write_staged(disk: &dyn Disk, staging: &FilePath, payload: &PutPayload) -> Re
     persist_file(disk, &file, staging)
 }
 
-/// Copies a file, durably, to a name that must not be there yet.
+/// Copies a file durably to a name that must not exist yet.
 pub(super) fn copy_file(folders: &Folders, from: &FilePath, to: &FilePath) -> Result<()> {
     let (disk, staging) = (folders.disk(), stage(folders, to)?);
     let outcome = write_copy(disk, from, &staging).and_then(|()| publish_staged(disk, &staging, to, Publish::Create));
@@ -73,8 +73,8 @@ pub(super) fn persist_file(disk: &dyn Disk, file: &File, path: &FilePath) -> Res
     disk.sync_file(file, path).map_err(|error| not_persisted(path, error))
 }
 
-/// Gives a persisted staging file its name, and persists the name. The folder is opened first: a process that is out
-/// of file descriptors then fails a put before anything can be seen of it.
+/// Gives a persisted staging file its name, and persists the name. The folder is opened first: a process without free
+/// file descriptors then fails a put before any of it is visible.
 pub(super) fn publish_staged(disk: &dyn Disk, staging: &FilePath, file: &FilePath, publish: Publish) -> Result<()> {
     let folder = folder_of(file);
     let handle = File::open(folder).map_err(|error| store_error(folder, error))?;
@@ -86,12 +86,12 @@ pub(super) fn publish_staged(disk: &dyn Disk, staging: &FilePath, file: &FilePat
     disk.sync_folder(&handle, folder).map_err(|error| persist_failed(file, error))
 }
 
-/// Removes the staging name. After a create it is a second name of the object, after a failure the only one; left
-/// behind by a crash it is swept.
+/// Removes the staging name. After a create it is a second name of the object, after a failure the only one; if a crash
+/// leaves it behind, it is swept.
 pub(super) fn finish_staged(disk: &dyn Disk, staging: &FilePath, file: &FilePath, outcome: Result<()>) -> Result<()> {
     match disk.unlink(staging) {
         Err(error) if error.kind() != IoKind::NotFound => {
-            tracing::warn!(%error, file = %file.display(), "a staging file could not be removed");
+            tracing::warn!(%error, file = %file.display(), "could not remove a staging file");
         }
         _ => {}
     }

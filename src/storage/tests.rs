@@ -188,7 +188,7 @@ async fn a_place_that_cannot_be_written_is_told_so() {
     std::fs::write(folder.path().join("file"), b"").unwrap();
     let error = Storage::open(folder.path().join("file/data").to_str().unwrap()).unwrap_err();
     assert_eq!(error.exit_code(), 2);
-    assert!(error.to_string().contains("cannot be used"), "{error}");
+    assert!(error.to_string().contains("cannot use the folder"), "{error}");
 }
 
 #[tokio::test]

@@ -16,13 +16,13 @@ use tokio::sync::mpsc;
 use super::fault::store_error;
 use crate::clock::Timestamp;
 
-/// Objects read ahead of whoever takes them.
+/// Objects read ahead of the consumer.
 const READ_AHEAD: usize = 256;
-/// Odd files that are named in the log; more are left alone without a word.
+/// Odd files that are named in the log; any more are ignored silently.
 const MAX_REPORTED: usize = 1_000;
 
 struct Entry {
-    /// Relative to the root, with `/` at its end when it is a folder: what listings are ordered by.
+    /// Relative to the root, with a trailing `/` for folders: the sort key of listings.
     sort_key: String,
     is_folder: bool,
     file: PathBuf,
@@ -38,7 +38,7 @@ pub(super) fn stream(
     tokio::task::spawn_blocking(move || {
         let folder = prefix.map(String::from).unwrap_or_default();
         let mut walk = Walk { root, offset: offset.map(String::from).unwrap_or_default(), folders_read: 0 };
-        // The listener may leave early: the walk then ends.
+        // The consumer may leave early: the walk then ends.
         let _left = walk.folder(&folder, &mut |item| sender.blocking_send(item).is_ok());
     });
     stream::unfold(receiver, |mut receiver| async { receiver.recv().await.map(|item| (item, receiver)) }).boxed()
@@ -47,7 +47,7 @@ pub(super) fn stream(
 /// A listing under way.
 struct Walk {
     root: PathBuf,
-    /// Only what is greater than this is given.
+    /// Only what is greater than this is returned.
     offset: String,
     /// Folders that were opened: the cost of the listing.
     folders_read: usize,
@@ -90,8 +90,8 @@ pub(super) fn one_level(root: &FilePath, prefix: Option<&Path>) -> Result<ListRe
     Ok(found)
 }
 
-/// Every file below `folder`, hidden ones too, whose name starts with `prefix`, with its last change. What cannot be
-/// read or has gone meanwhile is passed over.
+/// Every file below `folder`, including hidden ones, whose name starts with `prefix`, with its last change. Files that
+/// cannot be read or have disappeared are skipped.
 pub(super) fn files_named(folder: &FilePath, prefix: &str, visit: &mut impl FnMut(&FilePath, Timestamp)) {
     let Ok(listing) = fs::read_dir(folder) else { return };
     for entry in listing.flatten() {
@@ -105,8 +105,8 @@ pub(super) fn files_named(folder: &FilePath, prefix: &str, visit: &mut impl FnMu
     }
 }
 
-/// What lies directly in a folder and is greater than the offset, or may hold something that is. The rest is dropped as
-/// it is read: the log of an old table has 100,000 names, and a listing wants the last few.
+/// What is directly in a folder and is greater than the offset, or may contain something that is. The rest is dropped
+/// as it is read: the log of an old table has 100,000 names, and a listing wants the last few.
 fn entries(root: &FilePath, folder: &str, offset: &str) -> io::Result<Vec<Entry>> {
     let mut entries = Vec::new();
     let listing = match fs::read_dir(root.join(folder)) {
@@ -115,7 +115,7 @@ fn entries(root: &FilePath, folder: &str, offset: &str) -> io::Result<Vec<Entry>
     };
     let slash = if folder.is_empty() { "" } else { "/" };
     let prefix = format!("{folder}{slash}");
-    // What the offset leaves of the names in this folder: nothing below it counts, and a folder on the way to it does.
+    // What remains of the offset for names in this folder: nothing below it counts, but a folder on the way to it does.
     let from = offset.strip_prefix(&prefix);
     let all_pass = from.is_none() && prefix.as_str() > offset;
     for entry in listing {
@@ -141,17 +141,17 @@ fn entries(root: &FilePath, folder: &str, offset: &str) -> io::Result<Vec<Entry>
     Ok(entries)
 }
 
-/// Says of a pipe, a socket or a device that it is left alone, but not with every listing.
+/// Logs that a pipe, a socket or a device is ignored, but not with every listing.
 fn report_once(file: &FilePath) {
     static REPORTED: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
     let mut reported = REPORTED.lock().unwrap_or_else(PoisonError::into_inner);
     if reported.len() < MAX_REPORTED && reported.insert(file.to_owned()) {
-        tracing::warn!("{} is not a regular file; it is left alone", file.display());
+        tracing::warn!("{} is not a regular file; ignoring it", file.display());
     }
 }
 
-/// `None` when the file has gone since it was listed, is no regular file (to open a pipe would wait for ever for a
-/// writer), or has a name that no object can have.
+/// `None` if the file has disappeared since it was listed, is not a regular file (opening a pipe would wait forever for
+/// a writer), or has a name that no object can have.
 fn object(entry: &Entry) -> Option<Result<ObjectMeta>> {
     let location = Path::parse(&entry.sort_key).ok()?;
     let meta = match fs::metadata(&entry.file) {

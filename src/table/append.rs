@@ -31,24 +31,24 @@ pub(crate) struct PutFile {
     bytes: Bytes,
 }
 
-/// What an append asks of the table's columns as they are now.
+/// What an append requires of the table's current columns.
 pub(super) struct Shape {
     /// The metadata this was made for.
     found: MetaData,
-    /// The metadata with the columns that the rows bring, where they bring some.
+    /// The metadata with the columns that the rows add, if any.
     widened: Option<MetaData>,
     /// The table's columns then.
     pub(super) schema: SchemaRef,
 }
 
 impl LakeTable {
-    /// Appends in O(1): one Parquet put and one create-only commit put. Retries what fails for the moment with the
-    /// same bytes, within the attempt's ten minutes. Columns that the rows have and the table lacks are added in the
-    /// same commit. May be dropped at any point: a commit that lands all the same fences the next append.
+    /// Appends in O(1): one Parquet put and one create-only commit put. Retries transient failures with the same bytes,
+    /// within the attempt's ten minutes. Columns that the rows have and the table lacks are added in the same commit.
+    /// May be dropped at any point: if the commit lands all the same, it fences the next append.
     ///
     /// # Errors
-    /// Unavailable when the store fails; Fatal when the disk fails; Configuration when the rows do not fit the table.
-    /// Nobody knows then whether an attempt on the wire still lands: append again on the same handle, and the fence
+    /// Unavailable when the store fails; Fatal when the disk fails; Configuration when the rows do not match the table.
+    /// It is then unknown whether an attempt on the wire still lands: append again on the same handle, and the fence
     /// will tell.
     pub async fn append(&mut self, append: Append) -> Result<CommitOutcome> {
         if self.stale {
@@ -83,7 +83,7 @@ impl LakeTable {
             match landing {
                 Landing::Landed { version, earlier: false } => return Ok(CommitOutcome::Committed { version }),
                 Landing::Landed { version, earlier: true } => return Ok(CommitOutcome::AlreadyCommitted { version }),
-                // The fence or the columns have moved; the head of this loop knows which.
+                // The fence or the columns have changed; the head of this loop finds out which.
                 Landing::Withdrawn => {}
                 Landing::Expired => return self.give_up(file).await,
             }
@@ -92,7 +92,7 @@ impl LakeTable {
         Err(Error::unavailable(text))
     }
 
-    /// Why an append on this fence cannot be: someone else has raised it since.
+    /// Why an append with this fence is impossible: someone else has raised it since.
     pub(super) fn refusal(&mut self, fence: &Fence) -> Option<CommitOutcome> {
         if self.fence(fence.role) == fence.seen || is_on(Sabotage::Fence) {
             return None;
@@ -106,7 +106,7 @@ impl LakeTable {
         }
     }
 
-    /// What rows with these columns ask of the table as it is now.
+    /// What rows with these columns require of the current table.
     pub(super) fn shape(&self, rows: Option<&SchemaRef>) -> Result<Shape> {
         let (table, state) = (&self.log.table, &self.state);
         let (mut schema, mut widened) = (Arc::clone(&state.schema), None);
@@ -121,7 +121,7 @@ impl LakeTable {
         Ok(Shape { found: state.metadata.clone(), widened, schema })
     }
 
-    /// Encodes and puts the rows as a new file; `None` when the attempt's life ended before it was there.
+    /// Encodes and writes the rows as a new file; `None` if the attempt's life ended before that.
     async fn put_file(&self, rows: &RecordBatch, schema: &SchemaRef) -> Result<Option<PutFile>> {
         let schema = Arc::clone(schema);
         let encoded = parquet::encode_aside(rows.clone(), Arc::clone(&schema), self.stats_columns.clone()).await?;
@@ -138,8 +138,8 @@ impl LakeTable {
         }
     }
 
-    /// Ends an attempt whose fate nobody knows. When its commit counts after all, its file must be there: vacuum may
-    /// have taken it for an orphan while this process slept.
+    /// Ends an attempt whose outcome is unknown. If its commit succeeded after all, its file must exist: vacuum may
+    /// have deleted it as an orphan while this process slept.
     async fn give_up(&mut self, file: Option<PutFile>) -> Result<CommitOutcome> {
         self.stale = true;
         if file.is_some() {
@@ -158,7 +158,7 @@ impl LakeTable {
     }
 }
 
-/// The actions of an append on this state; `None` when fence or columns are no longer those it was made for.
+/// The actions of an append on this state; `None` if fence or columns are no longer those it was made for.
 pub(super) fn plan(
     state: &State,
     fence: &Fence,

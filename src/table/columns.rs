@@ -1,4 +1,4 @@
-//! What a table's protocol and schema ask of us: whether we understand it, and how its columns grow.
+//! What a table's protocol and schema require of us: whether we support it, and how its columns grow.
 //!
 //! Columns are only ever added, nullable and at the end. Everything else that differs is an error for a person.
 
@@ -17,19 +17,19 @@ use crate::error::{Context, Error, ErrorKind, Result};
 use crate::id::random_id;
 use crate::schema;
 
-/// What a reader of reader version 3 must know; timestamps without zone are only a type to us.
+/// Features of reader version 3 that we support; timestamps without time zone are just a type to us.
 const READER_FEATURES: [&str; 2] = ["timestampNtz", VARIANT];
-/// What a writer of writer version 7 must know. None of these asks anything of a commit that only adds files.
+/// Features of writer version 7 that we support. None of these requires anything of a commit that only adds files.
 const WRITER_FEATURES: [&str; 5] = ["appendOnly", "invariants", "changeDataFeed", "timestampNtz", VARIANT];
 /// The feature of tables with a column of variants.
 const VARIANT: &str = "variantType";
-/// Column metadata with which a writer has to compute or check values.
+/// Column metadata that requires a writer to compute or check values.
 const RULES: [&str; 4] = ["delta.invariants", "delta.generationExpression", "delta.identity.start", "CURRENT_DEFAULT"];
 
 /// The table property that names the columns with statistics.
 const STATS_PROPERTY: &str = "delta.dataSkippingStatsColumns";
 
-/// The protocol of a table that we make: the one that every reader of Delta understands, unless it has variants.
+/// The protocol of a table that we create: one that every Delta reader supports, unless it has variants.
 pub(crate) fn new_protocol(columns: &Schema) -> Protocol {
     if !columns.fields().iter().any(|field| is_variant(field)) {
         return Protocol { min_reader_version: 1, min_writer_version: 2, ..Protocol::default() };
@@ -43,7 +43,7 @@ pub(crate) fn new_protocol(columns: &Schema) -> Protocol {
     }
 }
 
-/// Whether a column is of variants: nothing else that we write is binary.
+/// Whether a column holds variants: nothing else that we write is binary.
 fn is_variant(field: &Field) -> bool {
     let ArrowType::Struct(parts) = field.data_type() else { return false };
     let is_part = |part: &Arc<Field>| matches!(part.name().as_str(), "metadata" | "value") && !part.is_nullable();
@@ -87,7 +87,7 @@ pub(crate) fn stats_columns(metadata: &MetaData) -> Vec<String> {
     listed.split(',').map(|name| name.trim().trim_matches('`').to_owned()).filter(|name| !name.is_empty()).collect()
 }
 
-/// Refuses a table that asks for more than we know.
+/// Refuses a table that requires more than we support.
 ///
 /// # Errors
 /// A configuration error that names the features.
@@ -104,7 +104,7 @@ pub(crate) fn check_protocol(table: &Path, protocol: &Protocol) -> Result<()> {
         return Ok(());
     }
     Err(Error::configuration(format!(
-        "table {table} asks for reader version {}, writer version {} and features [{}]; lakegram knows reader 1, writer \
+        "table {table} requires reader version {}, writer version {} and features [{}]; lakegram supports reader 1, writer \
          2 and [{}]: drop the others, or let lakegram make the table",
         protocol.min_reader_version,
         protocol.min_writer_version,
@@ -113,10 +113,10 @@ pub(crate) fn check_protocol(table: &Path, protocol: &Protocol) -> Result<()> {
     )))
 }
 
-/// The columns of a table, refused where its rows cannot be written by appending a file alone.
+/// The columns of a table, refused if rows cannot be written by just appending a file.
 ///
 /// # Errors
-/// A configuration error that says what stands in the way; corrupt when the schema cannot be read.
+/// A configuration error that says what prevents it; corrupt when the schema cannot be parsed.
 pub(crate) fn arrow_schema(table: &Path, metadata: &MetaData) -> Result<SchemaRef> {
     if !metadata.partition_columns.is_empty() {
         return Err(Error::configuration(format!(
@@ -158,7 +158,7 @@ pub(crate) fn missing(table: &Path, have: &Schema, wanted: &Schema) -> Result<Ve
         };
         if namesake.name() != field.name() {
             return Err(Error::configuration(format!(
-                "table {table} has a column {} where {} was meant; names must not differ only in case",
+                "table {table} has a column {}, but {} was expected; names must not differ only in case",
                 namesake.name(),
                 field.name()
             )));
@@ -169,7 +169,7 @@ pub(crate) fn missing(table: &Path, have: &Schema, wanted: &Schema) -> Result<Ve
                 continue;
             }
             return Err(Error::configuration(format!(
-                "column {} of table {table} is {found} where {meant} was meant; change the schema file, or write to a new table",
+                "column {} of table {table} has type {found}, but {meant} was expected; change the schema file, or use a new table",
                 field.name()
             )));
         };
@@ -180,7 +180,7 @@ pub(crate) fn missing(table: &Path, have: &Schema, wanted: &Schema) -> Result<Ve
     Ok(missing)
 }
 
-/// The field with what a struct of `wanted` has more than it, at any depth; `None` where the types differ otherwise.
+/// The field plus what a struct of `wanted` has in addition, at any depth; `None` if the types differ otherwise.
 fn grown(have: &Field, wanted: &Field) -> Option<Field> {
     let data_type = match (have.data_type(), wanted.data_type()) {
         (ArrowType::Struct(present), ArrowType::Struct(more)) => {
@@ -201,17 +201,18 @@ fn grown(have: &Field, wanted: &Field) -> Option<Field> {
     Some(have.clone().with_data_type(data_type))
 }
 
-/// The same metadata with these columns, nullable: at the end, or in the place of those of the same name.
+/// The same metadata with these columns, nullable: added at the end, or replacing those of the same name.
 ///
 /// # Errors
-/// A configuration error when a type has no place in a Delta table; corrupt when the schema cannot be read.
+/// A configuration error when Delta does not have a type; corrupt when the schema cannot be parsed.
 pub(crate) fn widened(table: &Path, metadata: &MetaData, added: &[Field]) -> Result<MetaData> {
     let unreadable = || format!("widen the schema of table {table}");
     if let Some(field) = added.iter().find(|field| is_variant(field)) {
-        let text = format!("column {} of table {table} would be its first of variants; name a new table", field.name());
+        let text =
+            format!("column {} of table {table} would be its first variant column; use a new table", field.name());
         return Err(Error::configuration(text));
     }
-    // As plain JSON, so that what we do not know of the present columns stays as it is.
+    // As plain JSON, so that unknown properties of existing columns stay as they are.
     let mut schema: Value = serde_json::from_str(&metadata.schema_string).context(ErrorKind::Corrupt, unreadable())?;
     let fields = schema.get_mut("fields").and_then(Value::as_array_mut);
     let fields = fields.ok_or_else(|| Error::corrupt(format!("{}: it has no fields", unreadable())))?;
@@ -225,11 +226,11 @@ pub(crate) fn widened(table: &Path, metadata: &MetaData, added: &[Field]) -> Res
     Ok(MetaData { schema_string: schema.to_string(), ..metadata.clone() })
 }
 
-/// The schema a data file of these rows has in a table of `schema`: the columns of the rows, in the table's order and
-/// types.
+/// The schema of a data file with these rows in a table with `schema`: the columns of the rows, in the table's order
+/// and with its types.
 ///
 /// # Errors
-/// A configuration error when the rows have no value for a column that must have one.
+/// A configuration error when the rows have no value for a required column.
 pub(crate) fn file_schema(table: &Path, schema: &SchemaRef, rows: &RecordBatch) -> Result<Schema> {
     let mut fields = Vec::new();
     for field in schema.fields() {
@@ -237,7 +238,7 @@ pub(crate) fn file_schema(table: &Path, schema: &SchemaRef, rows: &RecordBatch) 
         let full = values.is_some_and(|values| values.null_count() == 0);
         if !field.is_nullable() && !full {
             return Err(Error::configuration(format!(
-                "column {} of table {table} must have a value, and the rows to append have none; make it nullable",
+                "column {} of table {table} is required, but the rows to append lack it; make it nullable",
                 field.name()
             )));
         }
@@ -247,7 +248,7 @@ pub(crate) fn file_schema(table: &Path, schema: &SchemaRef, rows: &RecordBatch) 
 }
 
 fn delta_field(table: &Path, field: &Field) -> Result<StructField> {
-    // A timestamp without a zone is a table feature of its own, which our tables do not ask of their readers.
+    // A timestamp without a time zone is a separate table feature, which our tables do not require of their readers.
     if delta_type(table, field)?.to_string().contains("timestamp_ntz") {
         return Err(Error::configuration(format!("{}; give its timestamps the zone UTC", unfit(table, field))));
     }

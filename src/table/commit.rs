@@ -1,6 +1,6 @@
-//! The committer: one create-only put at the version after the head, and what to do when it is taken, lost or late.
+//! The committer: one create-only put at the version after the head, and what happens if it is taken, lost or late.
 //!
-//! Every commit to a table passes here, those of maintenance included.
+//! Every commit to a table goes through here, including those of maintenance.
 
 use std::time::Duration;
 
@@ -21,11 +21,11 @@ use crate::storage::PutNew;
 
 /// How long one put may take before it counts as lost.
 const PUT_PATIENCE: Duration = Duration::from_secs(120);
-/// First and longest delay between tries of what failed for the moment.
+/// The first and the longest delay between retries of transient failures.
 const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
 /// In the cloud a commit relies on the table being there for so long after it was seen.
 const SEEN: Duration = Duration::from_secs(30);
-/// A handle further behind than this is opened anew rather than read on.
+/// A handle further behind than this is reopened rather than caught up.
 const READ_ON_LIMIT: usize = 10_000;
 
 /// A commit by someone else, found on the way to the head.
@@ -35,16 +35,16 @@ pub(crate) struct Passed {
     pub(crate) actions: Vec<Action>,
 }
 
-/// What was found beyond the head a plan was made on.
+/// What was found beyond the head that a plan was based on.
 #[derive(Clone, Debug)]
 pub(crate) enum News {
-    /// These commits, every one of them, in order.
+    /// These commits, all of them, in order.
     Commits(Vec<Passed>),
-    /// A gap: clean-up took commits that were never read. Only the state is known.
+    /// A gap: clean-up deleted commits that were never read. Only the state is known.
     Gap,
 }
 
-/// Who commits what, for the history of the table.
+/// Who commits what, for the table's history.
 #[derive(Clone, Debug)]
 pub(crate) struct Provenance {
     /// As Spark names it: `WRITE`, `OPTIMIZE`, `ADD COLUMNS`.
@@ -60,15 +60,15 @@ pub(crate) struct Provenance {
 /// How a commit ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Landing {
-    /// It made this version; `earlier` when a try had succeeded whose answer was lost.
+    /// It created this version; `earlier` if a previous try had succeeded whose response was lost.
     Landed { version: i64, earlier: bool },
-    /// Its plan withdrew it.
+    /// Its planner withdrew it.
     Withdrawn,
-    /// It outlived its life; nobody knows whether it counts.
+    /// It outlived its life; its outcome is unknown.
     Expired,
 }
 
-/// How a patient put ended.
+/// How a retried put ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum PutEnd {
     Created { earlier: bool },
@@ -77,11 +77,12 @@ pub(crate) enum PutEnd {
 }
 
 impl LakeTable {
-    /// Commits what `plan` returns for the state it is shown, at the version after it. `plan` is asked again after
-    /// every lost race, with the commits that won, and withdraws by returning `None`.
+    /// Commits what `plan` returns for the given state, at the version after it. `plan` is called again after every
+    /// lost race, with the commits that won, and withdraws by returning `None`.
     ///
     /// # Errors
-    /// What `plan` returns; Fatal, Refused and Configuration of the store at once, Unavailable at the end of its life.
+    /// Errors of `plan`; Fatal, Refused and Configuration errors of the store immediately, Unavailable at the end of
+    /// its life.
     pub(crate) async fn land<P>(&mut self, provenance: &Provenance, mut plan: P) -> Result<Landing>
     where
         P: FnMut(&State, &News) -> Result<Option<Vec<Action>>>,
@@ -123,15 +124,15 @@ impl LakeTable {
         }
     }
 
-    /// Puts a new object, trying again with the same bytes while the head is young enough.
+    /// Puts a new object, retrying with the same bytes while the head is young enough.
     pub(crate) async fn put_patiently(&self, path: &Path, bytes: Bytes) -> Result<PutEnd> {
         let mut backoff = Backoff::new(RETRY.0, RETRY.1);
         let mut in_doubt = false;
         while self.is_alive() {
             let put = self.clock.timeout(PUT_PATIENCE, self.log.storage.put_new(path, bytes.clone())).await;
-            let lost = || Err(Error::new(ErrorKind::Unknown, format!("put {path}: no answer")));
+            let lost = || Err(Error::new(ErrorKind::Unknown, format!("put {path}: no response")));
             let error = match put.unwrap_or_else(lost) {
-                // A put that returns after the life of the attempt has created what nobody may see.
+                // A put that returns after the life of the attempt has created something that nobody may see.
                 Ok(_) if !self.is_alive() => break,
                 Ok(PutNew::Created) => return Ok(PutEnd::Created { earlier: in_doubt }),
                 Ok(PutNew::Taken) => return Ok(PutEnd::Taken),
@@ -139,18 +140,18 @@ impl LakeTable {
                 Err(error) => return Err(error),
             };
             in_doubt |= error.kind() == ErrorKind::Unknown;
-            tracing::warn!(%error, tries = backoff.tries(), "a put failed for the moment");
+            tracing::warn!(%error, tries = backoff.tries(), "a put failed; retrying");
             self.clock.sleep(backoff.next_delay()).await;
         }
         Ok(PutEnd::Expired)
     }
 
-    /// Whether an attempt on the head we know may still go on.
+    /// Whether an attempt on the known head may continue.
     pub(crate) fn is_alive(&self) -> bool {
         self.touched.age(&self.clock) < LIFE
     }
 
-    /// Reads the head again when it was read too long ago to commit on it.
+    /// Reads the head again if it was read too long ago to commit on it.
     pub(crate) async fn freshen(&mut self) -> Result<News> {
         match self.touched.age(&self.clock) < FRESH {
             true => Ok(News::Commits(Vec::new())),
@@ -158,13 +159,12 @@ impl LakeTable {
         }
     }
 
-    /// Reads on from a head that may be older than the log's clean-up. Where commits are gone the state is read anew.
+    /// Reads on from a head that may be older than the log's clean-up. If commits are gone, the state is read anew.
     pub(crate) async fn renew(&mut self) -> Result<News> {
         let began = Moment::now(&self.clock);
         let version = self.state.version;
         let checkpoint = self.log.last_checkpoint().await?.map_or(-1, |checkpoint| checkpoint.version);
-        // Clean-up goes below the checkpoint that is named, and no further: a head above it is still there, or the
-        // table is another one.
+        // Clean-up stays below the checkpoint that is named: a head above it still exists, or the table is another one.
         let in_place = checkpoint >= version || self.is_anchored().await?;
         if in_place && checkpoint < version {
             self.seen = began;
@@ -249,7 +249,7 @@ impl LakeTable {
         ))
     }
 
-    /// Reads commits up to the first that is not there. On an error nothing of it is known.
+    /// Reads commits up to the first that does not exist. On an error none of it is known.
     pub(crate) async fn read_on(&mut self) -> Result<Vec<Passed>> {
         let began = Moment::now(&self.clock);
         let mut passed = Vec::new();
@@ -259,12 +259,12 @@ impl LakeTable {
             version += 1;
             if passed.len() > READ_ON_LIMIT {
                 self.stale = true;
-                let text = format!("table {} is far ahead of what was read of it; open it again", self.log.table);
+                let text = format!("table {} is far ahead of what was read; open it again", self.log.table);
                 return Err(Error::unavailable(text));
             }
         }
         if let Some(last) = passed.last() {
-            // Whoever wrote it may not have lived to make it durable, and we are about to act on it.
+            // Whoever wrote it may have died before making it durable, and we are about to act on it.
             self.log.storage.persist_folder_of(&self.log.commit_path(last.version)).await?;
             self.pass(&passed)?;
         }
@@ -278,8 +278,8 @@ impl LakeTable {
             match self.read_on().await {
                 Err(error) if is_transient(&error) && self.is_alive() && !self.stale => {
                     self.clock.sleep(backoff.next_delay()).await;
-                    // The machine may have slept through more than that; a head read now would look fresh, and the
-                    // file that was put for it may be gone.
+                    // The machine may have slept longer than that; a head read now would look fresh, and the file that
+                    // was written for it may be gone.
                     if !self.is_alive() {
                         return Err(error);
                     }
@@ -289,7 +289,7 @@ impl LakeTable {
         }
     }
 
-    /// Moves the head over these commits, over all of them or none.
+    /// Moves the head past these commits, all of them or none.
     fn pass(&mut self, commits: &[Passed]) -> Result<()> {
         let mut state = self.state.clone();
         for commit in commits {

@@ -1,4 +1,4 @@
-//! How fresh our knowledge of a head is, and what was passed to get there.
+//! How fresh our knowledge of a head is, and which commits led there.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -7,10 +7,10 @@ use super::{Commit, Fence, txn};
 use crate::clock::{self, Clock};
 use crate::sabotage::{Sabotage, is_on};
 
-/// How long an attempt lives from reading the head to its put's return. Clean-up and vacuum wait a day at least, so
-/// within it "not found" means "not there yet", and a file that was put is still there.
+/// How long an attempt lives from reading the head to its put's return. Clean-up and vacuum wait at least a day, so
+/// within this time "not found" means "not there yet", and a file that was written still exists.
 pub(crate) const LIFE: Duration = Duration::from_secs(600);
-/// A head older than this is read afresh before an attempt, so that half of its life at least is left for the puts.
+/// A head older than this is read again before an attempt, so that at least half of its life is left for the puts.
 pub(crate) const FRESH: Duration = Duration::from_secs(300);
 /// Commits kept to tell a planner what it missed.
 const RECENT_LIMIT: usize = 256;
@@ -30,7 +30,7 @@ impl Moment {
     }
 }
 
-/// The commits passed last, ours included, and the txns before them.
+/// The latest commits, ours included, and the txns before them.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Recent {
     base: BTreeMap<String, i64>,
@@ -38,7 +38,7 @@ pub(crate) struct Recent {
 }
 
 impl Recent {
-    /// Nothing passed yet, at a state with these txns.
+    /// No commits yet, at a state with these txns.
     pub(crate) fn from(txns: &BTreeMap<String, i64>) -> Self {
         Self { base: txns.clone(), commits: VecDeque::new() }
     }
@@ -53,7 +53,7 @@ impl Recent {
         }
     }
 
-    /// Every commit after the one that gave the fence the value its planner saw; `None` when that is too long ago.
+    /// Every commit after the one that gave the fence the value its planner saw; `None` if that is too long ago.
     pub(crate) fn since(&self, fence: &Fence) -> Option<Vec<Commit>> {
         let mut txns = self.base.clone();
         let mut commits = self.commits.iter();

@@ -47,15 +47,15 @@ pub use self::staged::{StagedFile, Stager};
 pub use self::tail::{Tail, TailStep};
 pub use self::txn::{TableRole, TxnId};
 
-/// Files that are read at the same time where many are.
+/// Files read at the same time, if there are many.
 const READ_AHEAD: usize = 8;
 
-/// What a table must be.
+/// What a table must be like.
 #[derive(Clone, Debug)]
 pub struct TableSpec {
     /// Its folder, relative to the storage's root.
     pub path: Path,
-    /// Its columns; more that the table has are kept.
+    /// Its columns; additional ones that the table has are kept.
     pub schema: SchemaRef,
     /// Columns whose minimum and maximum go into the log, so that readers can skip files.
     pub stats_columns: Vec<String>,
@@ -73,34 +73,34 @@ pub struct DataFile {
     pub size_bytes: i64,
     /// When it was added, milliseconds since 1970.
     pub modification_millis: i64,
-    /// Rows in it, where the log says so.
+    /// Its rows, if the log says so.
     pub num_records: Option<i64>,
-    /// Smallest value by column (`minValues` of the log), an empty object where there are none.
+    /// Smallest value by column (`minValues` in the log); an empty object if there are none.
     pub min_values: Value,
-    /// Largest value by column (`maxValues` of the log).
+    /// Largest value by column (`maxValues` in the log).
     pub max_values: Value,
 }
 
-/// What one commit did, as far as stages care.
+/// What one commit did, as far as stages need to know.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Commit {
-    /// The version it made.
+    /// The version it created.
     pub version: i64,
-    /// Files that bring rows (adds with `dataChange = true`).
+    /// Files with new rows (adds with `dataChange = true`).
     pub added: Vec<DataFile>,
-    /// Whether it also took rows away (removes with `dataChange = true`).
+    /// Whether it also removed rows (removes with `dataChange = true`).
     pub rewritten: bool,
     /// The txns it set.
     pub txns: Vec<(String, i64)>,
 }
 
-/// The commit counter of the stage that appends to a table, and what its planner saw of it. It belongs to the table and
+/// The commit counter of the stage that appends to a table, and the value its planner saw. It belongs to the table and
 /// its role, whatever the pipeline is called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fence {
     /// What the table is.
     pub role: TableRole,
-    /// The value the plan is built on ([`LakeTable::fence`]); 0 when no stage has ever committed.
+    /// The value the plan is based on ([`LakeTable::fence`]); 0 if no stage has ever committed.
     pub seen: i64,
 }
 
@@ -110,9 +110,9 @@ pub struct Append {
     /// The rows; `None` for a commit of progress alone. Columns the table lacks are added to it, nullable, in the same
     /// commit; columns the rows lack are null.
     pub rows: Option<RecordBatch>,
-    /// Raised by one with this commit, and refused unless it still holds what was seen.
+    /// Raised by one with this commit, which is refused unless it still has the value that was seen.
     pub fence: Fence,
-    /// Positions and watermarks that ride along, as txns. One that the table has gone past already is left out.
+    /// Positions and watermarks that are included, as txns. Those that the table has already passed are left out.
     pub progress: Vec<(TxnId, i64)>,
 }
 
@@ -121,20 +121,20 @@ pub struct Append {
 pub enum CommitOutcome {
     /// The rows are in the table.
     Committed {
-        /// The version they made.
+        /// The version that was created.
         version: i64,
     },
-    /// The rows were in the table already: an earlier try had succeeded and its answer was lost.
+    /// The rows were in the table already: an earlier try had succeeded and its response was lost.
     AlreadyCommitted {
-        /// The version they made.
+        /// The version that was created.
         version: i64,
     },
-    /// Another process of the same stage has committed. Take its commits into what is known, then plan again.
+    /// Another process of the same stage has committed. Adopt its commits, then plan again.
     Fenced {
         /// Every commit since the plan's head, in order.
         commits: Vec<Commit>,
     },
-    /// The attempt outlived its ten minutes, or the log it stood on is gone: drop what is known and open again.
+    /// The attempt outlived its ten minutes, or the log it was based on is gone: drop what is known and reopen.
     Stale,
 }
 
@@ -152,9 +152,9 @@ pub struct LakeTable {
     /// The commit by which the table is told from another at its place.
     anchor: Option<Anchor>,
     recent: Recent,
-    /// Set when what is known may be wrong: only opening again helps.
+    /// Set if what is known may be wrong: only reopening helps.
     stale: bool,
-    /// The file of an attempt whose fate is not known yet.
+    /// The file of an attempt whose outcome is unknown.
     unsettled: Option<PutFile>,
 }
 
@@ -177,7 +177,8 @@ impl LakeTable {
         &self.state.metadata.id
     }
 
-    /// What tells the commit of a version from any other; `None` when it is not in the log any more, or says nothing.
+    /// What distinguishes the commit of a version from any other; `None` if it is no longer in the log, or says
+    /// nothing.
     ///
     /// # Errors
     /// When the store fails.
@@ -194,17 +195,17 @@ impl LakeTable {
         Arc::clone(&self.state.schema)
     }
 
-    /// The value of a txn, `None` when it was never set.
+    /// The value of a txn; `None` if it was never set.
     pub fn txn(&self, id: &TxnId) -> Option<i64> {
         self.state.txns.get(&id.to_string()).copied()
     }
 
-    /// What the table knows besides its fence: watermarks, positions and the like, those of release 0.1 included.
+    /// What the table knows besides its fence: watermarks, positions and so on, including those of release 0.1.
     pub fn progress(&self) -> BTreeMap<TxnId, i64> {
         txn::progress(&self.state.txns)
     }
 
-    /// The commit counter of the stage that appends; 0 when none has ever committed.
+    /// The commit counter of the stage that appends; 0 if none has ever committed.
     pub fn fence(&self, role: TableRole) -> i64 {
         txn::fence_value(&self.state.txns, role)
     }
@@ -215,7 +216,7 @@ impl LakeTable {
         txn::fence_step(&self.state.txns, role)
     }
 
-    /// Whether what this handle knows may be wrong, so that every append ends [`CommitOutcome::Stale`]: open again.
+    /// Whether what this handle knows may be wrong, so that every append ends [`CommitOutcome::Stale`]: reopen.
     pub fn is_stale(&self) -> bool {
         self.stale
     }
@@ -223,8 +224,8 @@ impl LakeTable {
     /// Reads on to the head, without listing, and returns what was new.
     ///
     /// # Errors
-    /// When the store fails; then the same commits come again. Unavailable as well when commits were cleaned away
-    /// before they were read: [`LakeTable::is_stale`] says so, and only opening again helps.
+    /// When the store fails; the same commits then come again. Also Unavailable when commits were cleaned up before
+    /// they were read: [`LakeTable::is_stale`] says so, and only reopening helps.
     pub async fn refresh(&mut self) -> Result<Vec<Commit>> {
         let news = match self.touched.age(&self.clock) < head::FRESH {
             _ if self.stale => News::Gap,
@@ -237,7 +238,8 @@ impl LakeTable {
             }
             News::Gap => {
                 self.stale = true;
-                let text = format!("commits of table {} are gone before they were read; open it again", self.log.table);
+                let text =
+                    format!("commits of table {} were cleaned up before they were read; open it again", self.log.table);
                 Err(Error::unavailable(text))
             }
         }
@@ -254,16 +256,16 @@ impl LakeTable {
         Ok(snapshot.files.into_values().collect())
     }
 
-    /// The rows of one file, only `columns` when given; a column the file lacks is null.
+    /// The rows of one file, only `columns` if given; a column the file lacks is null.
     ///
     /// # Errors
-    /// Corrupt when the file is gone or no Parquet.
+    /// Corrupt when the file is missing or not Parquet.
     pub async fn read_file(&self, file: &DataFile, columns: Option<&[&str]>) -> Result<RecordBatch> {
         let wanted = parquet::pick(&self.state.schema, columns);
         parquet::read_file(&self.log.storage, &self.log.table, file, wanted).await
     }
 
-    /// The same of many files, in their order and some side by side; each batch is dropped by whoever takes it.
+    /// The same for many files, in order and several side by side; each batch is dropped by its consumer.
     pub fn read_files<'a>(
         &'a self,
         files: &'a [DataFile],

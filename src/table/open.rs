@@ -1,5 +1,5 @@
-//! Opening a table: made when it is missing, widened when it is of an earlier release, refused when we do not
-//! understand it.
+//! Opening a table: created if it is missing, extended if it is from an earlier release, refused if we do not support
+//! it.
 
 use object_store::path::Path;
 use serde_json::json;
@@ -16,10 +16,10 @@ use crate::id::random_id;
 use crate::storage::{PutNew, Storage};
 
 impl LakeTable {
-    /// Opens the table, creates it when it is not there, and adds nullable columns it lacks.
+    /// Opens the table, creates it if it does not exist, and adds nullable columns it lacks.
     ///
     /// # Errors
-    /// A configuration error that names a column of another type, or a table feature that is not known.
+    /// A configuration error that names a column of another type, or an unsupported table feature.
     pub async fn open(storage: &Storage, spec: &TableSpec, clock: &Clock) -> Result<Self> {
         let found = Self::open_existing(storage, &spec.path, clock).await?;
         let mut table = match found {
@@ -47,10 +47,10 @@ impl LakeTable {
         }
         put_first_commit(storage, spec, identity, clock).await?;
         let made = Self::open_existing(storage, &spec.path, clock).await?;
-        made.ok_or_else(|| Error::corrupt(format!("table {} was made and is gone again", spec.path)))
+        made.ok_or_else(|| Error::corrupt(format!("table {} disappeared right after it was created", spec.path)))
     }
 
-    /// Opens the table as it is; `None` when it is not there.
+    /// Opens the table as it is; `None` if it does not exist.
     ///
     /// # Errors
     /// When the store fails or the log is not understood.
@@ -61,8 +61,8 @@ impl LakeTable {
         Ok(snapshot.map(|snapshot| Self::at(log, snapshot.state, touched, clock)))
     }
 
-    /// As [`Self::open`], with the files that the table had when it was read. Both come from one reading of the log,
-    /// which is most of what a start costs.
+    /// Like [`Self::open`], with the files that the table had when it was read. Both come from one reading of the log,
+    /// which is most of the cost of a start.
     ///
     /// # Errors
     /// As [`Self::open`].
@@ -70,7 +70,7 @@ impl LakeTable {
         let touched = Moment::now(clock);
         let log = TableLog::new(storage, &spec.path);
         let Some(snapshot) = log.snapshot(Want { files: true, at: None }).await? else {
-            // Whoever made it before us may have filled it as well.
+            // Whoever created it before us may also have filled it.
             let table = Self::open(storage, spec, clock).await?;
             let files = table.files().await?;
             return Ok((table, files));
@@ -114,7 +114,7 @@ impl LakeTable {
             Ok(Some(vec![Action::MetaData(columns::widened(&spec.path, &state.metadata, &missing)?)]))
         });
         match landing.await? {
-            Landing::Expired => Err(Error::unavailable(format!("table {} could not be widened in time", spec.path))),
+            Landing::Expired => Err(Error::unavailable(format!("could not extend table {} in time", spec.path))),
             Landing::Landed { .. } | Landing::Withdrawn => Ok(()),
         }
     }
@@ -163,8 +163,8 @@ async fn put_first_commit(
     let actions = [Action::CommitInfo(information), protocol, Action::MetaData(metadata)];
     let path = TableLog::new(storage, &spec.path).commit_path(0);
     match storage.put_new(&path, commit_bytes(&actions)?).await? {
-        PutNew::Created => tracing::info!(table = %spec.path, "made a table"),
-        PutNew::Taken => tracing::info!(table = %spec.path, "somebody else made the table first"),
+        PutNew::Created => tracing::info!(table = %spec.path, "created a table"),
+        PutNew::Taken => tracing::info!(table = %spec.path, "another process created the table first"),
     }
     Ok(())
 }

@@ -1,4 +1,5 @@
-//! What a table is at one version, as far as a writer must know: protocol, metadata, schema and txns. Not its files.
+//! The state of a table at one version, as far as a writer needs it: protocol, metadata, schema and txns. Not its
+//! files.
 
 use std::collections::BTreeMap;
 
@@ -19,7 +20,7 @@ pub(crate) struct State {
     pub(crate) txns: BTreeMap<String, i64>,
 }
 
-/// Actions on their way to a [`State`]: the last of each kind holds.
+/// Actions being collected into a [`State`]: the last of each kind counts.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Replay {
     protocol: Option<Protocol>,
@@ -28,7 +29,7 @@ pub(crate) struct Replay {
 }
 
 impl Replay {
-    /// Takes one action in.
+    /// Adds one action.
     pub(crate) fn take(&mut self, action: Action) {
         match action {
             Action::Protocol(protocol) => self.protocol = Some(protocol),
@@ -43,7 +44,7 @@ impl Replay {
     /// The state after `version`.
     ///
     /// # Errors
-    /// Corrupt when the log has no protocol or metadata; configuration when they ask for more than we know.
+    /// Corrupt when the log has no protocol or metadata; configuration when they require more than we support.
     pub(crate) fn finish(self, table: &Path, version: i64) -> Result<State> {
         let (Some(protocol), Some(metadata)) = (self.protocol, self.metadata) else {
             return Err(Error::corrupt(format!("the log of table {table} has no protocol or no metadata")));

@@ -1,4 +1,4 @@
-//! Reading a table forward: its log as a stream of rows.
+//! Reads a table forward: its log as a stream of rows.
 
 use std::time::Duration;
 
@@ -19,22 +19,22 @@ use crate::storage::Storage;
 /// Files of one commit that are read at the same time.
 const READ_AHEAD: usize = 4;
 
-/// The next thing a tail found.
+/// The next step of a tail.
 #[derive(Clone, Debug)]
 pub enum TailStep {
     /// A commit. It may have no rows.
     Rows {
         /// The version.
         version: i64,
-        /// Its new rows, a batch a file, with the columns asked for.
+        /// Its new rows, a batch per file, with the requested columns.
         batches: Vec<RecordBatch>,
-        /// Whether the commit also took rows away, so that its rows may have been seen before.
+        /// Whether the commit also removed rows, so that its rows may have been seen before.
         rewritten: bool,
     },
     /// Nothing newer yet.
     AtHead,
     /// A version or a file is gone, or the table is shorter than what was read of it; the rows of the current snapshot
-    /// are the work. Comes again until [`Tail::snapshot`] has succeeded.
+    /// are the work. Repeated until [`Tail::snapshot`] has succeeded.
     Lost,
 }
 
@@ -45,9 +45,9 @@ pub struct Tail {
     version: i64,
     columns: Vec<String>,
     clock: Clock,
-    /// The table's id, once it has been found. Another table at the same place is none of this tail's business.
+    /// The table's id, once it was found. Another table in its place is refused.
     table_id: Option<String>,
-    /// The head at which the table was found, until it has been looked at.
+    /// The head at which the table was found, until it was looked at.
     found_head: Option<i64>,
     known: Option<FoundTable>,
 }
@@ -55,15 +55,15 @@ pub struct Tail {
 /// How long a tail trusts that it still reads the table it has found.
 const VERIFY_EVERY: Duration = Duration::from_secs(30);
 
-/// What is known once the table has been found.
+/// What is known once the table was found.
 #[derive(Debug)]
 struct FoundTable {
     schema: SchemaRef,
-    /// The id of the commit that was read last, where it has one.
+    /// The id of the last commit that was read, if it has one.
     commit_id: Option<String>,
-    /// When the table was last seen to be the one that was found.
+    /// When the table was last confirmed to be the one that was found.
     verified: Moment,
-    /// When the log was last seen to reach to where we are.
+    /// When the log was last confirmed to reach this far.
     touched: Moment,
 }
 
@@ -92,7 +92,7 @@ impl Tail {
         Ok(self.table_id.clone())
     }
 
-    /// Goes on after another version.
+    /// Continues after another version.
     pub(crate) fn start_after(&mut self, version: i64) {
         self.version = version;
     }
@@ -105,12 +105,12 @@ impl Tail {
     /// The next commit.
     ///
     /// # Errors
-    /// When the store fails; the same commit comes again. A configuration error when a commit asks for a table feature
-    /// that is not known.
+    /// When the store fails; the same commit comes again. A configuration error when a commit requires an unsupported
+    /// table feature.
     pub async fn next(&mut self) -> Result<TailStep> {
         let step = self.step().await?;
         if matches!(step, TailStep::Lost) {
-            // Found anew, the table tells the same until the snapshot has been taken.
+            // After being found anew, the table says the same until the snapshot was taken.
             self.known = None;
         }
         Ok(step)
@@ -122,14 +122,14 @@ impl Tail {
         let Some(head) = self.find().await? else { return Ok(TailStep::AtHead) };
         let head = head.or(self.found_head.take());
         if head.is_some_and(|head| head < self.version) {
-            // Another table stands here than the one that was read, or an old copy of it.
+            // Another table than the one that was read is here, or an old copy of it.
             return Ok(TailStep::Lost);
         }
         let version = self.version + 1;
         let Some(actions) = self.log.read(version).await? else {
             return self.nothing_there(version, head, began).await;
         };
-        // Whoever wrote it may not have lived to make it durable, and our reader is about to act on it.
+        // Whoever wrote it may have died before making it durable, and our reader is about to act on it.
         self.log.storage.persist(&self.log.commit_path(version)).await?;
         let schema = self.schema_after(&actions)?;
         let commit = Commit::from_actions(version, &actions);
@@ -140,8 +140,8 @@ impl Tail {
         Ok(TailStep::Rows { version, batches, rewritten: commit.rewritten })
     }
 
-    /// After [`TailStep::Lost`]: the version of the current snapshot and its files, the oldest rows first as far as the
-    /// log tells; the tail goes on after it.
+    /// After [`TailStep::Lost`]: the version of the current snapshot and its files, oldest rows first as far as the log
+    /// tells; the tail continues after it.
     ///
     /// # Errors
     /// When the store fails or the table is gone.
@@ -169,7 +169,7 @@ impl Tail {
         Ok(Some(Some(snapshot.state.version)))
     }
 
-    /// Takes note of the table's id, and refuses another table in its place.
+    /// Remembers the table's id, and refuses another table in its place.
     fn recognize(&mut self, id: &str) -> Result<()> {
         let found = self.table_id.get_or_insert_with(|| id.to_owned());
         if found == id {
@@ -178,8 +178,8 @@ impl Tail {
         Err(Error::corrupt(format!("table {} was replaced by another one (id {id}, was {found})", self.log.table)))
     }
 
-    /// Looks from time to time whether the table is still the one that was found: the commits of another one would be
-    /// read as if they went on where this one ended.
+    /// Checks from time to time whether the table is still the one that was found: the commits of another one would be
+    /// read as if they continued this one.
     async fn verify(&mut self) -> Result<()> {
         let began = Moment::now(&self.clock);
         let Some(known) = &self.known else { return Ok(()) };
@@ -187,7 +187,7 @@ impl Tail {
             return Ok(());
         }
         let commit_id = self.log.read(self.version).await?.as_deref().and_then(id_of);
-        // Of a commit that this tail has not read itself, the id says nothing.
+        // The id says nothing about a commit that this tail has not read itself.
         if commit_id.is_none() || commit_id != known.commit_id {
             let snapshot = self.log.snapshot(Want::default()).await?;
             let snapshot = snapshot.ok_or_else(|| Error::corrupt(format!("table {} is gone", self.log.table)))?;
@@ -202,7 +202,7 @@ impl Tail {
     /// Begins to read some rows of a file with the tail's columns, piece by piece.
     ///
     /// # Errors
-    /// Corrupt when the file is gone or no Parquet.
+    /// Corrupt when the file is missing or not Parquet.
     pub(crate) async fn scan(&self, file: &DataFile, part: Part<'_>) -> Result<Scan> {
         let known = self.known.as_ref().ok_or_else(|| Error::corrupt("a file was read before its table was found"))?;
         Scan::open(&self.log, file, self.wanted(&known.schema), part).await
@@ -211,13 +211,13 @@ impl Tail {
     /// All rows of a file with the tail's columns, with one request.
     ///
     /// # Errors
-    /// Corrupt when the file is gone or no Parquet.
+    /// Corrupt when the file is missing or not Parquet.
     pub(crate) async fn read_file(&self, file: &DataFile) -> Result<RecordBatch> {
         let known = self.known.as_ref().ok_or_else(|| Error::corrupt("a file was read before its table was found"))?;
         parquet::read_file(&self.log.storage, &self.log.table, file, self.wanted(&known.schema)).await
     }
 
-    /// The files that a commit has brought; `None` when the log no longer has it.
+    /// The files that a commit has added; `None` if the log no longer has it.
     ///
     /// # Errors
     /// When the store fails.
@@ -226,7 +226,8 @@ impl Tail {
         Ok(actions.map(|actions| Commit::from_actions(version, &actions).added))
     }
 
-    /// "Not found" is no news only where clean-up cannot have been: it goes below the checkpoint that is named.
+    /// "Not found" only means "nothing new" where clean-up cannot have been: it stays below the checkpoint that is
+    /// named.
     async fn nothing_there(&mut self, version: i64, head: Option<i64>, began: Moment) -> Result<TailStep> {
         if head.is_some_and(|head| head >= version) {
             return Ok(TailStep::Lost);
@@ -243,7 +244,7 @@ impl Tail {
         Ok(TailStep::AtHead)
     }
 
-    /// The columns after a commit; what it asks of its readers is checked before anybody reads it.
+    /// The columns after a commit; what it requires of readers is checked before anyone reads it.
     fn schema_after(&self, actions: &[Action]) -> Result<SchemaRef> {
         let known =
             self.known.as_ref().ok_or_else(|| Error::corrupt("a commit was read before its table was found"))?;
@@ -263,7 +264,7 @@ impl Tail {
         parquet::pick(schema, Some(&columns))
     }
 
-    /// The rows of these files, in their order; `None` when one is gone.
+    /// The rows of these files, in order; `None` if one is missing.
     async fn read_files(&self, files: &[DataFile], schema: &SchemaRef) -> Result<Option<Vec<RecordBatch>>> {
         let wanted = self.wanted(schema);
         let mut reads = Vec::with_capacity(files.len());
@@ -280,7 +281,7 @@ impl Tail {
     }
 }
 
-/// What tells a commit from any other.
+/// What distinguishes a commit from any other.
 fn id_of(actions: &(impl AsRef<[Action]> + ?Sized)) -> Option<String> {
     actions.as_ref().iter().find_map(|action| match action {
         Action::CommitInfo(information) => information.txn_id.clone(),
@@ -288,7 +289,7 @@ fn id_of(actions: &(impl AsRef<[Action]> + ?Sized)) -> Option<String> {
     })
 }
 
-/// The rows of a file; `None` when it is gone.
+/// The rows of a file; `None` if it is missing.
 async fn read_if_there(storage: Storage, location: Path, wanted: SchemaRef) -> Result<Option<RecordBatch>> {
     let Some(bytes) = storage.get(&location).await? else { return Ok(None) };
     let rows = parquet::decode_aside(bytes, wanted).await;

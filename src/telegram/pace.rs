@@ -1,8 +1,8 @@
 //! Telegram's pace: one message a second per chat, twenty a minute per group, and what `retry_after` says.
 //!
-//! A chat has a slot every second, and a message that is a little late for its slot does not move the next one:
-//! measured from send to send, every delay would add to all that come after it in a chat that is written to once a
-//! second. What a message may be late without that is bounded, so a silence saves up no burst.
+//! A chat has a slot every second, and a message that is a little late for its slot does not move the next one: if
+//! measured from send to send, every delay would add to all that follow in a chat that is written to once a second. How
+//! late a message may be is bounded, so a pause does not save up a burst.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, PoisonError};
@@ -10,12 +10,12 @@ use std::time::Duration;
 
 /// <https://core.telegram.org/bots/faq#my-bot-is-hitting-limits-how-do-i-avoid-this>
 const CHAT_GAP: Duration = Duration::from_secs(1);
-/// How late a message may be for its slot without moving the next: two messages are never closer than the gap less
-/// this, and n of them take n - 1 gaps less this at least. Telegram allows short bursts.
+/// How late a message may be for its slot without moving the next: two messages are never closer than the gap minus
+/// this, and n of them take at least n - 1 gaps minus this. Telegram allows short bursts.
 const SLACK: Duration = Duration::from_millis(500);
 const GROUP_WINDOW: Duration = Duration::from_secs(60);
 const GROUP_LIMIT: usize = 20;
-/// Chats are looked through for those that may be forgotten once so many are known, and again when they have doubled.
+/// Once this many chats are known, those that can be forgotten are removed, and again when the number has doubled.
 const FORGET_AT: usize = 10_000;
 
 /// When each chat may be sent to again.
@@ -43,7 +43,7 @@ impl Default for Chats {
 }
 
 impl Chats {
-    /// The pace of a chat. From time to time forgets those whose past no longer holds them back.
+    /// The pace of a chat. From time to time forgets chats whose past no longer holds them back.
     fn pace(&mut self, chat_id: i64, now: Duration) -> &mut ChatPace {
         if self.by_id.len() >= self.forget_at {
             self.by_id.retain(|_, pace| {
@@ -78,7 +78,7 @@ impl Pace {
         Ok(())
     }
 
-    /// Holds a chat for as long as Telegram asked for.
+    /// Holds a chat for as long as Telegram asked.
     pub(crate) fn hold(&self, chat_id: i64, now: Duration, wait: Duration) {
         let mut chats = self.chats.lock().unwrap_or_else(PoisonError::into_inner);
         let pace = chats.pace(chat_id, now);
@@ -100,7 +100,7 @@ mod tests {
         Duration::from_millis(millis)
     }
 
-    /// When messages that are asked for at these times are let go, one after the other.
+    /// When messages that are requested at these times are released, one after another.
     fn sent(pace: &Pace, chat_id: i64, asked: impl IntoIterator<Item = Duration>) -> Vec<Duration> {
         let (mut now, mut sent) = (Duration::ZERO, Vec::new());
         for asked in asked {

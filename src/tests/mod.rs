@@ -1,4 +1,4 @@
-//! Tests of the whole that need its internals: the pipeline in one process, under faults and deaths.
+//! Tests of the whole crate that need its internals: the pipeline in one process, with faults and crashes.
 
 mod domains;
 mod faults;

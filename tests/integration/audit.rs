@@ -148,5 +148,5 @@ async fn a_truncated_file_and_a_line_below_the_position_are_named() {
     std::fs::write(&torn, &bytes[..bytes.len() - 9]).unwrap();
     let found = found(&app, "files").await;
     assert_eq!(found.len(), 1, "{found:?}");
-    assert!(found[0].contains("a file is torn, it has") && found[0].contains(SILVER), "{found:?}");
+    assert!(found[0].contains("a file is corrupt, it has") && found[0].contains(SILVER), "{found:?}");
 }

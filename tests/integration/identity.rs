@@ -275,3 +275,29 @@ fn copy(from: &Path, to: &Path) {
         }
     }
 }
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_was_removed_under_the_service_makes_its_stage_unwell_and_landing_goes_on() {
+    let app = TestApp::new().await;
+    let running = app.serve().await;
+    app.telegram.user_sends(7, "one");
+    app.wait_for_sent(1).await;
+    app.wait_for_status(|status| rows(status, 2) == 1).await;
+    remove(&app, SILVER);
+    app.telegram.user_sends(7, "two");
+    let health = format!("{}/health", running.console);
+    let client = reqwest::Client::new();
+    let deadline = std::time::Instant::now() + crate::support::PATIENCE;
+    loop {
+        let told = client.get(&health).send().await.unwrap().text().await.unwrap();
+        if told.contains("lakegram adopt") {
+            break;
+        }
+        assert!(std::time::Instant::now() < deadline, "{told}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let ready = client.get(format!("{}/readyz", running.url)).send().await.unwrap();
+    assert_eq!(ready.status(), 200);
+    assert_eq!(running.terminate().await, Some(0));
+    adopt(&app).await;
+    goes_on(&app, 2).await;
+}

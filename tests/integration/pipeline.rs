@@ -191,7 +191,7 @@ async fn a_new_field_becomes_a_column_under_way_or_stops_the_loader_and_nothing_
     app.telegram.push_update(with_field(2, "new"));
     let landed = app.telegram.wait_for(|ledger| ledger.acked().any(|id| id == 2), Duration::from_secs(20)).await;
     assert!(landed, "the receiver goes on");
-    assert_eq!(running.terminate().await, Some(0), "it stands still and is no reason to end");
+    assert_eq!(running.terminate().await, Some(0), "a paused loader is no reason to end");
     let output = app.run(&["run"]).await;
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(2), "{said}");

@@ -15,7 +15,7 @@ async fn complaint(app: &TestApp, arguments: &[&str], code: i32) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_missing_or_wrong_variable_is_named_with_the_mend() {
+async fn a_missing_or_wrong_variable_is_named_with_the_fix() {
     for (name, value, expected) in [
         ("TELEGRAM_BOT_TOKEN", "", "TELEGRAM_BOT_TOKEN is not set; ask @BotFather"),
         ("TELEGRAM_BOT_TOKEN", "nonsense", "does not start with a number"),

@@ -1,4 +1,4 @@
-//! The programs that are measured, as children: the real binary as a user starts it, and the peers.
+//! The measured programs, as child processes: the real binary as a user starts it, and the peers.
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
@@ -30,7 +30,7 @@ impl Drop for Service {
     }
 }
 
-/// A command of the real binary, with its data below `folder` and no way to the outside.
+/// A command of the real binary, with its data below `folder` and no network access.
 pub(crate) fn lakegram(folder: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_lakegram"));
     command.args(arguments).current_dir(folder).env_clear();
@@ -84,7 +84,7 @@ impl Service {
         Ok(peer)
     }
 
-    /// Starts a command of the real binary that was told to listen on `address`, and waits for nothing.
+    /// Starts a command of the real binary that listens on `address`, without waiting.
     pub(crate) fn launch(mut command: Command, address: SocketAddr) -> Result<Self> {
         let heard = std::env::var_os("LAKEGRAM_BENCH_LOG").is_some();
         let log = if heard { Stdio::inherit() } else { Stdio::null() };
@@ -118,7 +118,7 @@ impl Service {
     }
 }
 
-/// A free port of 127.0.0.1, chosen by the system, for a peer that must be told one.
+/// A free port of 127.0.0.1, chosen by the system, for a peer that must be given one.
 pub(crate) fn free_address() -> Result<SocketAddr> {
     Ok(std::net::TcpListener::bind(("127.0.0.1", 0))?.local_addr()?)
 }

@@ -1,5 +1,5 @@
-//! Telegram and the model on loopback, as small as can be: on a machine of two cores, what the demo's stand-ins
-//! remember and check of every call would be measured along with the program.
+//! Telegram and the model on loopback, as small as possible: on a machine with two cores, everything that the demo's
+//! stand-ins remember and check would be measured along with the program.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -98,14 +98,14 @@ async fn call(
     if method == "sendMessage"
         && let Ok(Outgoing { chat_id, text }) = serde_json::from_slice(&body)
     {
-        // Nobody listens any more at the end of a row.
+        // Nobody is listening any more at the end of a row.
         let _unheard = arrivals.send(Arrival { at, chat_id, text });
         return Json(json!({ "ok": true, "result": { "message_id": 1, "chat": { "id": chat_id } } }));
     }
     Json(json!({ "ok": true, "result": true }))
 }
 
-/// Answers at once with what was asked, so that a reply tells which question it belongs to.
+/// Answers immediately with the question, so that a reply shows which question it belongs to.
 async fn complete(Json(Question { messages }): Json<Question>) -> Json<Value> {
     let said = messages.last().map(|said| said.content.as_str()).unwrap_or_default();
     Json(json!({

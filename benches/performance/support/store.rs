@@ -1,4 +1,4 @@
-//! An object store that counts its calls and says how long each kind of them took.
+//! An object store that counts its calls and measures how long each kind takes.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -35,7 +35,7 @@ impl Tally {
         calls.time += time;
     }
 
-    /// Starts anew.
+    /// Starts over.
     pub(crate) fn clear(&self) {
         self.calls.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }

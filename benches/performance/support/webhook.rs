@@ -1,4 +1,4 @@
-//! Single updates to a webhook, over connections that are kept, as Telegram keeps them.
+//! Single updates to a webhook, over kept-alive connections, as Telegram does.
 
 use std::net::SocketAddr;
 use std::sync::{Mutex, PoisonError};

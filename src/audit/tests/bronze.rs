@@ -32,7 +32,7 @@ async fn what_has_just_landed_waits_and_what_lies_below_the_position_is_lost() {
     let path = world.put("a", 2 * HOUR, &(update(9) + "corrupt\n")).await;
     let audit = world.audit().await;
     assert!(only(&audit, &["raw lines"]));
-    let what = "a line is lost, its lane is ingested for good beyond it: bot 1";
+    let what = "a line is lost: its lane is ingested beyond it: bot 1";
     let found = broken(&audit, "raw lines");
     assert_eq!(found, [format!("{what}, {path} line 2"), format!("{what}, update 9, {path} line 1")]);
 }
@@ -64,7 +64,7 @@ async fn a_row_that_was_deleted_is_named_by_its_line_and_by_what_silver_made_of_
     world.rewrite(BRONZE, |id| id != 2, |_| false).await;
     let audit = world.audit().await;
     assert!(only(&audit, &["raw lines", "silver rows"]));
-    let lost = format!("a line is lost, other lines of its segment have rows: bot 1, update 2, {path} line 2");
+    let lost = format!("a line is lost: other lines of its segment have rows: bot 1, update 2, {path} line 2");
     assert_eq!(broken(&audit, "raw lines"), [lost]);
     assert_eq!(broken(&audit, "silver rows"), ["a silver row has no bronze row: bot 1, update 2, attempt 1"]);
 }
@@ -127,7 +127,7 @@ async fn a_row_that_says_other_than_its_line_is_named() {
     world.storage.put_overwrite(&Path::from(path.as_str()), changed.into()).await.unwrap();
     let audit = world.audit().await;
     assert!(only(&audit, &["raw lines"]));
-    let found = format!("a row says other than its line: bot 1, update 3, {path} line 4");
+    let found = format!("a row differs from its line: bot 1, update 3, {path} line 4");
     assert_eq!(broken(&audit, "raw lines"), [found]);
     world.storage.put_overwrite(&Path::from(path.as_str()), update(1).into()).await.unwrap();
     assert_eq!(check(&world.audit().await, "raw lines").broken, 3, "rows without lines");

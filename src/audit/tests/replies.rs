@@ -46,7 +46,7 @@ async fn an_answer_that_reply_has_not_passed_waits_and_one_that_it_has_is_lost()
     let audit = world.audit().await;
     assert!(only(&audit, &["replies"]));
     let lost =
-        "a part of an answer is lost, reply has passed it without an outcome: bot 1, update 1, attempt 1, part 2";
+        "a part of an answer is lost: the replier has passed it without an outcome: bot 1, update 1, attempt 1, part 2";
     assert!(broken(&audit, "replies")[0].starts_with(lost), "{:?}", broken(&audit, "replies"));
 }
 
@@ -68,7 +68,7 @@ async fn a_part_that_was_sent_twice_or_out_of_order_or_for_no_answer_is_named() 
     let found = broken(&audit, "replies");
     assert_eq!(found.len(), 4, "{found:?}");
     assert!(found[0].starts_with("a part was sent twice: bot 1, update 1, attempt 1, send 2, part 1, raw/"));
-    let odd = "a part stands where none may be: beyond the answer, or after one that did not arrive";
+    let odd = "a part is where none may be: beyond the answer, or after one that did not arrive";
     assert!(found[1].starts_with(&format!("{odd}: bot 1, update 2, attempt 1, send 1, part 2")), "{found:?}");
     assert!(found[2].starts_with(&format!("{odd}: bot 1, update 3, attempt 1, send 1, part 2")), "{found:?}");
     assert_eq!(found[3], "a reply has no answer: bot 1, update 9, attempt 1, send 1, part 1");

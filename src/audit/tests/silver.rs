@@ -18,7 +18,7 @@ async fn a_row_that_silver_has_not_passed_waits_and_one_that_it_has_is_lost() {
     world.answer(&[Answer(1, HOUR, 2, 0)], world.version(BRONZE).await).await;
     let audit = world.audit().await;
     assert!(only(&audit, &["silver rows"]));
-    let what = "a bronze row is lost, silver has passed it without a row: bot 1, update 2";
+    let what = "a bronze row is lost: silver has passed it without writing a row: bot 1, update 2";
     assert_eq!(broken(&audit, "silver rows"), [format!("{what}, {path} line 2")]);
 }
 

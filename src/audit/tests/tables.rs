@@ -13,7 +13,10 @@ async fn a_torn_file_is_named_and_its_rows_are_not_called_lost() {
         let audit = world.audit().await;
         assert!(only(&audit, &["files"]), "{table}: {:?}", counts(&audit));
         let found = broken(&audit, "files");
-        assert!(found[0].starts_with("a file is torn, it has ") && found[0].ends_with(location.as_ref()), "{found:?}");
+        assert!(
+            found[0].starts_with("a file is corrupt, it has ") && found[0].ends_with(location.as_ref()),
+            "{found:?}"
+        );
         assert!(audit.checks.iter().any(|check| check.unproven > 0), "{table}");
         // The size may be right and the content wrong.
         world.storage.put_overwrite(&location, vec![0; bytes.len()].into()).await.unwrap();
@@ -35,7 +38,7 @@ async fn a_file_that_is_gone_or_has_other_rows_than_the_log_says_is_named() {
     let bytes = world.storage.get(&location).await.unwrap().unwrap();
     world.storage.delete(&location).await.unwrap();
     let audit = world.audit().await;
-    assert_eq!(broken(&audit, "files"), [format!("a file is gone: {location}")]);
+    assert_eq!(broken(&audit, "files"), [format!("a file is missing: {location}")]);
     assert_eq!(counts(&audit)[0], ("raw lines", [4, 0, 0, 4]));
     assert_eq!(counts(&audit)[2], ("silver rows", [0, 0, 0, 3]));
     assert!(only(&audit, &["files"]));
@@ -47,7 +50,7 @@ async fn a_file_that_is_gone_or_has_other_rows_than_the_log_says_is_named() {
     let version = world.version(BRONZE).await + 1;
     world.commit(BRONZE, version, &actions).await;
     let audit = world.audit().await;
-    assert_eq!(broken(&audit, "files"), [format!("a file is torn, it has 4 rows, but the log says 9: {location}")]);
+    assert_eq!(broken(&audit, "files"), [format!("a file is corrupt, it has 4 rows, but the log says 9: {location}")]);
 }
 
 #[tokio::test]

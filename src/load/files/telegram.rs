@@ -217,7 +217,7 @@ mod tests {
         world.put("a.jsonl", "{\"update_id\":\"x\"}\n");
         world.load("").await.unwrap();
         let error = world.load(SETTINGS).await.unwrap_err().to_string();
-        assert!(error.starts_with("column update_id of table bronze/t is string"), "{error}");
+        assert!(error.starts_with("column update_id of table bronze/t has type string"), "{error}");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Reading segments: several at a time, up to the bounds of a batch.
+//! Reads segments: several at a time, up to the bounds of a batch.
 
 use futures::{FutureExt, StreamExt, stream};
 
@@ -9,7 +9,7 @@ use crate::storage::Storage;
 
 /// Segments read at the same time.
 const READ_AHEAD: usize = 16;
-/// Lines of a larger segment are taken apart beside the other work of the process.
+/// Lines of a larger segment are split on another thread.
 pub(super) const INLINE_BYTES: usize = 64 * 1_024;
 
 /// A segment that was read.
@@ -19,11 +19,11 @@ pub(super) struct Segment {
     pub(super) lines: Vec<Line>,
 }
 
-/// What a reading of segments came to.
+/// The result of reading segments.
 #[derive(Debug, Default)]
 pub(super) struct Batch {
     pub(super) segments: Vec<Segment>,
-    /// How many of the segments that were asked for were tried; the rest goes into the next batch.
+    /// How many of the requested segments were tried; the rest goes into the next batch.
     pub(super) tried: usize,
     /// Why one of them could not be read now.
     pub(super) trouble: Option<Error>,
@@ -39,17 +39,17 @@ pub(super) struct Bounds {
 }
 
 impl Bounds {
-    /// Whether so much is a full batch.
+    /// Whether this much is a full batch.
     pub(super) fn are_met(self, files: usize, bytes: u64) -> bool {
         files >= self.files.max(1) || bytes >= self.bytes.max(1)
     }
 }
 
-/// Reads segments from the front of `wanted` up to the bounds. One that is gone or cannot be read now is left out: a
-/// later listing finds it.
+/// Reads segments from the front of `wanted` up to the bounds. Segments that are gone or cannot be read now are left
+/// out: a later listing finds them.
 ///
 /// # Errors
-/// Fatal of the store; whatever failed when many were tried and none could be read.
+/// Fatal errors of the store; also the error if many were tried and none could be read.
 pub(super) async fn read<'a>(storage: &'a Storage, wanted: &'a [Found], bounds: Bounds) -> Result<Batch> {
     let mut batch = Batch::default();
     let mut bytes = 0;
@@ -64,17 +64,17 @@ pub(super) async fn read<'a>(storage: &'a Storage, wanted: &'a [Found], bounds: 
                 bytes += content.len() as u64;
                 batch.segments.push(Segment { key: found.key.clone(), lines: lines(found, content).await? });
             }
-            Ok(None) => tracing::warn!(path = %found.path, "a segment is gone before it was loaded"),
+            Ok(None) => tracing::warn!(path = %found.path, "a segment disappeared before it was loaded"),
             Err(error) if error.kind() == ErrorKind::Fatal => return Err(error),
             Err(error) => {
-                tracing::warn!(%error, "a segment cannot be read now; it is left to the next listing");
+                tracing::warn!(%error, "cannot read a segment now; leaving it to the next listing");
                 batch.trouble = Some(error);
                 batch.unread.push(found.key.lane.clone());
             }
         }
     }
     match batch.trouble {
-        // One that cannot be read must hold up no other; but a store that is away is not asked a thousand times.
+        // One that cannot be read must not hold up others, but an unavailable store is not asked a thousand times.
         Some(error) if batch.segments.is_empty() && batch.tried >= READ_AHEAD => Err(error),
         _ => Ok(batch),
     }
@@ -86,5 +86,5 @@ async fn lines(found: &Found, content: bytes::Bytes) -> Result<Vec<Line>> {
         return Ok(rows::lines(&key, &path, &content));
     }
     let parsing = tokio::task::spawn_blocking(move || rows::lines(&key, &path, &content));
-    parsing.await.context(ErrorKind::Unavailable, "take a segment apart")
+    parsing.await.context(ErrorKind::Unavailable, "split a segment into lines")
 }

@@ -1,8 +1,8 @@
 //! Cleaning the lanes: which segments no loader looks at any more, and the table proves to be ingested.
 //!
-//! A segment goes when it lies so far below the committed position of its lane that no look-back reaches it, the table
-//! has rows of it that are old enough, and a newer segment of its lane is there: a receiver takes up after that. One
-//! without a row, of nothing but redeliveries, stays; it is small.
+//! A segment is cleaned if it is so far below the committed position of its lane that no look-back reaches it, the
+//! table has old enough rows from it, and its lane has a newer segment, after which a receiver continues. A segment
+//! without rows, which only has redeliveries, stays; it is small.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -47,11 +47,11 @@ struct Pass<'a> {
 }
 
 /// Deletes or moves the segments that were ingested long enough ago, as `bronze.clean_source` says; one pass, until
-/// `stop`. A dry one changes nothing.
+/// `stop`. A dry run changes nothing.
 ///
 /// # Errors
-/// Configuration when segments cannot be moved to where they should; else when the store fails or the table cannot be
-/// read.
+/// Configuration when segments cannot be moved to the configured folder; otherwise when the store fails or the table
+/// cannot be read.
 pub async fn clean(options: CleanOptions, is_dry: bool, stop: &CancellationToken) -> Result<Cleaned> {
     let CleanOptions { storage, pipeline, clock, telemetry } = options;
     let (settings, mut cleaned) = (&pipeline.bronze, Cleaned::default());
@@ -81,12 +81,12 @@ pub async fn clean(options: CleanOptions, is_dry: bool, stop: &CancellationToken
 }
 
 impl Pass<'_> {
-    /// How far each lane is ingested for good.
+    /// The position of each lane.
     fn positions(&self) -> Vec<(LaneId, Timestamp)> {
         lane::positions(&self.table)
     }
 
-    /// Walks a lane from its oldest segment on, page by page.
+    /// Walks a lane from its oldest segment, page by page.
     async fn clean_lane(
         &self,
         lane: &LaneId,
@@ -99,7 +99,7 @@ impl Pass<'_> {
         while !stop.is_cancelled() {
             let page = lane::list(self.storage, lane, after.as_ref()).await?;
             let is_past = page.found.last().is_some_and(|found| found.key.micros >= limit);
-            // Each waits for a newer one to be there.
+            // Each is held back until a newer one has been seen.
             let older = page.found.into_iter().filter_map(|found| held.replace(found));
             let older: Vec<Found> = older.filter(|found| found.key.micros < limit).collect();
             let candidates = self.proven(older, cleaned).await?;
@@ -112,7 +112,7 @@ impl Pass<'_> {
         Ok(())
     }
 
-    /// Those of some segments, in their order, that the table has old enough rows of.
+    /// Those segments, in order, of which the table has old enough rows.
     async fn proven(&self, segments: Vec<Found>, cleaned: &mut Cleaned) -> Result<Vec<Candidate>> {
         let (Some(first), Some(last)) = (segments.first(), segments.last()) else { return Ok(Vec::new()) };
         let (from, to) = (first.key.micros.as_micros(), last.key.micros.as_micros());

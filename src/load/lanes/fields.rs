@@ -1,4 +1,4 @@
-//! The fields of messages on lines, as columns; or as the reason why the lines are not loaded.
+//! The fields of messages on lines, as columns, or as the reason why the lines are not loaded.
 
 use arrow::datatypes::SchemaRef;
 
@@ -8,7 +8,7 @@ use crate::error::{Context, Error, ErrorKind, Result};
 use crate::load::message::{self, Fields};
 use crate::pipeline::Evolution;
 
-/// The columns that a table has of the messages on these lines, and where that is wanted, gets; `None` where there are
+/// The columns that the table has, or gets if that is wanted, for the messages on these lines; `None` if there are
 /// none.
 ///
 /// # Errors
@@ -27,10 +27,10 @@ pub(super) async fn of(table: &SchemaRef, evolution: Evolution, lines: &[&Line])
         return make().map(Some);
     }
     let making = tokio::task::spawn_blocking(make);
-    making.await.context(ErrorKind::Unavailable, "make columns of the fields of messages")?.map(Some)
+    making.await.context(ErrorKind::Unavailable, "turn the fields of messages into columns")?.map(Some)
 }
 
-/// Why lines are not loaded: line `row` of them has these fields.
+/// Why lines are not loaded: line `row` has these fields.
 pub(super) fn refused(lines: &[&Line], row: usize, names: &[String]) -> Error {
     let place = lines.get(row).map(|line| format!("{} line {}", line.source_file(), line.source_row()));
     Error::configuration(format!(

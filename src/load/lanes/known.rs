@@ -1,4 +1,5 @@
-//! What the loader knows of its table: learnt from the table's recent files at a start, and kept up by every commit.
+//! What the loader knows about its table: learned from the table's recent files at the start, and updated by every
+//! commit.
 
 use std::time::Duration;
 
@@ -21,12 +22,12 @@ const AT_ONCE: usize = 8;
 
 /// What a loader is for, and where.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct LedgerOptions {
     pub(super) storage: Storage,
     /// The pipelines whose raw folders are loaded: the one at hand first, then those that it took over.
     pub(super) pipelines: Vec<Name>,
     pub(super) spec: TableSpec,
-    /// How long a redelivery is recognised.
+    /// How long a redelivery is recognized.
     pub(super) span: Duration,
     pub(super) evolution: Evolution,
     pub(super) clock: Clock,
@@ -34,15 +35,15 @@ pub(super) struct Place {
 
 /// What is ingested. The table is the truth, and says the same after a restart.
 #[derive(Debug)]
-pub(super) struct Known {
+pub(super) struct Ingested {
     pub(super) lanes: Lanes,
-    /// Its floor also says from where on the sets of the lanes are complete.
+    /// Its floor also says from when on the sets of the lanes are complete.
     pub(super) window: Window,
     /// What is in the table and outside of the window.
     pub(super) far: Far,
-    /// The fence that this knowledge stands on.
+    /// The fence that this knowledge is based on.
     pub(super) seen: i64,
-    /// What lies just below the positions, while a look-back asks for it.
+    /// What is just below the positions, while a look-back needs it.
     pub(super) late: Option<Late>,
 }
 
@@ -50,11 +51,11 @@ pub(super) struct Known {
 #[derive(Debug)]
 pub(super) struct Late {
     pub(super) lanes: Vec<LateLane>,
-    /// Whether every file of the table has been looked at; before that a segment that is missing here says nothing.
+    /// Whether every file of the table has been looked at; until then, a segment missing here says nothing.
     pub(super) is_complete: bool,
 }
 
-/// The part of a lane that a look-back looks at: above `from`, up to `to`.
+/// The part of a lane that a look-back covers: above `from`, up to `to`.
 #[derive(Clone, Debug)]
 pub(super) struct LateLane {
     pub(super) id: LaneId,
@@ -63,7 +64,7 @@ pub(super) struct LateLane {
     pub(super) with_rows: Moments,
 }
 
-impl Place {
+impl LedgerOptions {
     /// The txn of a lane's position.
     pub(super) fn position_id(&self, lane: &LaneId) -> TxnId {
         let LaneId { pipeline, bot_id, lane } = lane.clone();
@@ -107,12 +108,12 @@ impl Place {
         }
     }
 
-    /// What the rows of a file of the table say.
+    /// What the rows of a table file say.
     pub(super) async fn rows_of(&self, table: &LakeTable, file: &DataFile) -> Result<Vec<KnownRow>> {
         rows::known_rows(&table.read_file(file, Some(&rows::KNOWN_COLUMNS)).await?)
     }
 
-    /// What the rows of these files of the table say, file by file.
+    /// What the rows of these table files say, file by file.
     pub(super) fn read<'a>(
         &'a self,
         table: &'a LakeTable,
@@ -123,10 +124,10 @@ impl Place {
     }
 }
 
-impl Known {
-    /// Learns what the table holds in `files`, as at a start: positions from its log, then the sets above them and the window
-    /// from its recent files.
-    pub(super) async fn learn(place: &Place, table: &LakeTable, files: Vec<DataFile>) -> Result<Self> {
+impl Ingested {
+    /// Learns what the table has in `files`, as at a start: positions from its log, then the sets above them and the
+    /// window from its recent files.
+    pub(super) async fn learn(place: &LedgerOptions, table: &LakeTable, files: Vec<DataFile>) -> Result<Self> {
         let now = place.clock.now();
         let seen = table.fence(TableRole::Bronze);
         let mut known =
@@ -145,15 +146,15 @@ impl Known {
         Ok(known)
     }
 
-    /// Takes the positions that the table's log holds.
-    pub(super) fn take_positions(&mut self, place: &Place, table: &LakeTable) {
+    /// Adopts the positions in the table's log.
+    pub(super) fn take_positions(&mut self, place: &LedgerOptions, table: &LakeTable) {
         let ours = |(id, _): &(LaneId, _)| place.pipelines.contains(&id.pipeline);
         for (id, position) in lane::positions(table).into_iter().filter(ours) {
             self.lanes.entry(id).or_default().advance(position);
         }
     }
 
-    /// Takes rows of the table in.
+    /// Adds rows of the table.
     pub(super) fn take_rows(&mut self, rows: Vec<KnownRow>) {
         for row in rows {
             if let Some(update_id) = row.update_id {
@@ -177,7 +178,7 @@ impl Known {
         self.far.may_hold(bot_id, update_id) || self.window.holds(bot_id, update_id)
     }
 
-    /// A segment is ingested. One of nothing but redeliveries has no rows.
+    /// Marks a segment as ingested. One with only redeliveries has no rows.
     pub(super) fn ingested(&mut self, key: &SegmentKey, has_rows: bool) {
         self.lane(&key.lane).ingested(key.micros);
         if let Some(late) = &mut self.late
@@ -187,7 +188,7 @@ impl Known {
         }
     }
 
-    /// A lane has a folder. One that is new has been heard of just now.
+    /// Adds a lane that has a folder. A new one counts as just heard from.
     pub(super) fn found(&mut self, lane: LaneId, now: Timestamp) {
         self.lanes.entry(lane).or_insert_with(|| {
             let mut lane = Lane::default();
@@ -200,7 +201,7 @@ impl Known {
         self.lanes.entry(id.clone()).or_default()
     }
 
-    /// Whether a segment is ingested, as far as is known: what is older than the window's floor and above the
+    /// Whether a segment is ingested, as far as is known: about anything older than the window's floor and above the
     /// position, only the table can tell.
     pub(super) fn is_ingested(&self, key: &SegmentKey) -> bool {
         let Some(lane) = self.lanes.get(&key.lane) else { return false };
@@ -216,7 +217,7 @@ impl Late {
         }
     }
 
-    /// Whether a segment is looked for, and the table has no row of it.
+    /// Whether a segment is being looked for and the table has no row from it.
     pub(super) fn misses(&self, key: &SegmentKey) -> bool {
         let lane = self.lanes.iter().find(|lane| lane.covers(key));
         self.is_complete && lane.is_some_and(|lane| !lane.with_rows.contains(key.micros))
@@ -229,7 +230,7 @@ impl LateLane {
     }
 }
 
-/// From when to when the rows of a file were received; all of time where its statistics do not say.
+/// The time range in which the rows of a file were received; all of time if its statistics do not say.
 pub(super) fn received(file: &DataFile) -> (Timestamp, Timestamp) {
     file.span("_received_at")
 }

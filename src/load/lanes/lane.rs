@@ -1,4 +1,4 @@
-//! Lanes: how far each is ingested for good, what is ingested beyond, and when it is listed next.
+//! Lanes: the position of each, what is ingested beyond it, and when it is listed next.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -14,21 +14,21 @@ use crate::storage::{Storage, StorageKey};
 use crate::table::{LakeTable, TxnId};
 
 const DAY: Duration = Duration::from_secs(86_400);
-/// Listed this often when its receiver hints, and this often when nobody does.
+/// How often a lane is listed while its receiver sends hints, and while it does not.
 const HINTED_EVERY: Duration = Duration::from_secs(30);
 const UNHINTED_EVERY: Duration = Duration::from_secs(5);
-/// A lane that has been silent for two days, and for thirty.
+/// The same for a lane that has been silent for two days, and for thirty.
 const SILENT_EVERY: Duration = Duration::from_secs(60);
 const ABANDONED_EVERY: Duration = Duration::from_secs(3_600);
-/// A lane with a segment that could not be read is listed again after this, and ever later up to the longest.
+/// A lane with an unreadable segment is listed again after this, with growing delays up to the maximum.
 const UNREAD_AGAIN: (Duration, Duration) = (Duration::from_millis(200), HINTED_EVERY);
-/// Keys in a page of a listing.
+/// Keys per page of a listing.
 pub(super) const PAGE: usize = 1_000;
 
 /// The folder of one receiver.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct LaneId {
-    /// The pipeline in whose folder it lies: the one that is loaded, or one that it took over.
+    /// The pipeline whose folder it is in: the one being loaded, or one that it took over.
     pub(super) pipeline: Name,
     pub(super) bot_id: BotId,
     pub(super) lane: Name,
@@ -41,12 +41,12 @@ pub(super) struct SegmentKey {
     pub(super) micros: Timestamp,
 }
 
-/// A segment that was hinted or listed.
+/// A segment from a hint or a listing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Found {
     pub(super) key: SegmentKey,
     pub(super) path: Path,
-    /// 0 where only a reading will tell.
+    /// 0 if unknown until it is read.
     pub(super) size_bytes: u64,
     /// The store's last-modified time.
     pub(super) modified: Timestamp,
@@ -56,12 +56,12 @@ pub(super) struct Found {
 #[derive(Debug)]
 pub(super) struct Page {
     pub(super) found: Vec<Found>,
-    /// Where the next page goes on; `None` at the end.
+    /// Where the next page begins; `None` at the end.
     pub(super) next: Option<Path>,
 }
 
 impl SegmentKey {
-    /// The segment at `path`; `None` when it is not one.
+    /// The segment at `path`; `None` if it is not one.
     pub(super) fn parse(path: &Path) -> Option<Self> {
         match StorageKey::parse(path)? {
             StorageKey::Segment { pipeline, bot_id, lane, micros } if micros > Timestamp::default() => {
@@ -79,7 +79,7 @@ impl LaneId {
         StorageKey::Lane { pipeline, bot_id, lane }.path()
     }
 
-    /// Where to list from, to see what comes after `micros`; `None` is from the start.
+    /// Where to list from to see what comes after `micros`; `None` is from the start.
     pub(super) fn after(&self, micros: Timestamp) -> Option<Path> {
         let Self { pipeline, bot_id, lane } = self.clone();
         let key = StorageKey::Segment { pipeline, bot_id, lane, micros };
@@ -87,7 +87,7 @@ impl LaneId {
     }
 }
 
-/// How far each lane is ingested for good.
+/// The position of each lane.
 pub(super) fn positions(table: &LakeTable) -> Vec<(LaneId, Timestamp)> {
     let lane = |(id, micros)| match id {
         TxnId::Position { pipeline, bot_id, lane } => {
@@ -98,8 +98,8 @@ pub(super) fn positions(table: &LakeTable) -> Vec<(LaneId, Timestamp)> {
     table.progress().into_iter().filter_map(lane).collect()
 }
 
-/// The segments of a lane after `after`, a page of them. What else lies there is passed over: only a receiver's key
-/// says when a line was received.
+/// A page of the segments of a lane after `after`. Other objects are ignored: only a receiver's key says when a line
+/// was received.
 ///
 /// # Errors
 /// When the store fails.
@@ -111,13 +111,13 @@ pub(super) async fn list(storage: &Storage, lane: &LaneId, after: Option<&Path>)
         let modified = Timestamp::from_micros(object.last_modified.timestamp_micros());
         match SegmentKey::parse(&object.location).filter(|key| key.lane == *lane) {
             Some(key) => found.push(Found { key, path: object.location, size_bytes: object.size, modified }),
-            None => tracing::debug!(path = %object.location, "not a segment of this lane; passed over"),
+            None => tracing::debug!(path = %object.location, "not a segment of this lane; ignored"),
         }
     }
     Ok(Page { found, next })
 }
 
-/// Moments as a compact set.
+/// Timestamps as a compact set.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Moments(RoaringTreemap);
 
@@ -135,20 +135,20 @@ impl Moments {
     }
 }
 
-/// What is known of one lane.
+/// What is known about one lane.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Lane {
-    /// Every key up to it is ingested for good.
+    /// Every key up to it is ingested.
     position: Timestamp,
     /// Keys above the position that are ingested.
     ingested: Moments,
-    /// When something was last heard of it, or it was found.
+    /// When it was last heard from, or was found.
     heard_at: Timestamp,
     is_hinted: bool,
     listed_at: Option<Duration>,
-    /// Whether a segment of it could not be read since the last listing.
+    /// Whether one of its segments could not be read since the last listing.
     is_unread: bool,
-    /// When it is listed again after such trouble, counted from the last listing.
+    /// When it is listed again after such a failure, counted from the last listing.
     retry: Option<(Backoff, Duration)>,
 }
 
@@ -185,7 +185,7 @@ impl Lane {
         self.is_hinted = true;
     }
 
-    /// A segment of it could not be read now: nothing but the next listing finds that again.
+    /// One of its segments could not be read now: only the next listing finds it again.
     pub(super) fn unread(&mut self) {
         self.is_unread = true;
         self.retry.get_or_insert_with(|| {
@@ -204,12 +204,12 @@ impl Lane {
         self.is_unread = false;
     }
 
-    /// The next listing is due at once.
+    /// Makes the next listing due immediately.
     pub(super) fn doubt(&mut self) {
         self.listed_at = None;
     }
 
-    /// How long until it is listed next, on the monotonic clock; the wall clock says how silent it is.
+    /// How long until it is listed next, on the monotonic clock; the wall clock says how long it has been silent.
     pub(super) fn due_in(&self, now: Duration, wall: Timestamp) -> Duration {
         let Some(listed_at) = self.listed_at else { return Duration::ZERO };
         let every = match wall.since(self.heard_at) {
@@ -226,8 +226,8 @@ impl Lane {
 /// All lanes of a pipeline.
 pub(super) type Lanes = BTreeMap<LaneId, Lane>;
 
-/// Follows a listing in key order to find how far a lane is ingested for good: up to the first key that is not
-/// ingested or was put less than the settle time ago, below which another put may still be on its way.
+/// Follows a listing in key order to find the position of a lane: up to the first key that is not ingested or was put
+/// less than the settle time ago, since another put below it may still be in flight.
 #[derive(Debug)]
 pub(super) struct Contiguous {
     settled_before: Timestamp,

@@ -1,4 +1,4 @@
-//! The bronze table as the loader's ledger: every commit adds rows, raises the fence and carries positions along.
+//! The bronze table as the loader's ledger: every commit adds rows, raises the fence and includes positions.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
@@ -9,7 +9,7 @@ use futures::TryStreamExt;
 use super::batch::Segment;
 use super::far::Contents;
 use super::fields;
-use super::known::{Known, Late, LateLane, Place, received};
+use super::known::{Ingested, Late, LateLane, LedgerOptions, received};
 use super::lane::{LaneId, Moments, SegmentKey};
 use super::rows::{self, Line};
 use super::window::Window;
@@ -24,7 +24,7 @@ use crate::table::{Append, Commit, CommitOutcome, DataFile, Fence, LakeTable, Ta
 /// How often there is a look-back.
 const DAY: Duration = Duration::from_secs(86_400);
 
-/// What a commit of segments came to.
+/// The result of committing segments.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Loaded {
     /// The version, when there were rows.
@@ -37,16 +37,16 @@ pub(super) struct Loaded {
     pub(super) corrupt: u64,
 }
 
-/// The table and what is known of it.
+/// The table and what is known about it.
 #[derive(Debug)]
-pub(super) struct Ledger {
-    place: Place,
+pub(super) struct LanesLedger {
+    place: LedgerOptions,
     table: LakeTable,
-    pub(super) known: Known,
-    /// Txns that ride along with the next commit.
+    pub(super) known: Ingested,
+    /// Txns that are included in the next commit.
     pending: BTreeMap<TxnId, i64>,
     committed_at: Duration,
-    /// Raised when everything was learnt anew: what was concluded before then may be wrong.
+    /// Incremented when everything is learned anew: earlier conclusions may then be wrong.
     epoch: u64,
     stands_still: bool,
 }
@@ -57,14 +57,14 @@ struct Plan<'a> {
     loaded: Loaded,
 }
 
-/// What the table says about segments that are older than what is known of it.
+/// What the table says about segments that are older than what is known.
 struct Old {
     ingested: HashSet<SegmentKey>,
     updates: Window,
 }
 
-impl Ledger {
-    pub(super) async fn open(mut place: Place) -> Result<Self> {
+impl LanesLedger {
+    pub(super) async fn open(mut place: LedgerOptions) -> Result<Self> {
         let (table, known) = open(&place).await?;
         // Opened again it has to be the same table.
         place.spec.id = Some(table.table_id().to_owned());
@@ -72,33 +72,33 @@ impl Ledger {
         Ok(Self { place, table, known, pending: BTreeMap::new(), committed_at, epoch: 0, stands_still: false })
     }
 
-    pub(super) fn place(&self) -> &Place {
+    pub(super) fn place(&self) -> &LedgerOptions {
         &self.place
     }
 
-    /// The version that was seen last.
+    /// The version seen last.
     pub(super) fn version(&self) -> i64 {
         self.table.version()
     }
 
-    /// Another value means that everything was learnt anew.
+    /// A different value means that everything was learned anew.
     pub(super) fn epoch(&self) -> u64 {
         self.epoch
     }
 
-    /// Whether the last commit was refused for a field that is to stop the loader.
+    /// Whether the last commit was refused for a field that must stop the loader.
     pub(super) fn stands_still(&self) -> bool {
         self.stands_still
     }
 
-    /// Finds lanes that are new since the last look.
+    /// Finds lanes that are new since the last time.
     pub(super) async fn discover(&mut self) -> Result<()> {
         let now = self.place.clock.now();
         self.place.lanes().await?.into_iter().for_each(|lane| self.known.found(lane, now));
         Ok(())
     }
 
-    /// Lets a position ride along with the next commit.
+    /// Includes a position in the next commit.
     pub(super) fn propose(&mut self, id: &LaneId, position: Timestamp) {
         if self.known.lanes.get(id).is_some_and(|lane| position > lane.position()) {
             let highest = self.pending.entry(self.place.position_id(id)).or_default();
@@ -106,18 +106,18 @@ impl Ledger {
         }
     }
 
-    /// How long until progress that waits for a commit gets one of its own; `None` when nothing waits.
+    /// How long until waiting progress gets a commit of its own; `None` if nothing is waiting.
     pub(super) fn progress_due_in(&self, settle: Duration) -> Option<Duration> {
         let due = (self.committed_at + settle).saturating_sub(self.place.clock.monotonic());
         (!self.pending.is_empty()).then_some(due)
     }
 
-    /// Appends the rows of segments, and what progress waits, in one commit. Where there are no rows to add, progress
-    /// alone is committed if `with_progress` says so.
+    /// Appends the rows of segments and the waiting progress in one commit. If there are no rows to add, progress alone
+    /// is committed if `with_progress` says so.
     ///
     /// # Errors
-    /// When the store fails or the table no longer fits; Configuration when a new field is to stop the loader. Rows may
-    /// be in the table all the same: a listing finds the segments again, and the fence tells.
+    /// When the store fails or the table no longer matches; Configuration when a new field must stop the loader. The
+    /// rows may be in the table all the same: a listing finds the segments again, and the fence tells.
     pub(super) async fn commit(&mut self, segments: &[Segment], with_progress: bool) -> Result<Loaded> {
         self.stands_still = false;
         loop {
@@ -135,7 +135,7 @@ impl Ledger {
             let append = Append { rows, fence: self.fence(), progress };
             let made_for = self.table.schema();
             let appended = match self.table.append(append).await {
-                // Somebody has changed the columns since: a new one of ours may be there, of another type.
+                // Someone has changed the columns since: a new one of ours may exist with another type.
                 Err(error) if error.kind() == ErrorKind::Configuration && self.table.schema() != made_for => continue,
                 appended => appended?,
             };
@@ -145,14 +145,14 @@ impl Ledger {
                     self.remember(segments, &lines);
                     self.pending.clear();
                     self.committed_at = self.place.clock.monotonic();
-                    // Not what the table holds now: another process may have committed after us, unseen.
+                    // This is not what the table contains now: another process may have committed after us, unseen.
                     self.known.seen += self.table.fence_step(TableRole::Bronze);
                     self.known.take_positions(&self.place, &self.table);
                     return Ok(loaded);
                 }
                 CommitOutcome::Fenced { commits } => match self.take_in(&commits).await {
-                    // Whoever has slept for days is told of files that were merged and cleaned away since. If it is
-                    // one that should be there, opening fails as well.
+                    // After sleeping for days, this reports files that were merged and cleaned up since. If a file is
+                    // missing that should exist, opening fails as well.
                     Err(error) if error.kind() == ErrorKind::Corrupt => self.reopen().await?,
                     taken => taken?,
                 },
@@ -161,11 +161,11 @@ impl Ledger {
         }
     }
 
-    /// Lines as rows, with the columns that they bring.
+    /// Lines as rows, with the columns that they add.
     async fn rows(&mut self, lines: &[&Line]) -> Result<RecordBatch> {
         let mut extra = fields::of(&self.table.schema(), self.place.evolution, lines).await?;
         if matches!(extra, Some(Fields::New { .. })) {
-            // Somebody may have made the column meanwhile. What others have committed comes with the fence.
+            // Someone may have added the column meanwhile. Other commits are noticed by the fence.
             if let Err(error) = self.table.refresh().await {
                 if self.table.is_stale() {
                     self.reopen().await?;
@@ -189,7 +189,7 @@ impl Ledger {
         Fence { role: TableRole::Bronze, seen: self.known.seen }
     }
 
-    /// The rows to add: of segments that are not ingested, the lines that are no redelivery, by `update_id`.
+    /// The rows to add: the lines, from segments that are not ingested, that are not redeliveries, by `update_id`.
     async fn plan<'a>(&mut self, segments: &'a [Segment]) -> Result<Plan<'a>> {
         let old = self.ask_table(segments).await?;
         let far = self.ask_far(segments).await?;
@@ -225,13 +225,13 @@ impl Ledger {
                 lines.push(line);
             }
         }
-        // The sort is stable: corrupt lines come last, as they came.
+        // The sort is stable: corrupt lines come last, in order.
         lines.sort_by_key(|line| (line.bot_id, line.update_id().is_none(), line.update_id()));
         loaded.rows = lines.len() as u64;
         Ok(Plan { lines, loaded })
     }
 
-    /// Whether the table may hold rows of a segment, or of its updates, that are not known here.
+    /// Whether the table may have rows of a segment, or of its updates, that are not known here.
     fn is_old(&self, segment: &Segment) -> bool {
         segment.key.micros.minus(self.place.span) < self.known.window.floor()
     }
@@ -281,10 +281,11 @@ impl Ledger {
         self.known.far.ask(&self.table, files, &wanted).await
     }
 
-    /// The files of the table now. What a handle that has slept stands on may be cleaned away; opened again it is there.
+    /// The current files of the table. The files of a handle that has slept may be cleaned up; after reopening they
+    /// exist.
     async fn files(&mut self) -> Result<Vec<DataFile>> {
         match self.table.refresh().await {
-            // What others have committed comes with the fence, before anything of ours is committed.
+            // Commits of others are noticed by the fence before anything of ours is committed.
             Ok(_) => {}
             Err(_) if self.table.is_stale() => self.reopen().await?,
             Err(error) => return Err(error),
@@ -305,7 +306,7 @@ impl Ledger {
         }
     }
 
-    /// Takes what another process has committed into what is known, all of it or nothing.
+    /// Adopts what another process has committed, all of it or nothing.
     async fn take_in(&mut self, commits: &[Commit]) -> Result<()> {
         let files = commits.iter().flat_map(|commit| commit.added.iter().cloned()).collect();
         let rows: Vec<_> = self.place.read(&self.table, files).try_collect().await?;
@@ -321,7 +322,7 @@ impl Ledger {
     pub(super) async fn reopen(&mut self) -> Result<()> {
         tracing::info!(table = %self.place.spec.path, "reopening the table: what is known about it may be stale");
         if self.table.is_stale() {
-            // Sees to it that an attempt whose fate was open leaves no commit without its file.
+            // Makes sure that an attempt whose outcome was open leaves no commit without its file.
             self.table.append(Append { rows: None, fence: self.fence(), progress: Vec::new() }).await?;
         }
         (self.table, self.known) = open(&self.place).await?;
@@ -330,8 +331,8 @@ impl Ledger {
         Ok(())
     }
 
-    /// The lanes that a look-back should look at now; none when the last one was less than a day ago, or nothing has
-    /// moved for so long that earlier ones have seen it all.
+    /// The lanes that a look-back should cover now; none if the last one was less than a day ago, or if nothing has
+    /// moved for so long that earlier ones have covered everything.
     pub(super) fn look_back_lanes(&self) -> Vec<LateLane> {
         let (now, id) = (self.place.clock.now(), TxnId::LookBack);
         let last = self.pending.get(&id).copied().or(self.table.txn(&id)).unwrap_or(0);
@@ -350,7 +351,7 @@ impl Ledger {
         late.collect()
     }
 
-    /// Begins to learn which segments of these lanes have rows; returns the files that [`Ledger::learn_late`] has to
+    /// Begins to learn which segments of these lanes have rows; returns the files that [`LanesLedger::learn_late`] has to
     /// be called with.
     pub(super) async fn begin_late(&mut self, lanes: Vec<LateLane>) -> Result<Vec<DataFile>> {
         let files = self.files().await?;
@@ -370,29 +371,29 @@ impl Ledger {
         Ok(())
     }
 
-    /// Every file was learnt from: what is missing now has no rows.
+    /// Every file was read: what is missing now has no rows.
     pub(super) fn complete_late(&mut self) {
         if let Some(late) = &mut self.known.late {
             late.is_complete = true;
         }
     }
 
-    /// Gives a look-back up; the next one begins anew.
+    /// Abandons a look-back; the next one starts over.
     pub(super) fn drop_late(&mut self) {
         self.known.late = None;
     }
 
-    /// Ends a look-back that began at `began` and has seen everything.
+    /// Finishes a look-back that began at `began` and has covered everything.
     pub(super) fn end_late(&mut self, began: Timestamp) {
         self.known.late = None;
         self.pending.insert(TxnId::LookBack, began.as_micros());
     }
 }
 
-async fn open(place: &Place) -> Result<(LakeTable, Known)> {
+async fn open(place: &LedgerOptions) -> Result<(LakeTable, Ingested)> {
     let (table, files) = LakeTable::open_with_files(&place.storage, &place.spec, &place.clock).await?;
     updates::check(place.spec.path.as_ref(), &table.schema())?;
     let known =
-        Known::learn(place, &table, files).await.map_err(|error| Error::during(error, "learn what is ingested"))?;
+        Ingested::learn(place, &table, files).await.map_err(|error| Error::during(error, "read what is ingested"))?;
     Ok((table, known))
 }

@@ -1,6 +1,6 @@
-//! A round of listings: the lanes that are due, walked together in the order of their keys.
+//! A round of listings: the due lanes, walked together in the order of their keys.
 //!
-//! One chat may speak through several lanes. So a backlog is loaded across lanes in the order it was received, not lane
+//! One chat may come through several lanes. So a backlog is loaded across lanes in the order it was received, not lane
 //! by lane.
 
 use std::collections::VecDeque;
@@ -9,7 +9,7 @@ use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use object_store::path::Path;
 
 use super::batch::Bounds;
-use super::known::{Known, Place};
+use super::known::{Ingested, LedgerOptions};
 use super::lane::{self, Contiguous, Found, LaneId};
 use crate::clock::Timestamp;
 use crate::error::Result;
@@ -17,7 +17,7 @@ use crate::error::Result;
 /// Lanes listed at the same time.
 const AT_ONCE: usize = 8;
 
-/// A round under way.
+/// A round in progress.
 #[derive(Debug)]
 pub(super) struct Round {
     cursors: Vec<Cursor>,
@@ -31,14 +31,14 @@ struct Cursor {
     page: VecDeque<Found>,
     after: Option<Path>,
     is_exhausted: bool,
-    /// Keys passed since the first one of the batch that is being made: they count once it is committed.
+    /// Keys passed since the first one of the current batch: they count once it is committed.
     passed: Vec<(Timestamp, Timestamp)>,
     contiguous: Contiguous,
 }
 
 impl Round {
-    /// A round over these lanes. Knowledge of another epoch ends it.
-    pub(super) fn new(known: &Known, epoch: u64, settled_before: Timestamp, lanes: Vec<LaneId>) -> Self {
+    /// A round over these lanes. A change of epoch ends it.
+    pub(super) fn new(known: &Ingested, epoch: u64, settled_before: Timestamp, lanes: Vec<LaneId>) -> Self {
         let cursor = |lane: LaneId| {
             let position = known.lanes.get(&lane).map(|known| known.position()).unwrap_or_default();
             Cursor {
@@ -65,7 +65,12 @@ impl Round {
     ///
     /// # Errors
     /// When the store fails.
-    pub(super) async fn next_batch(&mut self, place: &Place, known: &Known, bounds: Bounds) -> Result<Vec<Found>> {
+    pub(super) async fn next_batch(
+        &mut self,
+        place: &LedgerOptions,
+        known: &Ingested,
+        bounds: Bounds,
+    ) -> Result<Vec<Found>> {
         let (mut batch, mut bytes) = (Vec::new(), 0);
         while !bounds.are_met(batch.len(), bytes) {
             self.fill(place).await?;
@@ -85,15 +90,15 @@ impl Round {
         Ok(batch)
     }
 
-    /// Lists on where a page was used up.
-    async fn fill(&mut self, place: &Place) -> Result<()> {
+    /// Fetches the next pages where one is used up.
+    async fn fill(&mut self, place: &LedgerOptions) -> Result<()> {
         let wanting = self.cursors.iter_mut().filter(|cursor| cursor.page.is_empty() && !cursor.is_exhausted);
         let fills: Vec<_> = wanting.map(|cursor| cursor.fill(place).boxed()).collect();
         stream::iter(fills).buffer_unordered(AT_ONCE).try_collect().await
     }
 
-    /// Follows the keys of the last batch, now that what could be loaded of it is.
-    pub(super) fn settle(&mut self, known: &Known) {
+    /// Follows the keys of the last batch, now that what could be loaded of it is loaded.
+    pub(super) fn settle(&mut self, known: &Ingested) {
         for cursor in &mut self.cursors {
             let Some(lane) = known.lanes.get(&cursor.lane) else { continue };
             for (micros, modified) in cursor.passed.drain(..) {
@@ -102,12 +107,12 @@ impl Round {
         }
     }
 
-    /// How far each lane is ingested for good, as far as the round has come.
+    /// The position of each lane, as far as the round has come.
     pub(super) fn positions(&self) -> impl Iterator<Item = (&LaneId, Timestamp)> {
         self.cursors.iter().filter_map(|cursor| Some((&cursor.lane, cursor.contiguous.position()?)))
     }
 
-    /// The oldest key that is not walked over yet.
+    /// The oldest key that was not passed yet.
     pub(super) fn head(&self) -> Option<Timestamp> {
         self.cursors.iter().filter_map(|cursor| Some(cursor.page.front()?.key.micros)).min()
     }
@@ -115,7 +120,7 @@ impl Round {
 
 impl Cursor {
     /// Lists pages until one has a segment or the end is reached.
-    async fn fill(&mut self, place: &Place) -> Result<()> {
+    async fn fill(&mut self, place: &LedgerOptions) -> Result<()> {
         while self.page.is_empty() && !self.is_exhausted {
             let page = lane::list(&place.storage, &self.lane, self.after.as_ref()).await?;
             self.page = page.found.into();

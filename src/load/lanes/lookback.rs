@@ -13,26 +13,26 @@ use super::lane::{self, Found};
 use crate::clock::Timestamp;
 use crate::error::{Error, Result};
 
-/// A look-back under way.
+/// A look-back in progress.
 #[derive(Debug)]
 pub(super) struct LookBack {
     began: Timestamp,
     epoch: u64,
-    /// Files of the table that are not read yet.
+    /// Table files that were not read yet.
     files: Vec<crate::table::DataFile>,
-    /// Lanes that are not listed to their end yet, and from where the first of them is listed on.
+    /// Lanes that are not completely listed yet, and where the listing of the first continues.
     lanes: VecDeque<LateLane>,
     after: Option<Path>,
-    /// Why a segment could not be read. The others are looked at all the same, and then it begins anew.
+    /// Why a segment could not be read. The others are covered all the same, and then it starts over.
     trouble: Option<Error>,
 }
 
 impl BronzeStage {
-    /// Begins a look-back, or goes one step on with it; returns whether there was anything to do.
+    /// Begins a look-back, or takes its next step; returns whether there was anything to do.
     ///
     /// # Errors
-    /// When the store fails; the same step is taken again then. Also at its end, when a segment could not be read: it
-    /// has not seen everything, and nothing else looks there again.
+    /// When the store fails; the same step is then taken again. Also at its end, if a segment could not be read: the
+    /// look-back is incomplete, and nothing else looks there again.
     pub(super) async fn look_back(&mut self, stop: &CancellationToken) -> Result<bool> {
         let mut look_back = match self.look_back.take() {
             Some(look_back) => look_back,
@@ -85,7 +85,7 @@ impl BronzeStage {
             look_back.trouble = Some(trouble);
         }
         if stop.is_cancelled() {
-            // The page may have been left half way.
+            // A page may have been left half way.
             return Ok(());
         }
         look_back.after = page.next;

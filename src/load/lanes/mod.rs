@@ -1,4 +1,4 @@
-//! The bronze stage: an open Auto Loader for the lanes of our receivers. Every raw line becomes one row, once.
+//! The loader of our own lanes: an open Auto Loader. Every raw line becomes one row, once.
 
 mod batch;
 mod clean;
@@ -27,9 +27,9 @@ use tokio_util::sync::CancellationToken;
 use self::batch::{Bounds, Segment};
 pub use self::clean::{CleanOptions, clean};
 use self::inbox::Inbox;
-use self::known::Place;
+use self::known::LedgerOptions;
 use self::lane::{Found, Lane, SegmentKey};
-use self::ledger::{Ledger, Loaded};
+use self::ledger::{LanesLedger, Loaded};
 use self::listing::Round;
 use self::lookback::LookBack;
 use self::options::BronzeMetrics;
@@ -44,14 +44,15 @@ use crate::retry::Backoff;
 use crate::table::TableSpec;
 use crate::telemetry::{Hop, Telemetry};
 
-/// New lanes are looked for with every listing, but not more often than this, and at least this often.
+/// New lanes are looked for with every listing, but not more often than the first of these, and at least as often as
+/// the second.
 const DISCOVER_AT_MOST: Duration = Duration::from_secs(2);
 const DISCOVER_AT_LEAST: Duration = Duration::from_secs(30);
-/// Lanes that are due this soon are listed along with those that are due.
+/// Lanes that are due this soon are listed together with those that are due now.
 const LISTED_ALONG: Duration = Duration::from_secs(1);
-/// A look-back that failed for the moment is begun anew after this.
+/// A failed look-back starts over after this.
 const LOOK_BACK_PAUSE: Duration = Duration::from_secs(600);
-/// Columns whose bounds go into the log.
+/// Columns with statistics in the log.
 const STATS_COLUMNS: [&str; 6] = ["update_id", "chat_id", "date", "sent_at", "_received_at", "_ingested_at"];
 
 /// The stage.
@@ -61,12 +62,12 @@ pub struct BronzeStage {
     clock: Clock,
     telemetry: Telemetry,
     committed: watch::Sender<i64>,
-    ledger: Ledger,
+    ledger: LanesLedger,
     metrics: BronzeMetrics,
     summary: BronzeSummary,
-    /// The round under way.
+    /// The round in progress.
     round: Option<Round>,
-    /// Whether a first round has come to its end. Hints wait for it: what was never hinted is older.
+    /// Whether a first round is complete. Hints wait for it: what was never hinted is older.
     has_listed: bool,
     /// Why a segment of this round could not be read.
     trouble: Option<Error>,
@@ -94,7 +95,7 @@ impl BronzeStage {
         let BronzeOptions { storage, pipeline, settings, schema, own, clock, telemetry, committed } = options;
         let spec = TableSpec { id: own.id, ..table_spec(&settings.table, schema)? };
         let span = settings.redelivery_window;
-        let place = Place {
+        let place = LedgerOptions {
             storage,
             pipelines: std::iter::once(pipeline).chain(own.former_pipelines).collect(),
             spec,
@@ -102,7 +103,7 @@ impl BronzeStage {
             evolution: settings.evolution,
             clock: clock.clone(),
         };
-        let ledger = Ledger::open(place).await?;
+        let ledger = LanesLedger::open(place).await?;
         Ok(Self {
             metrics: BronzeMetrics::new(&telemetry),
             summary: BronzeSummary::default(),
@@ -123,12 +124,12 @@ impl BronzeStage {
     /// Loads everything that a listing finds now, until `stop`; returns what this call has loaded.
     ///
     /// # Errors
-    /// When the store fails or the table no longer fits; also when a segment could not be read, after all others
+    /// When the store fails or the table no longer matches; also when a segment could not be read, after all others
     /// were loaded.
     pub async fn work_until_idle(&mut self, stop: &CancellationToken) -> Result<BronzeSummary> {
         self.summary = BronzeSummary::default();
         self.doubt();
-        // A lane that has come since the last call is among what a listing finds now.
+        // A lane that appeared since the last call is part of what a listing finds now.
         self.discovered_at = None;
         while self.list_on(stop).await? && !stop.is_cancelled() {}
         let trouble = self.trouble.take();
@@ -136,7 +137,7 @@ impl BronzeStage {
         while !stop.is_cancelled() && matches!(looked, Ok(true)) {
             looked = self.look_back(stop).await;
         }
-        // What was reached counts, whatever could not be read.
+        // What was loaded counts, whatever could not be read.
         self.ledger.commit(&[], true).await?;
         match trouble {
             Some(trouble) => Err(trouble),
@@ -144,10 +145,10 @@ impl BronzeStage {
         }
     }
 
-    /// Loads segments as they come, until `stop`: hinted ones at once, all others by listing.
+    /// Loads segments as they arrive, until `stop`: hinted ones immediately, all others by listing.
     ///
     /// # Errors
-    /// When the disk fails or the table no longer fits. What passes by itself is tried again.
+    /// When the disk fails or the table no longer matches. Transient errors are retried.
     pub async fn run(mut self, hints: KeyHints, stop: CancellationToken) -> Result<()> {
         let (clock, limit) = (self.clock.clone(), self.bounds().files.max(1));
         let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(30));
@@ -171,7 +172,7 @@ impl BronzeStage {
                     backoff.next_delay()
                 }
                 Err(error) if self.ledger.stands_still() => {
-                    tracing::error!(%error, "the loader stands still; what is received waits in raw/, nothing is lost");
+                    tracing::error!(%error, "loading is paused; new segments stay in raw/");
                     self.doubt();
                     backoff.next_delay()
                 }
@@ -184,15 +185,15 @@ impl BronzeStage {
                 next = inbox.next(limit), if is_idle => hinted = Some(next),
             }
         }
-        // A start would find it again; it is only faster so.
+        // A start would find it again; this is only faster.
         if let Err(error) = self.ledger.commit(&[], true).await {
-            tracing::warn!(%error, "progress was not committed before the end");
+            tracing::warn!(%error, "could not commit progress before stopping");
         }
         Ok(())
     }
 
-    /// Does a little of everything that waits: what is hinted, the next batch of a listing, a step of a look-back.
-    /// Returns whether there was anything.
+    /// Does a little of everything that is waiting: hints, the next batch of a listing, a step of a look-back. Returns
+    /// whether there was anything.
     async fn turn(&mut self, hinted: Option<HintedKeys>, stop: &CancellationToken) -> Result<bool> {
         let mut has_worked = hinted.is_some();
         if let Some(hinted) = hinted {
@@ -205,7 +206,7 @@ impl BronzeStage {
         if self.clock.monotonic() >= self.no_look_back_before {
             has_worked |= match self.look_back(stop).await {
                 Err(error) if error.is_transient() || self.ledger.stands_still() => {
-                    tracing::warn!(%error, "the look-back failed for the moment; it begins anew later");
+                    tracing::warn!(%error, "the look-back failed; it will start over later");
                     self.no_look_back_before = self.clock.monotonic() + LOOK_BACK_PAUSE;
                     self.ledger.drop_late();
                     self.look_back = None;
@@ -238,15 +239,15 @@ impl BronzeStage {
         lanes.values().map(|lane| lane.due_in(now, wall)).fold(discovery, Duration::min)
     }
 
-    /// Every lane is listed again, from its position on.
+    /// Lists every lane again, from its position.
     fn doubt(&mut self) {
         self.round = None;
         self.ledger.known.lanes.values_mut().for_each(Lane::doubt);
     }
 
-    /// Loads the next batch that a listing finds; returns whether the round goes on. Begins one when there is none.
+    /// Loads the next batch that a listing finds; returns whether the round continues. Begins a round if there is none.
     async fn list_on(&mut self, stop: &CancellationToken) -> Result<bool> {
-        // A hint or a look-back may have opened the table again since: what a round has passed is then in doubt.
+        // A hint or a look-back may have reopened the table: what a round has passed is then in doubt.
         let mut round = match self.round.take().filter(|round| round.epoch() == self.ledger.epoch()) {
             Some(round) => round,
             None => self.begin_round().await?,
@@ -290,7 +291,8 @@ impl BronzeStage {
         round.positions().for_each(|(lane, position)| self.ledger.propose(lane, position));
     }
 
-    /// Keeps the window bounded. What still comes may be a window old, and looks back a window from there.
+    /// Keeps the window bounded. What is still to come may be a whole window old, and looks back another window from
+    /// there.
     fn forget(&mut self, head: Option<Timestamp>) {
         let (now, span) = (self.clock.now(), self.settings.redelivery_window);
         let oldest = head.unwrap_or(now).min(now);
@@ -307,7 +309,7 @@ impl BronzeStage {
         for path in hinted.keys {
             let ours = |key: &SegmentKey| self.ledger.place().pipelines.contains(&key.lane.pipeline);
             let Some(key) = SegmentKey::parse(&path).filter(ours) else {
-                tracing::warn!(%path, "a hint names no segment of this pipeline");
+                tracing::warn!(%path, "a hint does not name a segment of this pipeline");
                 continue;
             };
             let lane = self.ledger.known.lane(&key.lane);
@@ -318,12 +320,12 @@ impl BronzeStage {
             }
         }
         found.sort_by_key(|found| found.key.micros);
-        // What could not be read is left to the listing, with the reason in the log.
+        // What could not be read is left to the listing, which logs the reason.
         self.load(&found, stop).await.map(drop)
     }
 
-    /// Loads what a listing has found. Nobody has told that it is durable, and we are about to act on it.
-    /// Returns why one could not be read.
+    /// Loads what a listing has found. Nobody has confirmed that it is durable, and we are about to act on it. Returns
+    /// why a segment could not be read.
     async fn load_listed(&mut self, found: Vec<Found>, stop: &CancellationToken) -> Result<Option<Error>> {
         let mut folders = BTreeSet::new();
         for Found { path, .. } in &found {
@@ -335,7 +337,7 @@ impl BronzeStage {
         self.load(&found, stop).await
     }
 
-    /// Reads segments and commits them batch by batch; returns why one of them could not be read.
+    /// Reads segments and commits them batch by batch; returns why a segment could not be read.
     async fn load(&mut self, found: &[Found], stop: &CancellationToken) -> Result<Option<Error>> {
         let (mut rest, mut trouble) = (found, None);
         while !rest.is_empty() && !stop.is_cancelled() {
@@ -380,7 +382,7 @@ impl BronzeStage {
                 });
             }
         }
-        // Another process may have made it, or an earlier try of ours whose answer was lost.
+        // Another process may have written it, or an earlier try of ours whose response was lost.
         let version = self.ledger.version();
         self.committed.send_if_modified(|latest| version > std::mem::replace(latest, version.max(*latest)));
     }

@@ -1,4 +1,4 @@
-//! What the bronze stage is made of, and what it tells of itself.
+//! What the loader is given, and what it reports.
 
 use arrow::datatypes::SchemaRef;
 use prometheus::{Histogram, IntCounter};
@@ -11,7 +11,7 @@ use crate::storage::Storage;
 use crate::table::OwnTable;
 use crate::telemetry::Telemetry;
 
-/// What the stage works with.
+/// What the loader works with.
 #[derive(Debug)]
 pub struct BronzeOptions {
     /// The store below `LAKEGRAM_DATA`.
@@ -28,7 +28,7 @@ pub struct BronzeOptions {
     pub clock: Clock,
     /// Metrics and hops.
     pub telemetry: Telemetry,
-    /// Told the latest version with rows: the hint for the stage that reads the table.
+    /// Receives the latest version with rows: the hint for the stage that reads the table.
     pub committed: watch::Sender<i64>,
 }
 
@@ -63,7 +63,7 @@ impl BronzeMetrics {
             files: telemetry.counter("lakegram_bronze_files_total", "segments read"),
             rows: telemetry.counter("lakegram_bronze_rows_total", "rows added"),
             redeliveries: telemetry.counter("lakegram_bronze_redeliveries_total", "lines that were redeliveries"),
-            corrupt: telemetry.counter("lakegram_bronze_corrupt_rows_total", "rows that are no update"),
+            corrupt: telemetry.counter("lakegram_bronze_corrupt_rows_total", "rows that are not updates"),
             commit_seconds: telemetry.latency("lakegram_bronze_commit_seconds", "time a commit took"),
             lag_seconds: telemetry.latency("lakegram_bronze_lag_seconds", "time from a segment's key to its commit"),
         }

@@ -1,4 +1,4 @@
-//! Rows of the bronze table: from segments in, to Arrow out; and what is read back of them at a start.
+//! Rows of the bronze table: from segments to Arrow, and what is read back at a start.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::load::updates::{self, Extra, Origin, Row};
 use crate::telegram::Update;
 use crate::telegram::update::message_of;
 
-/// What is read of the table to know what is ingested.
+/// The columns needed to know what is ingested.
 pub(super) const KNOWN_COLUMNS: [&str; 4] = ["bot_id", "update_id", "_source_file", "_received_at"];
 /// A line of a segment.
 #[derive(Clone, Debug)]
@@ -41,7 +41,7 @@ impl Line {
         Self { bot_id, received_at, row }
     }
 
-    /// The id of its update; `None` when it is corrupt.
+    /// The id of its update; `None` if it is corrupt.
     pub(super) fn update_id(&self) -> Option<i64> {
         self.row.update_id()
     }
@@ -61,13 +61,13 @@ impl Line {
         self.row.payload()
     }
 
-    /// The message or post that its update is.
+    /// The message or post in its update.
     pub(super) fn message(&self) -> Option<&str> {
         message_of(self.row.payload()?)
     }
 }
 
-/// The lines of a segment. Lines of nothing but white space are none.
+/// The lines of a segment. Blank lines are skipped.
 pub(super) fn lines(key: &SegmentKey, path: &Path, bytes: &[u8]) -> Vec<Line> {
     let source_file: Arc<str> = path.as_ref().into();
     let numbered = (1..).zip(bytes.split(|byte| *byte == b'\n'));
@@ -76,7 +76,7 @@ pub(super) fn lines(key: &SegmentKey, path: &Path, bytes: &[u8]) -> Vec<Line> {
     numbered.map(|(row, line)| Line::new(key, Arc::clone(&source_file), row, line)).collect()
 }
 
-/// Lines as rows of a table with `schema`, and the columns of `extra` besides.
+/// Lines as rows of a table with `schema`, plus the columns of `extra`.
 ///
 /// # Errors
 /// As [`updates::to_batch`].
@@ -89,7 +89,7 @@ pub(super) fn to_batch(
     updates::to_batch(schema, &lines.iter().map(|line| &line.row).collect::<Vec<_>>(), ingested_at, extra)
 }
 
-/// A segment as rows of the shipped schema, for whoever holds it to its laws.
+/// A segment as rows of the shipped schema, to check it against the laws.
 ///
 /// # Errors
 /// As [`to_batch`].
@@ -102,7 +102,7 @@ pub fn batch_of(segment: &[u8]) -> Result<RecordBatch> {
     to_batch(&schema, &lines.iter().collect::<Vec<_>>(), Timestamp::from_micros(5), None)
 }
 
-/// What a file of the table says about what is ingested.
+/// What a table file says about what is ingested.
 ///
 /// # Errors
 /// Corrupt when a column has another type.
@@ -120,7 +120,7 @@ pub(super) fn known_rows(batch: &RecordBatch) -> Result<Vec<KnownRow>> {
         segment: SegmentKey::parse(&Path::from(files.value(row))),
         received_at: Timestamp::from_micros(times.value(row)),
     };
-    // A row without a bot or a moment is of no lane.
+    // A row without a bot or a time belongs to no lane.
     Ok((0..batch.num_rows()).filter(|row| bot_ids.is_valid(*row) && times.is_valid(*row)).map(row).collect())
 }
 
@@ -196,7 +196,7 @@ mod tests {
         check("t", &wider).unwrap();
         assert_eq!(batch(&wider, b"{\"update_id\": 1}").column_by_name("note").unwrap().null_count(), 1);
         let other = with(Field::new("chat_id", DataType::Utf8, true));
-        assert!(check("t", &other).unwrap_err().to_string().starts_with("column `chat_id` of t is"));
+        assert!(check("t", &other).unwrap_err().to_string().starts_with("column `chat_id` of t has type"));
         let kept = shipped.fields().iter().filter(|field| field.name() != "payload").cloned().collect::<Vec<_>>();
         let error = check("t", &Schema::new(kept)).unwrap_err();
         assert_eq!(error.to_string(), "the schema of t lacks column `payload`; add it");

@@ -1,4 +1,4 @@
-//! The redelivery window: which updates were seen lately, in a few bits each.
+//! The redelivery window: which updates were seen recently, in a few bits each.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -24,7 +24,7 @@ pub(super) struct Window {
 }
 
 impl Window {
-    /// An empty window for everything received from `floor` on, that recognises an update for `span` at least.
+    /// An empty window for everything received from `floor` on, which recognizes an update for at least `span`.
     pub(super) fn new(span: Duration, floor: Timestamp) -> Self {
         Self { same: span.max(SAME), floor, hours: BTreeMap::new() }
     }
@@ -34,12 +34,12 @@ impl Window {
         self.floor
     }
 
-    /// How far from each other two deliveries of one update may lie.
+    /// How far apart two deliveries of one update may be.
     pub(super) fn same(&self) -> Duration {
         self.same
     }
 
-    /// Whether an update that was received at `received_at` was seen around then.
+    /// Whether an update received at `received_at` was seen around that time.
     pub(super) fn contains(&self, bot_id: BotId, update_id: i64, received_at: Timestamp) -> bool {
         let around = hour(received_at.minus(self.same))..=hour(received_at.plus(self.same));
         let bits = as_bits(update_id);
@@ -67,7 +67,7 @@ impl Window {
             let kept = self.hours.split_off(&first);
             forgotten.extend(std::mem::replace(&mut self.hours, kept).into_values().flatten());
         }
-        // Also when there was nothing to forget: the floor promises no more than what is kept from now on.
+        // Also if there was nothing to forget: the floor promises no more than what is kept from now on.
         self.floor = self.floor.max(Timestamp::from_micros(first.saturating_mul(HOUR_MICROS)));
         forgotten
     }
@@ -77,7 +77,7 @@ fn hour(moment: Timestamp) -> i64 {
     moment.as_micros().div_euclid(HOUR_MICROS)
 }
 
-/// An order-free mapping of any id to bits.
+/// A mapping of any id to bits, independent of the order of ids.
 pub(super) fn as_bits(update_id: i64) -> u64 {
     u64::from_ne_bytes(update_id.to_ne_bytes())
 }

@@ -121,7 +121,7 @@ async fn a_body_beyond_the_budget_gives_back_what_it_had_taken() {
 }
 
 #[tokio::test]
-async fn a_store_that_fails_is_told_and_found_to_be_mended_without_a_request() {
+async fn a_store_that_fails_is_reported_and_found_to_be_repaired_without_a_request() {
     let server = Server::start(LaneSetup { patience: SHORT, ..LaneSetup::default() }).await;
     server.lane.control.set(Puts::Fail);
     let response = server.post("{\"a\": 1}").await;

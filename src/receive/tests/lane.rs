@@ -97,14 +97,14 @@ async fn a_put_that_failed_is_tried_again_under_its_key() {
     let lane = LaneSetup::default().open().await;
     lane.control.set(Puts::Fail);
     let landing = lane.land("{\"a\": 1}");
-    let mending = async {
+    let repairing = async {
         lane.control.begun(2).await;
         let now = lane.clock.now().as_micros();
         lane.control.set(Puts::Work);
         now
     };
-    let ((), mended) = tokio::join!(landing, mending);
-    assert!(micros(&keys(&lane.storage).await[0]) < mended, "the key is from before the trouble");
+    let ((), repaired) = tokio::join!(landing, repairing);
+    assert!(micros(&keys(&lane.storage).await[0]) < repaired, "the key is from before the trouble");
     assert!(lane.telemetry.render().contains("lakegram_receive_updates_total 1"));
 }
 

@@ -1,4 +1,4 @@
-//! A store that a test can stop, break and mend while it is in use.
+//! A store that a test can stop, break and repair while it is in use.
 
 use std::collections::VecDeque;
 use std::fmt;

@@ -1,4 +1,4 @@
-//! Intents: durable words of "this process is about to send this part", made before any byte leaves.
+//! Intents: durable notes that "this process is about to send this part", created before any byte leaves.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,25 +16,25 @@ use crate::retry::Backoff;
 use crate::sabotage::{Sabotage, is_on};
 use crate::storage::{PutNew, Storage, StorageKey};
 
-/// How long after a deletion has failed it may still come to pass in a store behind a network: as long as a request may
-/// take. An intent made within that time could be taken by it, and whoever found none would send a second time.
+/// How long after a failed deletion it may still take effect in a store behind a network: as long as a request may
+/// take. It could delete an intent created within that time, and whoever then found none would send a second time.
 const DELETION_MAY_BE_LATE: Duration = Duration::from_secs(30);
 
-/// What an intent says.
+/// The content of an intent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct IntentBody {
     /// The process that made it.
     pub(super) nonce: Uuid,
-    /// Tells apart intents that one process made for the same part one after the other.
+    /// Distinguishes intents that one process creates for the same part one after another.
     pub(super) id: Uuid,
-    /// No byte leaves later than this after it was made.
+    /// No byte leaves later than this after it was created.
     pub(super) ttl_ms: u64,
 }
 
-/// Whose an intent is, after trying to make it.
+/// Whose an intent is, after trying to create it.
 #[derive(Debug)]
 pub(super) enum Claim {
-    /// Ours, made at this moment at the earliest.
+    /// Ours, created at this time at the earliest.
     Ours {
         /// Before the put began.
         since: Moment,
@@ -51,7 +51,7 @@ pub(super) struct Intents {
     /// Names it went by: intents that were made then count as those of another process.
     former: Vec<Name>,
     clock: Clock,
-    /// When a deletion failed, of which nobody knows whether it is still on its way; on our monotonic clock.
+    /// When a deletion failed that may still be in flight; on our monotonic clock.
     failed_deletions: Arc<Mutex<HashMap<PartKey, Duration>>>,
 }
 
@@ -61,7 +61,7 @@ impl Intents {
         Self { storage, pipeline, former, clock, failed_deletions: Arc::default() }
     }
 
-    /// How long no intent may be made for a part, because a deletion of an earlier one may yet arrive.
+    /// How long no intent may be created for a part, because a deletion of an earlier one may still arrive.
     pub(super) fn unsettled_for(&self, key: &PartKey) -> Option<Duration> {
         let failed = *self.failed_deletions.lock().unwrap_or_else(PoisonError::into_inner).get(key)?;
         let age = self.clock.monotonic().saturating_sub(failed);
@@ -72,7 +72,7 @@ impl Intents {
     /// of which nothing left and whose deletion failed, is deleted first: nobody else would end it before its time.
     pub(super) async fn claim(&self, key: &PartKey, body: &IntentBody) -> Result<Claim> {
         let path = self.key(key).path();
-        let bytes = serde_json::to_vec(body).context(ErrorKind::Fatal, "an intent cannot be written")?;
+        let bytes = serde_json::to_vec(body).context(ErrorKind::Fatal, "cannot write an intent")?;
         let bytes = Bytes::from(bytes);
         let since = Moment::now(&self.clock);
         if is_on(Sabotage::Intent) {
@@ -88,8 +88,8 @@ impl Intents {
                 Ok(PutNew::Taken) if self.is_ours(key, body).await? => self.try_delete(key).await?,
                 Ok(PutNew::Taken) => return Ok(Claim::Others),
                 Err(error) if error.is_transient() => {
-                    // Not before its time to live could anyone call this intent dead.
-                    tracing::warn!(%error, "an intent could not be made; trying again");
+                    // Before its time to live is over, nobody could call this intent dead.
+                    tracing::warn!(%error, "could not create an intent; retrying");
                     self.clock.sleep(backoff.next_delay()).await;
                 }
                 Err(error) => return Err(error),
@@ -97,14 +97,14 @@ impl Intents {
         }
     }
 
-    /// Whether the intent that stands for a part was made by the process that made `body`.
+    /// Whether the existing intent of a part was created by the process that made `body`.
     async fn is_ours(&self, key: &PartKey, body: &IntentBody) -> Result<bool> {
         let bytes = self.storage.get(&self.key(key).path()).await?;
         let there = bytes.and_then(|bytes| serde_json::from_slice::<IntentBody>(&bytes).ok());
         Ok(there.is_some_and(|there| there.nonce == body.nonce))
     }
 
-    /// The intent that stands for a part; `None` when there is none. One that cannot be read is another's.
+    /// The existing intent of a part; `None` if there is none. One that cannot be read counts as another's.
     pub(super) async fn exists(&self, key: &PartKey) -> Result<bool> {
         Ok(self.storage.head(&self.key(key).path()).await?.is_some() || self.has_former(key).await?)
     }
@@ -118,11 +118,11 @@ impl Intents {
         Ok(false)
     }
 
-    /// Deletes an intent whose part has an outcome, or of which nothing left. Failing to is no harm: the outcome
-    /// is in the table, and the next start removes what is left.
+    /// Deletes an intent whose part has an outcome, or of which nothing left. A failure does no harm: the outcome is in
+    /// the table, and the next start removes the rest.
     pub(super) async fn delete(&self, key: &PartKey) {
         if let Err(error) = self.try_delete(key).await {
-            tracing::warn!(%error, "an intent could not be deleted; the next start does it");
+            tracing::warn!(%error, "could not delete an intent; the next start will");
         }
     }
 
@@ -140,7 +140,7 @@ impl Intents {
         deleted
     }
 
-    /// The parts of every intent there is.
+    /// The parts of all existing intents.
     pub(super) async fn list(&self) -> Result<Vec<PartKey>> {
         let mut found = Vec::new();
         for name in std::iter::once(&self.pipeline).chain(&self.former) {

@@ -1,4 +1,4 @@
-//! What the replies table holds: one row a part and send, the final one.
+//! The content of the replies table: one row per part and send, the final one.
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
@@ -8,11 +8,11 @@ use super::outcome::{Outcome, PartOf, PartState, Status};
 use super::rows;
 use crate::error::{Error, Result};
 use crate::flow::key::UpdateKey;
-use crate::flow::ledger::{Known, Ledger, LedgerRow, Parts};
+use crate::flow::ledger::{ExistingRow, Ledger, LedgerRow, Parts};
 use crate::pipeline::OnUnknown;
 use crate::table::TableSpec;
 
-/// Sends of one part, when unknown ones are sent again.
+/// Maximum sends of one part, if unknown ones are sent again.
 pub(super) const MAX_SENDS: i64 = 3;
 
 /// The replies table, opened by the stage that appends to it.
@@ -39,7 +39,7 @@ impl LedgerRow for Outcome {
         rows::to_batch(schema, outcomes)
     }
 
-    fn known(batch: &RecordBatch) -> Result<Vec<Known<Self>>> {
+    fn known(batch: &RecordBatch) -> Result<Vec<ExistingRow<Self>>> {
         rows::outcomes(batch)
     }
 }
@@ -52,7 +52,7 @@ pub(super) fn settles(on_unknown: OnUnknown) -> fn(&Parts<Outcome>) -> bool {
     }
 }
 
-/// All parts are sent, or one is not and no later send of it will be made.
+/// All parts are sent, or one is not and will not be sent again.
 fn is_settled(rows: &Parts<Outcome>, is_unknown_final: impl Fn(i64) -> bool) -> bool {
     let parts = rows.iter().map(|(_, state)| state.parts).max().unwrap_or(0);
     for part in 1..=parts {
@@ -67,7 +67,7 @@ fn is_settled(rows: &Parts<Outcome>, is_unknown_final: impl Fn(i64) -> bool) -> 
     parts > 0
 }
 
-/// The send that comes after these outcomes of a reply.
+/// The next send after these outcomes of a reply.
 pub(super) fn next_part(rows: &Parts<Outcome>) -> PartOf {
     let mut next = PartOf { send: 1, part: 1 };
     loop {
@@ -80,7 +80,7 @@ pub(super) fn next_part(rows: &Parts<Outcome>) -> PartOf {
     }
 }
 
-/// What the replies table must be.
+/// The definition of the replies table.
 ///
 /// # Errors
 /// A configuration error when `table` is not a path.

@@ -1,4 +1,4 @@
-//! The reply stage: every answer of the silver table to Telegram, never twice, each with its outcome in the
+//! The reply stage: sends every answer of the silver table to Telegram, never twice, and records each outcome in the
 //! replies table.
 
 mod delivery;
@@ -41,7 +41,7 @@ use crate::telegram::pace::Pace;
 use crate::telegram::reply::Method;
 use crate::telemetry::{Hop, Telemetry};
 
-/// Replies that wait in memory.
+/// Maximum replies waiting in memory.
 const MAX_WAITING: usize = 10_000;
 
 /// The stage.
@@ -114,17 +114,17 @@ impl ReplyStage {
         Ok(ReplySummary { waiting: self.flow.waiting() as u64, ..self.flow.work().summary.clone() })
     }
 
-    /// Sends replies as silver rows come, until `stop`. Each hint is a version of silver.
+    /// Sends replies as silver rows arrive, until `stop`. Each hint is a version of silver.
     ///
     /// # Errors
-    /// When a table cannot be read or written. Opening the stage again is safe.
+    /// When a table cannot be read or written. Reopening the stage is safe.
     pub async fn run(self, silver_versions: watch::Receiver<i64>, stop: CancellationToken) -> Result<()> {
         self.flow.run(silver_versions, stop).await
     }
 }
 
 impl ReplyWork {
-    /// The row of a reply that nothing was sent of, or of which nobody knows.
+    /// The row of a reply of which nothing was sent, or whose outcome is unknown.
     fn unsent(&self, answer: &Answer, PartOf { send, part }: PartOf, verdict: Verdict) -> Outcome {
         let UpdateKey { bot_id, update_id, attempt } = answer.key;
         let key = PartKey { bot_id, update_id, attempt, send, part };

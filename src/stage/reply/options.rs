@@ -1,4 +1,4 @@
-//! What the reply stage is made of, and what it tells of itself.
+//! What the reply stage is given, and what it reports.
 
 use arrow::datatypes::SchemaRef;
 use prometheus::{Histogram, IntCounterVec};
@@ -22,9 +22,9 @@ pub struct ReplyOptions {
     pub settings: ReplySettings,
     /// The silver table's folder.
     pub silver_table: String,
-    /// The bot that replies; rows of other bots are not its business.
+    /// The bot that replies; rows of other bots are ignored.
     pub bot_id: BotId,
-    /// Its door to Telegram.
+    /// Its Bot API client.
     pub bot: BotClient,
     /// The columns of the replies table.
     pub schema: SchemaRef,
@@ -45,7 +45,7 @@ pub struct ReplySummary {
     pub failed: u64,
     /// Parts that may or may not have arrived.
     pub unknown: u64,
-    /// Replies that still wait.
+    /// Replies that are still waiting.
     pub waiting: u64,
 }
 

@@ -12,16 +12,16 @@ use super::outcome::{Outcome, PartOf, PartState, Status};
 use crate::clock::Timestamp;
 use crate::error::{self, Context, Error, ErrorKind};
 use crate::flow::key::UpdateKey;
-use crate::flow::ledger::Known;
+use crate::flow::ledger::ExistingRow;
 use crate::flow::work::Item;
 use crate::id::BotId;
 use crate::telegram::reply::{self, Answered, Method, ReplyMessage};
 
-/// What is read of the replies table.
+/// The columns read from the replies table.
 pub(super) const KEY_COLUMNS: [&str; 8] =
     ["bot_id", "update_id", "attempt", "send", "part", "parts", "status", "telegram_message_id"];
 
-/// What is read of the silver table.
+/// The columns read from the silver table.
 pub(super) const SILVER_COLUMNS: [&str; 11] = [
     "bot_id",
     "update_id",
@@ -36,12 +36,12 @@ pub(super) const SILVER_COLUMNS: [&str; 11] = [
     "processed_at",
 ];
 
-/// A silver row that asks for a reply.
+/// A silver row that requires a reply.
 #[derive(Clone, Debug)]
 pub(super) struct Answer {
     pub(super) key: UpdateKey,
     pub(super) chat_id: i64,
-    /// The messages to send; why there are none where the row cannot be understood.
+    /// The messages to send, or why there are none if the row cannot be understood.
     pub(super) messages: Result<Vec<ReplyMessage>, String>,
     pub(super) trace_id: String,
     pub(super) silver_version: i64,
@@ -72,7 +72,7 @@ impl Item for Answer {
     }
 }
 
-/// The answers in a batch of silver rows, one for each row that asks for a reply.
+/// The answers in a batch of silver rows, one for each row that requires a reply.
 pub(super) fn answers(batch: &RecordBatch, silver_version: i64) -> error::Result<Vec<Option<Answer>>> {
     let columns = Columns { batch };
     let (bot_ids, update_ids) = (columns.integers("bot_id")?, columns.integers("update_id")?);
@@ -127,13 +127,13 @@ fn understand(json: &str) -> Result<Vec<ReplyMessage>, String> {
     }
 }
 
-/// The messages of a row that was written before rows held their messages, as they were composed then.
+/// The messages of a row written before rows contained their messages, composed the way they were then.
 fn composed_as_before(response: &str, answered: Answered<'_>) -> Vec<ReplyMessage> {
     reply::compose(response, answered)
 }
 
 /// The outcomes in a batch of replies rows.
-pub(super) fn outcomes(batch: &RecordBatch) -> error::Result<Vec<Known<Outcome>>> {
+pub(super) fn outcomes(batch: &RecordBatch) -> error::Result<Vec<ExistingRow<Outcome>>> {
     let columns = Columns { batch };
     let (bot_ids, update_ids) = (columns.integers("bot_id")?, columns.integers("update_id")?);
     let (attempts, sends) = (columns.integers("attempt")?, columns.integers("send")?);
@@ -150,12 +150,12 @@ pub(super) fn outcomes(batch: &RecordBatch) -> error::Result<Vec<Known<Outcome>>
             parts: if totals.is_valid(row) { totals.value(row) } else { 1 },
             message_id: message_ids.is_valid(row).then(|| message_ids.value(row)),
         };
-        Some(Known { key, part: PartOf { send: sends.value(row), part: parts.value(row) }, state })
+        Some(ExistingRow { key, part: PartOf { send: sends.value(row), part: parts.value(row) }, state })
     };
     Ok((0..batch.num_rows()).filter_map(outcome).collect())
 }
 
-/// Outcomes as rows of a table with `schema`; columns that are not ours are null.
+/// Outcomes as rows of a table with `schema`; columns that we do not fill are null.
 pub(super) fn to_batch(schema: &SchemaRef, outcomes: &[Outcome]) -> error::Result<RecordBatch> {
     let columns = schema.fields().iter().map(|field| {
         column(field.name(), outcomes).unwrap_or_else(|| new_null_array(field.data_type(), outcomes.len()))
@@ -201,7 +201,7 @@ struct Columns<'a> {
 impl<'a> Columns<'a> {
     fn integers(&self, name: &str) -> error::Result<&'a Int64Array> {
         let column = self.batch.column_by_name(name).and_then(|column| column.as_primitive_opt::<Int64Type>());
-        column.ok_or_else(|| Error::corrupt(format!("column {name} is missing or no bigint")))
+        column.ok_or_else(|| Error::corrupt(format!("column {name} is missing or is not a bigint")))
     }
 
     fn moments(&self, name: &str) -> error::Result<&'a TimestampMicrosecondArray> {
@@ -212,6 +212,6 @@ impl<'a> Columns<'a> {
 
     fn strings(&self, name: &str) -> error::Result<&'a StringArray> {
         let column = self.batch.column_by_name(name).and_then(|column| column.as_string_opt::<i32>());
-        column.ok_or_else(|| Error::corrupt(format!("column {name} is missing or no string")))
+        column.ok_or_else(|| Error::corrupt(format!("column {name} is missing or is not a string")))
     }
 }

@@ -29,10 +29,10 @@ use crate::telemetry::{Hop, Telemetry};
 /// How much longer than its time to live an intent without an outcome is watched.
 const WATCH_MARGIN: Duration = Duration::from_secs(60);
 const WATCH_EVERY: Duration = Duration::from_secs(2);
-/// How long a sender whose token was refused waits before it asks again.
+/// How long a sender waits after its token was refused before it tries again.
 const BAD_TOKEN_WAIT: Duration = Duration::from_secs(60);
-/// Intents that stand before their first byte has left, at most: so many parts may be `unknown` of a death without a
-/// call. Telegram takes thirty messages a second, which is what a slow store lets pass of them.
+/// Maximum intents whose first byte has not left yet: so many parts may be `unknown` after a crash without any call.
+/// Telegram accepts thirty messages a second, which is what a slow store lets through.
 pub(super) const STANDING: usize = 4;
 
 /// What the senders of a stage share.
@@ -46,7 +46,8 @@ pub(super) struct Sender {
     pub(super) nonce: Uuid,
     pub(super) intent_ttl: Duration,
     pub(super) on_unknown: OnUnknown,
-    /// When intents of others were first seen, on our monotonic clock: whoever sleeps watches for longer.
+    /// When other processes' intents were first seen, on our monotonic clock: after sleeping they are watched for
+    /// longer.
     pub(super) first_seen: Mutex<HashMap<PartKey, Duration>>,
     pub(super) clock: Clock,
     pub(super) telemetry: Telemetry,
@@ -72,7 +73,7 @@ impl From<Error> for Halt {
     }
 }
 
-/// One part of a reply, and the way to the ledger.
+/// One part of a reply, and its access to the ledger.
 struct Part<'a> {
     answer: &'a Answer,
     message: &'a ReplyMessage,
@@ -81,8 +82,8 @@ struct Part<'a> {
 }
 
 impl Sender {
-    /// Looks at the intents that earlier processes left: those whose part has an outcome go, the others are watched
-    /// from now on.
+    /// Looks at the intents that earlier processes left: those whose part has an outcome are deleted, the others are
+    /// watched from now on.
     ///
     /// # Errors
     /// When the store fails.
@@ -101,22 +102,22 @@ impl Sender {
         Ok(())
     }
 
-    /// Sends what is left of a reply; `true` when every part that will ever be sent has its outcome.
+    /// Sends the rest of a reply; `true` if every part that will ever be sent has its outcome.
     ///
     /// # Errors
-    /// When the store fails for good.
+    /// When the store fails permanently.
     pub(super) async fn send(self: Arc<Self>, answer: Answer, desk: Desk<Outcome>) -> Result<bool> {
         let messages = answer.messages.as_deref().unwrap_or_default();
         let mut number = 0;
         while let Some(message) = messages.get(number) {
             match self.send_part(&answer, message, number, &desk).await {
                 Ok(Status::Sent) => number += 1,
-                // What comes after a part that did not arrive would be read without it.
+                // What follows a part that did not arrive would be read without it.
                 Ok(Status::Failed | Status::Unknown) => break,
                 Err(Halt::Stopped) => return Ok(false),
-                // Nothing of the part has left: what was sent has been recorded, or has an intent to be watched.
+                // Nothing of the part has left: whatever was sent has been recorded, or has an intent to be watched.
                 Err(Halt::Failed(error)) if error.is_transient() => {
-                    tracing::warn!(%error, "a reply waits for the store");
+                    tracing::warn!(%error, "a reply is waiting for the store");
                     if self.pause(WATCH_EVERY).await.is_err() {
                         return Ok(false);
                     }
@@ -151,7 +152,7 @@ impl Sender {
         Ok(status)
     }
 
-    /// One send of one part, to its outcome.
+    /// Takes one send of one part to its outcome.
     async fn send_once(&self, part: &Part<'_>) -> std::result::Result<Status, Halt> {
         let key = &part.key;
         let target = self.target(part).await?;
@@ -173,7 +174,7 @@ impl Sender {
             if self.stop.is_cancelled() {
                 return Err(Halt::Stopped);
             }
-            // In a box, as all that is large: thousands of replies may wait for their turn.
+            // Boxed: this future is large, and thousands of replies may wait for their turn.
             let since = match Box::pin(self.intents.claim(key, &self.intent())).await? {
                 Claim::Ours { since } => since,
                 Claim::Others => {
@@ -184,7 +185,7 @@ impl Sender {
                     }
                 }
             };
-            // Somebody may have recorded an outcome and deleted the intent just before we made ours.
+            // Another process may have recorded an outcome and deleted the intent just before we created ours.
             let recorded = part.state_at_head().await;
             if !matches!(recorded, Ok(None)) {
                 self.intents.delete(key).await;
@@ -210,12 +211,12 @@ impl Sender {
         self.record(part, verdict).await?;
         part.answer.in_doubt.store(false, Ordering::Relaxed);
         self.intents.delete(&part.key).await;
-        // Whoever took us for dead may have recorded another outcome first, and that is what counts.
+        // Another process that took us for dead may have recorded another outcome first, and that one counts.
         Ok(part.state().await?.map_or(status, |state| state.status))
     }
 
     /// Calls the Bot API, with the repairs it allows, until something is known. No byte leaves late in the life of the
-    /// intent: half of it is left for connecting.
+    /// intent: half of it is reserved for connecting.
     async fn deliver(&self, part: &Part<'_>, delivery: &mut Delivery, since: Moment) -> Attempt {
         loop {
             if since.age(&self.clock) >= self.intent_ttl / 2 {
@@ -246,11 +247,11 @@ impl Sender {
                 }
                 SendFault::RetryAfter { wait, .. } => return Attempt::Again(wait),
                 SendFault::NotSent { message } => {
-                    tracing::warn!(message, "Telegram cannot be reached; trying again");
+                    tracing::warn!(message, "Telegram cannot be reached; retrying");
                     return Attempt::Again(delivery.backoff.next_delay());
                 }
                 SendFault::BadToken => {
-                    tracing::error!(retry_in = ?BAD_TOKEN_WAIT, "Telegram refuses the bot token; replies wait until it is set right");
+                    tracing::error!(retry_in = ?BAD_TOKEN_WAIT, "Telegram refuses the bot token; replies wait until it is fixed");
                     return Attempt::Again(BAD_TOKEN_WAIT);
                 }
             }
@@ -269,7 +270,7 @@ impl Sender {
         Ok(None)
     }
 
-    /// Watches an intent of another process: its outcome, `None` once it is gone, or our `unknown` when its time is up.
+    /// Watches another process's intent: its outcome, `None` once it is gone, or our `unknown` when its time is up.
     async fn watch(&self, part: &Part<'_>) -> std::result::Result<Option<Status>, Halt> {
         let (key, now) = (&part.key, self.clock.monotonic());
         let seen = *self.first_seen.lock().unwrap_or_else(PoisonError::into_inner).entry(key.clone()).or_insert(now);

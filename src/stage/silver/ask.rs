@@ -1,4 +1,4 @@
-//! Asks the model for one row, for as long as it takes: an outage is waited out, the row's own fault is not.
+//! Asks the model about one row, for as long as it takes: outages are waited out, the row's own failures are not.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,14 +19,14 @@ use crate::telegram::reply::{self, Answered};
 use crate::telegram::{BotClient, text};
 use crate::telemetry::{Hop, Telemetry};
 
-/// How long a call that is on the wire may go on once the stage stops.
+/// How long a call in flight may continue once the stage stops.
 const LAST_WORDS: Duration = Duration::from_secs(8);
-/// A model that is set up wrong is tried again this often, so that a mended setting is noticed.
+/// How often a misconfigured model is tried again, so that a fixed setting is noticed.
 const MISCONFIGURED_WAIT: Duration = Duration::from_secs(60);
-/// Signs of life are of no use later than this; it is also how long a callback query lives.
+/// A sign of life is useless later than this; it is also how long a callback query lives.
 const ACKNOWLEDGE_WITHIN: Duration = Duration::from_secs(150);
 
-/// A question with what goes along.
+/// A question with its context.
 #[derive(Clone, Debug)]
 pub(super) struct Question {
     pub(super) row: BronzeRow,
@@ -53,18 +53,18 @@ pub(super) struct Asker {
     pub(super) stop: CancellationToken,
 }
 
-/// What is known of a row's tries.
+/// What is known about a row's tries.
 struct Tries {
     calls: i64,
     own: u32,
-    /// Successes of the model at the row's last try.
+    /// The model's successes at the row's last try.
     mark: u64,
-    /// What the row was let do in this try.
+    /// What the breaker allowed the row to do in this try.
     pass: Pass,
     backoff: Backoff,
 }
 
-/// What a try came to.
+/// The result of a try.
 enum Try {
     Answered(ChatAnswer, Duration),
     Failed(String),
@@ -76,7 +76,7 @@ enum Try {
 }
 
 impl Asker {
-    /// The finished row; `None` when the stage stops before there is one.
+    /// The finished row; `None` if the stage stops first.
     pub(super) async fn ask(&self, question: &Question) -> Option<SilverRow> {
         let mut tries = Tries {
             calls: 0,
@@ -91,7 +91,7 @@ impl Asker {
                 admitted = self.admitted(question) => admitted?,
             };
             tries.pass = pass;
-            // In boxes: thousands of rows may wait for a permit, and what a call needs is by far the largest part.
+            // Boxed: these futures are large, and thousands of rows may wait for a permit.
             let outcome = match pass == Pass::Ping {
                 true => match Box::pin(self.ping(question)).await {
                     true => Box::pin(self.try_once(question, &mut tries)).await,
@@ -113,7 +113,7 @@ impl Asker {
         }
     }
 
-    /// A permit and what the breaker lets the row do with it.
+    /// A permit, and what the breaker allows the row to do with it.
     async fn admitted(&self, question: &Question) -> Option<(Permit<'_>, Pass)> {
         let key = question.row.key();
         let pass = self.breaker.admit(&key).await;
@@ -126,7 +126,7 @@ impl Asker {
         }
     }
 
-    /// Takes note of a call that failed. Whether the row alone should wait.
+    /// Handles a failed call. Returns whether only this row should wait.
     fn note_failure(&self, question: &Question, retry_after: Option<Duration>) -> Try {
         let chat_id = question.row.chat();
         let well_before = self.permits.note(chat_id, false);
@@ -157,24 +157,24 @@ impl Asker {
                 self.note_success(question);
                 Try::Answered(answer, took)
             }
-            // The model is there and understood; the row is what it does not take.
+            // The model is available and understood; it does not accept this row.
             Err(ModelFault::Rejected { message }) => {
                 self.note_success(question);
                 Try::Failed(message)
             }
             Err(ModelFault::Unavailable { retry_after, message }) => {
-                tracing::warn!(message, "the model is not available; rows wait");
+                tracing::warn!(message, "the model is unavailable; rows wait");
                 self.note_failure(question, retry_after)
             }
             Err(ModelFault::Misconfigured { message }) => {
-                tracing::error!(message, retry_in = ?MISCONFIGURED_WAIT, "the model refuses us; rows wait until the settings are right");
+                tracing::error!(message, retry_in = ?MISCONFIGURED_WAIT, "the model refuses access; rows wait until the settings are fixed");
                 self.note_failure(question, Some(MISCONFIGURED_WAIT))
             }
             Err(ModelFault::Failing { retry_after, message }) => self.failing(question, tries, retry_after, message),
         }
     }
 
-    /// A failure is the row's own when the model has answered somebody since the row's last try.
+    /// A failure is the row's own if the model has answered someone else since the row's last try.
     fn failing(&self, question: &Question, tries: &mut Tries, retry_after: Option<Duration>, message: String) -> Try {
         let successes = self.breaker.successes();
         let own = successes > tries.mark;
@@ -189,11 +189,11 @@ impl Asker {
         if tries.own >= self.max_attempts {
             return Try::Failed(message);
         }
-        // It is no outage for anybody else, and whether it is the model's trouble after all is not for this row to say.
+        // It is not an outage for anyone else, and whether it is the model's fault is not for this row to decide.
         Try::Again { alone: true }
     }
 
-    /// Asks for one token, so that a row alone is not the judge of itself. Whether the model answered.
+    /// Asks for a single token, so that a row is not the only judge of itself. Returns whether the model answered.
     async fn ping(&self, question: &Question) -> bool {
         let request = ChatRequest {
             messages: vec![ChatMessage { role: Role::User, content: "ping".to_owned() }],
@@ -206,7 +206,7 @@ impl Asker {
                 false
             }
             Some(Ok(_) | Err(ModelFault::Rejected { .. })) => {
-                // The model is well; of the chat that says nothing.
+                // The model works; that says nothing about the chat.
                 self.breaker.succeeded();
                 true
             }
@@ -215,14 +215,14 @@ impl Asker {
                 false
             }
             Some(Err(ModelFault::Misconfigured { message })) => {
-                tracing::error!(message, retry_in = ?MISCONFIGURED_WAIT, "the model refuses us; rows wait until the settings are right");
+                tracing::error!(message, retry_in = ?MISCONFIGURED_WAIT, "the model refuses access; rows wait until the settings are fixed");
                 self.note_failure(question, Some(MISCONFIGURED_WAIT));
                 false
             }
         }
     }
 
-    /// One call; `None` when the stage stopped and it did not end soon. It is then asked again, with the same id.
+    /// One call; `None` if the stage stopped and it did not end soon. It is then repeated, with the same id.
     async fn call(&self, request: &ChatRequest) -> Option<Result<ChatAnswer, ModelFault>> {
         let too_late = async {
             self.stop.cancelled().await;
@@ -270,7 +270,7 @@ impl Asker {
         SilverRow { route: Some(question.route.clone()), model_calls: tries.calls, ..row }
     }
 
-    /// A row that nobody answered, and why.
+    /// A row without an answer, and why.
     pub(super) fn set_aside(&self, row: &BronzeRow, error: String) -> SilverRow {
         SilverRow {
             bronze: row.clone(),
@@ -299,7 +299,7 @@ impl Asker {
         }
     }
 
-    /// Stops the spinner of a pressed button.
+    /// Stops the loading indicator of a pressed button.
     pub(super) fn release_button(&self, row: &BronzeRow) {
         if let Some(id) = row.callback_query_id.clone() {
             self.acknowledge_with(row, move |bot: BotClient| async move { drop(bot.answer_callback_query(&id).await) });

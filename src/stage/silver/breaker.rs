@@ -1,4 +1,4 @@
-//! The circuit breaker before the model: in an outage rows wait, and one probe at a time looks whether it is over.
+//! The circuit breaker for the model: in an outage rows wait, and one probe at a time checks whether it is over.
 
 use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
@@ -12,7 +12,7 @@ use crate::retry::Backoff;
 
 /// How long a row that met the outage leaves the probe to others before it sends a ping.
 const LEAVE_TO_OTHERS: Duration = Duration::from_millis(200);
-/// It is an outage when the calls of so many chats have failed one after the other and none has succeeded.
+/// It counts as an outage if calls of this many chats have failed in a row without any success.
 const OUTAGE_AT_CHATS: usize = 3;
 
 /// What a row may do now.
@@ -20,19 +20,19 @@ const OUTAGE_AT_CHATS: usize = 3;
 pub(super) enum Pass {
     /// Ask.
     Closed,
-    /// Ask; whether the outage is over depends on it.
+    /// Ask; the result decides whether the outage is over.
     Probe,
-    /// Ask something of our own first: a row must not be the judge of itself.
+    /// Send a ping first: a row must not be the judge of itself.
     Ping,
 }
 
 #[derive(Debug)]
 struct State {
-    /// When the next probe may go; `None` while there is no outage.
+    /// When the next probe may be sent; `None` if there is no outage.
     open_until: Option<Duration>,
-    /// Rows whose call met a fault since the last success: any of them may be what the model does not take.
+    /// Rows whose call has failed since the last success: the model may not accept any of them.
     suspects: HashSet<UpdateKey>,
-    /// Chats that were well before, and whose calls have failed since the last success.
+    /// Chats that worked before, and whose calls have failed since the last success.
     failing_chats: HashSet<i64>,
     probing: bool,
     successes: u64,
@@ -80,7 +80,7 @@ impl Breaker {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let is_suspect = state.suspects.contains(row);
         let Some(until) = state.open_until else {
-            // Nobody else has found the model to be well since this row's call failed.
+            // No one else has found the model to work since this row's call failed.
             return Ok(if is_suspect { Pass::Ping } else { Pass::Closed });
         };
         let now = self.clock.monotonic();
@@ -107,9 +107,9 @@ impl Breaker {
         self.changed.notify_waiters();
     }
 
-    /// The model is away, says the call of this row. It is believed when it says for how long, when an outage is known,
-    /// and when calls of several chats say so, each counted only while it was `well_before`. `true` when nobody asks for
-    /// a while; else it is this row alone that should wait.
+    /// This row's call says that the model is unavailable. It is believed if it says for how long, if there already is
+    /// an outage, and if calls of several chats agree, each counted only while it was `well_before`. `true` if nobody
+    /// asks for a while; otherwise only this row should wait.
     pub(super) fn failed(
         &self,
         row: &UpdateKey,
@@ -127,7 +127,7 @@ impl Breaker {
         if retry_after.is_none() && state.open_until.is_none() && !is_outage {
             return false;
         }
-        // Calls that were on the wire together fail together; one outage backs off once.
+        // Calls that were in flight together fail together; one outage backs off once.
         if state.open_until.is_none_or(|until| until <= now) {
             let delay = state.backoff.next_delay();
             state.open_until = Some(now + retry_after.unwrap_or(delay));
@@ -140,7 +140,7 @@ impl Breaker {
         true
     }
 
-    /// A row that held a pass has gone without knowing more.
+    /// A row that held a pass is gone without a result.
     pub(super) fn released(&self, pass: Pass) {
         if pass != Pass::Closed {
             self.state.lock().unwrap_or_else(PoisonError::into_inner).probing = false;
@@ -148,7 +148,7 @@ impl Breaker {
         }
     }
 
-    /// How many calls have succeeded so far.
+    /// The number of successful calls so far.
     pub(super) fn successes(&self) -> u64 {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).successes
     }

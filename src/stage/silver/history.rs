@@ -1,4 +1,4 @@
-//! The turns before a question, so that the model knows what was said.
+//! The turns before a question, so that the model knows the conversation.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -6,8 +6,8 @@ use crate::clock::Timestamp;
 use crate::llm::{ChatMessage, Role};
 use crate::pipeline::HistorySettings;
 
-/// Chats that are remembered, and bytes of what was said in them. Those that were quiet longest are forgotten first,
-/// and start without context.
+/// The maximum number of remembered chats, and of bytes. The chats that were quiet longest are forgotten first, and
+/// start without context.
 const MAX_CHATS: usize = 10_000;
 const MAX_BYTES: usize = 16 * 1_024 * 1_024;
 
@@ -55,7 +55,7 @@ impl History {
         }
     }
 
-    /// Makes room for a while: a tenth of it, so that not every message of a busy bot looks at all chats.
+    /// Makes room for a while: a tenth, so that not every message of a busy bot has to look at all chats.
     fn forget(&mut self) {
         let heard = |(chat_id, turns): (&i64, &VecDeque<Turn>)| (turns.back().map(|turn| turn.at), *chat_id);
         let mut quietest: Vec<_> = self.chats.iter().map(heard).collect();
@@ -70,7 +70,7 @@ impl History {
         self.chats.shrink_to(MAX_CHATS);
     }
 
-    /// The turns that go along with a question received at `at`.
+    /// The turns sent along with a question received at `at`.
     pub(super) fn before(&self, chat_id: Option<i64>, at: Timestamp) -> Vec<ChatMessage> {
         let oldest = at.minus(self.settings.max_age);
         let turns = chat_id.and_then(|chat_id| self.chats.get(&chat_id)).into_iter().flatten();

@@ -1,4 +1,4 @@
-//! What the silver table holds: one row for each bronze row.
+//! The content of the silver table: one row for each bronze row.
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
@@ -10,7 +10,7 @@ use super::rows::{self, SilverRow};
 use crate::clock::Timestamp;
 use crate::error::{Error, Result};
 use crate::flow::key::UpdateKey;
-use crate::flow::ledger::{Known, Ledger, LedgerRow, Parts};
+use crate::flow::ledger::{ExistingRow, Ledger, LedgerRow, Parts};
 use crate::flow::work::Item;
 use crate::table::{DataFile, TableSpec, Within};
 
@@ -34,18 +34,18 @@ impl LedgerRow for SilverRow {
         rows::to_batch(schema, silver)
     }
 
-    fn known(batch: &RecordBatch) -> Result<Vec<Known<Self>>> {
-        let known = |key| Known { key, part: (), state: () };
+    fn known(batch: &RecordBatch) -> Result<Vec<ExistingRow<Self>>> {
+        let known = |key| ExistingRow { key, part: (), state: () };
         Ok(rows::known_keys(batch)?.into_iter().map(known).collect())
     }
 }
 
-/// One row is all there is of an update.
+/// There is only one row per update.
 pub(super) fn settles(rows: &Parts<SilverRow>) -> bool {
     !rows.is_empty()
 }
 
-/// Takes what was said since `from` into the history of chats, piece by piece.
+/// Reads the conversation since `from` into the history of chats, piece by piece.
 pub(super) async fn recall(
     history: &mut History,
     ledger: &SilverLedger,
@@ -68,7 +68,7 @@ pub(super) async fn recall(
     ledger.scan(files, &rows::HISTORY_COLUMNS, within, take).await
 }
 
-/// What the silver table must be.
+/// The definition of the silver table.
 ///
 /// # Errors
 /// A configuration error when `table` is not a path.

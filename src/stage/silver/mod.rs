@@ -60,7 +60,7 @@ struct SilverWork {
 }
 
 impl SilverStage {
-    /// Opens the silver table, and learns what was said lately.
+    /// Opens the silver table, and reads the recent conversation.
     ///
     /// # Errors
     /// When the table cannot be opened or the store fails.
@@ -89,7 +89,7 @@ impl SilverStage {
             telemetry: telemetry.clone(),
             committed: options.committed.clone(),
             rows_total: telemetry.counters("lakegram_silver_rows_total", "rows added", &["status"]),
-            waiting_rows: telemetry.gauge("lakegram_silver_waiting_rows", "rows that wait for the model"),
+            waiting_rows: telemetry.gauge("lakegram_silver_waiting_rows", "rows waiting for the model"),
             summary: SilverSummary::default(),
             wind_down,
         };
@@ -108,10 +108,10 @@ impl SilverStage {
         Ok(SilverSummary { waiting: self.flow.waiting() as u64, ..self.flow.work().summary.clone() })
     }
 
-    /// Handles bronze rows as they come, until `stop`. Each hint is a version of bronze.
+    /// Handles bronze rows as they arrive, until `stop`. Each hint is a version of bronze.
     ///
     /// # Errors
-    /// When a table cannot be read or written. Opening the stage again is safe.
+    /// When a table cannot be read or written. Reopening the stage is safe.
     pub async fn run(self, bronze_versions: watch::Receiver<i64>, stop: CancellationToken) -> Result<()> {
         self.flow.run(bronze_versions, stop).await
     }

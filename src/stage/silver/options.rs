@@ -1,4 +1,4 @@
-//! What the silver stage is made of, and what a batch tells.
+//! What the silver stage is given, and what a batch reports.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ use crate::table::OwnTable;
 use crate::telegram::BotClient;
 use crate::telemetry::Telemetry;
 
-/// Signs of life under way at the same time.
+/// Concurrent signs of life.
 const MAX_ACKNOWLEDGEMENTS: usize = 32;
 
 /// What the stage works with.
@@ -29,7 +29,7 @@ pub struct SilverOptions {
     pub storage: Storage,
     /// The pipeline: tables, routes, model, limits.
     pub pipeline: Pipeline,
-    /// The bot whose rows are answered; rows of others are `ignored`. All are answered when `None`.
+    /// The bot whose rows are answered; rows of others are `ignored`. If `None`, all are answered.
     pub bot_id: Option<BotId>,
     /// The columns of the silver table.
     pub schema: SchemaRef,
@@ -43,7 +43,7 @@ pub struct SilverOptions {
     pub clock: Clock,
     /// Metrics and hops.
     pub telemetry: Telemetry,
-    /// Told the latest version with rows: the hint for the stage that reads the table.
+    /// Receives the latest version with rows: the hint for the stage that reads the table.
     pub committed: watch::Sender<i64>,
 }
 
@@ -54,11 +54,11 @@ pub struct SilverSummary {
     pub rows: u64,
     /// Of them, answered by the model.
     pub answered: u64,
-    /// Of them, nobody's to answer.
+    /// Of them, rows that nobody answers.
     pub ignored: u64,
-    /// Of them, what the model could not answer.
+    /// Of them, rows that the model could not answer.
     pub failed: u64,
-    /// Rows that still wait for the model.
+    /// Rows still waiting for the model.
     pub waiting: u64,
 }
 

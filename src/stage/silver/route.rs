@@ -1,4 +1,4 @@
-//! Which route takes a row, and who answers it.
+//! Which route matches a row, and who answers it.
 
 use super::rows::BronzeRow;
 use crate::id::BotId;
@@ -7,7 +7,7 @@ use crate::pipeline::{Answer, Route};
 /// What `route` says of rows that were handled before the silver table was made.
 pub(super) const HISTORY: &str = "history";
 
-/// What is done with a row.
+/// What happens to a row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Decision {
     /// The model is asked.
@@ -17,15 +17,15 @@ pub(super) enum Decision {
     },
     /// Nobody answers.
     Ignore {
-        /// The route that said so, where one did.
+        /// The route that says so, if there is one.
         route: Option<String>,
     },
 }
 
-/// Kinds of updates that are a person speaking. Edits are none: Telegram sends them for changes nobody made.
+/// Kinds of updates in which a person speaks. Edits are not included: Telegram sends them for changes nobody made.
 const SPOKEN: [&str; 2] = ["message", "channel_post"];
 
-/// Decides on a row: the first route that matches counts.
+/// Decides about a row: the first matching route counts.
 pub(super) fn decide(row: &BronzeRow, routes: &[Route], bot_id: Option<BotId>) -> Decision {
     let ours = bot_id.is_none_or(|bot_id| bot_id == row.bot_id);
     let spoken = row.update_type.as_deref().is_some_and(|kind| SPOKEN.contains(&kind));

@@ -14,7 +14,7 @@ use crate::flow::work::Item;
 use crate::id::BotId;
 use crate::telegram::reply::{self, ReplyMessage};
 
-/// What is read of the bronze table.
+/// The columns read from the bronze table.
 pub(super) const BRONZE_COLUMNS: [&str; 14] = [
     "bot_id",
     "update_id",
@@ -32,16 +32,16 @@ pub(super) const BRONZE_COLUMNS: [&str; 14] = [
     "_trace_id",
 ];
 
-/// What is read of the silver table.
+/// The columns read from the silver table.
 pub(super) const KEY_COLUMNS: [&str; 3] = ["bot_id", "update_id", "attempt"];
 
-/// What is read of it for the history of chats.
+/// The columns read for the history of chats.
 pub(super) const HISTORY_COLUMNS: [&str; 5] = ["chat_id", "status", "user_message", "response", "received_at"];
 
-/// Rows of a chat that has no id go here; Telegram's ids never come near it.
+/// The chat id for rows of a chat without an id; Telegram's ids never come near it.
 const NO_CHAT: i64 = i64::MIN;
 
-/// A bronze row that is no corrupt one.
+/// A bronze row that is not corrupt.
 #[derive(Clone, Debug, Default)]
 pub(super) struct BronzeRow {
     pub(super) bot_id: BotId,
@@ -82,7 +82,7 @@ impl Item for BronzeRow {
     }
 }
 
-/// What became of a row.
+/// The outcome of a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Status {
     Answered,
@@ -100,7 +100,7 @@ impl Status {
     }
 }
 
-/// A row that is done.
+/// A finished row.
 #[derive(Clone, Debug)]
 pub(super) struct SilverRow {
     pub(super) bronze: BronzeRow,
@@ -120,7 +120,7 @@ pub(super) struct SilverRow {
     pub(super) processed_at: Timestamp,
 }
 
-/// What a row of the silver table says of its chat.
+/// What a row of the silver table says about its chat.
 #[derive(Clone, Debug)]
 pub(super) struct SaidRow {
     pub(super) chat_id: i64,
@@ -129,7 +129,7 @@ pub(super) struct SaidRow {
     pub(super) received_at: Timestamp,
 }
 
-/// The rows of a bronze batch; corrupt ones are no rows of silver.
+/// The rows of a bronze batch; corrupt ones get no silver row.
 pub(super) fn bronze_rows(batch: &RecordBatch, bronze_version: i64) -> Result<Vec<Option<BronzeRow>>> {
     let reader = Reader { batch };
     let mut rows = Vec::with_capacity(batch.num_rows());
@@ -192,7 +192,7 @@ pub(super) fn said(batch: &RecordBatch) -> Result<Vec<SaidRow>> {
     Ok(said)
 }
 
-/// Rows as a batch of a table with `schema`; columns that are not ours are null.
+/// Rows as a batch of a table with `schema`; columns that we do not fill are null.
 pub(super) fn to_batch(schema: &SchemaRef, rows: &[SilverRow]) -> Result<RecordBatch> {
     let replies = rows.iter().map(|row| match row.reply.as_slice() {
         [] => Ok(None),

@@ -145,7 +145,7 @@ async fn rows_of_another_type_are_refused_and_nothing_is_put() {
     let fence = Fence { role: STAGE, seen: 0 };
     let error = table.append(Append { rows: Some(wrong), fence, progress: vec![] }).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Configuration);
-    assert!(error.to_string().contains("column id of table bronze/messages is long where string was meant"));
+    assert!(error.to_string().contains("column id of table bronze/messages has type long, but string was expected"));
     assert_eq!(script.counts(), (0, 1, 0));
 }
 

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 /// How a process dies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// All of it at once.
+    /// The whole process at once.
     Exit,
     /// The task that made the call panics, and the rest winds down.
     Panic,
@@ -19,15 +19,15 @@ pub(super) enum Kind {
 pub(super) enum Point {
     /// The call with this number, from 1, whatever it is.
     Any(u64),
-    /// The call of this class with this number among its like.
+    /// The call of this class with this number within the class.
     Of(String, u64),
 }
 
-/// A death to come.
+/// A planned death.
 #[derive(Clone, Debug)]
 pub(super) struct Death {
     pub(super) point: Point,
-    /// Whether the call is done; its answer is not heard either way.
+    /// Whether the call takes effect; its response is lost either way.
     pub(super) after: bool,
     pub(super) kind: Kind,
 }
@@ -39,16 +39,16 @@ struct State {
     death: Option<Death>,
 }
 
-/// Stands before the store of one process.
+/// Guards the store of one process.
 #[derive(Debug)]
 pub(super) struct Gate {
     state: Mutex<State>,
     dead: watch::Sender<bool>,
-    /// From this call on there are faults.
+    /// From this call on there may be faults.
     armed_from: u64,
 }
 
-/// A call that has come through.
+/// A call that was let through.
 #[derive(Debug)]
 pub(super) struct Passage {
     pub(super) armed: bool,
@@ -62,7 +62,7 @@ impl Gate {
         Self { state, dead: watch::Sender::new(false), armed_from }
     }
 
-    /// Lets a call through; never when the process is dead.
+    /// Lets a call through; never returns once the process is dead.
     pub(super) async fn enter(&self, class: &str) -> Passage {
         self.alive().await;
         let mut state = self.state.lock().unwrap();
@@ -89,7 +89,7 @@ impl Gate {
     /// Ends the process.
     pub(super) async fn die(&self, kind: Kind) {
         match kind {
-            // As a panic, but for the message.
+            // Like a panic, but without the message.
             Kind::Panic => std::panic::resume_unwind(Box::new("a scripted death")),
             Kind::Exit => self.kill(),
         }
@@ -108,12 +108,12 @@ impl Gate {
         let _dead = dead.wait_for(|dead| *dead).await;
     }
 
-    /// How often each class was called.
+    /// The number of calls of each class.
     pub(super) fn counts(&self) -> HashMap<String, u64> {
         self.state.lock().unwrap().of_class.clone()
     }
 
-    /// Whether the death that was planned has come.
+    /// Whether the planned death has happened.
     pub(super) fn is_spent(&self) -> bool {
         self.state.lock().unwrap().death.is_none()
     }

@@ -1,4 +1,4 @@
-//! The promises, checked on what is left at the end: raw log files and Parquet against what Telegram has seen.
+//! The promises, checked against the final state: raw log files and Parquet compared with what Telegram has received.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -9,7 +9,7 @@ use super::world::World;
 use crate::table::TableRole;
 use crate::tests::kit::{Table, once_each};
 
-/// What is wrong at the end, when every update was acknowledged and nothing waits.
+/// What is wrong at the end, when every update was acknowledged and nothing is waiting.
 pub(super) async fn check(world: &World) -> Vec<String> {
     let storage = &world.storage;
     let bronze = Table::read(storage, "bronze/telegram_messages").await;
@@ -26,7 +26,7 @@ pub(super) async fn check(world: &World) -> Vec<String> {
     wrong
 }
 
-/// The intents there are.
+/// The remaining intents.
 pub(super) async fn intents(world: &World) -> Vec<Path> {
     let listed = world.storage.object_store().list(Some(&Path::from("intents")));
     listed.map_ok(|meta| meta.location).try_collect().await.unwrap()
@@ -68,7 +68,7 @@ fn check_replies(world: &World, silver: &Table, replies: &Table) -> Vec<String> 
     wrong
 }
 
-/// What is wrong with one reply of so many parts.
+/// What is wrong with a reply of this many parts.
 fn check_reply(parts: i64, outcomes: &Outcomes, accepted: &BTreeSet<i64>) -> Option<String> {
     let with = |status: &str| outcomes.values().filter(|(found, _)| found == status).count();
     let (sent, unknown) = (with("sent"), with("unknown"));

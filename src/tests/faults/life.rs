@@ -1,4 +1,4 @@
-//! One life of the process: the whole service on a thread and a runtime of its own, which go with it.
+//! One life of the process: the whole service on its own thread and runtime, which end with it.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::telemetry::Hop;
 /// How a life ended.
 #[derive(Debug)]
 pub(super) enum End {
-    /// By itself: told to stop, or with an error, as after a panic in a task.
+    /// By itself: asked to stop, or with an error, for example after a panic in a task.
     Served(Result<()>),
     /// It was killed.
     Killed,
@@ -36,7 +36,7 @@ pub(super) struct Life {
 }
 
 impl Life {
-    /// Starts a service whose store stands behind `gate`.
+    /// Starts a service whose store is behind `gate`.
     pub(super) async fn start(app: App, roles: BTreeSet<Role>, gate: Arc<Gate>) -> Self {
         let (tell_address, address) = oneshot::channel();
         let (tell_end, ended) = oneshot::channel();
@@ -53,7 +53,7 @@ impl Life {
                     () = watched.died() => End::Killed,
                 }
             });
-            // Whatever is left of it falls silent, then goes.
+            // Whatever is left of it first falls silent, then ends.
             watched.kill();
             drop(runtime);
             // The test may have ended without waiting.

@@ -5,7 +5,7 @@
 //! LAKEGRAM_SEED=17 cargo test --lib faults::seeds -- --nocapture       one seed again
 //! LAKEGRAM_WALK=all cargo test --lib faults::walk -- --nocapture       every point with every kind of death
 //! ```
-// Whether a test goes deep is said by the environment, and its length is measured by the machine's clock.
+// The environment decides how deep a test goes, and the machine's clock measures how long it takes.
 #![allow(clippy::disallowed_methods)]
 
 mod flow;

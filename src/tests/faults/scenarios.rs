@@ -1,4 +1,4 @@
-//! One promise each, in the situation that it is made for. The teeth show that each fails when its check is gone.
+//! One promise each, in the situation it was made for. `teeth` shows that each test fails when its check is disabled.
 
 use std::time::Duration;
 
@@ -12,10 +12,10 @@ use super::world::{Finisher, Nature, World};
 use crate::standin::telegram::Behavior;
 use crate::table::{LakeTable, TxnId};
 
-/// On the fast clock: long for a busy machine, and short for whoever waits for a failure.
+/// On the fast clock: long for a busy machine, short for whoever waits for a failure.
 const PATIENCE: Duration = Duration::from_secs(2_000);
 
-/// Waits until each of these updates has come to a step.
+/// Waits until each of these updates has reached a step.
 async fn wait_for(world: &World, life: &Life, chats: &[i64], step: &str) {
     let mut hops = life.hops.resubscribe();
     let mut open: Vec<i64> = chats.iter().map(|chat_id| world.say(*chat_id)).collect();
@@ -65,7 +65,7 @@ async fn lost_answers_of_the_store_leave_nothing_in_doubt() {
     for table in ["telegram_messages", "telegram_responses", "telegram_replies"] {
         world.script.plan(&format!("PutCommit {table} commit"), [Fault::Lost, Fault::Lost, Fault::Late]);
     }
-    // Every step tells of it, as if nothing had been lost.
+    // Every step is reported, as if nothing had been lost.
     wait_for(&world, &life, &[41], "bronze").await;
     wait_for(&world, &life, &[42], "silver").await;
     wait_for(&world, &life, &[43, 44], "replied").await;
@@ -108,7 +108,7 @@ async fn a_segment_that_cannot_be_read_for_long_is_loaded_in_the_end() {
     let life = world.start("lane", None, u64::MAX).await;
     world.point_at(&life).await;
     wait_for(&world, &life, &[60], "replied").await;
-    // The look-back of the day, which would find anything, is done before anything is missing.
+    // The daily look-back, which would find anything, has run before anything is missing.
     wait_for_txn(&world, &TxnId::LookBack).await;
     let before = segments(&world).await;
     world.script.make_unreadable("raw/");
@@ -143,7 +143,7 @@ async fn a_deletion_that_comes_late_takes_no_later_intent() {
     let life = world.start("lane", None, u64::MAX).await;
     world.point_at(&life).await;
     world.telegram.script("sendMessage", vec![Behavior::too_many_requests(1), Behavior::AcceptThenHang]);
-    // The deletion of the first intent arrives when the second has been made, and the process dies before the outcome.
+    // The deletion of the first intent arrives after the second was created, and the process dies before the outcome.
     world.script.set_lateness(Duration::from_secs(8));
     world.script.plan("Delete intents", [Fault::Late]);
     world.say(71);
@@ -165,20 +165,20 @@ async fn a_batch_ends_at_its_deadline_though_the_store_is_away() {
     life.kill().await;
     let ended = world.run_until(class, 3).await;
     let troubles = ended.unwrap().troubles;
-    assert!(troubles.iter().any(|error| error.to_string().contains("not ended in time")), "{troubles:?}");
+    assert!(troubles.iter().any(|error| error.to_string().contains("not finished in time")), "{troubles:?}");
     assert_sound(&world).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_sender_that_was_taken_for_dead_sends_no_further_part() {
-    // Seen first as seed 38, on a machine that was slow enough.
+    // First seen with seed 38, on a machine that was slow enough.
     let world = World::new(Nature::CALM).await;
     let (one, two) = (world.start("lane", None, u64::MAX).await, world.start("twin", None, u64::MAX).await);
     world.point_at(&one).await;
     world.telegram.script("sendMessage", vec![Behavior::Delay(Duration::from_secs(400))]);
     world.say_much(90);
     assert!(world.telegram.wait_for(|ledger| ledger.sent().count() > 0, PATIENCE).await);
-    // Long enough for a second part, were it sent.
+    // Long enough for a second part, if it were sent.
     world.clock.sleep(Duration::from_secs(60)).await;
     one.kill().await;
     two.kill().await;

@@ -1,4 +1,4 @@
-//! What happens to the calls of a store: which fault meets which call, and how often each has met each.
+//! What happens to the calls of a store: which fault hits which call.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -10,10 +10,11 @@ use object_store::path::Path;
 use crate::clock::{Clock, Timestamp};
 use crate::tests::kit::{self, Dice, FaultPlan, Matrix, Operation as _};
 
-/// The longest that a slow call takes, but for the few that outlast every patience, and that a late one is late.
+/// The longest duration of a slow call (except for the few that outlast every time-out), and the longest delay of a
+/// late one.
 pub(super) const SLOW: Duration = Duration::from_secs(5);
 
-/// A call of the store, by what it is for.
+/// A call of the store, by its purpose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Operation {
     PutRaw,
@@ -28,12 +29,12 @@ pub(super) enum Operation {
     Delete,
 }
 
-/// What befalls a call.
+/// What happens to a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Fault {
     /// The connection breaks before anything is done.
     Before,
-    /// It is done and the answer is lost.
+    /// It is done, but the response is lost.
     Lost,
     /// 409: "already exists", with nothing written by this call or any other.
     Conflict,
@@ -43,20 +44,20 @@ pub(super) enum Fault {
     Busy,
     /// It takes long.
     Slow,
-    /// The caller is told that it failed, and it is done a little later.
+    /// The caller is told that it failed, but it is done a little later.
     Late,
-    /// No space is left, for this put and the next few.
+    /// No space is left for this put and the next few.
     Full,
-    /// The answer breaks off half way: of an object, or of a listing.
+    /// The response breaks off half way: an object, or a listing.
     Torn,
-    /// A listing that does not show yet what is new.
+    /// A listing that does not show recent objects yet.
     Stale,
     /// The process dies before or after it.
     Crash,
 }
 
 impl Operation {
-    /// What a put to this path is for.
+    /// The purpose of a put to this path.
     pub(super) fn of_put(path: &Path) -> Self {
         match path.as_ref() {
             path if path.starts_with("raw/") => Self::PutRaw,
@@ -90,8 +91,8 @@ impl kit::Operation for Operation {
         &[Before, Lost, Conflict, Server, Busy, Slow, Late, Full, Torn, Stale, Crash]
     };
 
-    /// The faults it can meet. What is not here makes no sense: nothing but a create can find another object, only a
-    /// put needs space, a listing and an object are all that can break off, and a read that is lost was never done.
+    /// The faults it can meet. Others make no sense: only a create can find another object, only a put needs space,
+    /// only a listing or an object can be torn, and a read that is lost was never done.
     fn faults(self) -> &'static [Fault] {
         use Fault::{Before, Busy, Conflict, Full, Late, Lost, Server, Slow, Stale, Torn};
         match self {
@@ -117,14 +118,14 @@ pub(super) struct FaultScript {
     faults: FaultPlan<Operation>,
     /// Calls in a thousand that meet a fault.
     rate: u64,
-    /// Puts that still find no space.
+    /// Puts that will still find no space.
     full: AtomicUsize,
     puts: AtomicU64,
     /// Objects that cannot be read.
     unreadable: Mutex<Option<String>>,
-    /// When each object was put, on our clock: the store below has the machine's.
+    /// When each object was put, on the test's clock; the store below uses the machine's.
     written: Mutex<HashMap<Path, Timestamp>>,
-    /// How late whatever is late arrives at the most.
+    /// The longest delay of late calls.
     lateness: Mutex<Duration>,
     clock: Clock,
 }
@@ -153,7 +154,7 @@ impl FaultScript {
         self.faults.has_ended()
     }
 
-    /// The next calls of a class meet these faults.
+    /// Plans these faults for the next calls of a class.
     pub(super) fn plan(&self, class: &str, faults: impl IntoIterator<Item = Fault>) {
         self.faults.plan(class, faults);
     }
@@ -168,18 +169,18 @@ impl FaultScript {
         *self.unreadable.lock().unwrap() = Some(fragment.to_owned());
     }
 
-    /// From now on all that is late arrives after this long.
+    /// From now on late calls arrive after exactly this long.
     pub(super) fn set_lateness(&self, span: Duration) {
         *self.lateness.lock().unwrap() = span;
     }
 
-    /// After how long a late call arrives.
+    /// The delay of a late call.
     pub(super) fn lateness(&self, dice: &mut Dice) -> Duration {
         let most = *self.lateness.lock().unwrap();
         if most == SLOW { most.mul_f64(dice.below(1_000) as f64 / 1_000.0) } else { most }
     }
 
-    /// The puts of all lives so far.
+    /// The number of puts in all lives so far.
     pub(super) fn puts(&self) -> u64 {
         self.puts.load(Ordering::SeqCst)
     }
@@ -198,7 +199,7 @@ impl FaultScript {
         self.faults.note(operation, fault);
     }
 
-    /// What befalls the next call of a class, and dice for how.
+    /// The fault of the next call of a class, and its dice.
     pub(super) fn next(&self, operation: Operation, path: &Path, armed: bool) -> (Option<Fault>, Dice) {
         let class = class(operation, path);
         self.puts.fetch_add(u64::from(operation.is_put()), Ordering::SeqCst);
@@ -228,8 +229,8 @@ impl FaultScript {
         (Some(fault), dice)
     }
 
-    /// There are many reads in a run, and a process that cannot read does not get far; there are few segments, looks
-    /// and deletes, and fewer checkpoints.
+    /// A run makes many reads, and a process that cannot read does not get far; there are few segments, heads and
+    /// deletes, and even fewer checkpoints.
     fn rate_of(&self, operation: Operation) -> u64 {
         match operation {
             Operation::Get | Operation::List => self.rate / 6,
@@ -249,7 +250,7 @@ impl FaultScript {
         self.written.lock().unwrap().get(path).copied()
     }
 
-    /// Whether a listing that lags behind shows an object.
+    /// Whether a lagging listing shows an object.
     pub(super) fn is_shown(&self, path: &Path) -> bool {
         const LAG: Duration = Duration::from_secs(5);
         self.written(path).is_none_or(|at| self.clock.now().since(at) > LAG)
@@ -260,7 +261,7 @@ impl FaultScript {
     }
 }
 
-/// Calls that are alike: the operation, and what it is about.
+/// The class of a call: the operation, and what it is about.
 pub(super) fn class(operation: Operation, path: &Path) -> String {
     format!("{operation:?} {}", kind(path))
 }

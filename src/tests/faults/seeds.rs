@@ -1,4 +1,5 @@
-//! Random runs: each seed is a world with its own faults, deaths and twins, and its ledger is checked at the end.
+//! Random runs: each seed is a world with its own faults, deaths and second processes, and its result is checked at the
+//! end.
 
 use std::time::Duration;
 
@@ -12,14 +13,15 @@ use crate::standin::telegram::Behavior;
 use crate::tests::kit::{Dice, Outcome, Suite};
 
 const SUITE: Suite = Suite { seeds: 40, at_once: 6 };
-/// The longest that a life lasts, and how long nothing is put in one that has nothing left to do.
+/// The longest duration of a life, and how long no put happens in one that has nothing left to do.
 const LIFE: Duration = Duration::from_millis(1_500);
 const QUIET: Duration = Duration::from_millis(40);
 
-/// The calls that a process makes of its store before it serves.
+/// The store calls that a process makes before it serves.
 const OPENING: u64 = 40;
 
-/// Calls at which a process may die in the midst of its work; what few processes come to stands here more than once.
+/// Calls at which a process may die in the middle of its work; those that few processes reach are listed more than
+/// once.
 const CLASSES: [&str; 27] = [
     "PutRaw raw",
     "PutRaw raw",
@@ -86,7 +88,7 @@ fn troubles(dice: &mut Dice) -> Vec<ModelTrouble> {
     (0..8).map(|_| one(dice)).collect()
 }
 
-/// How a process dies. One that finds intents of another looks at them before it sends: a place that few come to.
+/// How a process dies. One that finds another's intents looks at them before it sends, which few processes get to.
 fn death(dice: &mut Dice, finds_intents: bool) -> Option<Death> {
     let kind = if dice.per_mille(250) { Kind::Panic } else { Kind::Exit };
     let point = match dice.below(4) {
@@ -95,7 +97,7 @@ fn death(dice: &mut Dice, finds_intents: bool) -> Option<Death> {
         1 => Point::Any(OPENING + dice.below(80)),
         _ => {
             let class = *dice.pick(&CLASSES);
-            // Looks are rare: hardly a life comes to a second one.
+            // Looks at intents are rare: hardly any life gets to a second one.
             let number = 1 + if class.starts_with("Head") { 0 } else { dice.below(2) };
             Point::Of(class.to_owned(), number)
         }
@@ -105,11 +107,11 @@ fn death(dice: &mut Dice, finds_intents: bool) -> Option<Death> {
 }
 
 fn armed_from(dice: &mut Dice) -> u64 {
-    // Most processes come up before trouble begins; there is little to see in one that does not.
+    // Most processes come up before the faults begin; there is little to see in one that does not.
     if dice.per_mille(100) { 0 } else { OPENING + dice.below(40) }
 }
 
-/// Lets people speak and a life go on, until it ends, nothing is put any more, or it has lasted long enough.
+/// Lets users write and a process live, until it ends, makes no more puts, or has lasted long enough.
 async fn live(world: &World, life: &mut Life, dice: &mut Dice) -> Option<End> {
     let mut to_say = 2 + dice.below(5);
     let (began, acked) = (std::time::Instant::now(), world.telegram.totals().acked);
@@ -154,7 +156,7 @@ async fn one_life(world: &World, dice: &mut Dice, lives: &mut Lives) {
         false => None,
     };
     if let (Some(twin), Some(said)) = (&twin, world.said().last()) {
-        // Refused or not heard, it is all the same: the queue delivers it in any case.
+        // Refused or lost, it makes no difference: the queue delivers it in any case.
         let _answer = world.telegram.redeliver_to(&twin.url, said.update_id).await;
     }
     let maintains = dice.per_mille(400);

@@ -1,4 +1,4 @@
-//! The faulty store: an object store whose calls fail as scripted, and fall silent when the process is dead.
+//! The faulty store: an object store whose calls fail as scripted, and stop returning when the process is dead.
 
 use std::fmt;
 use std::ops::Range;
@@ -23,11 +23,11 @@ use super::script::{Fault, FaultScript, Operation, SLOW, class};
 use crate::storage::Storage;
 use crate::tests::kit::Dice;
 
-/// Longer than anybody waits for an answer.
+/// Longer than anyone waits for a response.
 const ENDLESS: Duration = Duration::from_secs(150);
 
-/// The storage of one process: the world's, behind a gate and under a script. Late puts happen on `network`, which
-/// outlives the process.
+/// The storage of one process: the world's, behind a gate and a script. Late puts happen on `network`, which outlives
+/// the process.
 pub(super) fn faulty(storage: &Storage, script: &Arc<FaultScript>, gate: &Arc<Gate>, network: &Handle) -> Storage {
     let (script, gate, network) = (Arc::clone(script), Arc::clone(gate), network.clone());
     storage.clone().decorated(|inner| Arc::new(Faulty { inner, script, gate, network }))
@@ -51,7 +51,7 @@ fn failed(why: &'static str) -> Error {
     Error::Generic { store: "faulty", source: why.into() }
 }
 
-/// The error of a call that is not done; `None` for faults of another kind.
+/// The error of a call that is not done; `None` for other kinds of faults.
 fn refusal(fault: Fault, path: &Path) -> Option<Error> {
     match fault {
         Fault::Before => Some(failed("the connection was reset")),
@@ -89,7 +89,7 @@ impl Faulty {
         if let Some(death) = passage.death {
             self.gate.die(death.kind).await;
         }
-        // Nobody is there to hear the answer.
+        // Nobody is left to receive the response.
         self.gate.alive().await;
         outcome.map(|done| (done, fault))
     }
@@ -153,9 +153,9 @@ impl Faulty {
         stream::once(listed).flat_map(stream::iter).boxed()
     }
 
-    /// What the caller gets to see of a listing.
+    /// What the caller sees of a listing.
     fn shown(&self, mut listed: Vec<Result<ObjectMeta>>, fault: Option<Fault>) -> Vec<Result<ObjectMeta>> {
-        // In path order, as stores in the cloud give it.
+        // In path order, as cloud stores return it.
         listed.sort_by(|one, other| {
             let path = |item: &Result<ObjectMeta>| item.as_ref().map(|meta| meta.location.clone()).ok();
             path(one).cmp(&path(other))
@@ -174,7 +174,7 @@ impl Faulty {
     }
 }
 
-/// An object whose second half never comes.
+/// An object whose second half never arrives.
 async fn torn(found: GetResult) -> Result<GetResult> {
     let (meta, range, attributes) = (found.meta.clone(), found.range.clone(), found.attributes.clone());
     let bytes = found.bytes().await?;

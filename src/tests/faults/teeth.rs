@@ -1,6 +1,6 @@
-//! The teeth of the suite: with a check switched off, the scenario that it is for turns red.
+//! The teeth of the suite: with a check disabled, the scenario for it fails.
 //!
-//! The switch holds for a whole process, so each runs in a child of this test's own binary.
+//! A switch applies to a whole process, so each test runs in a child process of this test's own binary.
 
 use std::process::Command;
 
@@ -20,7 +20,7 @@ fn failure_of(test: &str, switch: Option<Sabotage>) -> Option<String> {
     (!ended.status.success()).then_some(output)
 }
 
-/// The scenario passes, and fails in these words once the check is gone.
+/// The scenario passes, and fails with these words once the check is disabled.
 fn assert_bites(switch: Sabotage, test: &str, words: &str) {
     assert_eq!(failure_of(test, None), None, "{test} fails by itself");
     let output = failure_of(test, Some(switch)).unwrap_or_else(|| panic!("without {switch:?}, {test} still passes"));

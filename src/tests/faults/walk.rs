@@ -1,5 +1,5 @@
-//! The walk over crash points: a run of a few messages dies before or after each call of the store, the model and
-//! the Bot API that a run without a death makes; then it starts again, finishes, and the ledger is checked.
+//! The walk over crash points: a run of a few messages dies before or after each call to the store, the model and the
+//! Bot API that a run without a death makes; then it restarts, finishes, and the result is checked.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -24,16 +24,16 @@ const LONG: Duration = Duration::from_secs(6_000);
 /// Long enough for a Bot API call never to be answered.
 const FOR_EVER: Duration = Duration::from_secs(1_000_000);
 
-/// Whose call it is that a process does not survive.
+/// Whose call it is that kills the process.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Whose {
-    /// Of this class of the store.
+    /// A call of this class to the store.
     Store(String),
     Model,
     Bot,
 }
 
-/// A point to die.
+/// A point at which to die.
 #[derive(Clone, Debug)]
 struct DeathPoint {
     whose: Whose,
@@ -51,7 +51,7 @@ impl fmt::Display for DeathPoint {
 }
 
 impl DeathPoint {
-    /// Whether the call changes something that stays.
+    /// Whether the call changes something permanently.
     fn is_write(&self) -> bool {
         matches!(&self.whose, Whose::Store(class) if class.starts_with("Put"))
     }
@@ -65,7 +65,7 @@ impl DeathPoint {
         Some(Death { point: Point::Of(class.clone(), self.number), after: self.after, kind: self.kind })
     }
 
-    /// Tells the stand-ins what to do with the call.
+    /// Tells the stand-ins how to handle the call.
     fn prepare(&self, world: &World) {
         let before = usize::try_from(self.number - 1).unwrap();
         match (&self.whose, self.after) {
@@ -82,7 +82,7 @@ impl DeathPoint {
         }
     }
 
-    /// Returns when a call of a stand-in is where the process dies of it. A store kills by itself.
+    /// Returns when a stand-in's call is the one that kills the process. A store kills by itself.
     async fn reached(&self, world: &World, mut hops: Receiver<Arc<Hop>>) {
         match (&self.whose, self.after) {
             (Whose::Store(_), _) => std::future::pending().await,
@@ -104,7 +104,7 @@ impl DeathPoint {
     }
 }
 
-/// What one run came to.
+/// The result of one run.
 #[derive(Debug, Default)]
 struct Walked {
     /// Calls by class, of the first life.
@@ -114,7 +114,7 @@ struct Walked {
     wrong: Vec<String>,
 }
 
-/// Says one message after the other, each when the one before it has its outcome.
+/// Says one message after another, each when the previous one has its outcome.
 async fn talk(world: &World, hops: &Receiver<Arc<Hop>>) {
     for number in 0..MESSAGES {
         let mut hops = hops.resubscribe();
@@ -170,7 +170,7 @@ async fn walk(point: Option<DeathPoint>) -> Walked {
     for number in world.said().len() as u64..MESSAGES {
         world.say(20 + i64::try_from(number).unwrap());
     }
-    // Those after a call go on with a service, those before it with a batch.
+    // Points after a call continue with a service, those before it with a batch.
     let by = if after { Finisher::Service } else { Finisher::Batch };
     walked.wrong = world.finish(by).await;
     if walked.wrong.is_empty() {
@@ -182,7 +182,7 @@ async fn walk(point: Option<DeathPoint>) -> Walked {
     walked
 }
 
-/// The calls that every run makes: timers add a few here and there.
+/// The calls that every run makes: timers add a few now and then.
 async fn reference() -> BTreeMap<Whose, u64> {
     let mut least: Option<BTreeMap<Whose, u64>> = None;
     for _ in 0..3 {
@@ -195,7 +195,7 @@ async fn reference() -> BTreeMap<Whose, u64> {
     least.unwrap_or_default()
 }
 
-/// Every point, with one kind of death or with all of them. Dying after a read is no other than dying before it.
+/// Every point, with one or all kinds of death. Dying after a read is no different from dying before it.
 fn points(calls: &BTreeMap<Whose, u64>, all: bool) -> Vec<DeathPoint> {
     let mut points = Vec::new();
     for (whose, count) in calls {
@@ -206,7 +206,7 @@ fn points(calls: &BTreeMap<Whose, u64>, all: bool) -> Vec<DeathPoint> {
                 let is_read = is_store && !point.is_write() && !point.is_delete();
                 let wanted = match kind {
                     Kind::Exit => all || !after || !is_read,
-                    // The stand-ins are of another process: only a call of the store can panic.
+                    // The stand-ins belong to another process: only a store call can panic.
                     Kind::Panic => all && is_store,
                 };
                 if wanted {

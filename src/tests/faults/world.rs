@@ -1,4 +1,4 @@
-//! The world around the pipeline: Telegram, the model, a store that stays, and processes that come and go.
+//! The world around the pipeline: Telegram, the model, a store that persists, and processes that come and go.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
@@ -25,9 +25,9 @@ use crate::telegram::client::{BotClient, WebhookRequest};
 use crate::tests::kit::environment;
 
 const SECRET: &str = "a-secret-of-tests";
-/// So many times as fast as life.
+/// How many times faster than real time.
 const PACE: u32 = 200;
-/// On the clock above: two minutes of ours.
+/// On that clock: two minutes of real time.
 const PATIENCE: Duration = Duration::from_secs(24_000);
 
 /// What one message was.
@@ -38,23 +38,23 @@ pub(super) struct Said {
     pub(super) word: String,
 }
 
-/// What a world is like.
+/// The properties of a world.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Nature {
     pub(super) seed: u64,
-    /// Of the calls of the store, so many in a thousand meet a fault.
+    /// Store calls in a thousand that meet a fault.
     pub(super) rate: u64,
-    /// Whether the store is a folder of this disk rather than memory.
+    /// Whether the store is a local folder rather than memory.
     pub(super) on_disk: bool,
-    /// `bronze.settle`: a position that settles soon moves within a run.
+    /// `bronze.settle`: a position with a short settle time moves within a run.
     pub(super) settle: &'static str,
     /// `silver.model.timeout`, on the machine's clock.
     pub(super) model_timeout: &'static str,
 }
 
 impl Nature {
-    /// Nothing fails by chance, and nothing happens for the sake of time. A model that hangs does so for good: on a busy
-    /// machine a time-out would make failed answers of sound ones.
+    /// No random faults, and nothing depends on timing. A hanging model hangs forever: on a busy machine a time-out
+    /// would turn sound answers into failed ones.
     pub(super) const CALM: Self = Self { seed: 0, rate: 0, on_disk: false, settle: "10m", model_timeout: "60s" };
 }
 
@@ -117,7 +117,7 @@ impl World {
         app
     }
 
-    /// A process that writes `lane`, with its death and from which of its calls on there are faults.
+    /// A process that writes `lane`, with its death and the call from which it may meet faults.
     pub(super) async fn start(&self, lane: &str, death: Option<Death>, armed_from: u64) -> Life {
         self.start_roles(lane, death, armed_from, Role::all()).await
     }
@@ -128,7 +128,7 @@ impl World {
         Life::start(app, roles, gate).await
     }
 
-    /// Somebody maintains the tables with another process, as often as it can. What fails is tried another time.
+    /// Another process maintains the tables as often as it can. Failures are retried later.
     pub(super) async fn maintain(&self, death: Option<Death>) {
         let gate = Arc::new(Gate::new(death, 0));
         let app = self.app("maintenance", faulty(&self.storage, &self.script, &gate, &self.network));
@@ -161,7 +161,7 @@ impl World {
         update_id
     }
 
-    /// As [`Self::say`], with an answer of several messages.
+    /// Like [`Self::say`], with an answer of several messages.
     pub(super) fn say_much(&self, chat_id: i64) -> i64 {
         let word = format!("word{:04}x", self.said.lock().unwrap().len());
         let text: String = (0..250).map(|number| format!("{word} in sentence {number}.\n\n")).collect();
@@ -175,7 +175,7 @@ impl World {
         self.said.lock().unwrap().clone()
     }
 
-    /// No more trouble from anywhere, and what is late has arrived.
+    /// Ends all faults, and waits until everything late has arrived.
     pub(super) async fn calm(&self) {
         self.script.end();
         self.telegram.forget_script();
@@ -183,8 +183,8 @@ impl World {
         self.clock.sleep(Duration::from_secs(10)).await;
     }
 
-    /// Lets what is left be done without trouble, by a service or by a scheduled batch, then checks the ledger. Returns
-    /// what is wrong.
+    /// Lets a service or a scheduled batch do what is left without faults, then checks the result. Returns what is
+    /// wrong.
     pub(super) async fn finish(&self, by: Finisher) -> Vec<String> {
         self.calm().await;
         let roles = match by {
@@ -208,7 +208,7 @@ impl World {
         }
     }
 
-    /// Waits until the ledger is right; what is wrong with it when it never is.
+    /// Waits until the result is correct; otherwise returns what is wrong with it.
     async fn settled(&self) -> Vec<String> {
         let deadline = self.clock.monotonic() + PATIENCE;
         let (mut puts, mut quiet) = (self.script.puts(), 0);
@@ -216,7 +216,7 @@ impl World {
             self.clock.sleep(Duration::from_secs(3)).await;
             quiet = if self.script.puts() == puts { quiet + 1 } else { 0 };
             puts = self.script.puts();
-            // A look at the whole ledger costs more than waiting for a moment without puts; without any, little changes.
+            // Checking everything costs more than waiting for a moment without puts; without puts, little changes.
             if quiet % 8 == 1 {
                 let wrong = ledger::check(self).await;
                 if wrong.is_empty() || self.clock.monotonic() > deadline {
@@ -226,7 +226,7 @@ impl World {
         }
     }
 
-    /// A scheduled batch whose deadline comes when calls of a class have met so many faults.
+    /// A scheduled batch whose deadline comes when calls of a class have met this many faults.
     pub(super) async fn run_until(&self, class: &str, faults: usize) -> Result<BatchSummary> {
         let gate = Arc::new(Gate::new(None, u64::MAX));
         let app = self.app("lane", faulty(&self.storage, &self.script, &gate, &self.network));

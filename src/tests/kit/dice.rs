@@ -1,6 +1,6 @@
-//! Chance that can be repeated: all of a run follows from its seed.
+//! Repeatable randomness: everything in a run follows from its seed.
 
-/// A generator (SplitMix64, <https://prng.di.unimi.it/splitmix64.c>). Clones go on alike.
+/// A generator (SplitMix64, <https://prng.di.unimi.it/splitmix64.c>). Clones continue identically.
 #[derive(Clone, Debug)]
 pub(in crate::tests) struct Dice(u64);
 
@@ -9,7 +9,7 @@ impl Dice {
         Self(seed)
     }
 
-    /// Dice of their own for one thing of a run, so that what happens elsewhere does not change how they fall.
+    /// Separate dice for one thing in a run, so that what happens elsewhere does not change how they fall.
     pub(in crate::tests) fn of(seed: u64, thing: &str, number: u64) -> Self {
         let mut state = seed ^ 0x6c61_6b65_6772_616d;
         for byte in thing.bytes().chain(number.to_le_bytes()) {
@@ -31,7 +31,7 @@ impl Dice {
         self.next() % limit
     }
 
-    /// True so many times in a thousand.
+    /// True this many times in a thousand.
     pub(in crate::tests) fn per_mille(&mut self, chance: u64) -> bool {
         self.below(1_000) < chance
     }

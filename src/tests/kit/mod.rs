@@ -1,6 +1,6 @@
-//! What the suites of faults share: repeatable chance, a plan of faults, the matrix of what was met, the run over many
-//! seeds, and a reader of tables that owes nothing to the code under test.
-// Whether a test goes deep is up to the environment, and its length is measured by the machine's clock.
+//! What the fault suites share: repeatable randomness, a plan of faults, the matrix of what was met, runs over many
+//! seeds, and a reader of tables that is independent of the code under test.
+// The environment decides how deep a test goes, and the machine's clock measures how long it takes.
 #![allow(clippy::disallowed_methods)]
 
 mod dice;

@@ -1,4 +1,4 @@
-//! Which fault meets which call: those that a test has planned first, then those of chance, until the end of all faults.
+//! Which fault hits which call: first those planned by a test, then random ones, until all faults end.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Mutex;
@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::{Dice, Matrix, Operation};
 
-/// The faults of one world, for calls that are alike by their class.
+/// The faults of one world, for calls grouped by class.
 #[derive(Debug)]
 pub(in crate::tests) struct FaultPlan<O: Operation> {
     seed: u64,
@@ -38,7 +38,7 @@ impl<O: Operation> FaultPlan<O> {
         self.has_ended.load(Ordering::SeqCst)
     }
 
-    /// The next calls of a class meet these faults.
+    /// Plans these faults for the next calls of a class.
     pub(in crate::tests) fn plan(&self, class: &str, faults: impl IntoIterator<Item = O::Fault>) {
         self.planned.lock().unwrap().entry(class.to_owned()).or_default().extend(faults);
     }
@@ -48,7 +48,7 @@ impl<O: Operation> FaultPlan<O> {
         self.planned.lock().unwrap().get(class).map_or(0, VecDeque::len)
     }
 
-    /// Counts a call of a class: its planned fault, and its dice, which no other call can disturb.
+    /// Counts a call of a class: returns its planned fault, and dice that no other call can disturb.
     pub(in crate::tests) fn next(&self, class: &str) -> (Option<O::Fault>, Dice) {
         let number = {
             let mut calls = self.calls.lock().unwrap();

@@ -7,7 +7,7 @@ use futures::{StreamExt, stream};
 
 use super::{Matrix, Operation, number};
 
-/// From so many seeds on every cell of the matrix must be met so often.
+/// From this many seeds on, every cell of the matrix must be met this often.
 const MANY_SEEDS: usize = 500;
 const MET_EACH: u64 = 20;
 
@@ -20,17 +20,17 @@ pub(in crate::tests) struct Suite {
     pub(in crate::tests) at_once: usize,
 }
 
-/// What a seed came to.
+/// The result of a seed.
 #[derive(Debug)]
 pub(in crate::tests) struct Outcome<O: Operation> {
     pub(in crate::tests) wrong: Vec<String>,
     pub(in crate::tests) matrix: Matrix<O>,
-    /// What there was, by name; the same names for each seed.
+    /// Totals by name; the same names for each seed.
     pub(in crate::tests) counts: Vec<(&'static str, u64)>,
 }
 
 impl Suite {
-    /// Runs `LAKEGRAM_SEED`, or `LAKEGRAM_SEEDS` of them from 0 on.
+    /// Runs `LAKEGRAM_SEED`, or the seeds from 0 to `LAKEGRAM_SEEDS`.
     pub(in crate::tests) async fn run<O, F>(self, run: impl Fn(u64) -> F)
     where
         O: Operation,

@@ -12,11 +12,11 @@ use serde_json::Value;
 use crate::storage::Storage;
 use crate::table::{TableRole, TxnId};
 
-/// A table as its log and its files tell.
+/// A table according to its log and its files.
 #[derive(Debug, Default)]
 pub(in crate::tests) struct Table {
     rows: Vec<RecordBatch>,
-    /// Values of each txn, in the order of the versions.
+    /// The values of each txn, in version order.
     txns: BTreeMap<String, Vec<i64>>,
     wrong: Vec<String>,
 }
@@ -78,14 +78,14 @@ impl Table {
         self.rows.iter().flat_map(text).collect()
     }
 
-    /// How far a stage has handled its upstream table; 0 when it never said.
+    /// Up to which version a stage has handled its upstream table; 0 if unknown.
     pub(in crate::tests) fn watermark(&self, of: TableRole) -> i64 {
         let is_it = |id: &str| matches!(TxnId::parse(id), Some(TxnId::Watermark { role, .. }) if role == of);
         let values = self.txns.iter().find(|(id, _)| is_it(id)).and_then(|(_, values)| values.last());
         values.copied().unwrap_or(0)
     }
 
-    /// The fence goes up by one with each commit of its stage, and nothing that shows progress goes back.
+    /// The fence rises by one with each commit of its stage, and no other progress ever goes back.
     pub(in crate::tests) fn check_txns(&self, name: &str, role: TableRole) -> Vec<String> {
         let mut wrong = self.wrong.clone();
         let fence = TxnId::Fence(role).to_string();
@@ -102,7 +102,7 @@ impl Table {
     }
 }
 
-/// Says how the ids of a table differ from one row for each update.
+/// How the ids of a table differ from one row per update.
 pub(in crate::tests) fn once_each(name: &str, ids: &[Option<i64>], updates: &BTreeSet<i64>) -> Vec<String> {
     let mut counts: BTreeMap<i64, usize> = updates.iter().map(|id| (*id, 0)).collect();
     ids.iter().for_each(|id| *counts.entry(id.unwrap_or(-1)).or_default() += 1);

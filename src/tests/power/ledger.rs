@@ -1,4 +1,4 @@
-//! The books: what the world was told against what the tables hold.
+//! The final check: what the outside world was told, compared with what the tables contain.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -12,7 +12,7 @@ use crate::standin::telegram::SentMessage;
 use crate::storage::Storage;
 use crate::table::LakeTable;
 
-/// What the world knows.
+/// What the outside world knows.
 pub(super) struct World<'a> {
     /// The update of each message, by the message's number.
     pub(super) updates: &'a BTreeMap<u64, i64>,
@@ -20,13 +20,13 @@ pub(super) struct World<'a> {
     pub(super) said: &'a [SentMessage],
 }
 
-/// What became of the messages.
+/// The fate of the messages.
 pub(super) struct Books {
     pub(super) sent: u64,
     pub(super) unknown: u64,
 }
 
-/// Checks the folder of a machine that has done its work against what the world knows.
+/// Compares the folder of a machine that has finished its work with what the world knows.
 pub(super) async fn check(data: &Path, world: &World<'_>) -> Result<Books, Failure> {
     let storage = Storage::open(&data.display().to_string())?;
     let expected: Vec<i64> = world.updates.values().copied().collect();
@@ -75,7 +75,7 @@ struct Rows {
 }
 
 impl Rows {
-    /// Reads every live file to its last column; its log must have no hole.
+    /// Reads every live file completely; its log must have no gap.
     async fn read(storage: &Storage, table: &str) -> Result<Self, Failure> {
         let path = object_store::path::Path::from(table);
         let opened = LakeTable::open_existing(storage, &path, &Clock::system()).await?;
@@ -105,8 +105,8 @@ impl Rows {
     }
 }
 
-/// From where the log begins to the head every version is there. What clean-up has deleted below may have come back,
-/// with holes; a checkpoint stands above those.
+/// From where the log begins up to the head, every version exists. What clean-up deleted below may have come back, with
+/// gaps; a checkpoint covers it.
 async fn check_log(storage: &Storage, table: &object_store::path::Path, head: i64) -> Result<(), Failure> {
     let entries = storage.list_after(&table.clone().join("_delta_log"), None, 100_000).await?;
     let version = |kind: &str| {

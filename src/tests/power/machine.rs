@@ -1,4 +1,4 @@
-//! A machine that runs lakegram on a simulated disk, in a thread of its own, until its work or its power ends.
+//! A machine that runs lakegram on a simulated disk, in its own thread, until its work or its power ends.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -18,9 +18,9 @@ use crate::storage::simulated::SimulatedDisk;
 use crate::table::maintain::MaintainOptions;
 use crate::telemetry::Hop;
 
-/// Time runs so many times faster while the service runs: pace and timers of seconds would only be waited for.
+/// How many times faster time runs while the service runs: otherwise the test would only wait for timers.
 const SERVICE_PACE: u32 = 20;
-/// And so many times once only what is left is worked off: the intents of dead processes are watched for a minute.
+/// The same while the remaining work is done: the intents of dead processes are watched for a minute.
 const BATCH_PACE: u32 = 200;
 /// Threads for blocking work. A checkpoint blocks one while its reads need others.
 const BLOCKING_THREADS: usize = 8;
@@ -32,23 +32,23 @@ pub(super) struct Boot {
     pub(super) disk: SimulatedDisk,
     pub(super) data: PathBuf,
     pub(super) environment: Environment,
-    /// Whether its tables are compacted, checkpointed and vacuumed all the while.
+    /// Whether its tables are compacted, checkpointed and vacuumed meanwhile.
     pub(super) upkeep: bool,
 }
 
-/// How the world meets a machine.
+/// How the world reaches a machine.
 pub(super) struct Door {
     /// The URL of its webhook.
     pub(super) url: String,
-    /// What its pipeline tells.
+    /// What its pipeline reports.
     pub(super) hops: broadcast::Receiver<Arc<Hop>>,
 }
 
 /// A machine that is on.
 pub(super) struct Machine {
-    /// Its door, once it is open; closed when the machine ended before.
+    /// Available once it is open; closed if the machine ended before.
     pub(super) door: oneshot::Receiver<Door>,
-    /// Cancelled to let the service drain; the machine then works off what is left and ends.
+    /// Cancel it to drain the service; the machine then finishes the remaining work and ends.
     pub(super) stop: CancellationToken,
     /// Cancelled when it has ended.
     pub(super) ended: CancellationToken,
@@ -68,7 +68,7 @@ impl Boot {
         Machine { door, stop, ended, thread }
     }
 
-    /// Runs until the work is done or the power is out. After that not one more step of any task is taken.
+    /// Runs until the work is done or the power is out. After that no task takes another step.
     fn run(self, opened: oneshot::Sender<Door>, stop: CancellationToken) -> Result<()> {
         let runtime = Builder::new_current_thread().enable_all().max_blocking_threads(BLOCKING_THREADS).build();
         let runtime = runtime.context(ErrorKind::Unavailable, "start a runtime")?;
@@ -78,7 +78,7 @@ impl Boot {
             tokio::select! {
                 biased;
                 () = disk.out().cancelled() => Ok(()),
-                // What the last call of this thread came to is nobody's business any more.
+                // The result of the last call of this thread no longer matters.
                 ended = self.work(opened, stop) => if disk.out().is_cancelled() { Ok(()) } else { ended },
             }
         });
@@ -114,7 +114,7 @@ impl Boot {
         Ok(app)
     }
 
-    /// Maintains the tables after every reply, and far more eagerly than anybody would.
+    /// Maintains the tables after every reply, far more eagerly than in real life.
     async fn keep_up(&self, app: &App, stop: &CancellationToken) -> Result<()> {
         let options = MaintainOptions {
             compact_at_files: 2,
@@ -136,7 +136,7 @@ impl Boot {
 }
 
 impl Machine {
-    /// Waits for its end; the error it ended with, when it was not the power.
+    /// Waits for its end; returns its error unless the power went out.
     pub(super) fn join(self) -> Result<()> {
         let panicked = |_| Err(Error::new(ErrorKind::Fatal, "the machine panicked"));
         self.thread.join().unwrap_or_else(panicked)

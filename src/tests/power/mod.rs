@@ -1,10 +1,10 @@
-//! Power cuts: the whole pipeline on a simulated disk loses nothing it has answered for, and doubles nothing.
+//! Power cuts: the whole pipeline on a simulated disk loses nothing it has acknowledged, and duplicates nothing.
 //!
-//! `LAKEGRAM_SEEDS=500 cargo test --lib power -- --nocapture` runs more seeds, `LAKEGRAM_SEED=17` one of them, with the
-//! log that `RUST_LOG` asks for. A seed fixes the messages, the call at which the power goes out and what of the
-//! unsynced survives. It does not fix the order in which tasks of the process and the world outside come to run, nor
-//! random ids and the time in names: the same seed may meet the same call at another place of the pipeline.
-// A test reads its own variables, and the world is waited for in real time.
+//! `LAKEGRAM_SEEDS=500 cargo test --lib power -- --nocapture` runs more seeds, `LAKEGRAM_SEED=17` a single one, with
+//! the log that `RUST_LOG` asks for. A seed determines the messages, the call at which the power goes out and which
+//! unsynced data survives. It does not determine the order in which tasks and the outside world run, nor random ids and
+//! the time in names: the same seed may hit the same call at a different point of the pipeline.
+// The test reads its own variables, and waits for the world in real time.
 #![allow(clippy::disallowed_methods)]
 
 mod ledger;
@@ -17,14 +17,14 @@ use self::tally::Tally;
 use crate::storage::simulated::Lies;
 use crate::tests::kit::number;
 
-/// Seeds of a run that asks for none in particular: what fits into a minute.
+/// The default number of seeds: what fits into a minute.
 const SEEDS: u64 = 25;
-/// From here on every kind of call is cut often enough to ask that it was.
+/// From this many seeds on, every kind of call must have been cut often enough.
 const MANY_SEEDS: u64 = 500;
-/// Cuts before, and after, each kind of call in so many seeds.
+/// Cuts before, and after, each kind of call in that many seeds.
 const CUTS_EACH: u64 = 20;
 const PROGRESS_EVERY: u64 = 50;
-/// A disk that lies is found out within so many seeds.
+/// A lying disk is detected within this many seeds.
 const SEEDS_FOR_A_LIE: u64 = 20;
 
 fn describe(seed: u64, failure: &Failure) -> String {

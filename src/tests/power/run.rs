@@ -1,4 +1,4 @@
-//! One run from a seed: messages, cuts, reboots, and the books at the end.
+//! One run from a seed: messages, cuts, reboots, and the final check.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -19,10 +19,10 @@ use crate::tests::kit::environment;
 const SECRET: &str = "power-secret";
 /// Much longer than a run takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);
-/// The chat in which several messages are written; every other message has a chat of its own.
+/// The chat that gets several messages; every other message has its own chat.
 const SHARED_CHAT: i64 = 1;
 
-/// Of a hundred deaths, how many are those of the process alone.
+/// Of a hundred deaths, how many only kill the process.
 const KILLS_PERCENT: u64 = 30;
 
 /// What was found wrong.
@@ -56,7 +56,7 @@ enum End {
     Kill,
 }
 
-/// The world outside of the machine, and what it remembers.
+/// The world outside the machine, and what it remembers.
 struct Run {
     dice: Dice,
     lies: Lies,
@@ -102,7 +102,7 @@ impl Run {
             if boot < cuts {
                 disk.cut_at(cut);
             }
-            // Nothing but maintenance renames.
+            // Only maintenance renames files.
             let upkeep = cut.operation == Some(Operation::Rename) || self.dice.percent(30);
             before = Some(end);
             let environment = environment(&self.telegram, &self.model, "lane", SECRET);
@@ -112,7 +112,7 @@ impl Run {
             disk.pull_the_plug();
             let worked = worked.unwrap_or_else(|| Err(Failure(format!("not done after {PATIENCE:?}"))));
             worked.map_err(|failure| Failure(format!("boot {boot}, {cut:?}: {failure}")))?;
-            // Often enough only the process dies, and the next one builds on what nobody has synced.
+            // Often enough only the process dies, and the next one builds on data that nobody has synced.
             if boot < cuts && end == End::Kill {
                 self.tally.kills += 1;
                 disk = disk.for_the_next_process();
@@ -137,7 +137,7 @@ impl Run {
         Ok(())
     }
 
-    /// Where a boot ends: at some call of a kind, so that rare kinds have their turn, or at any call.
+    /// Where a boot ends: at some call of one kind, so that rare kinds get their turn, or at any call.
     fn plan(&mut self, end: End, before: Option<End>) -> CutAt {
         let moment = self.dice.pick(&[Moment::Before, Moment::After]);
         let any = |nth| CutAt { operation: None, nth, moment };
@@ -158,9 +158,9 @@ impl Run {
         };
         let nth = 1 + self.dice.below(range);
         match self.dice.below(10) {
-            // Folders are made at the first boot, and hardly ever after.
+            // Folders are created during the first boot, and hardly ever after.
             0..3 if before.is_none() => CutAt { operation: Some(Operation::MakeFolder), nth, moment },
-            // And a file is hardly ever put in the place of another: only where a checkpoint is named.
+            // And a file hardly ever replaces another: only when a checkpoint is named.
             0..3 => CutAt { operation: Some(Operation::Rename), nth: 1 + nth % 2, moment },
             0..7 if before.is_none() || kind != Operation::MakeFolder => CutAt { operation: Some(kind), nth, moment },
             _ => any(1 + self.dice.below(250)),

@@ -1,4 +1,4 @@
-//! What the runs have been through: where the power went out, and what became of the messages.
+//! Statistics over all runs: where the power went out, and the fate of the messages.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,19 +11,19 @@ use crate::storage::simulated::{Moment, Operation};
 pub(super) struct Tally {
     pub(super) seeds: u64,
     pub(super) cuts: BTreeMap<(Operation, Moment), u64>,
-    /// Cuts when everything was done and the disk had come to rest.
+    /// Cuts after everything was done and the disk had come to rest.
     pub(super) cuts_at_rest: u64,
-    /// Deaths of the process alone, at some call: the next one goes on with what was not synced.
+    /// Deaths of the process alone, at some call: the next one continues with what was not synced.
     pub(super) kills: u64,
     pub(super) messages: u64,
-    /// Updates that were answered 200 when the power went out.
+    /// Updates acknowledged with 200 when the power went out.
     pub(super) at_stake: u64,
     pub(super) sent: u64,
     pub(super) unknown: u64,
 }
 
 impl Tally {
-    /// How often the kind of call that was cut least was cut, before or after.
+    /// How often the least-cut kind of call was cut, before or after.
     pub(super) fn rarest_cut(&self) -> u64 {
         let cells =
             Operation::ALL.iter().flat_map(|&operation| [(operation, Moment::Before), (operation, Moment::After)]);

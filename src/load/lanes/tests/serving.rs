@@ -77,7 +77,7 @@ async fn a_lane_that_appears_while_it_runs_is_found_without_a_hint() {
 }
 
 #[tokio::test]
-async fn it_goes_on_after_an_outage_and_ends_on_what_a_person_must_mend() {
+async fn it_goes_on_after_an_outage_and_ends_on_what_a_person_must_fix() {
     let world = World::new();
     let mut running = world.serve().await;
     running.hinter.hint(world.put("a", MINUTE, &update(1)).await);

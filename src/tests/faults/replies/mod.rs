@@ -1,5 +1,5 @@
-//! A reference model of the states of a reply: whatever the Bot API, the store and deaths do, what the replies table
-//! says of a part follows from what was on the wire for it, and what has no outcome waits.
+//! A reference model of the states of a reply: whatever the Bot API, the store and crashes do, what the replies table
+//! says about a part follows from what was on the wire for it, and what has no outcome is still waiting.
 //!
 //! `LAKEGRAM_SEEDS=500 cargo test --lib faults::replies` tries more cases.
 
@@ -16,7 +16,7 @@ use super::script::Fault;
 use crate::standin::telegram::Behavior;
 use crate::tests::kit::number;
 
-/// Cases of a run without a wish.
+/// Cases when the environment asks for none in particular.
 const CASES: u32 = 16;
 
 /// Calls of the store that a sender makes.
@@ -35,15 +35,15 @@ const FAULTS: [Fault; 5] = [Fault::Before, Fault::Lost, Fault::Server, Fault::Sl
 
 #[derive(Clone, Debug)]
 enum Step {
-    /// Answers of so many messages, by chat, in one commit.
+    /// Answers with this many messages each, by chat, in one commit.
     Answer(Vec<(i64, usize)>),
     /// What the Bot API does with the next calls.
     Behave(Vec<Behavior>),
     /// What the store does with the next calls of a class.
     Trouble(&'static str, Vec<Fault>),
-    /// A process lives until all is done or its death comes.
+    /// A process runs until everything is done or it dies.
     Live(Option<Death>),
-    /// Two of them at the same time, by mistake.
+    /// Two processes at the same time, by mistake.
     Two(Option<Death>, Option<Death>),
 }
 
@@ -101,7 +101,7 @@ async fn run(steps: Vec<Step>) -> Result<(), String> {
             }
             Step::Two(one, two) => {
                 tokio::join!(world.live(one), world.live(two));
-                // Each may take the other for dead.
+                // Each may assume that the other is dead.
                 world.lived(Ended::Died).await;
             }
         }

@@ -1,4 +1,4 @@
-//! The states of a reply as they must be, from what was on the wire.
+//! The correct states of a reply, derived from what was on the wire.
 
 use std::collections::BTreeMap;
 
@@ -25,7 +25,7 @@ async fn read(world: &World) -> Result<(Outcomes, Table), String> {
     Ok((outcomes, table))
 }
 
-/// Why a reply is not done: part by part up to the first that is not sent, each has its outcome.
+/// Why a reply is incomplete: each part up to the first that was not sent must have its outcome.
 fn lacks(asked: &Asked, outcomes: &Outcomes) -> Option<String> {
     for part in 1..=asked.texts.len() {
         match outcomes.get(&(asked.update_id, part)) {
@@ -37,7 +37,7 @@ fn lacks(asked: &Asked, outcomes: &Outcomes) -> Option<String> {
     None
 }
 
-/// What has no outcome yet waits: the watermark has not passed it.
+/// What has no outcome yet is waiting: the watermark has not passed it.
 pub(super) async fn check_waiting(world: &World) -> Result<(), String> {
     let (outcomes, table) = read(world).await?;
     let watermark = table.watermark(TableRole::Reply);
@@ -95,7 +95,7 @@ fn check_part(
     if calls.iter().rev().skip(1).any(|call| call.fate != Fate::Answered(429)) {
         return Err("it was tried again when nobody knew that nothing had arrived".to_owned());
     }
-    // Where nothing has arrived, an intent may have been made since, and its process have died.
+    // If nothing arrived, an intent may have been created since, and its process may have died.
     let in_doubt = match last {
         Some(call) if call.fate != Fate::Answered(429) => call.in_doubt,
         _ => world.has_died(),

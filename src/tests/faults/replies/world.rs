@@ -1,4 +1,4 @@
-//! What the reply stage stands between: a silver table that grows, the Bot API, and a store that fails.
+//! The surroundings of the reply stage: a growing silver table, the Bot API, and a failing store.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -25,10 +25,10 @@ use crate::telegram::BotClient;
 use crate::telegram::text;
 use crate::telemetry::Telemetry;
 
-/// So many times as fast as life, and half of what an intent lives is what a call may take.
+/// How many times faster than real time; a call may take half the lifetime of an intent.
 const PACE: u32 = 300;
 const INTENT_TTL: Duration = Duration::from_secs(90);
-/// A life that has nothing to do for so long hangs on a call that is never answered.
+/// A process with nothing to do for this long is stuck in a call that is never answered.
 const LIFE: Duration = Duration::from_secs(400);
 const CALM_LIFE: Duration = Duration::from_secs(9_000);
 const SILVER: &str = "silver/telegram_responses";
@@ -38,7 +38,7 @@ const SILVER: &str = "silver/telegram_responses";
 pub(super) enum Ended {
     /// With everything done.
     Done,
-    /// In the midst of it.
+    /// Before everything was done.
     Died,
 }
 
@@ -46,7 +46,7 @@ pub(super) enum Ended {
 #[derive(Clone, Debug)]
 pub(super) struct Sending {
     pub(super) fate: Fate,
-    /// Whether a process died in the life it was made in or in the one before, whose last call may come late.
+    /// Whether a process died in the life that made it or in the one before, whose last call may arrive late.
     pub(super) in_doubt: bool,
 }
 
@@ -89,7 +89,7 @@ impl World {
         }
     }
 
-    /// Appends answers of so many messages to chats, in one commit.
+    /// Appends answers with this many messages to chats, in one commit.
     pub(super) async fn answer(&mut self, answers: &[(i64, usize)]) {
         let first = i64::try_from(self.asked.len()).unwrap() + 1;
         let ids: Vec<i64> = (first..).take(answers.len()).collect();
@@ -114,7 +114,7 @@ impl World {
         self.asked.extend(ids.into_iter().zip(texts).map(asked));
     }
 
-    /// A process that sends what there is, until that is done, its death, or its hanging.
+    /// A process that sends what there is, until everything is sent, it dies, or it hangs.
     pub(super) async fn live(&self, death: Option<Death>) -> Ended {
         let gate = Arc::new(Gate::new(death, u64::MAX));
         let storage = faulty(&self.storage, &self.script, &gate, &Handle::current());
@@ -145,7 +145,7 @@ impl World {
         stage.work_until_idle(&CancellationToken::new()).await.map(drop)
     }
 
-    /// Notes the end of a life, when what it had on the wire has arrived.
+    /// Records the end of a life, once everything it had on the wire has arrived.
     pub(super) async fn lived(&mut self, ended: Ended) {
         if ended == Ended::Died {
             self.clock.sleep(Duration::from_secs(5)).await;
@@ -158,14 +158,14 @@ impl World {
         self.lives.iter().any(|(_, ended)| *ended == Ended::Died)
     }
 
-    /// No more trouble from anywhere, and what is late has arrived.
+    /// Ends all faults, and waits until everything late has arrived.
     pub(super) async fn calm(&self) {
         self.script.end();
         self.telegram.forget_script();
         self.clock.sleep(Duration::from_secs(10)).await;
     }
 
-    /// The calls of the Bot API by the text they carried, in their order.
+    /// The Bot API calls by their text, in order.
     pub(super) fn sendings(&self) -> BTreeMap<String, Vec<Sending>> {
         let calls: Vec<_> = self
             .telegram
@@ -181,7 +181,7 @@ impl World {
     }
 }
 
-/// An answer that no other is like.
+/// A unique answer.
 fn response(update_id: i64, parts: usize) -> String {
     let sentences = if parts == 1 { 1 } else { parts * 110 };
     (0..sentences).map(|number| format!("answer {update_id} in sentence {number}, no more.\n\n")).collect()
