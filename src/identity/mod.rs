@@ -17,6 +17,7 @@ use object_store::path::Path;
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{BotId, Name};
+use crate::panic;
 use crate::storage::Storage;
 use crate::table::{Identity, LakeTable, OwnTable, TableRole, TableSpec};
 
@@ -122,10 +123,12 @@ fn index(role: TableRole) -> usize {
 pub async fn inspect<'a>(storage: &'a Storage, clock: &'a Clock, wanted: Wanted) -> Result<Inspection<'a>> {
     // What keeps one table from being read does not concern the stages of the others.
     let find = async |spec: &TableSpec| {
-        let found = LakeTable::open_existing(storage, &spec.path, clock).await.and_then(|table| {
+        let look = async {
+            let table = LakeTable::open_existing(storage, &spec.path, clock).await?;
             let identity = table.as_ref().map(LakeTable::identity).transpose()?.flatten();
             Ok(Found { table, identity, trouble: None })
-        });
+        };
+        let found = panic::catch(look).await.unwrap_or_else(|panic| Err(panic.into()));
         Ok(found.unwrap_or_else(|error| Found { trouble: Some(error), ..Found::default() }))
     };
     let [bronze, silver, replies] = &wanted.specs;

@@ -133,9 +133,12 @@ impl Cell {
     }
 }
 
-/// Whether a stage reads or maintains the table of another.
+/// Whether a stage reads or maintains the table of another, or needs it to know at its opening whose its own table is.
 fn reads(stage: &str, other: &str) -> bool {
-    matches!((stage, other), ("silver", "bronze") | ("reply", "silver") | ("maintain", _) | ("clean", "files"))
+    matches!(
+        (stage, other),
+        ("silver" | "reply", "bronze") | ("reply", "silver") | ("maintain", _) | ("clean", "files")
+    )
 }
 
 /// All of them, or those of `LAKEGRAM_CELL=<stage>-<trouble>-<when>`, of which each part may be left empty.
