@@ -38,7 +38,10 @@ async fn what_we_do_not_understand_is_refused_by_name() {
 async fn a_column_of_another_type_is_refused_with_table_column_and_both_types() {
     let text = r#"{"name":"text","type":"integer","nullable":true,"metadata":{}}"#;
     let message = refused(&format!("{PROTOCOL}\n{}", metadata(text, ""))).await;
-    assert!(message.contains("column text of table bronze/messages has type integer, but string was expected"), "{message}");
+    assert!(
+        message.contains("column text of table bronze/messages has type integer, but string was expected"),
+        "{message}"
+    );
     let shouted = r#"{"name":"TEXT","type":"string","nullable":true,"metadata":{}}"#;
     assert!(refused(&format!("{PROTOCOL}\n{}", metadata(shouted, ""))).await.contains("differ only in case"));
 }

@@ -92,7 +92,10 @@ async fn a_race_with_a_changed_type_is_refused_by_name() {
     put_commit(&storage, 1, &text.replace("other", table.table_id())).await;
     let plan = Append { rows: Some(rows([3])), fence: Fence { role: STAGE, seen: 0 }, progress: vec![] };
     let error = table.append(plan).await.unwrap_err();
-    assert!(error.to_string().contains("column id of table bronze/messages has type string, but long was expected"), "{error}");
+    assert!(
+        error.to_string().contains("column id of table bronze/messages has type string, but long was expected"),
+        "{error}"
+    );
 }
 
 #[tokio::test]
