@@ -1,5 +1,5 @@
-//! Connections of an HTTP listener within bounds of number and time. Under pressure whoever has not shown who they are
-//! goes first, the oldest before the others, so that strangers cannot keep honest clients out.
+//! Connections of an HTTP listener, bounded in number and time. Under pressure, clients that have not authenticated are
+//! closed first, oldest first, so that strangers cannot keep honest clients out.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -26,22 +26,22 @@ use tower::ServiceExt;
 
 use crate::clock::Clock;
 
-/// After a failed accept (no file descriptors) there is a pause.
+/// Pause after a failed accept (no file descriptors).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// What a connection may buffer of a request before anything of it is admitted.
+/// How much of a request a connection may buffer before any of it is admitted.
 const BUFFER_BYTES: usize = 64 * 1_024;
 
-/// How many connections there may be, and how much of our time each is given.
+/// How many connections there may be, and how much time each gets.
 #[derive(Clone, Debug)]
 pub struct Limits {
     /// Open at the same time.
     pub connections: usize,
-    /// How long a stranger may be quiet: until the first header is complete, and between requests.
+    /// How long a stranger may be idle: until the first header is complete, and between requests.
     pub stranger: Duration,
-    /// The same for whoever has shown who they are. Longer than the 60 seconds of the proxies before us: they should
-    /// be the ones to close.
+    /// The same for authenticated clients. Longer than the 60 seconds of the proxies in front of us, so that they are
+    /// the ones to close.
     pub known: Duration,
-    /// How long a client may take to read anything of an answer.
+    /// How long a client may take to read any part of a response.
     pub write: Duration,
     /// For open requests to finish once the service stops.
     pub drain: Duration,
@@ -59,7 +59,7 @@ impl Default for Limits {
     }
 }
 
-/// What is told of the connections.
+/// Metrics of the connections.
 #[derive(Clone, Debug)]
 pub struct Metrics {
     /// Connections that are open.
@@ -75,11 +75,11 @@ pub struct Server {
     limits: Limits,
     metrics: Metrics,
     clock: Clock,
-    /// What clients are measured by: they live in the world's time, however fast a test lets ours run.
+    /// Clients are measured in real time, however fast a test lets our clock run.
     clients: Clock,
 }
 
-/// The client at the other end of a connection; among the extensions of every request.
+/// The client at the other end of a connection; an extension of every request.
 #[derive(Clone, Debug)]
 pub struct Client {
     id: u64,
@@ -110,13 +110,13 @@ struct Register {
 struct Places {
     open: usize,
     next_id: u64,
-    /// Those who have not shown who they are, the oldest first.
+    /// Clients that have not authenticated, oldest first.
     strangers: BTreeMap<u64, CancellationToken>,
-    /// Those who were told to go and are still there.
+    /// Those that were told to close and are still open.
     leaving: usize,
 }
 
-/// A connection's place in the register, given back on drop.
+/// A connection's entry in the register, released on drop.
 #[derive(Debug)]
 struct Place {
     client: Client,
@@ -128,7 +128,8 @@ impl Register {
         self.places.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for a place. The oldest stranger gives theirs up; where there are only known clients, one of them ends.
+    /// Waits for a free entry. The oldest stranger is closed to make room; if there are only known clients, one of them
+    /// must end.
     async fn admit(self: &Arc<Self>, clock: &Clock) -> Place {
         loop {
             if let Some(place) = self.try_admit(clock) {
@@ -162,7 +163,7 @@ impl Register {
 }
 
 impl Client {
-    /// From now on this client is no stranger: it is not closed to make room.
+    /// From now on this client is not a stranger: it is not closed to make room.
     pub fn vouch(&self) {
         if !self.activity.is_known.swap(true, Ordering::Relaxed) {
             self.register.lock().strangers.remove(&self.id);
@@ -185,7 +186,7 @@ impl Drop for Place {
 }
 
 impl Activity {
-    /// How long it may still be quiet; `None` while a request is being answered.
+    /// How long it may stay idle; `None` while a request is being answered.
     fn patience(&self, limits: &Limits, now_millis: u64) -> Option<Duration> {
         if self.requests.load(Ordering::Relaxed) > 0 {
             return None;
@@ -195,12 +196,12 @@ impl Activity {
         Some(limit.saturating_sub(Duration::from_millis(quiet)))
     }
 
-    /// Returns when it was quiet for too long.
+    /// Returns when it was idle for too long.
     async fn quiet_for_too_long(&self, limits: &Limits, clock: &Clock) {
         loop {
             match self.patience(limits, millis(clock)) {
                 Some(Duration::ZERO) => return,
-                // Whatever it does meanwhile only moves the end on.
+                // Any activity meanwhile only postpones the end.
                 Some(patience) => clock.sleep(patience).await,
                 None => clock.sleep(limits.stranger).await,
             }
@@ -261,7 +262,7 @@ impl Server {
         }
         drop(listener);
         if self.clock.timeout(self.limits.drain, graceful.shutdown()).await.is_none() {
-            tracing::warn!("some requests did not end in time; whoever sent them sends them again");
+            tracing::warn!("some requests did not finish in time; their senders will repeat them");
         }
         cut_off.cancel();
     }
@@ -303,7 +304,7 @@ impl Server {
     }
 }
 
-/// A stream whose writes fail when the other end takes nothing for too long.
+/// A stream whose writes fail if the other end reads nothing for too long.
 struct WriteBounded {
     stream: TcpStream,
     clock: Clock,

@@ -12,10 +12,10 @@ use crate::identity::adopt::Plan;
 pub(super) struct Options {
     #[command(flatten)]
     pub(super) pipelines: Pipelines,
-    /// Do it. Stop the service before.
+    /// Execute the plan. Stop the service first.
     #[arg(long)]
     yes: bool,
-    /// Ask and send again whatever nothing says the fate of; without it that counts as handled.
+    /// Ask and send again wherever the outcome is unknown; by default that counts as handled.
     #[arg(long)]
     redo: bool,
     /// Print JSON.
@@ -64,10 +64,10 @@ fn shown(plan: &Plan, done: bool) -> String {
         line(format!("  -> {} is {}", table.path, table.action));
     }
     for former in &plan.former_pipelines {
-        line(format!("raw/{former} and its intents are read as the pipeline's own from now on"));
+        line(format!("raw/{former} and its intents will be read as the pipeline's own"));
     }
     if plan.loads_first {
-        line("bronze is loaded from raw first: after the next run adopt again, for silver and replies".to_owned());
+        line("bronze must be loaded from raw first; after the next run, adopt again for silver and replies".to_owned());
     }
     if plan.marked_answered > 0 {
         let count = plan.marked_answered;
@@ -75,16 +75,17 @@ fn shown(plan: &Plan, done: bool) -> String {
     }
     if plan.questions_are_history {
         line(
-            "nothing says what was answered: messages received before now are not asked (--redo asks them)".to_owned(),
+            "it is unknown what was answered: messages received before now will not be asked (--redo asks them)"
+                .to_owned(),
         );
     }
     if plan.answers_are_history {
-        line("nothing says what was sent: answers written before now are not sent (--redo sends them)".to_owned());
+        line("it is unknown what was sent: answers written before now will not be sent (--redo sends them)".to_owned());
     }
     let (asked, sent) = (plan.would_be_asked, plan.would_be_sent);
     line(format!("left for the next run: {asked} messages in bronze to handle, {sent} answers in silver to send"));
     line(match done {
-        true => "adopted; `lakegram run` or `lakegram serve` goes on from here".to_owned(),
+        true => "adopted; `lakegram run` or `lakegram serve` continues from here".to_owned(),
         false => "nothing was changed; run it again with --yes to do this".to_owned(),
     });
     text

@@ -105,7 +105,7 @@ async fn check_tables(app: &App, pipeline: &Pipeline) -> Result<String> {
 async fn check_ownership(app: &App, pipeline: &Pipeline) -> Result<String> {
     let inspection = app.inspect(pipeline).await?;
     match inspection.problems().first() {
-        None => Ok("every table is the pipeline's own, or may be made".to_owned()),
+        None => Ok("every table belongs to the pipeline, or may be created".to_owned()),
         Some(problem) => Err(Error::configuration(problem.to_string())),
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
+use futures::{StreamExt, stream};
 use object_store::path::Path;
 
 use super::SMALL_FILE_BYTES;
@@ -13,6 +14,9 @@ use crate::clock::Clock;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::storage::Storage;
 use crate::table::{DataFile, Part, Scan, Tail, TailStep};
+
+/// Files that are read side by side where rows are fetched.
+const FETCH_AHEAD: usize = 8;
 
 /// Where a row is in the upstream table: in the order in which rows are delivered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -213,9 +217,15 @@ impl Feed {
     /// When the store fails.
     pub(crate) async fn fetch(&mut self, mut places: Vec<RowPosition>) -> Result<Option<Vec<Fetched>>> {
         places.sort_unstable();
-        let mut fetched = Vec::new();
+        let (tail, snapshots) = (&self.tail, &self.snapshots);
+        let mut reads = Vec::new();
         for places in places.chunk_by(|one, next| (one.version, one.file) == (next.version, next.file)) {
-            match self.fetch_of_file(places).await {
+            reads.push(fetch_of_file(tail, snapshots, places.to_vec()));
+        }
+        let mut reads = stream::iter(reads).buffered(FETCH_AHEAD);
+        let mut fetched = Vec::new();
+        while let Some(rows) = reads.next().await {
+            match rows {
                 Ok(Some(rows)) => fetched.push(rows),
                 Ok(None) => return Ok(None),
                 // Cleaned up.
@@ -225,28 +235,33 @@ impl Feed {
         }
         Ok(Some(fetched))
     }
+}
 
-    async fn fetch_of_file(&mut self, places: &[RowPosition]) -> Result<Option<Fetched>> {
-        let Some(RowPosition { version, file, .. }) = places.first().copied() else { return Ok(None) };
-        let index = usize::try_from(file).unwrap_or(usize::MAX);
-        let file = match self.snapshots.get(&version) {
-            Some(files) => files.get(index).cloned(),
-            None => self.tail.files_of(version).await?.and_then(|files| files.get(index).cloned()),
-        };
-        let Some(file) = file else { return Ok(None) };
-        let rows: Vec<u32> = places.iter().map(|place| place.row).collect();
-        let mut scan = self.tail.scan(&file, Part::Rows(&rows)).await?;
-        let mut batches = Vec::new();
-        while let Some(batch) = scan.next().await? {
-            batches.push(batch);
-        }
-        let Some(first) = batches.first() else { return Ok(None) };
-        let batch = concat_batches(&first.schema(), &batches).context(ErrorKind::Corrupt, "rows of one file differ")?;
-        if batch.num_rows() != places.len() {
-            return Err(Error::corrupt(format!("file {} has fewer rows than it had", file.path)));
-        }
-        Ok(Some(Fetched { places: places.to_vec(), batch }))
+/// The rows at places of one file; `None` when it is gone.
+async fn fetch_of_file(
+    tail: &Tail,
+    snapshots: &BTreeMap<i64, Arc<[DataFile]>>,
+    places: Vec<RowPosition>,
+) -> Result<Option<Fetched>> {
+    let Some(RowPosition { version, file, .. }) = places.first().copied() else { return Ok(None) };
+    let index = usize::try_from(file).unwrap_or(usize::MAX);
+    let file = match snapshots.get(&version) {
+        Some(files) => files.get(index).cloned(),
+        None => tail.files_of(version).await?.and_then(|files| files.get(index).cloned()),
+    };
+    let Some(file) = file else { return Ok(None) };
+    let rows: Vec<u32> = places.iter().map(|place| place.row).collect();
+    let mut scan = tail.scan(&file, Part::Rows(&rows)).await?;
+    let mut batches = Vec::new();
+    while let Some(batch) = scan.next().await? {
+        batches.push(batch);
     }
+    let Some(first) = batches.first() else { return Ok(None) };
+    let batch = concat_batches(&first.schema(), &batches).context(ErrorKind::Corrupt, "rows of one file differ")?;
+    if batch.num_rows() != places.len() {
+        return Err(Error::corrupt(format!("file {} has fewer rows than it had", file.path)));
+    }
+    Ok(Some(Fetched { places, batch }))
 }
 
 impl Stretch {

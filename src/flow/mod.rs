@@ -82,6 +82,8 @@ pub(crate) struct Flow<W: Work> {
     /// `None` while it is being read.
     feed: Option<Feed>,
     reading: Option<Reading>,
+    /// Whether what was read last were rows that waited.
+    has_fetched: bool,
     /// The id of the upstream table, once it was found.
     upstream: Option<String>,
     wanted: Wanted,
@@ -154,6 +156,7 @@ impl<W: Work> Flow<W> {
         Self {
             feed: Some(Feed::new(storage, upstream, columns, clock)),
             reading: None,
+            has_fetched: false,
             upstream: None,
             wanted: Wanted::Head,
             look_at: clock.monotonic(),

@@ -12,6 +12,8 @@ use super::key::UpdateKey;
 const PER_CHAT: usize = 64;
 /// The share of all items in memory that one chat may take.
 const CHAT_SHARE: usize = 16;
+/// Maximum rows that are fetched together: new rows are not read meanwhile.
+const MAX_FETCH: usize = 256;
 /// Maximum rows waiting as positions; beyond that nothing more is read.
 const MAX_LATER: usize = 200_000;
 
@@ -102,6 +104,7 @@ impl<T> Queue<T> {
         if room == 0 || room < self.max_waiting / 4 {
             return wanted;
         }
+        room = room.min(MAX_FETCH);
         for _ in 0..self.behind.len() {
             if room == 0 {
                 break;

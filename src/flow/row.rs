@@ -10,24 +10,24 @@ use crate::error::Result;
 
 /// A row that a stage writes once.
 pub(crate) trait LedgerRow: Clone + Send + Sync + 'static {
-    /// Names a row among those of its update: no second row of the same name is written.
+    /// Identifies a row among those of its update: no second row with this key is written.
     type Part: Copy + Eq + Send + Sync + fmt::Debug;
-    /// What is worth knowing of a row that is there.
+    /// What needs to be known about an existing row.
     type State: Copy + Send + Sync + fmt::Debug;
-    /// What is read back of the table.
+    /// The columns read back from the table.
     const COLUMNS: &'static [&'static str];
 
-    /// The update that it is about.
+    /// The update it is about.
     fn key(&self) -> UpdateKey;
     fn part(&self) -> Self::Part;
     fn state(&self) -> Self::State;
-    /// Rows as a batch of a table with `schema`; columns that are not the stage's are null.
+    /// Rows as a batch of a table with `schema`; columns that the stage does not fill are null.
     fn to_batch(schema: &SchemaRef, rows: &[Self]) -> Result<RecordBatch>;
-    /// What a batch of the table says.
+    /// Parses a batch of the table.
     fn known(batch: &RecordBatch) -> Result<Vec<ExistingRow<Self>>>;
 }
 
-/// A row that is there.
+/// An existing row.
 #[derive(Clone, Debug)]
 pub(crate) struct ExistingRow<R: LedgerRow> {
     pub(crate) key: UpdateKey,
@@ -35,5 +35,5 @@ pub(crate) struct ExistingRow<R: LedgerRow> {
     pub(crate) state: R::State,
 }
 
-/// The rows there are of one update.
+/// The existing rows of one update.
 pub(crate) type Parts<R> = [(<R as LedgerRow>::Part, <R as LedgerRow>::State)];

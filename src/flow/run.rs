@@ -1,4 +1,4 @@
-//! The loop: what it waits for, and what it does then.
+//! The loop: what it waits for, and what it then does.
 
 use std::time::Duration;
 
@@ -10,12 +10,12 @@ use super::work::{Call, Desk, Item, Work};
 use super::{CALLS, Ended, Flow, Read, Reading, UnderWay, Wanted};
 use crate::error::{Error, ErrorKind, Result};
 
-/// How often the upstream table is looked at without a hint.
+/// How often the upstream table is checked without a hint.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// A watermark that moved without a row is committed this often.
 const WATERMARK_EVERY: Duration = Duration::from_secs(60);
 
-/// What the loop wakes for.
+/// What wakes the loop.
 enum Wake<W: Work> {
     Stop,
     Timer,
@@ -69,7 +69,7 @@ impl<W: Work> Flow<W> {
         }
     }
 
-    /// Starts whatever can be started, and commits what nothing else will take along.
+    /// Starts whatever can be started, and commits what no other commit will include.
     async fn proceed(&mut self) -> Result<()> {
         let now = self.clock.monotonic();
         if now >= self.look_at && self.wanted == Wanted::Nothing {
@@ -79,7 +79,7 @@ impl<W: Work> Flow<W> {
         if self.reading.is_none() && now >= self.retry_at {
             self.reading = self.next_reading();
         }
-        // While more is read at once, rows that need no work wait for each other.
+        // While more is being read, rows that need no work are collected.
         if self.reading.is_none() || self.settled.len() >= CALLS {
             self.commit(Vec::new()).await?;
         }
@@ -89,7 +89,7 @@ impl<W: Work> Flow<W> {
         Ok(())
     }
 
-    /// Begins with the items whose turn it is.
+    /// Starts the items whose turn it is.
     fn start_ready(&mut self) {
         while let Some(item) = self.queue.next_ready() {
             self.start(item, false);
@@ -110,7 +110,10 @@ impl<W: Work> Flow<W> {
     /// The next thing to read: rows whose turn has come, then whatever is new.
     fn next_reading(&mut self) -> Option<Reading> {
         let mut feed = self.feed.take()?;
-        let later = self.queue.next_to_fetch();
+        // In turns: neither rows that wait nor new ones hold up the others.
+        let is_new_wanted = self.wanted != Wanted::Nothing && self.queue.has_room();
+        let later = if self.has_fetched && is_new_wanted { Vec::new() } else { self.queue.next_to_fetch() };
+        self.has_fetched = !later.is_empty();
         if !later.is_empty() {
             let places = later.iter().map(|later| later.place).collect();
             return Some(Box::pin(async move {
@@ -217,7 +220,7 @@ impl<W: Work> Flow<W> {
         let under_way = self.under_way.remove(&key);
         let is_recorded = under_way.is_some_and(|under_way| under_way.is_done);
         if !is_recorded && !is_done {
-            // Stopped: it waits for the next start.
+            // Stopped: the next start picks it up.
             return;
         }
         if !is_recorded {
@@ -252,11 +255,11 @@ impl<W: Work> Flow<W> {
         Ok(())
     }
 
-    /// Lets what is under way come to an end; whatever waits is found again at the next start.
+    /// Lets items in progress finish; waiting ones are found again at the next start.
     async fn drain(&mut self) -> Result<()> {
         self.work.wind_down();
         let (mut hints, never) = (None, CancellationToken::new());
-        // What is read is not needed any more.
+        // What is being read is no longer needed.
         self.reading = None;
         self.watermark_committed_at = self.clock.monotonic();
         while !self.running.is_empty() {

@@ -1,12 +1,12 @@
-//! How far a stage has handled the table before it, while rows finish out of order.
+//! How far a stage has handled its upstream table, while rows finish out of order.
 
 use std::collections::BTreeMap;
 
-/// Rows that are not done, by the version they were read with.
+/// Unfinished rows, by the version they were read at.
 #[derive(Debug)]
 pub(crate) struct Watermark {
     open: BTreeMap<i64, Open>,
-    /// How many versions are open from each first one on.
+    /// How many versions are open from each first version on.
     firsts: BTreeMap<i64, usize>,
     read_to: i64,
     /// Nothing after this version counts as done before all of it has been compared.
@@ -15,7 +15,7 @@ pub(crate) struct Watermark {
 
 #[derive(Debug)]
 struct Open {
-    /// The first version these rows may be of: where contents are compared, all of them are read as the last.
+    /// The first version these rows may belong to: when contents are compared, all of them are read as the last one.
     first: i64,
     rows: usize,
 }
@@ -26,7 +26,7 @@ impl Watermark {
         Self { open: BTreeMap::new(), firsts: BTreeMap::new(), read_to: version, held: None }
     }
 
-    /// Everything up to `version` was read, with so many rows to do; or more of a version that has open rows.
+    /// Everything up to `version` was read, with this many rows to do; or more rows of a version that has open ones.
     pub(crate) fn read(&mut self, version: i64, rows: usize) {
         let first = version.min(self.read_to + 1);
         self.read_to = self.read_to.max(version);
@@ -35,12 +35,12 @@ impl Watermark {
         }
     }
 
-    /// All rows up to some version, which is not known yet, are read once more: the value stays.
+    /// All rows up to some version, which is not known yet, are read again: the value stays.
     pub(crate) fn hold(&mut self) {
         self.held = Some(self.value());
     }
 
-    /// All rows up to `version` are read once more. It is open until [`Self::done`] says otherwise.
+    /// All rows up to `version` are read again. It is open until [`Self::done`] says otherwise.
     pub(crate) fn compare(&mut self, version: i64) {
         let first = self.value() + 1;
         self.held = None;
@@ -80,7 +80,7 @@ impl Watermark {
     }
 }
 
-/// One version less is open from `first` on.
+/// One version fewer is open from `first` on.
 fn close(firsts: &mut BTreeMap<i64, usize>, first: i64) {
     if let Some(count) = firsts.get_mut(&first) {
         *count -= 1;

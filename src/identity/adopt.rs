@@ -1,7 +1,7 @@
-//! Taking over tables that do not fit what a pipeline asks for: first what would happen, then doing it.
+//! Taking over tables that do not match what a pipeline asks for: first shows what would happen, then does it.
 //!
-//! Every step may be made again: a run that was interrupted is finished by the next one. What was answered before stays
-//! answered: by default nothing is asked or sent a second time.
+//! Every step may be repeated: an interrupted run is finished by the next one. What was answered before stays answered:
+//! by default nothing is asked or sent a second time.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,20 +18,20 @@ use crate::table::{Append, CommitOutcome, Fence, Identity, LakeTable, TableRole}
 
 /// Rows marked as answered in one commit.
 const ROWS_AT_ONCE: usize = 50_000;
-/// What `route` says of rows that were handled before their table was made.
+/// The `route` of rows that were handled before their table was created.
 pub const HISTORY_ROUTE: &str = "history";
 
 /// An update of a bot.
 type UpdateKey = (i64, i64);
 
-/// A message that was answered before its silver table was made.
+/// A message that was answered before its silver table was created.
 #[derive(Clone, Copy, Debug)]
 struct Mark {
     key: UpdateKey,
     chat_id: i64,
-    /// Parts of its reply that have outcomes.
+    /// The parts of its reply that have outcomes.
     parts: i64,
-    /// Microseconds since 1970, as bronze says.
+    /// Microseconds since 1970, from bronze.
     received: i64,
 }
 
@@ -40,17 +40,18 @@ struct Mark {
 pub struct Plan {
     /// The pipeline.
     pub pipeline: String,
-    /// What happens to each table, upstream first; empty when all of them fit.
+    /// What happens to each table, upstream first; empty if all of them match.
     pub tables: Vec<TablePlan>,
     /// Other names of the pipeline whose raw folders and intents become its own.
     pub former_pipelines: Vec<String>,
-    /// Messages that were answered, as the replies table says, and have no silver row: marked as answered.
+    /// Messages that were answered, according to the replies table, but have no silver row: they are marked as
+    /// answered.
     pub marked_answered: u64,
-    /// Only bronze is adopted now: once it is loaded from raw, the replies tell which of its messages were answered.
+    /// Only bronze is adopted now: once it is loaded from raw, the replies show which of its messages were answered.
     pub loads_first: bool,
-    /// Messages received before now are not asked, because nothing says which of them were answered.
+    /// Messages received before now are not asked, because it is unknown which of them were answered.
     pub questions_are_history: bool,
-    /// Answers written before now are not sent, because nothing says which of them were sent.
+    /// Answers written before now are not sent, because it is unknown which of them were sent.
     pub answers_are_history: bool,
     /// Messages in bronze that the next run would ask the model about or route.
     pub would_be_asked: u64,
@@ -65,17 +66,17 @@ pub struct TablePlan {
     pub role: &'static str,
     /// Its folder.
     pub path: String,
-    /// Why it does not fit.
+    /// Why it does not match.
     pub problem: String,
     /// `made` or `taken over`.
     pub action: &'static str,
 }
 
 impl Inspection<'_> {
-    /// What adopting would do; `redo` asks and sends again what nobody knows the fate of.
+    /// What adopting would do; `redo` asks and sends again where the outcome is unknown.
     ///
     /// # Errors
-    /// When the store fails. Configuration when a table is of another role: nothing makes it fit.
+    /// When the store fails. Configuration when a table has another role: nothing makes it match.
     pub async fn plan(&self, redo: bool) -> Result<Plan> {
         let mut tables = Vec::new();
         for problem in self.problems() {
@@ -84,7 +85,7 @@ impl Inspection<'_> {
                 return Err(Error::new(kind, problem.what.clone()));
             }
             if identity.as_ref().is_some_and(|identity| identity.role != problem.role) {
-                return Err(Error::configuration(format!("{}; name another table in the pipeline file", problem.what)));
+                return Err(Error::configuration(format!("{}; use another table in the pipeline file", problem.what)));
             }
             tables.push(TablePlan {
                 role: problem.role.as_str(),
@@ -114,10 +115,10 @@ impl Inspection<'_> {
         })
     }
 
-    /// Does what the plan says, and writes down which tables the pipeline has from now on.
+    /// Executes the plan, and records which tables the pipeline has from now on.
     ///
     /// # Errors
-    /// When the store fails, or a stage of the pipeline is running; the same call may be made again.
+    /// When the store fails, or a stage of the pipeline is running; the same call may be repeated.
     pub async fn adopt(mut self, plan: &Plan) -> Result<()> {
         let now = self.clock.now();
         let marks = self.answered_before().await?;
@@ -156,7 +157,8 @@ impl Inspection<'_> {
         Ok(())
     }
 
-    /// Whether bronze and silver are both to be made, and replies tell what was answered: of messages that are in bronze.
+    /// Whether bronze and silver must both be created while replies show what was answered, for messages that are in
+    /// bronze.
     fn loads_first(&self) -> bool {
         let [bronze, silver, replies] = TableRole::ALL.map(|role| self.is_new(role));
         bronze && silver && !replies && self.problems().iter().any(|problem| problem.role == TableRole::Bronze)
@@ -167,7 +169,7 @@ impl Inspection<'_> {
         self.found[index(role)].table.as_ref().is_none_or(|table| table.fence(role) == 0)
     }
 
-    /// The names that the tables go by, but for the pipeline's own.
+    /// The pipeline names in the tables, except the pipeline's own.
     fn former_pipelines(&self) -> Vec<Name> {
         let mut names = Vec::new();
         for Found { table, identity, .. } in &self.found {
@@ -186,7 +188,7 @@ impl Inspection<'_> {
         names
     }
 
-    /// Messages that were answered, as the replies table says, and have no silver row.
+    /// Messages that were answered, according to the replies table, but have no silver row.
     async fn answered_before(&self) -> Result<Vec<Mark>> {
         let (Some(bronze), Some(replies)) =
             (&self.found[index(TableRole::Bronze)].table, &self.found[index(TableRole::Reply)].table)
@@ -220,7 +222,7 @@ impl Inspection<'_> {
         Ok(marks)
     }
 
-    /// Gives updates that were answered before a silver row, so that nobody asks them again.
+    /// Writes a silver row for updates that were answered before, so that nobody asks them again.
     async fn mark_answered(&mut self, marks: &[Mark], now: Timestamp) -> Result<()> {
         let Some(silver) = &mut self.found[index(TableRole::Silver)].table else { return Ok(()) };
         for marks in marks.chunks(ROWS_AT_ONCE) {
@@ -236,7 +238,7 @@ impl Inspection<'_> {
         Ok(())
     }
 
-    /// Messages of the bot in bronze that have no silver row and will have none by marking.
+    /// Messages of the bot in bronze that have no silver row and will not get one by marking.
     async fn unasked(&self, marks: &[Mark]) -> Result<u64> {
         let silver = self.keys(TableRole::Silver).await?;
         let is_ours = |bot: i64| self.wanted.bot_id.is_none_or(|wanted| wanted == BotId(bot));
@@ -279,7 +281,7 @@ impl Inspection<'_> {
     }
 }
 
-/// Silver rows of messages that were answered before the table was made.
+/// Silver rows of messages that were answered before the table was created.
 fn history_rows(marks: &[Mark], now: Timestamp) -> Result<RecordBatch> {
     let integers = |of: fn(&Mark) -> i64| Arc::new(Int64Array::from_iter_values(marks.iter().map(of))) as ArrayRef;
     let moments = |of: &dyn Fn(&Mark) -> i64| {
@@ -295,7 +297,7 @@ fn history_rows(marks: &[Mark], now: Timestamp) -> Result<RecordBatch> {
         ("attempt", integers(|_| 1)),
         ("status", texts(&|_| "answered".to_owned())),
         ("route", texts(&|_| HISTORY_ROUTE.to_owned())),
-        ("error", texts(&|_| "answered before this table was made; the text is not known".to_owned())),
+        ("error", texts(&|_| "answered before this table was created; the text is unknown".to_owned())),
         ("reply_parts", integers(|mark| mark.parts)),
         ("model_calls", integers(|_| 0)),
         ("received_at", moments(&|mark| mark.received)),

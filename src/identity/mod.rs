@@ -1,9 +1,9 @@
-//! Whether a pipeline's tables are its own and belong together: looked at before any stage opens one of them.
+//! Whether a pipeline's tables are its own and belong together: checked before any stage opens one of them.
 //!
-//! Paths and names are what people write in pipeline files, and people mistype them, rename pipelines and remove
-//! folders. What a table belongs to stands in its properties, and which tables a pipeline has stands beside them. Where
-//! the two do not fit what was asked for, the stage is refused: nothing is asked or sent until a person has said what
-//! is meant ([`adopt`]).
+//! Paths and names are written by people, who mistype them, rename pipelines and remove folders. A table's properties
+//! say what it belongs to, and a record beside the tables says which tables a pipeline has. If the two do not match
+//! what was asked for, the stage is refused: nothing is asked or sent until a person has decided what is meant
+//! ([`adopt`]).
 
 pub mod adopt;
 mod record;
@@ -28,7 +28,7 @@ pub use self::record::Record;
 pub struct Wanted {
     /// The pipeline.
     pub pipeline: Name,
-    /// The bot; `None` where the command knows no token: then it is not looked at.
+    /// The bot; `None` if the command knows no token: then it is not checked.
     pub bot_id: Option<BotId>,
     /// Bronze, silver and replies.
     pub specs: [TableSpec; 3],
@@ -39,7 +39,7 @@ pub struct Wanted {
 struct Found {
     table: Option<LakeTable>,
     identity: Option<Identity>,
-    /// Why it could not be looked at.
+    /// Why it could not be checked.
     trouble: Option<Error>,
 }
 
@@ -50,12 +50,12 @@ pub struct Problem {
     pub role: TableRole,
     /// What is there, and what was asked for.
     pub what: String,
-    /// Set where the table could not be looked at: adopting does not help then.
+    /// Set if the table could not be checked: adopting does not help then.
     pub trouble: Option<ErrorKind>,
     pipeline: Name,
 }
 
-/// A pipeline's tables as they were found, and what does not fit.
+/// A pipeline's tables as they were found, and what does not match.
 #[derive(Debug)]
 pub struct Inspection<'a> {
     storage: &'a Storage,
@@ -80,7 +80,7 @@ pub struct OwnTables {
 }
 
 impl Wanted {
-    /// For a look at tables that are to change in nothing: their columns do not matter.
+    /// For looking at tables without changing anything: their columns do not matter.
     pub fn paths(pipeline: &Name, bot_id: Option<BotId>, paths: [Path; 3]) -> Self {
         let schema = Arc::new(Schema::empty());
         let spec = |path| TableSpec { path, schema: SchemaRef::clone(&schema), stats_columns: Vec::new(), id: None };
@@ -105,7 +105,7 @@ impl OwnTables {
     /// The table of a stage.
     ///
     /// # Errors
-    /// A configuration error that says what does not fit, and how to fix it.
+    /// A configuration error that says what does not match, and how to fix it.
     pub fn of(&self, role: TableRole) -> Result<OwnTable> {
         let kind = |problem: &Problem| problem.trouble.unwrap_or(ErrorKind::Configuration);
         self.tables[index(role)].clone().map_err(|problem| Error::new(kind(&problem), problem.to_string()))
@@ -116,12 +116,12 @@ fn index(role: TableRole) -> usize {
     TableRole::ALL.iter().position(|other| *other == role).unwrap_or_default()
 }
 
-/// Looks at a pipeline's tables. Changes nothing.
+/// Checks a pipeline's tables. Changes nothing.
 ///
 /// # Errors
 /// When the store fails, or a table is not understood.
 pub async fn inspect<'a>(storage: &'a Storage, clock: &'a Clock, wanted: Wanted) -> Result<Inspection<'a>> {
-    // What keeps one table from being read is no business of the stages of the others.
+    // What keeps one table from being read does not concern the stages of the others.
     let find = async |spec: &TableSpec| {
         let look = async {
             let table = LakeTable::open_existing(storage, &spec.path, clock).await?;
@@ -150,12 +150,13 @@ pub async fn inspect<'a>(storage: &'a Storage, clock: &'a Clock, wanted: Wanted)
 }
 
 impl Inspection<'_> {
-    /// What does not fit, upstream first.
+    /// What does not match, upstream first.
     pub fn problems(&self) -> &[Problem] {
         &self.problems
     }
 
-    /// Makes what is missing and may be made, marks tables of release 0.1, and says which stage may open its table.
+    /// Creates what is missing and may be created, marks tables of release 0.1, and says which stage may open its
+    /// table.
     ///
     /// # Errors
     /// When the store fails.
@@ -180,7 +181,7 @@ impl Inspection<'_> {
             (Some(problem), _) => Err(problem.clone()),
             (None, _) => Err(Problem {
                 role,
-                what: format!("table {} could not be made", self.path(role)),
+                what: format!("cannot create table {}", self.path(role)),
                 trouble: None,
                 pipeline: self.wanted.pipeline.clone(),
             }),
@@ -188,8 +189,8 @@ impl Inspection<'_> {
         Ok(OwnTables { tables: TableRole::ALL.map(own) })
     }
 
-    /// What keeps a stage from its table. A stage needs every table up to its own. Silver also waits for a replies table
-    /// that is not the pipeline's: what it answered meanwhile could not be told from what was sent before.
+    /// What keeps a stage from its table. A stage needs every table up to its own. Silver also waits for a replies
+    /// table that is not the pipeline's: what it answered meanwhile could not be told from what was sent before.
     fn obstacle(&self, role: TableRole) -> Option<&Problem> {
         let is_between = |problem: &Problem| role == TableRole::Silver && problem.trouble.is_none();
         self.problems.iter().find(|problem| problem.role <= role || is_between(problem))
@@ -214,12 +215,12 @@ impl Inspection<'_> {
         Ok(())
     }
 
-    /// What a table is to say of itself, where nothing is taken over.
+    /// What a table says about itself, if nothing is taken over.
     fn identity(&self, role: TableRole) -> Identity {
         Identity::new(&self.wanted.pipeline, role, self.wanted.bot_id, self.upstream_id(role).map(str::to_owned))
     }
 
-    /// Which tables the pipeline has now; one that is not there stays the one that was written down.
+    /// Which tables the pipeline has now; a missing one stays as recorded.
     fn as_record(&self) -> Option<Record> {
         let recorded = |role| self.record.as_ref().map(|record| record.ids()[index(role)]);
         let id = |role| self.id(role).or_else(|| recorded(role)).map(str::to_owned);
@@ -265,7 +266,7 @@ impl Inspection<'_> {
         }))
     }
 
-    /// Why a table that says what it belongs to is not the one that is wanted.
+    /// Why a table that says what it belongs to is not the expected one.
     fn mismatch(&self, role: TableRole, identity: &Identity) -> Option<String> {
         let Wanted { pipeline, bot_id, .. } = &self.wanted;
         if identity.role != role {
@@ -275,12 +276,12 @@ impl Inspection<'_> {
             ));
         }
         if identity.pipeline != *pipeline {
-            return Some(format!("belongs to pipeline `{}`, and this is `{pipeline}`", identity.pipeline));
+            return Some(format!("belongs to pipeline `{}`, but this is `{pipeline}`", identity.pipeline));
         }
         if let (Some(asked), Some(its)) = (bot_id, identity.bot_id)
             && *asked != its
         {
-            return Some(format!("belongs to bot {its}, and the token is of bot {asked}"));
+            return Some(format!("belongs to bot {its}, but the token is of bot {asked}"));
         }
         let upstream = upstream(role)?;
         let its = identity.upstream.as_deref().unwrap_or("unknown");
@@ -293,32 +294,32 @@ impl Inspection<'_> {
         }
     }
 
-    /// Why a table that says nothing of itself cannot be taken for one of release 0.1 of this pipeline.
+    /// Why a table that says nothing about itself cannot be taken for one of release 0.1 of this pipeline.
     async fn unmarked(&self, role: TableRole, table: &LakeTable) -> Result<Option<String>> {
         let pipeline = &self.wanted.pipeline;
         let names = table.legacy_pipelines();
         if let Some(other) = names.iter().find(|name| *name != pipeline) {
-            return Ok(Some(format!("was made for pipeline `{other}`, and this is `{pipeline}`")));
+            return Ok(Some(format!("was created for pipeline `{other}`, but this is `{pipeline}`")));
         }
         let is_filled = !table.files().await?.is_empty();
         if is_filled && table.fence(role) == 0 {
-            let what = if names.is_empty() { "does not say who made it" } else { "belongs to another stage" };
+            let what = if names.is_empty() { "does not say who created it" } else { "belongs to another stage" };
             return Ok(Some(format!("has rows, and {what}")));
         }
         Ok(None)
     }
 
-    /// Why a table that is not there may not be made.
+    /// Why a missing table may not be created.
     async fn missing(&self, role: TableRole) -> Result<Option<String>> {
         let (path, pipeline) = (self.path(role), &self.wanted.pipeline);
         if let Some(record) = &self.record {
             let id = record.ids()[index(role)];
-            return Ok(Some(format!("table {path} is not there, and pipeline `{pipeline}` had one (id {id})")));
+            return Ok(Some(format!("table {path} does not exist, but pipeline `{pipeline}` had one (id {id})")));
         }
         let is_there = |later: &TableRole| self.id(*later).is_some() || self.found[index(*later)].trouble.is_some();
         let later = TableRole::ALL.into_iter().find(|later| *later > role && is_there(later));
         if let Some(later) = later {
-            let what = format!("table {path} is not there, while its {later} table {} is", self.path(later));
+            let what = format!("table {path} does not exist, while its {later} table {} does", self.path(later));
             return Ok(Some(what));
         }
         if role == TableRole::Reply
@@ -327,7 +328,7 @@ impl Inspection<'_> {
         {
             let answered = self.path(TableRole::Silver);
             return Ok(Some(format!(
-                "table {path} is not there, while {answered} has answers: all would be sent again"
+                "table {path} does not exist, while {answered} has answers: all of them would be sent again"
             )));
         }
         Ok(None)

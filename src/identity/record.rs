@@ -1,5 +1,4 @@
-//! Which tables a pipeline has, written down beside them: without it a table that was removed looks like one that
-//! was never there.
+//! Which tables a pipeline has, recorded beside them: without it a removed table looks like one that never existed.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -8,7 +7,7 @@ use crate::error::{Context, ErrorKind, Result};
 use crate::id::{BotId, Name};
 use crate::storage::{Storage, StorageKey};
 
-/// The tables of a pipeline by their ids, as `_lakegram/pipelines/<pipeline>.json` says.
+/// The tables of a pipeline by id, from `_lakegram/pipelines/<pipeline>.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
     /// The pipeline.
@@ -29,19 +28,19 @@ impl Record {
         [&self.bronze, &self.silver, &self.replies]
     }
 
-    /// What is written down of a pipeline; `None` before its tables were made.
+    /// The record of a pipeline; `None` before its tables were created.
     ///
     /// # Errors
-    /// Corrupt when it cannot be understood; else as the store.
+    /// Corrupt when it cannot be understood; otherwise the store's error.
     pub async fn read(storage: &Storage, pipeline: &Name) -> Result<Option<Self>> {
         let path = StorageKey::Pipeline { pipeline: pipeline.clone() }.path();
         let Some(bytes) = storage.get(&path).await? else { return Ok(None) };
-        let unreadable = || format!("{path} cannot be read; restore it, or delete it to have it written anew");
+        let unreadable = || format!("cannot read {path}; restore it, or delete it to have it written again");
         serde_json::from_slice(&bytes).map(Some).context(ErrorKind::Configuration, unreadable())
     }
 
-    /// Writes it down for the first time. Another process may just have: then what that one wrote counts, and the next
-    /// look tells whether it fits.
+    /// Writes it for the first time. If another process just has, that one counts, and the next check tells whether it
+    /// matches.
     ///
     /// # Errors
     /// When the store fails.
@@ -49,7 +48,7 @@ impl Record {
         storage.put_new(&self.path(), self.bytes()?).await.map(drop)
     }
 
-    /// Writes it in the place of an earlier one.
+    /// Replaces an earlier record.
     ///
     /// # Errors
     /// When the store fails.
@@ -62,7 +61,7 @@ impl Record {
     }
 
     fn bytes(&self) -> Result<Bytes> {
-        let text = serde_json::to_string_pretty(self).context(ErrorKind::Fatal, "write down a pipeline's tables")?;
+        let text = serde_json::to_string_pretty(self).context(ErrorKind::Fatal, "record a pipeline's tables")?;
         Ok(Bytes::from(text + "\n"))
     }
 }

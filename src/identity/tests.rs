@@ -1,1 +1,1 @@
-//! What fits, what is refused, and what adopting does about it.
+//! What matches, what is refused, and what adopting does about it.

@@ -1,4 +1,4 @@
-//! Where a table lies, in one canonical form: two spellings of one folder must never pass for two tables.
+//! Where a table is, in one canonical form: two spellings of one folder must never pass for two tables.
 
 use std::fmt;
 use std::ops::Deref;
@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer};
 
 use crate::error::{Error, Result};
 
-/// Folders of `LAKEGRAM_DATA` that hold something else than tables.
+/// Folders of `LAKEGRAM_DATA` that are not for tables.
 const RESERVED: [&str; 3] = ["raw", "intents", "_lakegram"];
 /// The folder of a table's log.
 const LOG: &str = "_delta_log";
@@ -18,10 +18,10 @@ const LOG: &str = "_delta_log";
 pub struct TablePath(String);
 
 impl TablePath {
-    /// Brings `text` into the canonical form.
+    /// Converts `text` into the canonical form.
     ///
     /// # Errors
-    /// A configuration error when it is no folder of `LAKEGRAM_DATA` that can hold a table.
+    /// A configuration error when it is not a folder of `LAKEGRAM_DATA` that can hold a table.
     pub fn new(text: &str) -> Result<Self> {
         let fail = |why: &str| Err(Error::configuration(format!("table `{text}`: {why}")));
         let Some(folder) = canonical(text) else {
@@ -32,20 +32,20 @@ impl TablePath {
         }
         let parts: Vec<String> = folder.split('/').map(str::to_lowercase).collect();
         if let Some(reserved) = parts.first().filter(|first| RESERVED.contains(&first.as_str())) {
-            return fail(&format!("`{reserved}/` holds something else than tables; name another folder"));
+            return fail(&format!("`{reserved}/` is not for tables; use another folder"));
         }
         if parts.iter().any(|part| part == LOG) {
-            return fail("it lies in the log of a table; name another folder");
+            return fail("it is inside the log of a table; use another folder");
         }
         Ok(Self(folder))
     }
 
-    /// The folder as it stands in storage keys.
+    /// The folder as written in storage keys.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// Whether one lies in the other, or both are one. Upper and lower case are one on some file systems.
+    /// Whether one is inside the other, or both are the same. Some file systems ignore case.
     pub fn overlaps(&self, other: &str) -> bool {
         is_within(&self.0, other) || is_within(other, &self.0)
     }
@@ -77,7 +77,7 @@ impl<'de> Deserialize<'de> for TablePath {
     }
 }
 
-/// A folder relative to `LAKEGRAM_DATA` without empty parts, `.` and `..`; `None` when it is none, leads out of it, or
+/// A folder relative to `LAKEGRAM_DATA` without empty parts, `.` and `..`; `None` if it is invalid, leads out of it, or
 /// is hidden.
 pub(super) fn canonical(text: &str) -> Option<String> {
     if text.starts_with('/') || text.contains("://") {
@@ -96,7 +96,7 @@ pub(super) fn canonical(text: &str) -> Option<String> {
     (!folder.is_empty() && Path::parse(&folder).is_ok()).then_some(folder)
 }
 
-/// Whether a folder is another one or lies below it, whatever the case of their names.
+/// Whether a folder is equal to another one or below it, ignoring case.
 pub fn is_within(inner: &str, outer: &str) -> bool {
     let parts = |path: &str| -> Vec<String> {
         path.split('/').filter(|part| !matches!(*part, "" | ".")).map(str::to_lowercase).collect()
@@ -122,10 +122,10 @@ mod tests {
             ("bronze/.hidden", "relative to LAKEGRAM_DATA"),
             ("bronze/a\u{0}b", "relative to LAKEGRAM_DATA"),
             ("bronze%2Fmessages", "without %-escapes"),
-            ("raw/telegram", "`raw/` holds something else"),
-            ("x/../Raw", "`raw/` holds something else"),
-            ("intents", "`intents/` holds something else"),
-            ("./_lakegram/x", "`_lakegram/` holds something else"),
+            ("raw/telegram", "`raw/` is not for tables"),
+            ("x/../Raw", "`raw/` is not for tables"),
+            ("intents", "`intents/` is not for tables"),
+            ("./_lakegram/x", "`_lakegram/` is not for tables"),
             ("bronze/_delta_log", "the log of a table"),
         ] {
             let error = TablePath::new(text).unwrap_err().to_string();

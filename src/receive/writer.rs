@@ -138,7 +138,7 @@ impl Writer {
         if self.options.storage.root_epoch() != self.root_epoch
             && let Err(error) = self.take_lane_again().await
         {
-            tracing::error!(%error, "the data folder was mounted or made anew, and the lane cannot be taken in it");
+            tracing::error!(%error, "the data folder was mounted or created again, and the lane cannot be claimed in it");
             self.health.note(Landing::Failed);
             return Ok(Landing::Failed);
         }

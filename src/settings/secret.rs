@@ -1,4 +1,4 @@
-//! Secrets that may change while the process runs: a file that is replaced, or `.env` read again.
+//! Secrets that may change while the process runs: a file is replaced, or `.env` is reloaded.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,13 +9,13 @@ use super::Environment;
 use crate::clock::Clock;
 use crate::error::Result;
 
-/// How old a value may be before its source is looked at again.
+/// How old a value may be before its source is checked again.
 const FRESH: Duration = Duration::from_secs(1);
 
-/// What a new value must be to take the place of the one before; the error says why it does not.
+/// Checks a new value before it replaces the previous one; the error says why it may not.
 type Check = dyn Fn(&str) -> Result<()> + Send + Sync;
 
-/// A secret as it is now. Cheap to clone; clones share what was read.
+/// The current value of a secret. Cheap to clone; clones share what was read.
 #[derive(Clone)]
 pub struct Secret {
     shared: Arc<Shared>,
@@ -25,9 +25,9 @@ struct Shared {
     /// `None` for a value that never changes.
     variable: Option<Variable>,
     current: Mutex<Arc<str>>,
-    /// When the source was last looked at, in milliseconds of its clock.
+    /// When the source was last checked, in milliseconds of its clock.
     looked_at_millis: AtomicU64,
-    /// What was last refused, so that it is told once.
+    /// The last refused value, so that it is only reported once.
     refused: Mutex<Option<String>>,
 }
 
@@ -60,11 +60,11 @@ impl From<String> for Secret {
 }
 
 impl Secret {
-    /// The secret in a variable, or in the file that `<name>_FILE` names; `None` when it is not set. What comes later
-    /// takes its place once `check` allows it.
+    /// The secret in a variable, or in the file that `<name>_FILE` names; `None` if it is not set. Later values replace
+    /// it once `check` allows them.
     ///
     /// # Errors
-    /// Of the environment, and what `check` says of the value now.
+    /// Those of the environment, and what `check` says about the current value.
     pub fn of_variable(
         environment: &Environment,
         name: &str,
@@ -89,7 +89,7 @@ impl Secret {
         Self { shared: Arc::new(shared) }
     }
 
-    /// The value now; a change is seen within a second.
+    /// The current value; a change is noticed within a second.
     pub fn current(&self) -> Arc<str> {
         if let Some(variable) = &self.shared.variable {
             let looked_at = Duration::from_millis(self.shared.looked_at_millis.load(Ordering::Relaxed));
@@ -100,7 +100,7 @@ impl Secret {
         Arc::clone(&self.shared.current.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// The value after a look at its source, however short ago the last one was: for whoever was just refused.
+    /// The value after checking its source, however recently it was checked: for callers that were just refused.
     pub fn renewed(&self) -> Arc<str> {
         if let Some(variable) = &self.shared.variable {
             self.look(variable);
@@ -108,7 +108,7 @@ impl Secret {
         Arc::clone(&self.shared.current.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Keeps the value there is when the source cannot be read or holds what is not allowed.
+    /// Keeps the current value if the source cannot be read or its content is not allowed.
     fn look(&self, variable: &Variable) {
         self.shared.looked_at_millis.store(millis(&variable.clock), Ordering::Relaxed);
         let found = match variable.environment.get(&variable.name) {
@@ -124,13 +124,13 @@ impl Secret {
             return self.refuse(variable, &error.to_string());
         }
         *self.shared.current.lock().unwrap_or_else(PoisonError::into_inner) = found.into();
-        tracing::info!("{} has changed and is used from now on", variable.name);
+        tracing::info!("{} has changed; using the new value", variable.name);
     }
 
     fn refuse(&self, variable: &Variable, reason: &str) {
         let mut refused = self.shared.refused.lock().unwrap_or_else(PoisonError::into_inner);
         if refused.as_deref() != Some(reason) {
-            tracing::error!("the new {} is not used, and the one before stays: {reason}", variable.name);
+            tracing::error!("not using the new {}, keeping the previous one: {reason}", variable.name);
             *refused = Some(reason.to_owned());
         }
     }

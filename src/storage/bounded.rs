@@ -1,6 +1,6 @@
-//! The one place where calls of a store get their time-outs: an object store that answers in time or fails.
+//! The one place where store calls get their time-outs: an object store that responds in time or fails.
 //!
-//! What timed out may still happen; callers read back, as after a lost answer.
+//! A call that timed out may still take effect; callers read back, as after a lost response.
 
 use std::fmt;
 use std::future::Future;
@@ -27,7 +27,7 @@ const MIB: u64 = 1_024 * 1_024;
 pub(super) struct Limits {
     /// Any call, and the wait for the next piece of an object.
     call: Duration,
-    /// On top of it for each MiB that is put or copied.
+    /// In addition, for each MiB that is put or copied.
     mib: Duration,
     /// The wait for the next object of a listing: a walk may pass many empty folders before it.
     listing: Duration,
@@ -39,9 +39,9 @@ impl Default for Limits {
     }
 }
 
-/// Nothing came in time.
+/// Nothing arrived in time.
 #[derive(Debug, thiserror::Error)]
-#[error("no answer from the store within {0:?}")]
+#[error("no response from the store within {0:?}")]
 struct TimedOut(Duration);
 
 #[derive(Clone, Debug)]
@@ -69,7 +69,7 @@ async fn within<T>(clock: &Clock, limit: Duration, call: impl Future<Output = Re
     ended.unwrap_or_else(|| Err(Error::Generic { store: "bounded", source: Box::new(TimedOut(limit)) }))
 }
 
-/// The same stream, which fails and ends when its next item does not come in time.
+/// The same stream, which fails and ends if its next item does not arrive in time.
 fn within_each<T: Send + 'static>(
     clock: Clock,
     limit: Duration,
@@ -89,7 +89,7 @@ impl Bounded {
         within(&self.clock, self.limits.call, call).await
     }
 
-    /// How long so many bytes may take.
+    /// The time limit for this many bytes.
     fn limit_of(&self, bytes: usize) -> Duration {
         let mib = u32::try_from(bytes as u64 / MIB).unwrap_or(u32::MAX);
         self.limits.call.saturating_add(self.limits.mib.saturating_mul(mib))
@@ -151,7 +151,7 @@ impl ObjectStore for Bounded {
     }
 
     async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
-        // Of an object of unknown size.
+        // For an object of unknown size.
         within(&self.clock, self.limits.listing, self.inner.copy_opts(from, to, options)).await
     }
 
@@ -192,7 +192,7 @@ mod tests {
     use crate::error::ErrorKind;
     use crate::storage::PutNew;
 
-    /// A store that never answers.
+    /// A store that never responds.
     #[derive(Debug)]
     struct Silent;
 
@@ -263,7 +263,7 @@ mod tests {
         for (call, ended, kind) in ended {
             let error = ended.unwrap_err();
             assert_eq!(error.kind(), kind, "{call}: {error}");
-            assert!(error.to_string().contains("no answer from the store within"), "{call}: {error}");
+            assert!(error.to_string().contains("no response from the store within"), "{call}: {error}");
         }
         assert!(clock.monotonic() >= Duration::from_secs(60));
     }

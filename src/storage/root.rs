@@ -170,7 +170,7 @@ impl Root {
         std::mem::swap(&mut *pinned, &mut made);
         tracing::error!(
             folder = %self.path().display(),
-            "the data folder was deleted while it was in use and is made again, empty: what it held is gone; restore it \
+            "the data folder was deleted while in use and was created again, empty: its content is gone; restore it \
              from a backup if you have one"
         );
         Ok(())

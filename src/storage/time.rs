@@ -11,7 +11,7 @@ use crate::id::random_id;
 const TRUSTED: Duration = Duration::from_secs(3_600);
 
 impl Storage {
-    /// The store's time now, as it dates an object that is put for that.
+    /// The store's current time, from the date of an object put for this purpose.
     ///
     /// # Errors
     /// When the store fails.
@@ -19,7 +19,7 @@ impl Storage {
         let path = StorageKey::ClockProbe.path();
         self.put_overwrite(&path, random_id().to_string().into()).await?;
         let found = self.head(&path).await?;
-        let found = found.ok_or_else(|| Error::unavailable(format!("{path} was put and is not there")))?;
+        let found = found.ok_or_else(|| Error::unavailable(format!("{path} was written but does not exist")))?;
         Ok(Timestamp::from_micros(found.last_modified.timestamp_micros()))
     }
 
@@ -27,7 +27,7 @@ impl Storage {
     ///
     /// # Errors
     /// Unavailable when that time and ours are more than an hour apart: one of the clocks is wrong, and nothing is
-    /// deleted until somebody has looked at it.
+    /// deleted until someone has fixed it.
     pub async fn clock(&self, ours: &Clock) -> Result<Clock> {
         let (theirs, now) = (self.time().await?, ours.now());
         if now.since(theirs).max(theirs.since(now)) > TRUSTED {

@@ -186,6 +186,9 @@ impl LakeTable {
     /// # Errors
     /// Corrupt when the table was removed or replaced.
     pub(crate) async fn ensure_there(&mut self) -> Result<Option<News>> {
+        if is_on(Sabotage::StaleHead) {
+            return Ok(None);
+        }
         let began = Moment::now(&self.clock);
         let is_there = match self.log.storage.mark_here(&self.log.commit_path(self.state.version))? {
             Some(head) => head.is_some() && self.is_anchored().await?,
@@ -244,7 +247,7 @@ impl LakeTable {
 
     fn gone(&self, what: &str) -> Error {
         Error::corrupt(format!(
-            "table {} {what} while it was in use; restore it, or run `lakegram adopt` to go on with what is there now",
+            "table {} {what} while it was in use; restore it, or run `lakegram adopt` to continue with what is there now",
             self.log.table
         ))
     }

@@ -1,8 +1,8 @@
-//! The ids under which a table keeps progress: formed and parsed here, and nowhere else.
+//! The ids under which a table keeps progress: formatted and parsed only here.
 //!
 //! A Delta `txn` action is an app id and a number that the log keeps beside the data. An id says what its number is
 //! about: a fence belongs to the table's role, a watermark names the id of the table that was read, a position names
-//! its lane. No id depends on what somebody called a pipeline, except where it names a folder of the raw volume.
+//! its lane. No id depends on the name of a pipeline, except where it names a folder of the raw volume.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -20,7 +20,7 @@ pub enum TableRole {
     Reply,
 }
 
-/// What a number in a table's txns is about.
+/// What a number in a table's txns means.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum TxnId {
     /// The commit counter of the stage that appends to the table.
@@ -32,7 +32,7 @@ pub enum TxnId {
         /// The id of the upstream table.
         upstream: String,
     },
-    /// Microseconds up to which every key of a lane is ingested for good.
+    /// Microseconds up to which every key of a lane is ingested.
     Position {
         /// The folder of the raw volume.
         pipeline: Name,
@@ -43,7 +43,7 @@ pub enum TxnId {
     },
     /// Microseconds since 1970 at which the last look-back began.
     LookBack,
-    /// Microseconds since 1970: foreign files last changed before are left out.
+    /// Microseconds since 1970: foreign files last changed before this are left out.
     SourceFrom,
 }
 
@@ -51,7 +51,7 @@ impl TableRole {
     /// All of them, upstream first.
     pub const ALL: [Self; 3] = [Self::Bronze, Self::Silver, Self::Reply];
 
-    /// As it stands in ids and properties.
+    /// As written in ids and properties.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Bronze => "bronze",
@@ -60,7 +60,7 @@ impl TableRole {
         }
     }
 
-    /// The role that is written so.
+    /// Parses a role.
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|role| role.as_str() == text)
     }
@@ -85,7 +85,7 @@ impl fmt::Display for TxnId {
 }
 
 impl TxnId {
-    /// The id that is written so; `None` when it is not one of ours, or one of release 0.1.
+    /// Parses an id; `None` if it is not one of ours, or one of release 0.1.
     pub fn parse(text: &str) -> Option<Self> {
         let parts: Vec<&str> = text.split('/').collect();
         match parts.as_slice() {
@@ -104,15 +104,15 @@ impl TxnId {
 /// What release 0.1 called a number: by the name of the pipeline, and without the table it is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LegacyId {
-    /// The pipeline's name then.
+    /// The pipeline's name at that time.
     pub pipeline: Name,
-    /// What the number is today. `None` for a watermark, which says nothing without its upstream table: contents are
+    /// The number's meaning today. `None` for a watermark, which says nothing without its upstream table: contents are
     /// compared instead.
     pub id: Option<TxnId>,
 }
 
 impl LegacyId {
-    /// The id of release 0.1 that is written so.
+    /// Parses an id of release 0.1.
     pub fn parse(text: &str) -> Option<Self> {
         if TxnId::parse(text).is_some() {
             return None;
@@ -138,8 +138,8 @@ fn position(pipeline: &str, bot_id: &str, lane: &str) -> Option<TxnId> {
     })
 }
 
-/// The ids that hold the commit counter of a role: today's, and in a table of release 0.1 those it was made with. A
-/// process of that release may still run, so all of them are raised, and none may have moved.
+/// The ids that hold the commit counter of a role: today's and, in a table of release 0.1, those it was created with. A
+/// process of that release may still be running, so all of them are raised, and none may have changed.
 fn fence_ids(txns: &BTreeMap<String, i64>, role: TableRole) -> Vec<String> {
     let fence = TxnId::Fence(role);
     let legacy = |text: &&String| LegacyId::parse(text).is_some_and(|legacy| legacy.id.as_ref() == Some(&fence));
@@ -164,8 +164,8 @@ pub(super) fn fence_step(txns: &BTreeMap<String, i64>, role: TableRole) -> i64 {
     i64::try_from(fence_ids(txns, role).len()).unwrap_or(1)
 }
 
-/// What a table knows besides fences, under the ids of today, whichever release wrote it. Nothing of it ever decreases,
-/// so of two values the higher one holds.
+/// What a table knows besides fences, under today's ids, whichever release wrote it. None of it ever decreases, so of
+/// two values the higher one counts.
 pub(super) fn progress(txns: &BTreeMap<String, i64>) -> BTreeMap<TxnId, i64> {
     let mut progress = BTreeMap::new();
     for (text, value) in txns {

@@ -1,4 +1,4 @@
-//! A reply as data: the messages to send, decided once by whoever answers and delivered by whoever sends.
+//! A reply as data: the messages to send, decided once by the stage that answers and delivered by the one that sends.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -6,13 +6,13 @@ use serde_json::Value;
 use super::text::{self, Entity};
 use crate::error::{Context, ErrorKind, Result};
 
-/// How a message goes out.
+/// How a message is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Method {
     /// A new message.
     #[serde(rename = "sendMessage")]
     Send,
-    /// Another text for a message of the same reply.
+    /// A new text for a message of the same reply.
     #[serde(rename = "editMessageText")]
     Edit,
 }
@@ -29,13 +29,13 @@ pub struct ReplyMessage {
     /// Its formatting, by offset.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub entities: Vec<Entity>,
-    /// Its `reply_markup`, as the Bot API takes it.
+    /// Its `reply_markup`, in the Bot API's format.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub markup: Option<Value>,
     /// The topic it belongs to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub thread: Option<i64>,
-    /// The message it answers.
+    /// The message it replies to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reply_to: Option<i64>,
     /// The part of this reply that it edits, from 1.
@@ -43,20 +43,20 @@ pub struct ReplyMessage {
     pub edits: Option<i64>,
 }
 
-/// The message that is answered.
+/// The message being answered.
 #[derive(Clone, Copy, Debug)]
 pub struct Answered<'a> {
-    /// Where it was said.
+    /// The chat.
     pub chat_id: i64,
-    /// What kind of chat that is.
+    /// The type of that chat.
     pub chat_type: Option<&'a str>,
     /// Its id.
     pub message_id: Option<i64>,
 }
 
-/// The messages of an answer in Markdown; the same input gives the same messages.
+/// The messages of an answer in Markdown; the same input always gives the same messages.
 pub fn compose(markdown: &str, answered: Answered<'_>) -> Vec<ReplyMessage> {
-    // In a private chat it is plain what is answered; in a group it is not.
+    // In a private chat it is clear what is being answered; in a group it is not.
     let in_group = answered.chat_type.is_some_and(|kind| matches!(kind, "group" | "supergroup"));
     let message = |part: text::Part| ReplyMessage {
         method: Method::Send,

@@ -116,7 +116,7 @@ async fn goes_on(app: &TestApp, sent: usize) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_renamed_pipeline_is_refused_until_it_adopts_tables_raw_folder_and_intents() {
     let app = world().await.set("name=support");
-    refused(&app, "belongs to pipeline `telegram`, and this is `support`").await;
+    refused(&app, "belongs to pipeline `telegram`, but this is `support`").await;
     let plan = adopt(&app).await;
     assert_eq!(plan["former_pipelines"], serde_json::json!(["telegram"]));
     goes_on(&app, ANSWERED + 1).await;
@@ -144,7 +144,7 @@ async fn a_second_service_under_another_name_answers_nothing_twice() {
 #[tokio::test(flavor = "multi_thread")]
 async fn another_bot_is_refused_and_passes_over_nothing() {
     let app = world().await.variable("TELEGRAM_BOT_TOKEN", "4242:another-bot");
-    refused(&app, "and the token is of bot 4242").await;
+    refused(&app, "but the token is of bot 4242").await;
     let token = app.telegram.token().to_owned();
     let app = app.variable("TELEGRAM_BOT_TOKEN", &token);
     goes_on(&app, ANSWERED + 1).await;
@@ -164,20 +164,20 @@ async fn another_bot_that_adopts_answers_for_itself_alone() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_moved_table_is_the_same_table_and_a_mistyped_one_is_refused() {
     let app = world().await.set("bronze.table=bronze/moved");
-    refused(&app, "table bronze/moved is not there").await;
+    refused(&app, "table bronze/moved does not exist").await;
     std::fs::rename(app.data().join(BRONZE), app.data().join("bronze/moved")).unwrap();
     goes_on(&app, ANSWERED + 1).await;
     let app = app.set("reply.table=silver/replies2");
-    refused(&app, "table silver/replies2 is not there").await;
+    refused(&app, "table silver/replies2 does not exist").await;
     let app = app.set("reply.table=silver/telegram_replies").set("silver.table=silver/responses2");
-    refused(&app, "table silver/responses2 is not there").await;
+    refused(&app, "table silver/responses2 does not exist").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn bronze_that_was_removed_is_loaded_again_and_nothing_is_asked_twice() {
     let app = world().await;
     remove(&app, BRONZE);
-    refused(&app, "table bronze/telegram_messages is not there").await;
+    refused(&app, "table bronze/telegram_messages does not exist").await;
     adopt(&app).await;
     goes_on(&app, ANSWERED + 1).await;
     assert_eq!(questions(&app), ANSWERED + 1);
@@ -187,7 +187,7 @@ async fn bronze_that_was_removed_is_loaded_again_and_nothing_is_asked_twice() {
 async fn silver_that_was_removed_learns_from_the_replies_what_was_answered() {
     let app = world().await;
     remove(&app, SILVER);
-    refused(&app, "table silver/telegram_responses is not there").await;
+    refused(&app, "table silver/telegram_responses does not exist").await;
     let plan = adopt(&app).await;
     assert_eq!(plan["marked_answered"], ANSWERED);
     goes_on(&app, ANSWERED + 1).await;
@@ -198,7 +198,7 @@ async fn silver_that_was_removed_learns_from_the_replies_what_was_answered() {
 async fn replies_that_were_removed_are_not_sent_again_unless_asked_for() {
     let app = world().await;
     remove(&app, REPLIES);
-    refused(&app, "table silver/telegram_replies is not there").await;
+    refused(&app, "table silver/telegram_replies does not exist").await;
     let redo = app.run(&["adopt", "--redo", "--json"]).await;
     let redo: Value = serde_json::from_slice(&redo.stdout).unwrap();
     assert_eq!(redo["plans"][0]["would_be_sent"], ANSWERED);
@@ -211,7 +211,7 @@ async fn replies_that_were_removed_are_not_sent_again_unless_asked_for() {
 async fn with_every_table_removed_what_was_received_is_history() {
     let app = world().await;
     [BRONZE, SILVER, REPLIES].iter().for_each(|table| remove(&app, table));
-    refused(&app, "table bronze/telegram_messages is not there").await;
+    refused(&app, "table bronze/telegram_messages does not exist").await;
     let plan = adopt(&app).await;
     assert_eq!(plan["questions_are_history"], true);
     goes_on(&app, ANSWERED).await;
@@ -223,10 +223,10 @@ async fn with_every_table_removed_what_was_received_is_history() {
 async fn with_bronze_and_silver_removed_bronze_is_loaded_first() {
     let app = world().await;
     [BRONZE, SILVER].iter().for_each(|table| remove(&app, table));
-    refused(&app, "table bronze/telegram_messages is not there").await;
+    refused(&app, "table bronze/telegram_messages does not exist").await;
     let plan = adopt(&app).await;
     assert_eq!(plan["loads_first"], true);
-    refused(&app, "table silver/telegram_responses is not there").await;
+    refused(&app, "table silver/telegram_responses does not exist").await;
     let plan = adopt(&app).await;
     assert_eq!(plan["marked_answered"], ANSWERED);
     goes_on(&app, ANSWERED + 1).await;

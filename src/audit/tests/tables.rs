@@ -87,5 +87,5 @@ async fn a_table_that_is_gone_leaves_what_stands_on_it_unproven() {
     let audit = world.audit().await;
     assert_eq!(counts(&audit)[2], ("silver rows", [0, 0, 0, 3]));
     assert_eq!(counts(&audit)[5], ("progress", [2, 0, 1, 1]));
-    assert!(broken(&audit, "progress")[0].contains("is not there, while its silver table"));
+    assert!(broken(&audit, "progress")[0].contains("does not exist, while its silver table"));
 }

@@ -8,15 +8,15 @@ use crate::telegram::client::OutgoingMessage;
 use crate::telegram::reply::{Method, ReplyMessage};
 use crate::telegram::{BotClient, SendFault};
 
-/// What a try came to.
+/// The result of a try.
 pub(super) enum Attempt {
-    /// Its fate is known, or known to be unknown.
+    /// Its outcome is known, or known to be unknown.
     Done(Verdict),
     /// Nothing left; the chat is held this long.
     Again(Duration),
 }
 
-/// What became of a part.
+/// The outcome of a part.
 pub(super) struct Verdict {
     pub(super) status: Status,
     pub(super) message_id: Option<i64>,
@@ -50,7 +50,7 @@ pub(super) struct Delivery {
 }
 
 impl Delivery {
-    /// `target` is the message to edit, where the part is an edit and it is known.
+    /// `target` is the message to edit, if the part is an edit and it is known.
     pub(super) fn new(message: &ReplyMessage, target: Option<i64>) -> Self {
         Self {
             method: message.method,
@@ -81,7 +81,7 @@ impl Delivery {
         }
     }
 
-    /// Changes the message so that it may pass; `false` when nothing is left to change.
+    /// Changes the message so that it may be accepted; `false` if nothing is left to change.
     pub(super) fn repair(&mut self, fault: &SendFault) -> bool {
         if let SendFault::Refused { migrate_to_chat_id: Some(chat_id), .. } = fault {
             return std::mem::replace(&mut self.message.chat_id, *chat_id) != *chat_id;

@@ -5,7 +5,7 @@ use crate::flow::key::UpdateKey;
 use crate::id::BotId;
 use crate::telegram::reply::Method;
 
-/// Names one send of one part of a reply.
+/// Identifies one send of one part of a reply.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct PartKey {
     pub(super) bot_id: BotId,
@@ -21,7 +21,7 @@ impl PartKey {
         UpdateKey { bot_id: self.bot_id, update_id: self.update_id, attempt: self.attempt }
     }
 
-    /// What it is of that reply.
+    /// Which part and send of that reply.
     pub(super) fn of(&self) -> PartOf {
         PartOf { send: self.send, part: self.part }
     }
@@ -34,17 +34,17 @@ pub(super) struct PartOf {
     pub(super) part: i64,
 }
 
-/// What is known of a part that has an outcome.
+/// What is known about a part with an outcome.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct PartState {
     pub(super) status: Status,
     /// How many parts its reply has.
     pub(super) parts: i64,
-    /// The message it became, where that is known.
+    /// The message it became, if known.
     pub(super) message_id: Option<i64>,
 }
 
-/// What became of a part.
+/// The outcome of a part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Status {
     /// Telegram has confirmed it.

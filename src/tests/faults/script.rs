@@ -63,7 +63,7 @@ impl Operation {
             path if path.starts_with("raw/") => Self::PutRaw,
             path if path.starts_with("intents/") => Self::PutIntent,
             path if path.contains("_delta_log/") && path.ends_with(".json") => Self::PutCommit,
-            path if path.contains("_delta_log/") => Self::PutOther,
+            path if path.contains("_delta_log/") || path.starts_with("_lakegram/") => Self::PutOther,
             _ => Self::PutParquet,
         }
     }
