@@ -1,5 +1,6 @@
 //! Every stage with every trouble, at its opening and while it runs.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use futures::{StreamExt, stream};
@@ -47,12 +48,13 @@ struct Cell {
     landed: usize,
     met: u64,
     was_unwell: bool,
+    unknown: usize,
     wrong: Vec<String>,
 }
 
 async fn cell(domain: Domain, trouble: Trouble, when: When) -> Cell {
     let world = World::new().await;
-    let mut cell = Cell { stage: domain.stage, trouble, when, landed: 0, met: 0, was_unwell: false, wrong: Vec::new() };
+    let mut cell = Cell { stage: domain.stage, trouble, when, landed: 0, met: 0, was_unwell: false, unknown: 0, wrong: Vec::new() };
     // The tables are there before the trouble is.
     let mut service = world.serve().await;
     world.put_foreign(0).await;
@@ -84,7 +86,8 @@ async fn cell(domain: Domain, trouble: Trouble, when: When) -> Cell {
     cell.look_for_spread(&service);
     world.switch.end();
     world.take_back(ends).await;
-    cell.wait("not all is done", &world, async || is_done(&world, ALL, 2).await).await;
+    cell.wait("not all is done", &world, async || is_settled(&world, &service).await).await;
+    cell.unknown = unknown(&service).await.len();
     cell.wait("a stage stays unwell", &world, async || service.all_ok()).await;
     cell.wrong.extend(service.unwell().iter().map(ToString::to_string));
     let twice = world.chats_answered().into_iter().filter(|(_, count)| *count > 1);
@@ -100,6 +103,23 @@ async fn cell(domain: Domain, trouble: Trouble, when: When) -> Cell {
 /// Whether so many chats are answered, and so many foreign rows loaded.
 async fn is_done(world: &World, chats: i64, rows: i64) -> bool {
     world.chats_answered().len() == usize::try_from(chats).unwrap() && world.foreign_rows().await == rows
+}
+
+/// The chats whose reply was on its way when the stage failed: nobody knows whether it arrived, and it is not sent
+/// again. None while the table cannot be read.
+async fn unknown(service: &Service) -> BTreeSet<i64> {
+    let bot = service.app.pipelines.first().unwrap();
+    let [.., table] = service.app.tables(bot);
+    let rows = service.app.newest_rows(&table, 100).await.ok().flatten().map_or_else(Vec::new, |(_, rows)| rows);
+    let unknown = rows.iter().filter(|row| row["status"] == "unknown");
+    unknown.filter_map(|row| row["chat_id"].as_i64()).collect()
+}
+
+/// Whether every chat has its answer, or an outcome that says that nobody knows.
+async fn is_settled(world: &World, service: &Service) -> bool {
+    let mut chats = unknown(service).await;
+    chats.extend(world.chats_answered().into_keys());
+    chats.len() == usize::try_from(ALL).unwrap() && world.foreign_rows().await == 2
 }
 
 impl Cell {
@@ -170,6 +190,7 @@ async fn every_stage_comes_back_from_every_trouble_and_landing_goes_on() {
     let landed: usize = done.iter().map(|cell| cell.landed).sum();
     let unwell = done.iter().filter(|cell| cell.was_unwell).count();
     println!("{count} cells, {landed} posts answered with 200, {unwell} cells in which a stage was shown as unwell");
+    println!("{} replies unknown", done.iter().map(|cell| cell.unknown).sum::<usize>());
     let wrong: Vec<String> = done
         .iter()
         .filter(|cell| !cell.wrong.is_empty())
