@@ -12,6 +12,8 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// How often the upstream table is checked without a hint.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// How long items in progress may take to finish after an error.
+const LAST_WORDS: Duration = Duration::from_secs(8);
 /// A watermark that moved without a row is committed this often.
 const WATERMARK_EVERY: Duration = Duration::from_secs(60);
 
@@ -39,6 +41,13 @@ impl<W: Work> Flow<W> {
     /// # Errors
     /// When a table cannot be read or written.
     pub(crate) async fn work_until_idle(&mut self, stop: &CancellationToken) -> Result<()> {
+        match self.work_to_head(stop).await {
+            Err(error) => Err(self.last_words(error).await),
+            done => done,
+        }
+    }
+
+    async fn work_to_head(&mut self, stop: &CancellationToken) -> Result<()> {
         self.wanted = Wanted::Head;
         let mut hints = None;
         loop {
@@ -58,10 +67,17 @@ impl<W: Work> Flow<W> {
     /// # Errors
     /// When a table cannot be read or written.
     pub(crate) async fn run(mut self, hints: watch::Receiver<i64>, stop: CancellationToken) -> Result<()> {
+        match self.work_always(hints, &stop).await {
+            Err(error) => Err(self.last_words(error).await),
+            done => done,
+        }
+    }
+
+    async fn work_always(&mut self, hints: watch::Receiver<i64>, stop: &CancellationToken) -> Result<()> {
         let mut hints = Some(hints);
         loop {
             self.proceed().await?;
-            match self.wake(&mut hints, &stop).await {
+            match self.wake(&mut hints, stop).await {
                 Wake::Stop => return self.drain().await,
                 Wake::Hint(None) => hints = None,
                 wake => self.handle(wake, Mode::Service).await?,
@@ -253,6 +269,18 @@ impl<W: Work> Flow<W> {
         }
         self.ended(&item, true);
         Ok(())
+    }
+
+    /// Lets items in progress finish after an error, as far as the ledger can still be written: of what is dropped on
+    /// the wire nobody would know what became. Not after a failed disk, on which nothing counts any more.
+    async fn last_words(&mut self, error: Error) -> Error {
+        if error.kind() != ErrorKind::Fatal {
+            let clock = self.clock.clone();
+            if !matches!(clock.timeout(LAST_WORDS, self.drain()).await, Some(Ok(()))) {
+                tracing::warn!(%error, "not everything in progress could be recorded; the next start picks it up");
+            }
+        }
+        error
     }
 
     /// Lets items in progress finish; waiting ones are found again at the next start.

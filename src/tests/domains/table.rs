@@ -54,7 +54,16 @@ struct Cell {
 
 async fn cell(domain: Domain, trouble: Trouble, when: When) -> Cell {
     let world = World::new().await;
-    let mut cell = Cell { stage: domain.stage, trouble, when, landed: 0, met: 0, was_unwell: false, unknown: 0, wrong: Vec::new() };
+    let mut cell = Cell {
+        stage: domain.stage,
+        trouble,
+        when,
+        landed: 0,
+        met: 0,
+        was_unwell: false,
+        unknown: 0,
+        wrong: Vec::new(),
+    };
     // The tables are there before the trouble is.
     let mut service = world.serve().await;
     world.put_foreign(0).await;
