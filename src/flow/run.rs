@@ -41,8 +41,9 @@ impl<W: Work> Flow<W> {
     /// # Errors
     /// When a table cannot be read or written.
     pub(crate) async fn work_until_idle(&mut self, stop: &CancellationToken) -> Result<()> {
-        match self.work_to_head(stop).await {
-            Err(error) => Err(self.last_words(error).await),
+        // Boxed: these futures are large, and stages nest them.
+        match Box::pin(self.work_to_head(stop)).await {
+            Err(error) => Err(Box::pin(self.last_words(error)).await),
             done => done,
         }
     }
@@ -56,7 +57,7 @@ impl<W: Work> Flow<W> {
                 return self.commit_watermark().await;
             }
             match self.wake(&mut hints, stop).await {
-                Wake::Stop => return self.drain().await,
+                Wake::Stop => return Box::pin(self.drain()).await,
                 wake => self.handle(wake, Mode::Batch).await?,
             }
         }
@@ -67,8 +68,9 @@ impl<W: Work> Flow<W> {
     /// # Errors
     /// When a table cannot be read or written.
     pub(crate) async fn run(mut self, hints: watch::Receiver<i64>, stop: CancellationToken) -> Result<()> {
-        match self.work_always(hints, &stop).await {
-            Err(error) => Err(self.last_words(error).await),
+        // Boxed: these futures are large, and stages nest them.
+        match Box::pin(self.work_always(hints, &stop)).await {
+            Err(error) => Err(Box::pin(self.last_words(error)).await),
             done => done,
         }
     }
@@ -78,7 +80,7 @@ impl<W: Work> Flow<W> {
         loop {
             self.proceed().await?;
             match self.wake(&mut hints, stop).await {
-                Wake::Stop => return self.drain().await,
+                Wake::Stop => return Box::pin(self.drain()).await,
                 Wake::Hint(None) => hints = None,
                 wake => self.handle(wake, Mode::Service).await?,
             }
@@ -276,7 +278,7 @@ impl<W: Work> Flow<W> {
     async fn last_words(&mut self, error: Error) -> Error {
         if error.kind() != ErrorKind::Fatal {
             let clock = self.clock.clone();
-            if !matches!(clock.timeout(LAST_WORDS, self.drain()).await, Some(Ok(()))) {
+            if !matches!(clock.timeout(LAST_WORDS, Box::pin(self.drain())).await, Some(Ok(()))) {
                 tracing::warn!(%error, "not everything in progress could be recorded; the next start picks it up");
             }
         }
