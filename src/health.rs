@@ -80,6 +80,12 @@ impl Health {
         self.stages.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone(), state)
     }
 
+    /// Whether a stage does not work.
+    pub fn is_unwell(&self, id: &StageId) -> bool {
+        let stages = self.stages.lock().unwrap_or_else(PoisonError::into_inner);
+        matches!(stages.get(id), Some(StageState::Unwell(_)))
+    }
+
     /// All stages, by pipeline and name.
     pub fn stages(&self) -> Vec<StageHealth> {
         let stages = self.stages.lock().unwrap_or_else(PoisonError::into_inner);

@@ -16,6 +16,8 @@ use crate::shutdown::TaskGroup;
 
 /// The first and the longest pause before a stage is reopened.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+/// A stage that was in trouble is well once it has worked for so long.
+const WELL_AFTER: Duration = Duration::from_secs(1);
 /// A stage that has worked this long starts over with short pauses.
 const STEADY: Duration = Duration::from_secs(60);
 
@@ -87,9 +89,9 @@ impl Keeper {
         while let Some(opened) = self.stop.run_until_cancelled(panic::catch(async { Box::pin(open()).await })).await {
             let ended = match flat(opened) {
                 Ok(stage) => {
-                    self.is_well();
                     let began = self.clock.monotonic();
-                    let ended = panic::catch(async { Box::pin(run(stage, self.stop.clone())).await }).await;
+                    let running = panic::catch(async { Box::pin(run(stage, self.stop.clone())).await });
+                    let ended = self.watch(running).await;
                     if self.clock.monotonic().saturating_sub(began) >= STEADY {
                         backoff.reset();
                     }
@@ -114,6 +116,20 @@ impl Keeper {
             }
         }
         Ok(())
+    }
+
+    /// Shows a stage as well: at once the first time, and after trouble once it has worked for a moment, since the same
+    /// trouble often meets it again at its first read.
+    async fn watch<T>(&self, running: impl Future<Output = T>) -> T {
+        let mut running = std::pin::pin!(running);
+        if self.health.is_unwell(&self.id) {
+            tokio::select! {
+                ended = &mut running => return ended,
+                () = self.clock.sleep(WELL_AFTER) => {}
+            }
+        }
+        self.is_well();
+        running.await
     }
 
     fn is_well(&self) {
@@ -203,7 +219,9 @@ mod tests {
         let run = |number: usize, stop: CancellationToken| {
             let (watched, stopping) = (watched.clone(), stopping.clone());
             async move {
-                assert_eq!(only(&watched).word(), "ok");
+                while only(&watched).word() != "ok" {
+                    tokio::task::yield_now().await;
+                }
                 match number {
                     3 => Err(Error::corrupt("torn")),
                     4 => panic!("run {number}"),

@@ -1,10 +1,8 @@
 //! Which tables are a pipeline's own: asked before a stage opens one, so that no stage works on what belongs to another.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-
-use tokio::sync::Mutex;
 
 use super::App;
 use crate::error::Result;
@@ -18,8 +16,12 @@ use crate::table::{OwnTable, TableRole};
 /// The stages of a pipeline open together: what was found for one of them holds for the others so long.
 const HOLDS: Duration = Duration::from_secs(2);
 
-/// What was found last, by pipeline, and when. One look at a time: it may make tables.
-pub(super) type Looks = Arc<Mutex<HashMap<Name, (Duration, OwnTables)>>>;
+/// The last look at the tables of each pipeline. A look may make tables, so there is one at a time for a pipeline; one
+/// that hangs holds up no other pipeline.
+pub(super) type Looks = Arc<Mutex<HashMap<Name, Arc<Look>>>>;
+
+/// The last look at a pipeline's tables: when it was, on the monotonic clock, and what it found.
+type Look = tokio::sync::Mutex<Option<(Duration, OwnTables)>>;
 
 impl App {
     /// What the tables of a pipeline must be.
@@ -52,9 +54,13 @@ impl App {
     /// # Errors
     /// A configuration error that says what does not fit, and how to fix it; else as the store.
     pub(super) async fn own_table(&self, pipeline: &Pipeline, role: TableRole) -> Result<OwnTable> {
-        let mut looks = self.looks.lock().await;
+        let look = {
+            let mut looks = self.looks.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(looks.entry(pipeline.name.clone()).or_default())
+        };
+        let mut look = look.lock().await;
         let now = self.clock.monotonic();
-        if let Some((at, own)) = looks.get(&pipeline.name)
+        if let Some((at, own)) = &*look
             && now.saturating_sub(*at) < HOLDS
         {
             return own.of(role);
@@ -62,7 +68,7 @@ impl App {
         let own = self.inspect(pipeline).await?.settle().await?;
         let table = own.of(role);
         if own.are_whole() {
-            looks.insert(pipeline.name.clone(), (now, own));
+            *look = Some((now, own));
         }
         table
     }

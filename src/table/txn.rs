@@ -141,11 +141,15 @@ fn position(pipeline: &str, bot_id: &str, lane: &str) -> Option<TxnId> {
 /// The ids that hold the commit counter of a role: today's and, in a table of release 0.1, those it was created with. A
 /// process of that release may still be running, so all of them are raised, and none may have changed.
 fn fence_ids(txns: &BTreeMap<String, i64>, role: TableRole) -> Vec<String> {
-    let fence = TxnId::Fence(role);
-    let legacy = |text: &&String| LegacyId::parse(text).is_some_and(|legacy| legacy.id.as_ref() == Some(&fence));
-    let mut ids: Vec<String> = txns.keys().filter(legacy).cloned().collect();
-    ids.push(fence.to_string());
+    let mut ids: Vec<String> = txns.keys().filter(|text| is_legacy_fence(text, role)).cloned().collect();
+    ids.push(TxnId::Fence(role).to_string());
     ids
+}
+
+/// The same as [`LegacyId::parse`] says. Asked of every txn several times a commit, so nothing is allocated for it.
+fn is_legacy_fence(text: &str, role: TableRole) -> bool {
+    let pipeline = text.strip_prefix("lakegram/").and_then(|rest| rest.strip_suffix(role.as_str())?.strip_suffix('/'));
+    pipeline.is_some_and(|name| !name.contains('/') && Name::new(name).is_ok())
 }
 
 /// The commit counter of a role: every commit of the stage raises it, whichever release made it. 0 at first.
@@ -211,7 +215,42 @@ mod tests {
         ]
     }
 
+    fn any_id() -> impl Strategy<Value = String> {
+        let part = || "[a-z.]{0,4}|bronze|silver|reply|lane|watermark|look_back";
+        let legacy = proptest::collection::vec(part(), 1..5).prop_map(|parts| format!("lakegram/{}", parts.join("/")));
+        prop_oneof![txn_id().prop_map(|id| id.to_string()), legacy, "[a-z/]{0,20}"]
+    }
+
     proptest! {
+        #[test]
+        fn a_fence_of_release_0_1_is_recognized_as_by_parsing(text in any_id()) {
+            for role in TableRole::ALL {
+                let parsed = LegacyId::parse(&text).and_then(|legacy| legacy.id);
+                prop_assert_eq!(is_legacy_fence(&text, role), parsed == Some(TxnId::Fence(role)), "{}", text);
+            }
+        }
+
+        /// Commits of either release, in any order: each raises the value, and ours those of both ids.
+        #[test]
+        fn the_fence_moves_with_every_commit(is_ours in proptest::collection::vec(any::<bool>(), 1..20)) {
+            let legacy = "lakegram/telegram/silver".to_owned();
+            let (mut txns, mut legacy_seen) = (BTreeMap::from([(legacy.clone(), 3)]), 3);
+            for ours in is_ours {
+                let before = fence_value(&txns, TableRole::Silver);
+                match ours {
+                    true => {
+                        let step = fence_step(&txns, TableRole::Silver);
+                        txns.extend(raised_fence(&txns, TableRole::Silver));
+                        prop_assert_eq!(fence_value(&txns, TableRole::Silver), before + step);
+                        prop_assert!(txns[&legacy] > legacy_seen, "the old release would not notice");
+                    }
+                    false => drop(txns.insert(legacy.clone(), txns[&legacy] + 1)),
+                }
+                legacy_seen = txns[&legacy];
+                prop_assert!(fence_value(&txns, TableRole::Silver) > before);
+            }
+        }
+
         #[test]
         fn an_id_parses_back_and_is_none_of_release_0_1(id in txn_id()) {
             prop_assert_eq!(TxnId::parse(&id.to_string()), Some(id.clone()));

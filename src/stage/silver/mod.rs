@@ -31,6 +31,7 @@ use crate::flow::ledger::{LedgerOptions, Parts};
 use crate::flow::work::{Desk, Work};
 use crate::flow::{Flow, FlowOptions};
 use crate::id::BotId;
+use crate::identity::adopt::HISTORY_ROUTE;
 use crate::pipeline::Route;
 use crate::table::{TableRole, TableSpec};
 use crate::telemetry::{Hop, Telemetry};
@@ -129,7 +130,7 @@ impl Work for SilverWork {
         self.asker.release_button(row);
         if self.history_before.is_some_and(|before| row.received_at < before) {
             let error = Some("received before this table was made".to_owned());
-            let route = Some(route::HISTORY.to_owned());
+            let route = Some(HISTORY_ROUTE.to_owned());
             return Some(SilverRow { error, ..ignored(row.clone(), route, &self.clock) });
         }
         match route::decide(row, &self.routes, self.bot_id) {

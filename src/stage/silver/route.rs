@@ -4,9 +4,6 @@ use super::rows::BronzeRow;
 use crate::id::BotId;
 use crate::pipeline::{Answer, Route};
 
-/// What `route` says of rows that were handled before the silver table was made.
-pub(super) const HISTORY: &str = "history";
-
 /// What happens to a row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Decision {

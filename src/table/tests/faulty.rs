@@ -54,6 +54,13 @@ impl Script {
         (take(&self.puts), take(&self.gets), take(&self.lists))
     }
 
+    /// Waits until no more than `left` commands for commits are left.
+    pub(crate) async fn until_commits_left(&self, left: usize) {
+        while self.commits.lock().unwrap().len() > left {
+            tokio::task::yield_now().await;
+        }
+    }
+
     async fn turn(&self) {
         let yields = self.yields.lock().unwrap().pop_front().unwrap_or(0);
         for _ in 0..yields {
