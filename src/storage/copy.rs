@@ -70,7 +70,7 @@ mod tests {
 
     use bytes::Bytes;
 
-    use super::super::simulated::{CutAt, Lies, Moment, SimulatedDisk};
+    use super::super::tests::simulated::{CutAt, Lies, Moment, SimulatedDisk};
     use super::*;
 
     const FROM: &str = "in/deep/a.json";

@@ -12,8 +12,6 @@ mod local;
 mod open;
 mod recent;
 mod root;
-#[cfg(test)]
-pub(crate) mod simulated;
 mod staging;
 mod time;
 mod upload;
@@ -60,6 +58,6 @@ pub enum PutNew {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 #[cfg(test)]
 pub(crate) use self::fault::disk_failure;

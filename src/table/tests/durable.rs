@@ -3,7 +3,7 @@
 use tempfile::TempDir;
 
 use super::*;
-use crate::storage::simulated::{Lies, REBOOTS, SimulatedDisk};
+use crate::storage::tests::simulated::{Lies, REBOOTS, SimulatedDisk};
 use crate::table::{Tail, TailStep};
 
 const COMMIT: &str = "bronze/messages/_delta_log/00000000000000000001.json";

@@ -14,7 +14,7 @@ use crate::clock::Clock;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::settings::{Environment, Settings};
 use crate::storage::Storage;
-use crate::storage::simulated::SimulatedDisk;
+use crate::storage::tests::simulated::SimulatedDisk;
 use crate::table::maintain::MaintainOptions;
 use crate::telemetry::Hop;
 

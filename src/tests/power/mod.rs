@@ -14,7 +14,7 @@ mod tally;
 
 use self::run::Failure;
 use self::tally::Tally;
-use crate::storage::simulated::Lies;
+use crate::storage::tests::simulated::Lies;
 use crate::tests::kit::number;
 
 /// The default number of seeds: what fits into a minute.

@@ -12,7 +12,7 @@ use super::tally::Tally;
 use crate::clock::Clock;
 use crate::standin::model::{ModelStandIn, ModelStandInOptions};
 use crate::standin::telegram::{Options, TelegramStandIn};
-use crate::storage::simulated::{CutAt, Dice, Lies, Moment, Operation, SimulatedDisk};
+use crate::storage::tests::simulated::{CutAt, Dice, Lies, Moment, Operation, SimulatedDisk};
 use crate::telegram::client::{BotClient, WebhookRequest};
 use crate::tests::kit::environment;
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::AddAssign;
 
-use crate::storage::simulated::{Moment, Operation};
+use crate::storage::tests::simulated::{Moment, Operation};
 
 /// Sums over seeds.
 #[derive(Clone, Debug, Default)]

@@ -1,7 +1,7 @@
 //! What is loaded survives a power cut, even when the receiver that wrote it died first.
 
 use super::*;
-use crate::storage::simulated::{Lies, REBOOTS, SimulatedDisk};
+use crate::storage::tests::simulated::{Lies, REBOOTS, SimulatedDisk};
 
 #[tokio::test]
 async fn a_segment_that_a_listing_has_found_is_durable_once_it_is_loaded() {

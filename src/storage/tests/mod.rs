@@ -1,5 +1,7 @@
 //! One conformance suite for the stores, and what only the local one promises.
 
+pub(crate) mod simulated;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,10 +11,10 @@ use object_store::path::Path;
 use object_store::{CopyMode, CopyOptions, ObjectStoreExt, PutMode, RenameOptions, UpdateVersion};
 use proptest::prelude::*;
 
+use self::simulated::{CutAt, Lies, Moment, SimulatedDisk};
 use super::disk::OperatingSystem;
 use super::fault::{failed_call, not_persisted, store_error};
 use super::folders::Folders;
-use super::simulated::{CutAt, Lies, Moment, SimulatedDisk};
 use super::staging::{copy_file, finish_staged};
 use super::{PutNew, Storage};
 use crate::clock::Clock;

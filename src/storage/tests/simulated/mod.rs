@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 pub(crate) use self::dice::Dice;
 use self::journal::Journal;
 pub(crate) use self::scene::REBOOTS;
-use super::disk::{Disk, OperatingSystem};
+use crate::storage::disk::{Disk, OperatingSystem};
 
 /// A call of [`Disk`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
