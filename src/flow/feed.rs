@@ -143,9 +143,13 @@ impl Feed {
         };
     }
 
-    /// Delivers the whole table again, as unclear.
-    pub(crate) fn compare(&mut self) {
-        self.next = Next::Snapshot;
+    /// Delivers the whole table again, as unclear. Returns the version of the stretch that is not delivered to its end
+    /// because of that: no [`Step::Cleared`] comes for it.
+    pub(crate) fn compare(&mut self) -> Option<i64> {
+        match std::mem::replace(&mut self.next, Next::Snapshot) {
+            Next::Stretch(stretch) => Some(stretch.version),
+            _ => None,
+        }
     }
 
     /// Rows of versions up to this one will not be requested any more.

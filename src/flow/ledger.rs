@@ -296,16 +296,21 @@ impl<R: LedgerRow> Ledger<R> {
     /// Reads the files that may have rows of these updates.
     async fn learn_of(&mut self, keys: &[UpdateKey]) -> Result<()> {
         let mut backoff = backoff();
-        let unknown: Vec<UpdateKey> = keys.iter().filter(|key| !self.done.contains(key)).copied().collect();
-        while let Err(error) = self.try_learn_of(&unknown).await {
-            match error.kind() {
+        loop {
+            // Each time anew: what was known before a reopening is not known after it.
+            let unknown: Vec<UpdateKey> = keys.iter().filter(|key| !self.done.contains(key)).copied().collect();
+            let outcome = match self.try_learn_of(&unknown).await {
+                Ok(()) => return Ok(()),
                 // Merged and cleaned up since the table was opened.
-                ErrorKind::Corrupt => self.reopen().await?,
-                _ if error.is_transient() => self.pause(&error, &mut backoff).await,
-                _ => return Err(error),
+                Err(error) if error.kind() == ErrorKind::Corrupt => self.reopen().await,
+                Err(error) => Err(error),
+            };
+            match outcome {
+                Ok(()) => {}
+                Err(error) if error.is_transient() => self.pause(&error, &mut backoff).await,
+                Err(error) => return Err(error),
             }
         }
-        Ok(())
     }
 
     async fn try_learn_of(&mut self, keys: &[UpdateKey]) -> Result<()> {
@@ -503,17 +508,20 @@ mod tests {
         let mut three = open(&storage, &clock).await;
         // No checkpoint, so that the log still tells of every file.
         let options = MaintainOptions { compact_at_files: 2, checkpoint_every: 100, ..MaintainOptions::default() };
+        let later = MaintainOptions { compact_at_files: usize::MAX, ..options.clone() };
         let mut vacuumed = 0;
-        for _ in 0..2 {
+        for options in [options, later] {
             clock.step(8 * 86_400_000_000);
             let done = maintain(&storage, &Path::from("t"), &options, &clock, &CancellationToken::new()).await;
             vacuumed += done.unwrap().unwrap().1.files_vacuumed;
+            // Known by its own work, in a file of its own, and to be known after it has opened the table again.
+            three.record(vec![Row(4)], None).await.unwrap();
         }
         assert_eq!(vacuumed, 2);
         two.refresh().await.unwrap();
         for ledger in [&mut two, &mut three] {
-            let done = ledger.are_done(&[key(1), key(2), key(3)]).await.unwrap();
-            assert_eq!(done, [true, true, false]);
+            let done = ledger.are_done(&[key(4), key(1), key(2), key(3)]).await.unwrap();
+            assert_eq!(done, [true, true, true, false]);
         }
     }
 

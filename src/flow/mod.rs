@@ -148,6 +148,12 @@ enum Read {
     Fetched(Vec<Later>, Result<Option<Vec<Fetched>>>),
 }
 
+/// What was read successfully.
+enum Success {
+    Step(Step),
+    Fetched(Vec<Later>, Option<Vec<Fetched>>),
+}
+
 impl<W: Work> Flow<W> {
     /// Runs `work` from the upstream table into the table of `ledger`.
     pub(crate) fn new(work: W, ledger: Ledger<W::Row>, options: &FlowOptions<'_>) -> Self {

@@ -2,36 +2,29 @@
 
 use std::collections::HashMap;
 
-use super::feed::{Fetched, RowPosition, Rows, Step};
+use super::feed::{Feed, Fetched, RowPosition, Rows, Step};
 use super::key::UpdateKey;
 use super::ledger::LedgerRow;
 use super::queue::Later;
 use super::watermark::Watermark;
 use super::work::{Call, Item, Work};
-use super::{Flow, Read};
+use super::{Flow, Success};
 use crate::error::Result;
 
 impl<W: Work> Flow<W> {
-    /// Handles what was read.
-    pub(super) async fn take(&mut self, read: Read) -> Result<()> {
+    /// Takes in what was read.
+    ///
+    /// # Errors
+    /// They end the stage, however transient: what was read does not come a second time.
+    pub(super) async fn take(&mut self, read: Success) -> Result<()> {
+        self.backoff.reset();
         match read {
-            Read::Fetched(later, Ok(Some(fetched))) => {
-                self.backoff.reset();
-                self.take_fetched(later, fetched).await
-            }
-            Read::Fetched(later, Ok(None)) => {
+            Success::Fetched(later, Some(fetched)) => self.take_fetched(later, fetched).await,
+            Success::Fetched(later, None) => {
                 self.compare_again(later);
                 Ok(())
             }
-            Read::Fetched(later, Err(error)) => {
-                self.queue.not_fetched(later);
-                Err(error)
-            }
-            Read::Step(step) => {
-                let step = step?;
-                self.backoff.reset();
-                self.take_step(step).await
-            }
+            Success::Step(step) => self.take_step(step).await,
         }
     }
 
@@ -47,15 +40,17 @@ impl<W: Work> Flow<W> {
             }
             Step::AtHead => self.reached(),
             Step::New { version, rows } => {
-                self.watermark.read(version, 0);
+                // Open until all of its rows are taken.
+                self.watermark.read(version, 1);
                 for rows in rows {
                     self.take_rows(rows).await?;
                 }
+                self.watermark.done(version);
             }
             Step::Unclear { version } => {
                 // Whatever the upstream table has been through, the stage's own table may have been through as well.
-                self.ledger.refresh().await?;
                 self.watermark.compare(version);
+                self.ledger.refresh().await?;
             }
             Step::Some(rows) => self.take_rows(rows).await?,
             Step::Cleared { version } => self.watermark.done(version),
@@ -123,8 +118,9 @@ impl<W: Work> Flow<W> {
             self.taken.remove(&key);
             self.watermark.done(place.version);
         }
-        if let Some(feed) = &mut self.feed {
-            feed.compare();
+        // A comparison that was under way is not finished.
+        if let Some(version) = self.feed.as_mut().and_then(Feed::compare) {
+            self.watermark.done(version);
         }
     }
 

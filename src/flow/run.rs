@@ -7,13 +7,14 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::work::{Call, Desk, Item, Work};
-use super::{CALLS, Ended, Flow, Read, Reading, UnderWay, Wanted};
+use super::{CALLS, Ended, Flow, Read, Reading, Success, UnderWay, Wanted};
 use crate::error::{Error, ErrorKind, Result};
+use crate::panic::Panic;
 
 /// How often the upstream table is checked without a hint.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// How long items in progress may take to finish after an error.
-const LAST_WORDS: Duration = Duration::from_secs(8);
+const GRACE: Duration = Duration::from_secs(8);
 /// A watermark that moved without a row is committed this often.
 const WATERMARK_EVERY: Duration = Duration::from_secs(60);
 
@@ -43,7 +44,7 @@ impl<W: Work> Flow<W> {
     pub(crate) async fn work_until_idle(&mut self, stop: &CancellationToken) -> Result<()> {
         // Boxed: these futures are large, and stages nest them.
         match Box::pin(self.work_to_head(stop)).await {
-            Err(error) => Err(Box::pin(self.last_words(error)).await),
+            Err(error) => Err(Box::pin(self.drain_after(error)).await),
             done => done,
         }
     }
@@ -70,7 +71,7 @@ impl<W: Work> Flow<W> {
     pub(crate) async fn run(mut self, hints: watch::Receiver<i64>, stop: CancellationToken) -> Result<()> {
         // Boxed: these futures are large, and stages nest them.
         match Box::pin(self.work_always(hints, &stop)).await {
-            Err(error) => Err(Box::pin(self.last_words(error)).await),
+            Err(error) => Err(Box::pin(self.drain_after(error)).await),
             done => done,
         }
     }
@@ -211,13 +212,14 @@ impl<W: Work> Flow<W> {
             Wake::Read(read) => {
                 let (feed, read) = *read;
                 self.feed = Some(feed);
-                match self.take(read).await {
+                match self.unread(read) {
+                    Ok(read) => self.take(read).await,
                     Err(error) if mode == Mode::Service && error.is_transient() => {
                         tracing::warn!(%error, "the upstream table cannot be read; retrying");
                         self.retry_at = self.clock.monotonic() + self.backoff.next_delay();
                         Ok(())
                     }
-                    outcome => outcome,
+                    Err(error) => Err(error),
                 }
             }
             Wake::Calls(calls) => self.answer(calls).await,
@@ -229,6 +231,18 @@ impl<W: Work> Flow<W> {
                 }
                 Err(error) => self.panicked(error).await,
             },
+        }
+    }
+
+    /// Gives a read that failed back, so that it can be made again; any other is handed on.
+    fn unread(&mut self, read: Read) -> Result<Success> {
+        match read {
+            Read::Step(step) => step.map(Success::Step),
+            Read::Fetched(later, Ok(fetched)) => Ok(Success::Fetched(later, fetched)),
+            Read::Fetched(later, Err(error)) => {
+                self.queue.not_fetched(later);
+                Err(error)
+            }
         }
     }
 
@@ -253,19 +267,22 @@ impl<W: Work> Flow<W> {
         let Some(key) = self.tasks.remove(&error.id()) else { return Ok(()) };
         let Some(under_way) = self.under_way.remove(&key) else { return Ok(()) };
         let UnderWay { item, is_done, has_panicked } = under_way;
-        let Ok(panic) = error.try_into_panic() else {
-            return Err(Error::new(ErrorKind::Unavailable, "a task was cancelled"));
+        let Some(panic) = Panic::of_task(error) else {
+            return Err(Error::unavailable("a task was cancelled"));
         };
-        let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-        let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+        let text = panic.text();
         if !has_panicked && !is_done {
-            tracing::error!(update_id = key.update_id, panic = %text, "the work on a row panicked; trying it once more");
+            tracing::error!(update_id = key.update_id, panic = text, "the work on a row panicked; trying it once more");
             self.start(item, true);
             return Ok(());
         }
         if !is_done {
-            tracing::error!(update_id = key.update_id, panic = %text, "the work on a row panicked again; setting it aside");
-            let row = self.work.set_aside(&item, self.ledger.rows(&key), &text);
+            tracing::error!(
+                update_id = key.update_id,
+                panic = text,
+                "the work on a row panicked again; setting it aside"
+            );
+            let row = self.work.set_aside(&item, self.ledger.rows(&key), text);
             self.under_way.insert(key, UnderWay { item: item.clone(), is_done: false, has_panicked: true });
             self.record(vec![(row, true)]).await?;
         }
@@ -273,30 +290,40 @@ impl<W: Work> Flow<W> {
         Ok(())
     }
 
-    /// Lets items in progress finish after an error, as far as the ledger can still be written: of what is dropped on
-    /// the wire nobody would know what became. Not after a failed disk, on which nothing counts any more.
-    async fn last_words(&mut self, error: Error) -> Error {
+    /// Lets items in progress finish after an error, as far as the ledger can still be written: otherwise the outcome of
+    /// what is on the wire would be unknown. Not after a disk failure: then nothing can be trusted.
+    async fn drain_after(&mut self, error: Error) -> Error {
         if error.kind() != ErrorKind::Fatal {
+            // What failed may already count as done in memory: rows are recorded, progress is not.
+            self.upstream = None;
             let clock = self.clock.clone();
-            if !matches!(clock.timeout(LAST_WORDS, Box::pin(self.drain())).await, Some(Ok(()))) {
+            if !matches!(clock.timeout(GRACE, Box::pin(self.drain())).await, Some(Ok(()))) {
                 tracing::warn!(%error, "not everything in progress could be recorded; the next start picks it up");
             }
         }
         error
     }
 
-    /// Lets items in progress finish; waiting ones are found again at the next start.
+    /// Lets items in progress finish; waiting ones are found again at the next start. An item that fails does not keep
+    /// the others from finishing.
     async fn drain(&mut self) -> Result<()> {
         self.work.wind_down();
         let (mut hints, never) = (None, CancellationToken::new());
         // What is being read is no longer needed.
         self.reading = None;
         self.watermark_committed_at = self.clock.monotonic();
+        let mut failed = Ok(());
         while !self.running.is_empty() {
-            let wake = self.wake(&mut hints, &never).await;
-            self.handle(wake, Mode::Service).await?;
+            match self.wake(&mut hints, &never).await {
+                Wake::Ended(ended) if matches!(*ended, Ok((_, (_, Err(_))))) => {
+                    let ended = self.handle(Wake::Ended(ended), Mode::Service).await;
+                    failed = failed.and(ended);
+                }
+                wake => self.handle(wake, Mode::Service).await?,
+            }
         }
         self.commit(Vec::new()).await?;
-        self.commit_watermark().await
+        self.commit_watermark().await?;
+        failed
     }
 }

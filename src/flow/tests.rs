@@ -1,4 +1,4 @@
-//! The flow with work that panics, on rows of one integer.
+//! The flow with work that panics or fails, on rows of one integer.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,7 +15,7 @@ use super::ledger::{ExistingRow, Ledger, LedgerOptions, LedgerRow, Parts};
 use super::work::{Desk, Item, Work};
 use super::{Flow, FlowOptions};
 use crate::clock::Clock;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::id::BotId;
 use crate::storage::Storage;
 use crate::table::{Append, Fence, LakeTable, TableRole, TableSpec};
@@ -24,6 +24,13 @@ use crate::table::{Append, Fence, LakeTable, TableRole, TableSpec};
 const POISON: i64 = 3;
 /// The work on this one panics once.
 const FLUKE: i64 = 4;
+
+/// The work on this one ends when the flow winds down, while [`Numbers::is_broken`].
+const SLOW: i64 = 20;
+/// The work on this one fails while [`Numbers::is_broken`].
+const FAILING: i64 = 21;
+/// A batch with this one cannot be read while [`Numbers::is_broken`].
+const BROKEN: i64 = 30;
 
 #[derive(Clone, Debug)]
 struct Number {
@@ -38,8 +45,10 @@ struct Done {
 }
 
 #[derive(Default)]
-struct Panics {
+struct Numbers {
     begun: Arc<AtomicUsize>,
+    is_broken: bool,
+    winds_down: CancellationToken,
 }
 
 fn key(update_id: i64) -> UpdateKey {
@@ -94,11 +103,14 @@ impl LedgerRow for Done {
     }
 }
 
-impl Work for Panics {
+impl Work for Numbers {
     type Row = Done;
     type Item = Number;
 
     fn items(&self, batch: &RecordBatch, version: i64) -> Result<Vec<Option<Number>>> {
+        if self.is_broken && ids(batch).contains(&BROKEN) {
+            return Err(Error::corrupt("a column has another type"));
+        }
         Ok(ids(batch).into_iter().map(|id| Some(Number { id, version })).collect())
     }
 
@@ -108,7 +120,14 @@ impl Work for Panics {
 
     fn begin(&mut self, item: Number, desk: Desk<Done>) -> BoxFuture<'static, Result<bool>> {
         let begun = self.begun.fetch_add(usize::from(item.id == FLUKE), Ordering::Relaxed);
+        let (winds_down, is_broken) = (self.winds_down.clone(), self.is_broken);
         let work = async move {
+            if item.id == SLOW && is_broken {
+                winds_down.cancelled().await;
+            }
+            if item.id == FAILING && is_broken {
+                return Err(Error::corrupt("the work fails"));
+            }
             assert!(item.id != POISON, "poison in row {}", item.id);
             assert!(item.id != FLUKE || begun > 0, "a fluke");
             Ok(desk.record(Done { id: item.id, error: None }, true).await.is_ok())
@@ -122,32 +141,33 @@ impl Work for Panics {
 
     fn committed(&mut self, _: &[Done], _: i64) {}
 
-    fn wind_down(&self) {}
+    fn wind_down(&self) {
+        self.winds_down.cancel();
+    }
 }
 
-async fn open(storage: &Storage, clock: &Clock) -> Flow<Panics> {
+async fn open(storage: &Storage, clock: &Clock, work: Numbers) -> Flow<Numbers> {
     let settles = |rows: &Parts<Done>| !rows.is_empty();
     let (role, spec) = (TableRole::Silver, spec("own"));
     let options = LedgerOptions { storage: storage.clone(), spec, role, settles, clock: clock.clone() };
     let (ledger, _) = Ledger::open(options).await.unwrap();
     let upstream = &Path::from("upstream");
     let flow = FlowOptions { storage, upstream, columns: &["update_id"], max_waiting: 100, clock };
-    Flow::new(Panics::default(), ledger, &flow)
+    Flow::new(work, ledger, &flow)
 }
 
-#[tokio::test]
-async fn a_row_whose_work_panics_is_tried_once_more_and_then_set_aside() {
-    let (storage, clock) = (Storage::memory(), Clock::system());
-    let mut upstream = LakeTable::open(&storage, &spec("upstream"), &clock).await.unwrap();
-    let all: ArrayRef = Arc::new(Int64Array::from_iter_values(1..9));
-    let rows = RecordBatch::try_from_iter_with_nullable([("update_id", all, true)]).unwrap();
-    let fence = Fence { role: TableRole::Bronze, seen: 0 };
+/// Appends rows to the upstream table in one commit.
+async fn append(storage: &Storage, clock: &Clock, ids: impl IntoIterator<Item = i64>) {
+    let mut upstream = LakeTable::open(storage, &spec("upstream"), clock).await.unwrap();
+    let ids: ArrayRef = Arc::new(Int64Array::from_iter_values(ids));
+    let rows = RecordBatch::try_from_iter_with_nullable([("update_id", ids, true)]).unwrap();
+    let fence = Fence { role: TableRole::Bronze, seen: upstream.fence(TableRole::Bronze) };
     upstream.append(Append { rows: Some(rows), fence, progress: Vec::new() }).await.unwrap();
+}
 
-    let mut flow = open(&storage, &clock).await;
-    flow.work_until_idle(&CancellationToken::new()).await.unwrap();
-    assert_eq!(flow.waiting(), 0);
-    let table = LakeTable::open(&storage, &spec("own"), &clock).await.unwrap();
+/// The stage's own table, and its rows with their errors.
+async fn recorded(storage: &Storage, clock: &Clock) -> (LakeTable, Vec<(i64, Option<String>)>) {
+    let table = LakeTable::open(storage, &spec("own"), clock).await.unwrap();
     let mut found = Vec::new();
     for file in table.files().await.unwrap() {
         let batch = table.read_file(&file, None).await.unwrap();
@@ -155,10 +175,55 @@ async fn a_row_whose_work_panics_is_tried_once_more_and_then_set_aside() {
         found.extend(ids(&batch).into_iter().zip(errors.iter().map(|error| error.map(str::to_owned))));
     }
     found.sort();
+    (table, found)
+}
+
+/// What is in progress when a stage fails is recorded, whatever else fails with it, and what could not be read is not
+/// counted as done.
+#[tokio::test]
+async fn a_stage_that_fails_records_what_is_in_progress_and_passes_nothing() {
+    let (storage, clock) = (Storage::memory(), Clock::system());
+    append(&storage, &clock, [SLOW]).await;
+    append(&storage, &clock, [BROKEN]).await;
+    append(&storage, &clock, [BROKEN + 1]).await;
+    for _ in 0..3 {
+        let flow = open(&storage, &clock, Numbers { is_broken: true, ..Numbers::default() }).await;
+        let (_hints, versions) = tokio::sync::watch::channel(-1);
+        let error = flow.run(versions, CancellationToken::new()).await.unwrap_err();
+        assert_eq!(error.to_string(), "a column has another type");
+        let (_, found) = recorded(&storage, &clock).await;
+        assert_eq!(found, [(SLOW, None)]);
+    }
+    // Once it can be read, all that is left is done.
+    let mut flow = open(&storage, &clock, Numbers::default()).await;
+    flow.work_until_idle(&CancellationToken::new()).await.unwrap();
+    let (_, found) = recorded(&storage, &clock).await;
+    assert_eq!(found, [SLOW, BROKEN, BROKEN + 1].map(|id| (id, None)));
+}
+
+#[tokio::test]
+async fn an_item_that_fails_keeps_no_other_from_finishing() {
+    let (storage, clock) = (Storage::memory(), Clock::system());
+    append(&storage, &clock, [SLOW, FAILING]).await;
+    let flow = open(&storage, &clock, Numbers { is_broken: true, ..Numbers::default() }).await;
+    let (_hints, versions) = tokio::sync::watch::channel(-1);
+    let error = flow.run(versions, CancellationToken::new()).await.unwrap_err();
+    assert_eq!(error.to_string(), "the work fails");
+    assert_eq!(recorded(&storage, &clock).await.1, [(SLOW, None)]);
+}
+
+#[tokio::test]
+async fn a_row_whose_work_panics_is_tried_once_more_and_then_set_aside() {
+    let (storage, clock) = (Storage::memory(), Clock::system());
+    append(&storage, &clock, 1..9).await;
+    let mut flow = open(&storage, &clock, Numbers::default()).await;
+    flow.work_until_idle(&CancellationToken::new()).await.unwrap();
+    assert_eq!(flow.waiting(), 0);
+    let (table, found) = recorded(&storage, &clock).await;
     let expected: Vec<_> = (1..9).map(|id| (id, (id == POISON).then(|| "poison in row 3".to_owned()))).collect();
     assert_eq!(found, expected);
     // The next start goes on behind it.
-    let mut flow = open(&storage, &clock).await;
+    let mut flow = open(&storage, &clock, Numbers::default()).await;
     flow.work_until_idle(&CancellationToken::new()).await.unwrap();
     assert_eq!(table.version(), LakeTable::open(&storage, &spec("own"), &clock).await.unwrap().version());
 }
