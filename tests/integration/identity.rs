@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Output;
 use std::time::Duration;
 
-use lakegram::standin::telegram::Options;
+use lakegram::standin::telegram::{Behavior, Options};
 use serde_json::Value;
 
 use crate::support::{Running, TestApp, rows};
@@ -192,6 +192,48 @@ async fn silver_that_was_removed_learns_from_the_replies_what_was_answered() {
     assert_eq!(plan["marked_answered"], ANSWERED);
     goes_on(&app, ANSWERED + 1).await;
     assert_eq!(questions(&app), ANSWERED + 1);
+}
+
+/// Serves until Telegram has taken the answer that waits without confirming it, and dies then.
+async fn dies_while_sending(app: &TestApp) {
+    app.telegram.script("sendMessage", vec![Behavior::AcceptThenHang]);
+    let running = app.serve().await;
+    app.wait_for_sent(ANSWERED + 1).await;
+    running.kill();
+    app.telegram.forget_script();
+}
+
+async fn silver_is_removed_and_adopted(app: &TestApp) {
+    remove(app, SILVER);
+    refused(app, "table silver/telegram_responses does not exist").await;
+    adopt(app).await;
+}
+
+/// Either way the intent is about another table than the one that the replies know of, or one whose versions begin anew
+/// below theirs. Both at once: an intent of a process that died is waited for over a minute.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_death_while_sending_before_or_after_silver_was_removed_sends_nothing_twice() {
+    let removed_first = async {
+        let app = world().await.set("reply.intent_ttl=1s");
+        silver_is_removed_and_adopted(&app).await;
+        dies_while_sending(&app).await;
+        app
+    };
+    let removed_afterwards = async {
+        let app = world().await.set("reply.intent_ttl=1s");
+        dies_while_sending(&app).await;
+        silver_is_removed_and_adopted(&app).await;
+        app
+    };
+    let apps = tokio::join!(removed_first, removed_afterwards);
+    for app in [&apps.0, &apps.1] {
+        assert_eq!(app.telegram.sent().len(), ANSWERED + 1);
+    }
+    tokio::join!(goes_on(&apps.0, ANSWERED + 1), goes_on(&apps.1, ANSWERED + 1));
+    for app in [&apps.0, &apps.1] {
+        let audit = app.audit().await;
+        assert_eq!(audit["unknown"]["count"], 1, "{audit:#}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
