@@ -139,6 +139,7 @@ async fn a_second_service_under_another_name_answers_nothing_twice() {
     app.wait_for_sent(11).await;
     assert_eq!((second.terminate().await, first.terminate().await), (Some(0), Some(0)));
     assert_eq!(app.telegram.sent().len(), 11);
+    refused(&app, "belongs to pipeline `telegram`, but this is `support`").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
