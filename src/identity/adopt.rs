@@ -84,7 +84,8 @@ impl Inspection<'_> {
             if let Some(kind) = problem.trouble {
                 return Err(Error::new(kind, problem.what.clone()));
             }
-            if identity.as_ref().is_some_and(|identity| identity.role != problem.role) {
+            let is_other = |identity: &Identity| identity.role != problem.role || identity.source.is_some();
+            if identity.as_ref().is_some_and(is_other) {
                 return Err(Error::configuration(format!("{}; use another table in the pipeline file", problem.what)));
             }
             tables.push(TablePlan {

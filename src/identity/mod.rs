@@ -275,6 +275,9 @@ impl Inspection<'_> {
                 identity.role, identity.pipeline
             ));
         }
+        if identity.source.is_some() {
+            return Some(format!("belongs to loader `{}`, not to a bot's pipeline", identity.pipeline));
+        }
         if identity.pipeline != *pipeline {
             return Some(format!("belongs to pipeline `{}`, but this is `{pipeline}`", identity.pipeline));
         }

@@ -172,6 +172,11 @@ impl LakeTable {
         self.state.version
     }
 
+    /// Its folder.
+    pub fn path(&self) -> &Path {
+        &self.log.table
+    }
+
     /// The table's id, from its metadata.
     pub fn table_id(&self) -> &str {
         &self.state.metadata.id

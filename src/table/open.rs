@@ -22,14 +22,22 @@ impl LakeTable {
     /// A configuration error that names a column of another type, or an unsupported table feature.
     pub async fn open(storage: &Storage, spec: &TableSpec, clock: &Clock) -> Result<Self> {
         let found = Self::open_existing(storage, &spec.path, clock).await?;
-        let mut table = match found {
+        let table = match found {
             Some(table) => table,
             None => Self::create(storage, spec, None, clock).await?,
         };
-        spec.check_id(table.table_id())?;
-        table.stats_columns = spec.stats_columns.clone();
-        table.widen(spec).await?;
-        Ok(table)
+        table.fitted(spec).await
+    }
+
+    /// Makes an open table what it must be.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub async fn fitted(mut self, spec: &TableSpec) -> Result<Self> {
+        spec.check_id(self.table_id())?;
+        self.stats_columns = spec.stats_columns.clone();
+        self.widen(spec).await?;
+        Ok(self)
     }
 
     /// Makes the table, unless somebody else has just made it, and opens it.
