@@ -113,7 +113,7 @@ async fn tail_ids(tail: &mut Tail) -> Vec<i64> {
     loop {
         match tail.next().await.unwrap() {
             TailStep::AtHead => return ids,
-            TailStep::Lost => panic!("lost after version {}", tail.version()),
+            TailStep::Lost | TailStep::Replaced => panic!("lost after version {}", tail.version()),
             TailStep::Rewritten { version, .. } => panic!("version {version} is not only rows that were moved"),
             TailStep::Rows { batches, .. } => {
                 for batch in batches {
