@@ -48,7 +48,7 @@ pub(super) struct LanesLedger {
     committed_at: Duration,
     /// Incremented when everything is learned anew: earlier conclusions may then be wrong.
     epoch: u64,
-    stands_still: bool,
+    is_paused: bool,
 }
 
 /// What a commit would add.
@@ -69,7 +69,7 @@ impl LanesLedger {
         // Opened again it has to be the same table.
         place.spec.id = Some(table.table_id().to_owned());
         let committed_at = place.clock.monotonic();
-        Ok(Self { place, table, known, pending: BTreeMap::new(), committed_at, epoch: 0, stands_still: false })
+        Ok(Self { place, table, known, pending: BTreeMap::new(), committed_at, epoch: 0, is_paused: false })
     }
 
     pub(super) fn place(&self) -> &LedgerOptions {
@@ -87,8 +87,8 @@ impl LanesLedger {
     }
 
     /// Whether the last commit was refused for a field that must stop the loader.
-    pub(super) fn stands_still(&self) -> bool {
-        self.stands_still
+    pub(super) fn is_paused(&self) -> bool {
+        self.is_paused
     }
 
     /// Finds lanes that are new since the last time.
@@ -119,7 +119,7 @@ impl LanesLedger {
     /// When the store fails or the table no longer matches; Configuration when a new field must stop the loader. The
     /// rows may be in the table all the same: a listing finds the segments again, and the fence tells.
     pub(super) async fn commit(&mut self, segments: &[Segment], with_progress: bool) -> Result<Loaded> {
-        self.stands_still = false;
+        self.is_paused = false;
         loop {
             let Plan { lines, mut loaded } = self.plan(segments).await?;
             let progresses = with_progress && !self.pending.is_empty();
@@ -178,7 +178,7 @@ impl LanesLedger {
             None => None,
             Some(Fields::Columns(extra)) => Some(extra),
             Some(Fields::New { row, names }) => {
-                self.stands_still = true;
+                self.is_paused = true;
                 return Err(fields::refused(lines, row, &names));
             }
         };
