@@ -7,6 +7,6 @@
 //! ```
 
 mod stop;
-mod store;
+pub(crate) mod store;
 mod table;
 mod world;
