@@ -43,7 +43,7 @@ async fn is_recorded(storage: &Storage) -> bool {
     Record::read(storage, &wanted().pipeline).await.unwrap().is_some()
 }
 
-/// Appends nothing, so that the table has a file of a stage.
+/// Appends a row with an answer.
 async fn fill(storage: &Storage, folder: &str, clock: &Clock) {
     use crate::table::{Append, Fence};
     use arrow::array::{ArrayRef, Int64Array, RecordBatch};
@@ -191,7 +191,7 @@ proptest! {
         fates in [Fate::any(), Fate::any()],
         trouble in proptest::sample::select(Trouble::ALL.to_vec()),
     ) {
-        // Whoever hangs is cut off by the time limits of the store, which are not there.
+        // A call that hangs is ended by the time limits of the store, which this one does not have.
         let trouble = if trouble == Trouble::Hang { Trouble::Server } else { trouble };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let found = runtime.block_on(bronze_beside(is_own, fates, trouble));
