@@ -85,8 +85,8 @@ mod tests {
     use super::*;
     use crate::id::BotId;
     use crate::settings::{Environment, Settings};
+    use crate::storage::tests::troubled::{Switch, Trouble};
     use crate::storage::{Storage, StorageKey};
-    use crate::tests::domains::store::{Switch, Trouble};
 
     fn app(token: Option<&str>) -> App {
         let nowhere = ["LAKEGRAM_PIPELINES", "LAKEGRAM_SCHEMAS"].map(|name| (name, "nowhere"));

@@ -216,8 +216,8 @@ mod tests {
     use super::*;
     use crate::settings::{Environment, Settings};
     use crate::storage::Storage;
+    use crate::storage::tests::troubled::{Switch, Trouble};
     use crate::table::TableSpec;
-    use crate::tests::domains::store::{Switch, Trouble};
 
     #[test]
     fn a_clean_up_that_failed_is_due_again_in_an_hour_and_any_other_in_a_day() {

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::storage::StorageKey;
-use crate::tests::domains::store::{Switch, Trouble};
+use crate::storage::tests::troubled::{Switch, Trouble};
 
 const FOLDERS: [&str; 3] = ["bronze/messages", "silver/responses", "silver/replies"];
 

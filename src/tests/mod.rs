@@ -1,6 +1,6 @@
 //! Tests of the whole crate that need its internals: the pipeline in one process, with faults and crashes.
 
-pub(crate) mod domains;
+mod domains;
 mod faults;
 mod kit;
 mod power;

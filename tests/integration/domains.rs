@@ -115,7 +115,7 @@ async fn a_table_feature_we_do_not_know_makes_its_stage_unwell_and_nothing_else(
 
     fs::remove_file(&commit).unwrap();
     app.wait_for_sent(10).await;
-    assert_eq!(stage(&running, "silver").await["state"], "ok");
+    until_stage(&running, "silver", "ok").await;
     assert_eq!(running.terminate().await, Some(0));
     app.audit().await;
     app.count_by_sql(10).await;

@@ -8,6 +8,5 @@
 
 mod poll;
 mod stop;
-pub(crate) mod store;
 mod table;
 mod world;

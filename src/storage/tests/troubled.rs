@@ -49,7 +49,7 @@ impl Trouble {
     ];
 
     /// As the table of the test names it.
-    pub(super) fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Unauthenticated => "401",
             Self::Forbidden => "403",
