@@ -122,13 +122,15 @@ pub(crate) struct Feed {
     next: Next,
     /// The files of snapshots by version, as long as rows of them may be requested.
     snapshots: BTreeMap<i64, Arc<[DataFile]>>,
+    /// Whether positions from before another copy of the table was noticed may still be requested.
+    is_replaced: bool,
 }
 
 impl Feed {
     /// The `columns` of the table at `path`.
     pub(crate) fn new(storage: &Storage, path: &Path, columns: &[&str], clock: &Clock) -> Self {
         let tail = Tail::new(storage, path, -1, columns, clock);
-        Self { tail, next: Next::Start, snapshots: BTreeMap::new() }
+        Self { tail, next: Next::Start, snapshots: BTreeMap::new(), is_replaced: false }
     }
 
     /// Answers [`Step::Found`]: everything up to this version is done. Without a version, the whole table is delivered
@@ -146,6 +148,7 @@ impl Feed {
     /// Delivers the whole table again, as unclear. Returns the version of the stretch that is not delivered to its end
     /// because of that: no [`Step::Cleared`] comes for it.
     pub(crate) fn compare(&mut self) -> Option<i64> {
+        self.is_replaced = false;
         match std::mem::replace(&mut self.next, Next::Snapshot) {
             Next::Stretch(stretch) => Some(stretch.version),
             _ => None,
@@ -189,6 +192,12 @@ impl Feed {
         match self.tail.next().await? {
             TailStep::AtHead => Ok(Step::AtHead),
             TailStep::Lost => self.next_snapshot().await,
+            TailStep::Replaced => {
+                // Rows that wait as positions are brought again, once one of them is fetched.
+                self.is_replaced = true;
+                self.snapshots.clear();
+                self.next_snapshot().await
+            }
             TailStep::Rows { version, batches, rewritten } => {
                 let place = |file| RowPosition { version, file, row: 0 };
                 let rows = (0..).zip(batches).map(|(file, batch)| Rows { first: place(file), batch });
@@ -214,12 +223,15 @@ impl Feed {
         Ok(Step::Unclear { version })
     }
 
-    /// The rows at these positions, a batch per file; `None` if one of the files is gone, and only a comparison of
-    /// contents finds the rows again.
+    /// The rows at these positions, a batch per file; `None` if one of the files is gone or the positions may be those of
+    /// another copy of the table, and only a comparison of contents finds the rows again.
     ///
     /// # Errors
     /// When the store fails.
     pub(crate) async fn fetch(&mut self, mut places: Vec<RowPosition>) -> Result<Option<Vec<Fetched>>> {
+        if self.is_replaced {
+            return Ok(None);
+        }
         places.sort_unstable();
         let (tail, snapshots) = (&self.tail, &self.snapshots);
         let mut reads = Vec::new();

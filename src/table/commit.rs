@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::head::{FRESH, LIFE, Moment, Recent};
 use super::log::{Action, CommitInfo, commit_bytes};
-use super::snapshot::Want;
+use super::snapshot::{LogObject, Want};
 use super::state::State;
 use super::{Anchor, Commit, LakeTable};
 use crate::error::{Error, ErrorKind, Result};
@@ -19,8 +19,6 @@ use crate::retry::Backoff;
 use crate::sabotage::{Sabotage, is_on};
 use crate::storage::PutNew;
 
-/// How long one put may take before it counts as lost.
-const PUT_PATIENCE: Duration = Duration::from_secs(120);
 /// The first and the longest delay between retries of transient failures.
 const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
 /// In the cloud a commit relies on the table being there for so long after it was seen.
@@ -124,14 +122,13 @@ impl LakeTable {
         }
     }
 
-    /// Puts a new object, retrying with the same bytes while the head is young enough.
+    /// Puts a new object, retrying with the same bytes while the head is young enough. How long one put may take is up
+    /// to the store.
     pub(crate) async fn put_patiently(&self, path: &Path, bytes: Bytes) -> Result<PutEnd> {
         let mut backoff = Backoff::new(RETRY.0, RETRY.1);
         let mut in_doubt = false;
         while self.is_alive() {
-            let put = self.clock.timeout(PUT_PATIENCE, self.log.storage.put_new(path, bytes.clone())).await;
-            let lost = || Err(Error::new(ErrorKind::Unknown, format!("put {path}: no response")));
-            let error = match put.unwrap_or_else(lost) {
+            let error = match self.log.storage.put_new(path, bytes.clone()).await {
                 // A put that returns after the life of the attempt has created something that nobody may see.
                 Ok(_) if !self.is_alive() => break,
                 Ok(PutNew::Created) => return Ok(PutEnd::Created { earlier: in_doubt }),
@@ -167,7 +164,7 @@ impl LakeTable {
         // Clean-up stays below the checkpoint that is named: a head above it still exists, or the table is another one.
         let in_place = checkpoint >= version || self.is_anchored().await?;
         if in_place && checkpoint < version {
-            self.seen = began;
+            self.seen = Some(began);
         }
         if in_place {
             let passed = self.read_on().await?;
@@ -192,7 +189,7 @@ impl LakeTable {
         let began = Moment::now(&self.clock);
         let is_there = match self.log.storage.mark_here(&self.log.commit_path(self.state.version))? {
             Some(head) => head.is_some() && self.is_anchored().await?,
-            None if self.anchor.is_some() && self.seen.age(&self.clock) < SEEN => return Ok(None),
+            None if self.seen.is_some_and(|seen| seen.age(&self.clock) < SEEN) => return Ok(None),
             None => match self.is_anchored().await {
                 // The put will tell what is the matter with the store.
                 Err(error) if is_transient(&error) => return Ok(None),
@@ -200,7 +197,7 @@ impl LakeTable {
             },
         };
         if is_there {
-            self.seen = began;
+            self.seen = Some(began);
             return Ok(None);
         }
         let version = self.state.version;
@@ -209,21 +206,23 @@ impl LakeTable {
         Ok((self.state.version > version).then_some(news))
     }
 
-    /// Whether the commit that stands for this table is the one that was seen before. Another one stands for it after
-    /// a while: a log is cleaned.
+    /// Whether the object of the log that the table is recognized by is unchanged. It is taken from the snapshot that
+    /// the table was read from, and from time to time replaced by the head's commit, since a log is cleaned.
     async fn is_anchored(&mut self) -> Result<bool> {
-        if let Some(anchor) = &self.anchor {
-            let there = self.log.storage.mark(&self.log.commit_path(anchor.version)).await?;
+        let (path, taken) = (self.log.commit_path(self.state.version), Moment::now(&self.clock));
+        if let Some(anchor) = &mut self.anchor {
+            let there = self.log.storage.mark(&anchor.path).await?;
             let is_same = there.as_ref() == Some(&anchor.mark);
+            if is_same && anchor.path == path {
+                anchor.taken = taken;
+            }
             if !is_same || anchor.taken.age(&self.clock) < FRESH {
                 return Ok(is_same);
             }
         }
-        let (version, taken) = (self.state.version, Moment::now(&self.clock));
-        let mark = self.log.storage.mark(&self.log.commit_path(version)).await?;
-        let is_there = mark.is_some();
-        self.anchor = mark.map(|mark| Anchor { version, mark, taken });
-        Ok(is_there)
+        let mark = self.log.storage.mark(&path).await?;
+        self.anchor = mark.map(|mark| Anchor { path, mark, taken });
+        Ok(self.anchor.is_some())
     }
 
     /// Reads the state of the table from its checkpoint on.
@@ -232,7 +231,8 @@ impl LakeTable {
             Some(fresh) if self.is_same(&fresh.state) && fresh.state.version >= self.state.version => {
                 self.recent = Recent::from(&fresh.state.txns);
                 self.state = fresh.state;
-                (self.touched, self.seen, self.anchor) = (began, began, None);
+                self.anchor = fresh.newest.map(|object| Anchor::new(object, began));
+                (self.touched, self.seen) = (began, None);
                 Ok(News::Gap)
             }
             Some(other) if !self.is_same(&other.state) => Err(self.gone("was replaced by another one")),
@@ -322,6 +322,12 @@ impl LakeTable {
             txn_id: Some(commit_id.to_owned()),
             other: other.as_object().cloned().unwrap_or_default(),
         }
+    }
+}
+
+impl Anchor {
+    pub(super) fn new(object: LogObject, taken: Moment) -> Self {
+        Self { path: object.path, mark: object.mark, taken }
     }
 }
 

@@ -8,6 +8,7 @@ pub mod delta;
 mod dictionary;
 mod head;
 mod identity;
+mod landmark;
 pub mod log;
 pub mod maintain;
 mod open;
@@ -147,9 +148,9 @@ pub struct LakeTable {
     state: State,
     /// When the head was last known to be the head.
     touched: Moment,
-    /// When a commit of the log was last seen in the store.
-    seen: Moment,
-    /// The commit by which the table is told from another at its place.
+    /// When the log was last seen in the store; `None` if it was not since the table was read.
+    seen: Option<Moment>,
+    /// What tells the table from another one in its place.
     anchor: Option<Anchor>,
     recent: Recent,
     /// Set if what is known may be wrong: only reopening helps.
@@ -158,10 +159,10 @@ pub struct LakeTable {
     unsettled: Option<PutFile>,
 }
 
-/// A commit that stands for the table.
+/// An object of the log that is known to belong to the table.
 #[derive(Debug)]
 struct Anchor {
-    version: i64,
+    path: Path,
     mark: Mark,
     taken: Moment,
 }

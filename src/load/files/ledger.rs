@@ -232,7 +232,7 @@ async fn remember(options: &LedgerOptions, table: &LakeTable) -> Result<Option<S
                 batches.iter().for_each(|rows| each_file(rows, |file| seen.insert(hash_of(file), Stamp::UNKNOWN)));
             }
             // The head exists, so nothing before it may be missing.
-            TailStep::AtHead | TailStep::Lost => return Ok(None),
+            TailStep::AtHead | TailStep::Lost | TailStep::Replaced => return Ok(None),
         }
     }
     Ok(Some(seen))

@@ -113,7 +113,7 @@ async fn tail_ids(tail: &mut Tail) -> Vec<i64> {
     loop {
         match tail.next().await.unwrap() {
             TailStep::AtHead => return ids,
-            TailStep::Lost => panic!("lost after version {}", tail.version()),
+            TailStep::Lost | TailStep::Replaced => panic!("lost after version {}", tail.version()),
             TailStep::Rows { batches, rewritten, .. } => {
                 assert!(!rewritten);
                 for batch in batches {
