@@ -134,9 +134,9 @@ impl<W: Work> Flow<W> {
         let later = if self.has_fetched && is_new_wanted { Vec::new() } else { self.queue.next_to_fetch() };
         self.has_fetched = !later.is_empty();
         if !later.is_empty() {
-            let places = later.iter().map(|later| later.place).collect();
+            let positions = later.iter().map(|later| later.position).collect();
             return Some(Box::pin(async move {
-                let fetched = feed.fetch(places).await;
+                let fetched = feed.fetch(positions).await;
                 (feed, Read::Fetched(later, fetched))
             }));
         }

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::breaker::{Breaker, Pass};
 use super::rows::{BronzeRow, SilverRow, Status};
 use crate::clock::Clock;
-use crate::flow::permits::{Permit, Permits};
+use crate::flow::permits::Permits;
 use crate::flow::work::Item;
 use crate::llm::{ChatAnswer, ChatMessage, ChatRequest, ModelClient, ModelFault, Role};
 use crate::pipeline::Acknowledge;
@@ -20,17 +20,18 @@ use crate::telegram::{BotClient, text};
 use crate::telemetry::{Hop, Telemetry};
 
 /// How long a call in flight may continue once the stage stops.
-const LAST_WORDS: Duration = Duration::from_secs(8);
+const GRACE: Duration = Duration::from_secs(8);
 /// How often a misconfigured model is tried again, so that a fixed setting is noticed.
 const MISCONFIGURED_WAIT: Duration = Duration::from_secs(60);
-/// A sign of life is useless later than this; it is also how long a callback query lives.
+/// An acknowledgement is useless later than this; it is also how long a callback query lives.
 const ACKNOWLEDGE_WITHIN: Duration = Duration::from_secs(150);
 
 /// A question with its context.
 #[derive(Clone, Debug)]
 pub(super) struct Question {
     pub(super) row: BronzeRow,
-    pub(super) route: String,
+    /// The route that matched it.
+    pub(super) route: Option<String>,
     pub(super) history: Vec<ChatMessage>,
 }
 
@@ -78,6 +79,7 @@ enum Try {
 impl Asker {
     /// The finished row; `None` if the stage stops first.
     pub(super) async fn ask(&self, question: &Question) -> Option<SilverRow> {
+        let key = question.row.key();
         let mut tries = Tries {
             calls: 0,
             own: 0,
@@ -88,7 +90,7 @@ impl Asker {
         loop {
             let (permit, pass) = tokio::select! {
                 () = self.stop.cancelled() => return None,
-                admitted = self.admitted(question) => admitted?,
+                admitted = self.breaker.admit(&key, &self.permits, question.row.chat()) => admitted?,
             };
             tries.pass = pass;
             // Boxed: these futures are large, and thousands of rows may wait for a permit.
@@ -113,20 +115,7 @@ impl Asker {
         }
     }
 
-    /// A permit, and what the breaker allows the row to do with it.
-    async fn admitted(&self, question: &Question) -> Option<(Permit<'_>, Pass)> {
-        let key = question.row.key();
-        let pass = self.breaker.admit(&key).await;
-        match self.permits.acquire(question.row.chat()).await {
-            Some(permit) => Some((permit, pass)),
-            None => {
-                self.breaker.released(pass);
-                None
-            }
-        }
-    }
-
-    /// Handles a failed call. Returns whether only this row should wait.
+    /// Handles a failed call: this row waits alone, or all rows wait.
     fn note_failure(&self, question: &Question, retry_after: Option<Duration>) -> Try {
         let chat_id = question.row.chat();
         let well_before = self.permits.note(chat_id, false);
@@ -226,7 +215,7 @@ impl Asker {
     async fn call(&self, request: &ChatRequest) -> Option<Result<ChatAnswer, ModelFault>> {
         let too_late = async {
             self.stop.cancelled().await;
-            self.clock.sleep(LAST_WORDS).await;
+            self.clock.sleep(GRACE).await;
         };
         tokio::select! {
             outcome = self.model.complete(request) => Some(outcome),
@@ -267,7 +256,7 @@ impl Asker {
 
     fn failed(&self, question: &Question, error: String, tries: &Tries) -> SilverRow {
         let row = self.set_aside(&question.row, error);
-        SilverRow { route: Some(question.route.clone()), model_calls: tries.calls, ..row }
+        SilverRow { route: question.route.clone(), model_calls: tries.calls, ..row }
     }
 
     /// A row without an answer, and why.

@@ -9,14 +9,14 @@ use object_store::path::Path;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::{PACE, Stage, Update};
+use super::{PACE, Stage, Trial, Update};
 use crate::clock::Clock;
 use crate::error::Result;
 use crate::id::Name;
 use crate::pipeline::{self, ReplySettings};
 use crate::schema;
 use crate::stage::reply::{ReplyOptions, ReplyStage};
-use crate::standin::telegram::{Options, TelegramStandIn};
+use crate::standin::telegram::{Behavior, Options, TelegramStandIn};
 use crate::storage::Storage;
 use crate::table::{TableRole, TableSpec};
 use crate::telegram::BotClient;
@@ -130,4 +130,18 @@ impl Stage for Replier {
         }
         wrong
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_that_is_refused_holds_every_chat() {
+    let mut trial = Trial::<Replier>::new().await;
+    trial.stage.settings.concurrency = 3;
+    trial.stage.telegram.script("sendMessage", vec![Behavior::fail(401, "Unauthorized"); 3]);
+    trial.append(&(1..=60).map(|id| (id, id)).collect::<Vec<_>>()).await;
+    assert!(trial.finish().await.is_empty());
+    let calls =
+        trial.stage.telegram.read(|ledger| ledger.calls_of("sendMessage").map(|call| call.at).collect::<Vec<_>>());
+    // Those that were on the wire together, and a minute later everything.
+    let asked = calls.iter().filter(|at| at.since(calls[0]) < Duration::from_secs(55)).count();
+    assert!((1..=3).contains(&asked), "{asked} calls with a token that is known to be refused");
 }
