@@ -243,8 +243,8 @@ impl Feed {
         Ok(Step::Unclear { version })
     }
 
-    /// The rows at these positions, a batch per file; `None` if one of the files is gone or the positions may be those of
-    /// another copy of the table, and only a comparison of contents finds the rows again.
+    /// The rows at these positions, a batch per file; `None` if one of the files is gone or the positions may be those
+    /// of another copy of the table, and only a comparison of contents finds the rows again.
     ///
     /// # Errors
     /// When the store fails.

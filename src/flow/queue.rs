@@ -249,8 +249,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever is fetched, cannot be, is no longer work, or is forgotten and delivered anew: each chat is served in
-        /// its order, every item once, and memory is bounded.
+        /// Whatever is fetched, cannot be, is no longer work, or is forgotten and delivered anew: each chat is served
+        /// in its order, every item once, and memory is bounded.
         #[test]
         fn every_item_is_served_once_and_in_the_order_of_its_chat(
             chats in proptest::collection::vec(0_i64..5, 1..200), max_waiting in 1_usize..40, seed in any::<u64>(),

@@ -290,8 +290,8 @@ impl<W: Work> Flow<W> {
         Ok(())
     }
 
-    /// Lets items in progress finish after an error, as far as the ledger can still be written: otherwise the outcome of
-    /// what is on the wire would be unknown. Not after a disk failure: then nothing can be trusted.
+    /// Lets items in progress finish after an error, as far as the ledger can still be written: otherwise the outcome
+    /// of what is on the wire would be unknown. Not after a disk failure: then nothing can be trusted.
     async fn drain_after(&mut self, error: Error) -> Error {
         if error.kind() != ErrorKind::Fatal {
             // What failed may already count as done in memory: rows are recorded, progress is not.

@@ -284,8 +284,8 @@ mod tests {
     }
 
     proptest! {
-        /// However commits, comparisons and rows that move interleave, the watermark never falls, never passes a row that
-        /// is not done, and reaches the head once all of them are.
+        /// However commits, comparisons and rows that move interleave, the watermark never falls, never passes a row
+        /// that is not done, and reaches the head once all of them are.
         #[test]
         fn it_rises_to_the_head_and_passes_no_row_that_is_not_done(
             rows in proptest::collection::vec(0_usize..4, 1..8), steps in proptest::collection::vec(step(), 0..80),
@@ -297,14 +297,15 @@ mod tests {
             for step in steps.into_iter().chain(end) {
                 model.step(&step);
                 let value = model.watermark.value();
-                prop_assert!(before <= value && value <= model.bound(), "{before}, {value}, {} after {step:?}", model.bound());
+                let bound = model.bound();
+                prop_assert!(before <= value && value <= bound, "{before}, {value}, {bound} after {step:?}");
                 before = value;
             }
             prop_assert_eq!(model.watermark.value(), model.head);
             prop_assert!(model.watermark.open.is_empty() && model.watermark.firsts.is_empty());
         }
 
-        /// Without comparisons it is the version before the first one with an open row.
+        /// While rows only finish, it is the version before the first one with an open row.
         #[test]
         fn it_never_passes_an_open_row_and_ends_at_what_was_read(
             rows in proptest::collection::vec(0_usize..4, 1..12), seed in any::<u64>(),

@@ -40,8 +40,8 @@ pub enum TailStep {
     },
     /// Nothing newer yet.
     AtHead,
-    /// A version or a file is gone, or the table is shorter than where the tail starts; the rows of the current snapshot
-    /// are the work. Repeated until [`Tail::snapshot`] has succeeded.
+    /// A version or a file is gone, or the table is shorter than where the tail starts; the rows of the current
+    /// snapshot are the work. Repeated until [`Tail::snapshot`] has succeeded.
     Lost,
     /// The same, because another copy of the table has taken its place: versions that were read before may have other
     /// rows now.

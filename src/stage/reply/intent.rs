@@ -68,8 +68,8 @@ impl Intents {
         DELETION_MAY_BE_LATE.checked_sub(age).filter(|left| !left.is_zero())
     }
 
-    /// Tries to create an intent. No deletion of an earlier one may still be [under way](Self::unsettled_for). While it is
-    /// unknown whether a put succeeded, the same bytes are put again. An earlier intent of this process is deleted
+    /// Tries to create an intent. No deletion of an earlier one may still be [under way](Self::unsettled_for). While it
+    /// is unknown whether a put succeeded, the same bytes are put again. An earlier intent of this process is deleted
     /// first: nothing was sent for it, its deletion failed, and nobody else would delete it before its time is up.
     pub(super) async fn claim(&self, key: &PartKey, body: &IntentBody) -> Result<Claim> {
         let path = self.key(key).path();

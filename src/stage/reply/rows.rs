@@ -158,8 +158,9 @@ fn unknown_status(status: Option<&str>, key: UpdateKey, PartOf { send, part }: P
     let UpdateKey { bot_id, update_id, attempt } = key;
     let status = status.map_or_else(|| "no status".to_owned(), |status| format!("the status `{status}`"));
     Error::corrupt(format!(
-        "the row of bot {bot_id}, update {update_id}, attempt {attempt}, send {send}, part {part} has {status}, but only \
-         sent, failed and unknown are known; if a later release wrote it, run that release, otherwise correct the row"
+        "the row of bot {bot_id}, update {update_id}, attempt {attempt}, send {send}, part {part} has {status}, but \
+         only sent, failed and unknown are known; if a later release wrote it, run that release, otherwise correct the \
+         row"
     ))
 }
 

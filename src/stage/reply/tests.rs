@@ -119,8 +119,9 @@ async fn an_outcome_that_is_not_understood_stops_the_stage_instead_of_being_sent
         assert_eq!(error.kind(), ErrorKind::Corrupt);
         assert_eq!(
             error.to_string(),
-            "table silver/telegram_replies: the row of bot 1, update 1, attempt 1, send 1, part 1 has the status `delivered`, but only \
-             sent, failed and unknown are known; if a later release wrote it, run that release, otherwise correct the row"
+            "table silver/telegram_replies: the row of bot 1, update 1, attempt 1, send 1, part 1 has the status \
+             `delivered`, but only sent, failed and unknown are known; if a later release wrote it, run that release, \
+             otherwise correct the row"
         );
     }
 }

@@ -123,6 +123,15 @@ impl Asker {
         Try::Again { alone: !is_outage }
     }
 
+    fn note_misconfigured(&self, question: &Question, message: &str) -> Try {
+        tracing::error!(
+            message,
+            retry_in = ?MISCONFIGURED_WAIT,
+            "the model refuses access; rows wait until the settings are fixed"
+        );
+        self.note_failure(question, Some(MISCONFIGURED_WAIT))
+    }
+
     fn note_success(&self, question: &Question) {
         self.permits.note(question.row.chat(), true);
         self.breaker.succeeded();
@@ -155,10 +164,7 @@ impl Asker {
                 tracing::warn!(message, "the model is unavailable; rows wait");
                 self.note_failure(question, retry_after)
             }
-            Err(ModelFault::Misconfigured { message }) => {
-                tracing::error!(message, retry_in = ?MISCONFIGURED_WAIT, "the model refuses access; rows wait until the settings are fixed");
-                self.note_failure(question, Some(MISCONFIGURED_WAIT))
-            }
+            Err(ModelFault::Misconfigured { message }) => self.note_misconfigured(question, &message),
             Err(ModelFault::Failing { retry_after, message }) => self.failing(question, tries, retry_after, message),
         }
     }
@@ -204,8 +210,7 @@ impl Asker {
                 false
             }
             Some(Err(ModelFault::Misconfigured { message })) => {
-                tracing::error!(message, retry_in = ?MISCONFIGURED_WAIT, "the model refuses access; rows wait until the settings are fixed");
-                self.note_failure(question, Some(MISCONFIGURED_WAIT));
+                self.note_misconfigured(question, &message);
                 false
             }
         }
