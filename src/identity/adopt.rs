@@ -68,7 +68,7 @@ pub struct TablePlan {
     pub path: String,
     /// Why it does not match.
     pub problem: String,
-    /// `made` or `taken over`.
+    /// `created` or `taken over`.
     pub action: &'static str,
 }
 
@@ -91,7 +91,7 @@ impl Inspection<'_> {
                 role: problem.role.as_str(),
                 path: self.path(problem.role).to_string(),
                 problem: problem.what.clone(),
-                action: if table.is_some() { "taken over" } else { "made" },
+                action: if table.is_some() { "taken over" } else { "created" },
             });
         }
         let loads_first = self.loads_first();

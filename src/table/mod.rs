@@ -20,6 +20,7 @@ mod state;
 mod stats;
 pub mod tail;
 pub mod txn;
+pub(crate) mod values;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

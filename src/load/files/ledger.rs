@@ -231,8 +231,8 @@ async fn remember(options: &LedgerOptions, table: &LakeTable) -> Result<Option<S
             TailStep::Rows { batches, .. } => {
                 batches.iter().for_each(|rows| each_file(rows, |file| seen.insert(hash_of(file), Stamp::UNKNOWN)));
             }
-            // The head exists, so nothing before it may be missing.
-            TailStep::AtHead | TailStep::Lost | TailStep::Replaced => return Ok(None),
+            // The head exists, so nothing before it may be missing. What was rewritten is read from the table.
+            TailStep::AtHead | TailStep::Lost | TailStep::Replaced | TailStep::Rewritten { .. } => return Ok(None),
         }
     }
     Ok(Some(seen))

@@ -2,6 +2,7 @@
 
 pub(crate) mod intercepted;
 pub(crate) mod simulated;
+pub(crate) mod troubled;
 
 use std::sync::Arc;
 use std::time::Duration;
