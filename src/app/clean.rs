@@ -151,3 +151,42 @@ impl SourceCleaning {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::{Environment, Settings};
+    use crate::storage::Storage;
+    use crate::storage::tests::troubled::{Switch, Trouble};
+
+    const LOADER: &str = r#"
+        version = 1
+        name = "foreign"
+        source = { path = "landing", clean_source = { action = "delete", after = "30d" } }
+        bronze = { table = "bronze/foreign" }
+    "#;
+
+    #[tokio::test]
+    async fn trouble_with_one_source_keeps_no_other_from_being_cleaned() {
+        let nowhere = ["LAKEGRAM_PIPELINES", "LAKEGRAM_SCHEMAS"].map(|name| (name, "nowhere"));
+        let environment = Environment::from_pairs(nowhere.into_iter().chain([("LAKEGRAM_DATA", "memory://")]));
+        let mut app = App::open(Settings::of(environment).unwrap(), &[], &[]).unwrap();
+        let (switch, stop) = (Switch::default(), CancellationToken::new());
+        app.storage = Storage::memory().decorated(|inner| switch.wrap(inner));
+        let loader: FilesPipeline = toml::from_str(LOADER).unwrap();
+        app.pipelines[0].bronze.clean_source = loader.source.clean_source.clone();
+        app.loaders.push(loader);
+        switch.begin(Trouble::Server, &["bronze/foreign"]);
+        let cleanings = app.clean(false, &stop).await.unwrap();
+        let cleaned = |cleanings: &SourceCleanings| -> Vec<String> {
+            cleanings.done.iter().map(|cleaning| cleaning.pipeline.clone()).collect()
+        };
+        assert_eq!(cleaned(&cleanings), ["telegram"]);
+        let trouble = cleanings.trouble.unwrap().to_string();
+        assert!(trouble.starts_with("clean the source of foreign: "), "{trouble}");
+        switch.end();
+        let cleanings = app.clean(false, &stop).await.unwrap();
+        assert_eq!(cleaned(&cleanings), ["foreign", "telegram"]);
+        assert!(cleanings.trouble.is_none());
+    }
+}

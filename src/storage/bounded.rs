@@ -155,7 +155,7 @@ impl ObjectStore for Bounded {
         let mut found = self.call(self.inner.get_opts(location, options)).await?;
         let pieces = match found.payload {
             GetResultPayload::Stream(pieces) => pieces,
-            // Whoever reads an open file waits as long as its disk does: for ever, on a network that is gone.
+            // A read of an open file takes as long as its disk does: forever, if that is on a network that is gone.
             GetResultPayload::File(file, _) => pieces_of(file, found.range.clone()),
         };
         found.payload = GetResultPayload::Stream(within_each(self.clock.clone(), self.limits.call, pieces));

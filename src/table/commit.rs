@@ -1,4 +1,5 @@
-//! The committer: one create-only put at the version after the head, and what happens if it is taken, lost or late.
+//! The committer: one create-only put at the version after the head, and what to do if the version is taken, the
+//! response is lost, or it comes too late.
 //!
 //! Every commit to a table goes through here, including those of maintenance.
 
@@ -21,7 +22,7 @@ use crate::storage::PutNew;
 
 /// The first and the longest delay between retries of transient failures.
 const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
-/// In the cloud a commit relies on the table being there for so long after it was seen.
+/// In the cloud, a table that was seen this recently is assumed to be still there.
 const SEEN: Duration = Duration::from_secs(30);
 /// A handle further behind than this is reopened rather than caught up.
 const READ_ON_LIMIT: usize = 10_000;
@@ -38,7 +39,7 @@ pub(crate) struct Passed {
 pub(crate) enum News {
     /// These commits, all of them, in order.
     Commits(Vec<Passed>),
-    /// A gap: clean-up deleted commits that were never read. Only the state is known.
+    /// A gap: a clean-up deleted commits before they were read. Only the state is known.
     Gap,
 }
 
@@ -58,11 +59,11 @@ pub(crate) struct Provenance {
 /// How a commit ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Landing {
-    /// It created this version; `earlier` if a previous try had succeeded whose response was lost.
+    /// It created this version; `earlier` if an earlier try did, whose response was lost.
     Landed { version: i64, earlier: bool },
     /// Its planner withdrew it.
     Withdrawn,
-    /// It outlived its life; its outcome is unknown.
+    /// Its time ran out; its outcome is unknown.
     Expired,
 }
 
@@ -79,8 +80,8 @@ impl LakeTable {
     /// lost race, with the commits that won, and withdraws by returning `None`.
     ///
     /// # Errors
-    /// Errors of `plan`; Fatal, Refused and Configuration errors of the store immediately, Unavailable at the end of
-    /// its life.
+    /// Errors of `plan`; Fatal, Refused and Configuration errors of the store immediately, Unavailable when the time of
+    /// the attempt has run out.
     pub(crate) async fn land<P>(&mut self, provenance: &Provenance, mut plan: P) -> Result<Landing>
     where
         P: FnMut(&State, &News) -> Result<Option<Vec<Action>>>,
@@ -129,7 +130,7 @@ impl LakeTable {
         let mut in_doubt = false;
         while self.is_alive() {
             let error = match self.log.storage.put_new(path, bytes.clone()).await {
-                // A put that returns after the life of the attempt has created something that nobody may see.
+                // Too late: a file may be vacuumed by now, and a commit may be below the part of the log that is left.
                 Ok(_) if !self.is_alive() => break,
                 Ok(PutNew::Created) => return Ok(PutEnd::Created { earlier: in_doubt }),
                 Ok(PutNew::Taken) => return Ok(PutEnd::Taken),
@@ -161,7 +162,7 @@ impl LakeTable {
         let began = Moment::now(&self.clock);
         let version = self.state.version;
         let checkpoint = self.log.last_checkpoint().await?.map_or(-1, |checkpoint| checkpoint.version);
-        // Clean-up stays below the checkpoint that is named: a head above it still exists, or the table is another one.
+        // A clean-up stays below the checkpoint that is named: a head above it still exists, unless the table is another.
         let in_place = checkpoint >= version || self.is_anchored().await?;
         if in_place && checkpoint < version {
             self.seen = Some(began);
@@ -176,9 +177,9 @@ impl LakeTable {
         self.read_anew(began).await
     }
 
-    /// Looks whether the table is still there: a commit put into a folder that was removed, or into another table's,
-    /// is one that nobody can read. On a local disk that is a look at two commits of the log; in the cloud a request,
-    /// once in a while. Returns news when only the log was cleaned beyond them.
+    /// Checks that the table is still there: nobody could read a commit in a folder that was removed, or in another
+    /// table's. On a local disk this checks two files of the log; in the cloud it takes a request now and then. Returns
+    /// news if the table is there, but its log was cleaned up past the known head.
     ///
     /// # Errors
     /// Corrupt when the table was removed or replaced.
@@ -191,7 +192,7 @@ impl LakeTable {
             Some(head) => head.is_some() && self.is_anchored().await?,
             None if self.seen.is_some_and(|seen| seen.age(&self.clock) < SEEN) => return Ok(None),
             None => match self.is_anchored().await {
-                // The put will tell what is the matter with the store.
+                // If the store is in trouble, the put reports it.
                 Err(error) if is_transient(&error) => return Ok(None),
                 looked => looked?,
             },
@@ -202,7 +203,7 @@ impl LakeTable {
         }
         let version = self.state.version;
         let news = self.read_anew(began).await?;
-        // Some clean a log up to the commit of its checkpoint, which is then the head without one.
+        // Some writers clean up even the commit of the checkpoint, so a head may have no commit.
         Ok((self.state.version > version).then_some(news))
     }
 
@@ -267,7 +268,7 @@ impl LakeTable {
             }
         }
         if let Some(last) = passed.last() {
-            // Whoever wrote it may have died before making it durable, and we are about to act on it.
+            // Its writer may have died before it was durable, and we are about to act on it.
             self.log.storage.persist_folder_of(&self.log.commit_path(last.version)).await?;
             self.pass(&passed)?;
         }
@@ -281,8 +282,8 @@ impl LakeTable {
             match self.read_on().await {
                 Err(error) if is_transient(&error) && self.is_alive() && !self.stale => {
                     self.clock.sleep(backoff.next_delay()).await;
-                    // The machine may have slept longer than that; a head read now would look fresh, and the file that
-                    // was written for it may be gone.
+                    // The machine may have slept for longer. A head that is read now would look fresh, while the data
+                    // file of this attempt may be gone.
                     if !self.is_alive() {
                         return Err(error);
                     }

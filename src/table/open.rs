@@ -78,7 +78,7 @@ impl LakeTable {
         let touched = Moment::now(clock);
         let log = TableLog::new(storage, &spec.path);
         let Some(snapshot) = log.snapshot(Want { files: true, at: None }).await? else {
-            // Whoever created it before us may also have filled it.
+            // If another process creates it first, it may also have filled it already.
             let table = Self::open(storage, spec, clock).await?;
             let files = table.files().await?;
             return Ok((table, files));

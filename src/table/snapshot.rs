@@ -242,7 +242,7 @@ impl TableLog {
     }
 
     async fn finish(&self, reading: Reading) -> Result<Snapshot> {
-        // Whoever wrote the head may have died before making it durable.
+        // The writer of the head may have died before it was durable.
         self.storage.persist_folder_of(&self.commit_path(reading.version)).await?;
         let state = reading.replay.finish(&self.table, reading.version)?;
         Ok(Snapshot { state, files: reading.files, newest: reading.newest })

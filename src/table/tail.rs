@@ -151,7 +151,7 @@ impl Tail {
             return self.nothing_there(version, head, began).await;
         };
         let actions = self.log.parse(version, &bytes)?;
-        // Whoever wrote it may have died before making it durable, and our reader is about to act on it.
+        // Its writer may have died before it was durable, and our reader is about to act on it.
         self.log.storage.persist(&path).await?;
         let schema = self.schema_after(&actions)?;
         let commit = Commit::from_actions(version, &actions);

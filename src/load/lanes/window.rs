@@ -10,13 +10,13 @@ use crate::clock::Timestamp;
 use crate::id::BotId;
 
 const HOUR_MICROS: i64 = 3_600_000_000;
-/// Within so long of each other by their keys, two updates with one id are one update, whatever they say. Telegram
-/// repeats an update for a day, so that 48 hours would do; but a machine may sleep with an update in its sockets, and keys
-/// are off by what a clock is off. Ids jump at random only after a week without any, so that nothing is risked up to six
-/// days. From further away only the content tells: see `far`.
+/// Two updates with the same id whose keys are at most this far apart are the same update, whatever their content.
+/// Telegram repeats an update for a day, so 48 hours would be enough; but a machine may sleep with an update in its
+/// sockets, and a wrong clock makes wrong keys. Ids only jump at random after a week without any, so up to six days there
+/// is no risk. Beyond that only the content tells: see `far`.
 const SAME: Duration = Duration::from_secs(6 * 86_400);
 
-/// Updates seen within a span of time, by bot and hour. Nothing is concluded from the order of ids.
+/// Updates seen within a span of time, by bot and hour. The order of ids means nothing here.
 #[derive(Debug)]
 pub(super) struct Window {
     same: Duration,
@@ -24,8 +24,8 @@ pub(super) struct Window {
     hours: BTreeMap<i64, HashMap<BotId, RoaringTreemap>>,
 }
 
-/// The hours of a window in which ids of a range were seen. They are looked up once for a batch: the ids of new updates
-/// are in few of the hundreds of hours or in none.
+/// The hours of a window in which ids of a range were seen. They are looked up once per batch: out of hundreds of hours,
+/// only a few, if any, contain the ids of new updates.
 #[derive(Debug)]
 pub(super) struct Near<'a> {
     same: Duration,
@@ -33,12 +33,12 @@ pub(super) struct Near<'a> {
 }
 
 impl Window {
-    /// An empty window for everything received from `floor` on, which recognizes an update for at least `span`.
+    /// An empty window for everything received since `floor`. It recognizes an update for at least `span`.
     pub(super) fn new(span: Duration, floor: Timestamp) -> Self {
         Self { same: span.max(SAME), floor, hours: BTreeMap::new() }
     }
 
-    /// What was received before this may not be known here.
+    /// The window may not know what was received before this.
     pub(super) fn floor(&self) -> Timestamp {
         self.floor
     }
@@ -63,8 +63,8 @@ impl Window {
         seen.insert(as_bits(update_id));
     }
 
-    /// Forgets the hours that ended before `horizon`, and gives out what was seen in them. The newest hour stays: one
-    /// clock that runs ahead must not make everything else old.
+    /// Forgets the hours that ended before `horizon`, and returns what was seen in them. The newest hour stays: a single
+    /// clock that runs ahead must not make everything else look old.
     pub(super) fn forget_before(&mut self, horizon: Timestamp) -> Vec<(BotId, RoaringTreemap)> {
         let Some((newest, _)) = self.hours.last_key_value() else { return Vec::new() };
         let first = hour(horizon).min(*newest);
@@ -73,7 +73,7 @@ impl Window {
             let kept = self.hours.split_off(&first);
             forgotten.extend(std::mem::replace(&mut self.hours, kept).into_values().flatten());
         }
-        // Also if there was nothing to forget: the floor promises no more than what is kept from now on.
+        // Even if there was nothing to forget: the floor must not promise more than is kept from now on.
         self.floor = self.floor.max(Timestamp::from_micros(first.saturating_mul(HOUR_MICROS)));
         forgotten
     }

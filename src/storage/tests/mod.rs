@@ -1,5 +1,6 @@
 //! One conformance suite for the stores, and what only the local one promises.
 
+pub(crate) mod intercepted;
 pub(crate) mod simulated;
 pub(crate) mod troubled;
 
