@@ -359,3 +359,82 @@ impl AsyncWrite for WriteBounded {
         Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use proptest::sample::Index;
+
+    use super::*;
+
+    #[derive(Clone, Debug)]
+    enum Act {
+        Arrive,
+        Vouch(Index),
+        Leave(Index),
+    }
+
+    impl Act {
+        fn any() -> impl Strategy<Value = Self> {
+            let index = any::<Index>;
+            prop_oneof![3 => Just(Self::Arrive), 1 => index().prop_map(Self::Vouch), 1 => index().prop_map(Self::Leave)]
+        }
+    }
+
+    fn register(limit: usize) -> Arc<Register> {
+        let open = IntGauge::new("open", "open").unwrap();
+        let evicted = IntCounter::new("evicted", "evicted").unwrap();
+        let metrics = Metrics { open, evicted };
+        Arc::new(Register { limit, places: Mutex::default(), freed: Notify::new(), metrics })
+    }
+
+    fn is_known(place: &Place) -> bool {
+        place.client.activity.is_known.load(Ordering::Relaxed)
+    }
+
+    fn leaving(open: &[Place]) -> Vec<u64> {
+        open.iter().filter(|place| place.evicted.is_cancelled()).map(|place| place.client.id).collect()
+    }
+
+    proptest! {
+        /// There are never more than the limit allows. Only the oldest stranger has to make room, one at a time, and
+        /// never a client that has authenticated.
+        #[test]
+        fn only_the_oldest_stranger_makes_room(limit in 1_usize..5, acts in proptest::collection::vec(Act::any(), 0..60)) {
+            let (register, clock) = (register(limit), Clock::system());
+            // In the order in which they came.
+            let mut open: Vec<Place> = Vec::new();
+            for act in acts {
+                match act {
+                    Act::Arrive => {
+                        let before = leaving(&open);
+                        let mut strangers = open.iter().filter(|place| !is_known(place) && !place.evicted.is_cancelled());
+                        let oldest = strangers.next().map(|place| place.client.id).filter(|_| before.is_empty());
+                        match register.try_admit(&clock) {
+                            Some(place) => {
+                                prop_assert!(open.len() < limit);
+                                open.push(place);
+                            }
+                            None => {
+                                prop_assert_eq!(open.len(), limit);
+                                let told: Vec<u64> =
+                                    leaving(&open).into_iter().filter(|id| !before.contains(id)).collect();
+                                prop_assert_eq!(told, Vec::from_iter(oldest));
+                            }
+                        }
+                    }
+                    Act::Vouch(index) if !open.is_empty() => index.get(&open).client.vouch(),
+                    Act::Leave(index) if !open.is_empty() => drop(open.remove(index.index(open.len()))),
+                    Act::Vouch(_) | Act::Leave(_) => {}
+                }
+                prop_assert!(open.len() <= limit && leaving(&open).len() <= 1);
+                prop_assert_eq!(register.metrics.open.get(), i64::try_from(open.len()).unwrap());
+                let places = register.lock();
+                prop_assert_eq!((places.open, places.leaving), (open.len(), leaving(&open).len()));
+            }
+            drop(open);
+            let places = register.lock();
+            prop_assert_eq!((places.open, places.leaving, places.strangers.len()), (0, 0, 0));
+        }
+    }
+}

@@ -80,6 +80,27 @@ impl Health {
         self.stages.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone(), state)
     }
 
+    /// Shows a stage as unwell, since it first was; returns its previous state.
+    pub fn unwell(&self, id: &StageId, mut unwell: Unwell) -> Option<StageState> {
+        let mut stages = self.stages.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(StageState::Unwell(before)) = stages.get(id) {
+            unwell.since = before.since;
+        }
+        stages.insert(id.clone(), StageState::Unwell(unwell))
+    }
+
+    /// Shows a stage as well if it is unwell; returns whether it was.
+    pub fn recover(&self, id: &StageId) -> bool {
+        let mut stages = self.stages.lock().unwrap_or_else(PoisonError::into_inner);
+        match stages.get_mut(id) {
+            Some(state @ StageState::Unwell(_)) => {
+                *state = StageState::Ok;
+                true
+            }
+            _ => false,
+        }
+    }
+
     /// Whether a stage does not work.
     pub fn is_unwell(&self, id: &StageId) -> bool {
         let stages = self.stages.lock().unwrap_or_else(PoisonError::into_inner);
@@ -188,5 +209,22 @@ mod tests {
         assert!(!report.without_reasons().to_string().contains("the store"));
         let failing = health.report(&Err("the disk is full".to_owned()));
         assert_eq!((failing.status, failing.landing.as_str()), ("failing", "the disk is full"));
+    }
+    #[test]
+    fn a_stage_is_unwell_since_it_first_was_until_it_recovers() {
+        let health = Health::default();
+        let id = StageId { pipeline: String::new(), stage: "clock" };
+        assert!(!health.recover(&id) && health.stages().is_empty(), "it was never unwell");
+        let unwell = |seconds: i64| {
+            let now = Timestamp::from_micros(seconds * 1_000_000);
+            Unwell { reason: format!("at {seconds}"), since: now, next_try: now }
+        };
+        assert_eq!(health.unwell(&id, unwell(1)), None);
+        assert_eq!(health.unwell(&id, unwell(2)), Some(StageState::Unwell(unwell(1))));
+        let shown = Unwell { since: Timestamp::from_micros(1_000_000), ..unwell(2) };
+        assert_eq!(health.stages()[0].state, StageState::Unwell(shown));
+        assert!(health.recover(&id) && !health.recover(&id) && !health.is_unwell(&id));
+        health.unwell(&id, unwell(3));
+        assert_eq!(health.stages()[0].state, StageState::Unwell(unwell(3)), "a new time");
     }
 }

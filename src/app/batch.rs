@@ -103,7 +103,12 @@ impl App {
         summary.unread = summary.attempt("", "raw", deadline, self.unread_raw()).await?;
         if !stop.is_cancelled() && self.cleans() {
             progress("cleaning sources");
-            summary.cleanings = summary.attempt("", "clean", deadline, self.clean(false, stop)).await?;
+            let clean = async { self.clean(false, stop).await.map(Some) };
+            if let Some(cleanings) = summary.attempt("", "clean", deadline, clean).await? {
+                summary.cleanings = cleanings.done;
+                let id = StageId { pipeline: String::new(), stage: "clean" };
+                summary.troubles.extend(cleanings.trouble.map(|error| error.during(&id)));
+            }
         }
         Ok(summary)
     }

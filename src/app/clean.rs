@@ -7,7 +7,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::App;
 use super::apart::run_apart;
-use crate::error::{ErrorKind, Result};
+use super::upkeep::Troubles;
+use crate::error::{Error, ErrorKind, Result};
 use crate::load::clean::Cleaned;
 use crate::load::{files, lanes};
 use crate::pipeline::Pipeline;
@@ -31,6 +32,15 @@ pub struct SourceCleaning {
     pub cleaned: Cleaned,
 }
 
+/// What a pass over all sources came to.
+#[derive(Debug)]
+pub struct SourceCleanings {
+    /// The sources that were cleaned.
+    pub done: Vec<SourceCleaning>,
+    /// The first error, if one of the others failed.
+    pub trouble: Option<Error>,
+}
+
 impl App {
     /// Whether a source is to be cleaned.
     pub(super) fn cleans(&self) -> bool {
@@ -46,23 +56,24 @@ impl App {
         loaders.chain(bots.map(|pipeline| (pipeline.name.as_str(), "bronze.clean_source"))).collect()
     }
 
-    /// Cleans the sources of all pipelines that have it configured, until `stop`; a dry run changes nothing.
+    /// Cleans the sources of all pipelines that have it configured, until `stop`; a dry run changes nothing. Trouble
+    /// with one source keeps none of the others from being cleaned.
     ///
     /// # Errors
-    /// The first error of a pipeline; what was done stays done.
-    pub async fn clean(&self, is_dry: bool, stop: &CancellationToken) -> Result<Vec<SourceCleaning>> {
-        let (mut cleanings, mut app) = (Vec::new(), self.clone());
+    /// When the clocks cannot be compared or disagree, or the disk failed; what was done stays done.
+    pub async fn clean(&self, is_dry: bool, stop: &CancellationToken) -> Result<SourceCleanings> {
+        let (mut done, mut troubles, mut app) = (Vec::new(), Troubles::default(), self.clone());
         if !is_dry && self.cleans() {
             self.storage.identify(&self.clock).await?;
             app.clock = self.storage.clock(&self.clock).await?;
         }
         for loader in self.loaders.iter().filter(|loader| loader.source.clean_source.is_on()) {
-            cleanings.push(app.clean_loader(loader, is_dry, stop).await?);
+            done.extend(troubles.pass(app.clean_loader(loader, is_dry, stop).await)?);
         }
         for pipeline in self.pipelines.iter().filter(|pipeline| pipeline.bronze.clean_source.is_on()) {
-            cleanings.push(app.clean_lanes(pipeline, is_dry, stop).await?);
+            done.extend(troubles.pass(app.clean_lanes(pipeline, is_dry, stop).await)?);
         }
-        Ok(cleanings)
+        Ok(SourceCleanings { done, trouble: troubles.first() })
     }
 
     async fn clean_loader(
@@ -99,8 +110,12 @@ impl App {
     /// Cleans immediately and then every hour. Transient failures are retried the next time.
     async fn clean_always(self, stop: CancellationToken) -> Result<()> {
         while !stop.is_cancelled() {
-            match self.clean(false, &stop).await {
-                Ok(cleanings) => cleanings.iter().for_each(SourceCleaning::log),
+            let cleaned = self.clean(false, &stop).await.and_then(|cleanings| {
+                cleanings.done.iter().for_each(SourceCleaning::log);
+                cleanings.trouble.map_or(Ok(()), Err)
+            });
+            match cleaned {
+                Ok(()) => {}
                 Err(error) if matches!(error.kind(), ErrorKind::Fatal | ErrorKind::Configuration) => return Err(error),
                 Err(error) => tracing::warn!(%error, "cleaning failed; retrying in an hour"),
             }
@@ -134,5 +149,44 @@ impl SourceCleaning {
                 "cleaned the source of loaded files"
             );
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::{Environment, Settings};
+    use crate::storage::Storage;
+    use crate::storage::tests::troubled::{Switch, Trouble};
+
+    const LOADER: &str = r#"
+        version = 1
+        name = "foreign"
+        source = { path = "landing", clean_source = { action = "delete", after = "30d" } }
+        bronze = { table = "bronze/foreign" }
+    "#;
+
+    #[tokio::test]
+    async fn trouble_with_one_source_keeps_no_other_from_being_cleaned() {
+        let nowhere = ["LAKEGRAM_PIPELINES", "LAKEGRAM_SCHEMAS"].map(|name| (name, "nowhere"));
+        let environment = Environment::from_pairs(nowhere.into_iter().chain([("LAKEGRAM_DATA", "memory://")]));
+        let mut app = App::open(Settings::of(environment).unwrap(), &[], &[]).unwrap();
+        let (switch, stop) = (Switch::default(), CancellationToken::new());
+        app.storage = Storage::memory().decorated(|inner| switch.wrap(inner));
+        let loader: FilesPipeline = toml::from_str(LOADER).unwrap();
+        app.pipelines[0].bronze.clean_source = loader.source.clean_source.clone();
+        app.loaders.push(loader);
+        switch.begin(Trouble::Server, &["bronze/foreign"]);
+        let cleanings = app.clean(false, &stop).await.unwrap();
+        let cleaned = |cleanings: &SourceCleanings| -> Vec<String> {
+            cleanings.done.iter().map(|cleaning| cleaning.pipeline.clone()).collect()
+        };
+        assert_eq!(cleaned(&cleanings), ["telegram"]);
+        let trouble = cleanings.trouble.unwrap().to_string();
+        assert!(trouble.starts_with("clean the source of foreign: "), "{trouble}");
+        switch.end();
+        let cleanings = app.clean(false, &stop).await.unwrap();
+        assert_eq!(cleaned(&cleanings), ["foreign", "telegram"]);
+        assert!(cleanings.trouble.is_none());
     }
 }

@@ -15,20 +15,21 @@ pub(crate) const TOLERANCE: Duration = Duration::from_secs(300);
 const CLOCK: &str = "clock";
 
 impl App {
-    /// What is the matter with this machine's clock, the store's time being `theirs`.
+    /// What is wrong with this machine's clock, if the store's time is `theirs`.
     pub(crate) fn clock_trouble(&self, theirs: Timestamp) -> Option<String> {
         let now = self.clock.now();
         (now.since(theirs).max(theirs.since(now)) > TOLERANCE)
             .then(|| format!("this machine's clock says {now} and the store's says {theirs}; set the clock (NTP)"))
     }
 
-    /// What is the matter with the keys of the lane that this process writes for a pipeline, the store's time being
-    /// `theirs`.
+    /// What is wrong with the keys of this machine's lane of a pipeline, if the store's time is `theirs`. Without the
+    /// bot's token nobody writes the lane.
     ///
     /// # Errors
-    /// When the store fails or the bot's token is missing.
+    /// When the store fails.
     pub(crate) async fn lane_trouble(&self, pipeline: &Pipeline, theirs: Timestamp) -> Result<Option<String>> {
-        let (bot_id, lane) = (self.bot_id(pipeline)?, self.lane(pipeline));
+        let Ok(bot_id) = self.bot_id(pipeline) else { return Ok(None) };
+        let lane = self.lane(pipeline);
         let newest = newest_key_of(&self.storage, &pipeline.name, bot_id, &lane).await?;
         Ok(keys_ahead(newest, theirs).map(|ahead| {
             let ahead = humantime::format_duration(ahead);
@@ -39,38 +40,35 @@ impl App {
         }))
     }
 
-    /// Compares clocks and keys, tells what is off in the log, and shows it as an unwell `clock`.
+    /// Compares clocks and, if this process writes lanes, their keys; logs what is off, and shows it as an unwell
+    /// `clock`.
     ///
     /// # Errors
-    /// When the store fails.
-    pub(super) async fn look_at_clocks(&self, next: Duration) -> Result<()> {
-        let theirs = self.storage.time().await?;
+    /// When the store fails; the lanes that could be read were compared.
+    pub(super) async fn look_at_clocks(&self, writes_lanes: bool, next: Duration) -> Result<()> {
+        let (theirs, mut outcome) = (self.storage.time().await?, Ok(()));
         self.note_clock("", self.clock_trouble(theirs), next);
-        for pipeline in &self.pipelines {
-            let trouble = self.lane_trouble(pipeline, theirs).await?;
-            self.note_clock(pipeline.name.as_str(), trouble, next);
+        for pipeline in self.pipelines.iter().filter(|_| writes_lanes) {
+            match self.lane_trouble(pipeline, theirs).await {
+                Ok(trouble) => self.note_clock(pipeline.name.as_str(), trouble, next),
+                Err(error) => outcome = outcome.and(Err(error.during(&pipeline.name))),
+            }
         }
-        Ok(())
+        outcome
     }
 
     fn note_clock(&self, pipeline: &str, trouble: Option<String>, next: Duration) {
         let (id, now) = (StageId { pipeline: pipeline.to_owned(), stage: CLOCK }, self.clock.now());
-        let known = self.health.stages().into_iter().find(|stage| stage.id == id).map(|stage| stage.state);
         let Some(reason) = trouble else {
-            if matches!(known, Some(StageState::Unwell(_))) {
+            if self.health.recover(&id) {
                 tracing::info!(pipeline, "the clocks agree again");
-                self.health.note(&id, StageState::Ok);
             }
             return;
         };
-        let since = match known {
-            Some(StageState::Unwell(unwell)) => unwell.since,
-            _ => {
-                tracing::warn!(pipeline, "{reason}");
-                now
-            }
-        };
-        self.health.note(&id, StageState::Unwell(Unwell { reason, since, next_try: now.plus(next) }));
+        let unwell = Unwell { reason: reason.clone(), since: now, next_try: now.plus(next) };
+        if !matches!(self.health.unwell(&id, unwell), Some(StageState::Unwell(_))) {
+            tracing::warn!(pipeline, "{reason}");
+        }
     }
 }
 
@@ -78,4 +76,67 @@ impl App {
 pub(crate) fn keys_ahead(key: Timestamp, now: Timestamp) -> Option<Duration> {
     let ahead = key.since(now);
     (ahead > TOLERANCE).then(|| Duration::from_secs(ahead.as_secs()))
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::id::BotId;
+    use crate::settings::{Environment, Settings};
+    use crate::storage::tests::troubled::{Switch, Trouble};
+    use crate::storage::{Storage, StorageKey};
+
+    fn app(token: Option<&str>) -> App {
+        let nowhere = ["LAKEGRAM_PIPELINES", "LAKEGRAM_SCHEMAS"].map(|name| (name, "nowhere"));
+        let variables = nowhere.into_iter().chain([("LAKEGRAM_DATA", "memory://"), ("HOSTNAME", "edge")]);
+        let environment = Environment::from_pairs(variables.chain(token.map(|token| ("TELEGRAM_BOT_TOKEN", token))));
+        let mut app = App::open(Settings::of(environment).unwrap(), &[], &[]).unwrap();
+        assert_eq!(app.pipelines.len(), 1, "the pipeline that is built in");
+        app.storage = Storage::memory();
+        app
+    }
+
+    /// A segment whose key is a day ahead of every clock.
+    async fn land_ahead(app: &App) {
+        let pipeline = app.pipelines[0].name.clone();
+        let micros = app.clock.now().plus(Duration::from_secs(86_400));
+        let key = StorageKey::Segment { pipeline, bot_id: BotId(42), lane: app.lane(&app.pipelines[0]), micros };
+        app.storage.put_new(&key.path(), Bytes::from_static(b"{}\n")).await.unwrap();
+    }
+
+    fn unwell(app: &App) -> Vec<String> {
+        app.health.stages().into_iter().filter(|stage| stage.is_unwell()).map(|stage| stage.id.pipeline).collect()
+    }
+
+    #[tokio::test]
+    async fn keys_are_compared_by_whoever_writes_the_lane() {
+        let app = app(Some("42:token"));
+        land_ahead(&app).await;
+        app.look_at_clocks(false, Duration::ZERO).await.unwrap();
+        assert_eq!(unwell(&app), Vec::<String>::new(), "another process writes it");
+        app.look_at_clocks(true, Duration::ZERO).await.unwrap();
+        assert_eq!(unwell(&app), ["telegram"]);
+    }
+
+    #[tokio::test]
+    async fn without_a_token_there_is_no_lane_and_clocks_are_compared_all_the_same() {
+        let app = app(None);
+        land_ahead(&app).await;
+        app.clock.step(2 * 3_600_000_000);
+        app.look_at_clocks(true, Duration::ZERO).await.unwrap();
+        assert_eq!(unwell(&app), [""]);
+    }
+
+    #[tokio::test]
+    async fn a_lane_that_cannot_be_read_leaves_the_comparison_of_the_clocks_alone() {
+        let (mut app, switch) = (app(Some("42:token")), Switch::default());
+        app.storage = app.storage.decorated(|inner| switch.wrap(inner));
+        app.clock.step(2 * 3_600_000_000);
+        switch.begin(Trouble::Server, &["raw/"]);
+        let error = app.look_at_clocks(true, Duration::ZERO).await.unwrap_err().to_string();
+        assert!(error.starts_with("telegram: "), "{error}");
+        assert_eq!(unwell(&app), [""]);
+    }
 }

@@ -16,7 +16,7 @@ use crate::shutdown::TaskGroup;
 
 /// The first and the longest pause before a stage is reopened.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
-/// A stage that was in trouble is well once it has worked for so long.
+/// A stage that was in trouble is well again once it has worked for this long.
 const WELL_AFTER: Duration = Duration::from_secs(1);
 /// A stage that has worked this long starts over with short pauses.
 const STEADY: Duration = Duration::from_secs(60);
@@ -144,13 +144,11 @@ impl Keeper {
     fn is_unwell(&self, error: &Error, pause: Duration) {
         self.unwell.set(1);
         let (now, reason) = (self.clock.now(), error.to_string());
-        let next_try = now.plus(pause);
-        let note = |since| StageState::Unwell(Unwell { reason: reason.clone(), since, next_try });
-        if let Some(StageState::Unwell(before)) = self.health.note(&self.id, note(now)) {
-            self.health.note(&self.id, note(before.since));
-            if before.reason == reason {
-                return;
-            }
+        let unwell = Unwell { reason: reason.clone(), since: now, next_try: now.plus(pause) };
+        if let Some(StageState::Unwell(before)) = self.health.unwell(&self.id, unwell)
+            && before.reason == reason
+        {
+            return;
         }
         tracing::error!(
             stage = %self.id, reason, retry_in = ?pause,
@@ -206,7 +204,7 @@ mod tests {
             let number = tries.fetch_add(1, Ordering::SeqCst);
             let watched = watched.clone();
             async move {
-                // Whatever had failed before shows while it is tried again.
+                // The earlier failure is still shown while it is tried again.
                 assert_eq!(only(&watched).is_unwell(), number > 0);
                 match number {
                     0 => Err(Error::configuration("a feature we do not know")),

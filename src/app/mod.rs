@@ -37,7 +37,7 @@ use crate::telegram::BotClient;
 use crate::telemetry::Telemetry;
 
 pub use self::batch::{BatchSummary, PipelineSummary};
-pub use self::clean::SourceCleaning;
+pub use self::clean::{SourceCleaning, SourceCleanings};
 pub(crate) use self::clocks::keys_ahead;
 pub use self::parts::Secrets;
 pub use self::serve::{DRAIN, Listeners, Role};
@@ -200,7 +200,7 @@ impl App {
         bots.chain(loaders).collect()
     }
 
-    /// What a loader of foreign files is made of.
+    /// What a loader of foreign files works with.
     ///
     /// # Errors
     /// A configuration error when its schema cannot be read.

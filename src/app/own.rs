@@ -13,11 +13,11 @@ use crate::pipeline::Pipeline;
 use crate::stage::{reply, silver};
 use crate::table::{OwnTable, TableRole};
 
-/// The stages of a pipeline open together: what was found for one of them holds for the others so long.
+/// The stages of a pipeline open together: what was found for one of them holds for the others for this long.
 const HOLDS: Duration = Duration::from_secs(2);
 
-/// The last look at the tables of each pipeline. A look may make tables, so there is one at a time for a pipeline; one
-/// that hangs holds up no other pipeline.
+/// The last look at the tables of each pipeline. A look may create tables, so each pipeline has one at a time;
+/// one that hangs does not hold up other pipelines.
 pub(super) type Looks = Arc<Mutex<HashMap<Name, Arc<Look>>>>;
 
 /// The last look at a pipeline's tables: when it was, on the monotonic clock, and what it found.
@@ -49,10 +49,10 @@ impl App {
         identity::inspect(&self.storage, &self.clock, self.wanted(pipeline)?).await
     }
 
-    /// The table that a stage of a pipeline may open. Makes the tables of a new pipeline.
+    /// The table that a stage of a pipeline may open. Creates the tables of a new pipeline.
     ///
     /// # Errors
-    /// A configuration error that says what does not fit, and how to fix it; else as the store.
+    /// A configuration error that says what does not match, and how to fix it; otherwise the store's error.
     pub(super) async fn own_table(&self, pipeline: &Pipeline, role: TableRole) -> Result<OwnTable> {
         let look = {
             let mut looks = self.looks.lock().unwrap_or_else(PoisonError::into_inner);

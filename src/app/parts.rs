@@ -1,4 +1,4 @@
-//! Clients and secrets made from settings.
+//! Clients and secrets, created from settings.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -21,6 +21,9 @@ impl Secrets {
     /// The token of a bot. A later one that names another bot is refused: what was begun for one bot is not ended for
     /// another.
     pub(super) fn bot_token(&self, environment: &Environment, name: &str, clock: &Clock) -> Result<Secret> {
+        if let Some(held) = self.held(name) {
+            return Ok(held);
+        }
         let fix = "ask @BotFather for a token and put it into .env (see .env.example)";
         let value = environment.require(name, fix)?;
         let bot_id = BotId::of_token(&value).map_err(|error| error.during(name))?;
@@ -37,9 +40,18 @@ impl Secrets {
 
     /// The secrets of a webhook: one, or two separated by a comma.
     pub(super) fn webhook(&self, environment: &Environment, name: &str, clock: &Clock) -> Result<Secret> {
+        if let Some(held) = self.held(name) {
+            return Ok(held);
+        }
         environment.require(name, "choose 16 or more letters and digits, for example with `openssl rand -hex 32`")?;
         let variable = name.to_owned();
         self.followed(environment, name, clock, move |value| check_webhook_secrets(&variable, value))
+    }
+
+    /// A secret that was read before. It is followed from then on, and its source may be missing for a moment while the
+    /// file is being replaced.
+    fn held(&self, name: &str) -> Option<Secret> {
+        self.by_variable.lock().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
     }
 
     fn followed(
@@ -133,6 +145,23 @@ mod tests {
         }
         std::fs::write(&file, "8:other").unwrap();
         assert_eq!(&*secrets.bot_token(&environment, "TOKEN", &clock).unwrap().renewed(), "7:three", "nor later on");
+    }
+
+    #[test]
+    fn what_was_read_once_is_held_while_its_source_is_away() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("token");
+        std::fs::write(&file, "7:one").unwrap();
+        let path = file.to_str().unwrap();
+        let environment = Environment::from_pairs([("TOKEN_FILE", path), ("SECRET_FILE", path), ("OTHER_FILE", path)]);
+        let (secrets, clock) = (Secrets::default(), Clock::system());
+        secrets.bot_token(&environment, "TOKEN", &clock).unwrap();
+        std::fs::write(&file, "a-secret").unwrap();
+        secrets.webhook(&environment, "SECRET", &clock).unwrap();
+        std::fs::remove_file(&file).unwrap();
+        assert_eq!(&*secrets.bot_token(&environment, "TOKEN", &clock).unwrap().current(), "7:one");
+        assert_eq!(&*secrets.webhook(&environment, "SECRET", &clock).unwrap().current(), "a-secret");
+        assert!(secrets.webhook(&environment, "OTHER", &clock).is_err());
     }
 
     #[test]

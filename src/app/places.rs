@@ -25,7 +25,7 @@ impl App {
     pub(super) fn check_bots(&self) -> Result<()> {
         let mut owners: BTreeMap<BotId, &str> = BTreeMap::new();
         for pipeline in &self.pipelines {
-            // A token that is missing is told by whoever needs it.
+            // A missing token is reported where it is needed.
             let Ok(bot_id) = self.bot_id(pipeline) else { continue };
             let name = pipeline.name.as_str();
             if let Some(owner) = owners.insert(bot_id, name) {
@@ -77,7 +77,7 @@ fn check_source(loader: &FilesPipeline, source: &Place, root: &Place, tables: &[
 }
 
 impl Place {
-    /// `None` for what is no folder that can be compared; whoever opens it tells.
+    /// `None` for something that is not a folder and cannot be compared; opening it reports why.
     fn of(text: &str) -> Option<Self> {
         let url = match Url::parse(text).ok().filter(|_| text.contains("://")) {
             None => Url::from_directory_path(resolved(&std::path::absolute(text).ok()?)).ok()?,
@@ -86,14 +86,30 @@ impl Place {
             }
             Some(url) => url,
         };
-        let origin = format!("{}://{}", url.scheme(), url.host_str().unwrap_or_default());
         let parts = url.path().split('/').filter(|part| !matches!(*part, "" | "."));
-        let decoded = parts.map(|part| percent_encoding::percent_decode_str(part).decode_utf8_lossy().into_owned());
-        Some(Self { origin, parts: decoded.collect() })
+        Some(Self { origin: origin(&url), parts: parts.map(decoded).collect() })
     }
 }
 
-/// The folder without links and `..`, as far as it is there.
+/// The store of a URL, without credentials. In an Azure URL, what looks like a user is the container.
+fn origin(url: &Url) -> String {
+    let host = url.host_str().unwrap_or_default();
+    let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
+    match url.scheme() {
+        "abfs" | "abfss" if !url.username().is_empty() => {
+            format!("abfss://{}@{}{port}", decoded(url.username()), host.to_ascii_lowercase())
+        }
+        "abfs" => format!("abfss://{host}{port}"),
+        "s3a" => format!("s3://{host}{port}"),
+        scheme => format!("{scheme}://{host}{port}"),
+    }
+}
+
+fn decoded(text: &str) -> String {
+    percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned()
+}
+
+/// The folder without links and `..`, as far as it exists.
 fn resolved(folder: &FilePath) -> PathBuf {
     for there in folder.ancestors() {
         if let (Ok(real), Ok(rest)) = (there.canonicalize(), folder.strip_prefix(there)) {
@@ -105,6 +121,8 @@ fn resolved(folder: &FilePath) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn said(source: &str, data: &str) -> String {
@@ -149,5 +167,43 @@ mod tests {
         assert!(said("s3://bucket", "s3://bucket/data").contains("holds LAKEGRAM_DATA"));
         assert!(said("s3://bucket/data/bronze/files", "s3://bucket/data").contains("overlap"));
         assert_eq!(said("s3://other/data", "s3://bucket/data"), "");
+        assert!(said("s3a://bucket", "s3://bucket/data").contains("holds LAKEGRAM_DATA"));
+    }
+
+    #[test]
+    fn containers_of_one_account_are_as_different_as_buckets() {
+        let data = "abfss://data@account.dfs.core.windows.net/lake";
+        assert!(said("abfss://data@account.dfs.core.windows.net/", data).contains("holds LAKEGRAM_DATA"));
+        assert!(said("abfs://data:secret@Account.dfs.core.windows.net/lake", data).contains("holds LAKEGRAM_DATA"));
+        assert_eq!(said("abfss://incoming@account.dfs.core.windows.net/", data), "");
+        assert_eq!(said("abfss://incoming@account.dfs.core.windows.net/lake", data), "");
+    }
+
+    proptest! {
+        #[test]
+        fn a_place_is_its_store_and_its_path_and_never_its_credentials(
+            stores in ["[a-z]{3}", "[a-z]{3}"],
+            accounts in ["[ab]", "[ab]"],
+            users in ["[A-Z]{8}(:[A-Z]{8})?", "[A-Z]{8}(:[A-Z]{8})?"],
+            ports in [0_u16..3, 0_u16..3],
+        ) {
+            let place = |url: String| Place::of(&url).unwrap();
+            for scheme in ["abfs", "abfss"] {
+                let url = |at: usize| format!("{scheme}://{}@{}.dfs.core.windows.net/x", stores[at], accounts[at]);
+                let is_same = stores[0] == stores[1] && accounts[0] == accounts[1];
+                prop_assert_eq!(place(url(0)) == place(url(1)), is_same);
+            }
+            for scheme in ["https", "s3", "az", "gs"] {
+                let url = |user: &str, at: usize| {
+                    let (store, port) = (&stores[at], 9_000 + ports[at]);
+                    place(format!("{scheme}://{user}@{store}:{port}/x"))
+                };
+                let same = url(&users[0], 0);
+                prop_assert_eq!(&same, &url(&users[1], 0));
+                let shown = format!("{same:?}");
+                prop_assert!(!users[0].split(':').any(|word| shown.contains(word)), "{}", shown);
+                prop_assert_eq!(same == url(&users[0], 1), stores[0] == stores[1] && ports[0] == ports[1]);
+            }
+        }
     }
 }

@@ -8,7 +8,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::pace::Pace;
-use super::{App, Role};
+use super::{App, DRAIN, Role};
 use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::hint::key_hints;
@@ -20,8 +20,7 @@ use crate::telegram::{BotClient, SendFault};
 
 /// How long Telegram holds a call that has nothing to return.
 const LONG_POLL: Duration = Duration::from_secs(50);
-const DRAIN: Duration = Duration::from_secs(10);
-/// Before the next try of what a person has to set right.
+/// Before retrying what a person has to fix.
 const REFUSED_WAIT: Duration = Duration::from_secs(30);
 
 impl App {
@@ -34,7 +33,7 @@ impl App {
         let roles: BTreeSet<Role> = Role::all();
         self.check_settings(&roles)?;
         let mut tasks = TaskGroup::new(stop.clone());
-        self.keep_root(&mut tasks);
+        self.keep_root(true, &mut tasks);
         let (mut lanes, mut pace) = (Vec::new(), Pace::default());
         for pipeline in &self.pipelines {
             let (hinter, hints) = key_hints();
@@ -45,7 +44,9 @@ impl App {
             tasks.spawn("poll", puller.run(stop.clone()));
         }
         self.keep_console(console, Arc::new(move || lanes.iter().try_for_each(|ready| ready())), &mut tasks)?;
+        self.loaders.iter().for_each(|loader| self.keep_loader(loader, &mut tasks));
         self.keep_upkeep(&pace, &mut tasks);
+        self.keep_sweep(&mut tasks);
         tasks.wait(&self.clock, DRAIN).await
     }
 }
@@ -75,7 +76,7 @@ impl Puller {
                 }
                 // It has worked before, so somebody is changing something: a token, or another poller.
                 Err(fault @ (SendFault::BadToken | SendFault::Refused { code: 409, .. })) if has_pulled => {
-                    tracing::error!(?fault, retry_in = ?REFUSED_WAIT, "Telegram refuses to give updates; trying again");
+                    tracing::error!(?fault, retry_in = ?REFUSED_WAIT, "Telegram refuses to return updates; retrying");
                     Some(REFUSED_WAIT)
                 }
                 Err(SendFault::BadToken) => {

@@ -21,20 +21,17 @@ impl App {
     ///
     /// # Errors
     /// When the disk failed.
-    pub(super) async fn watch_root(self, stop: CancellationToken) -> Result<()> {
+    pub(super) async fn watch_root(self, writes_lanes: bool, stop: CancellationToken) -> Result<()> {
         let mut clocks_due = Duration::ZERO;
         let mut backoff = Backoff::new(PAUSES.0, PAUSES.1);
         while !stop.is_cancelled() {
-            let looked = async {
-                self.storage.look_at_root(&self.clock).await?;
-                match self.clock.monotonic() >= clocks_due {
-                    true => self.look_at_clocks(CLOCKS_EVERY).await.map(|()| self.clock.monotonic() + CLOCKS_EVERY),
-                    false => Ok(clocks_due),
-                }
-            };
-            let wait = match looked.await {
-                Ok(due) => {
-                    clocks_due = due;
+            let looked = self.storage.look_at_root(&self.clock).await;
+            if looked.is_ok() && self.clock.monotonic() >= clocks_due {
+                clocks_due = self.clock.monotonic() + CLOCKS_EVERY;
+                self.compare_clocks(writes_lanes).await?;
+            }
+            let wait = match looked {
+                Ok(()) => {
                     backoff.reset();
                     LOOK_EVERY
                 }
@@ -50,5 +47,17 @@ impl App {
             }
         }
         Ok(())
+    }
+
+    /// Compares clocks, apart from the check of the root: neither says anything about the other.
+    async fn compare_clocks(&self, writes_lanes: bool) -> Result<()> {
+        match self.look_at_clocks(writes_lanes, CLOCKS_EVERY).await {
+            Err(error) if error.kind() == ErrorKind::Fatal => Err(error),
+            Err(error) => {
+                tracing::warn!(%error, "could not compare the clocks; trying again in an hour");
+                Ok(())
+            }
+            Ok(()) => Ok(()),
+        }
     }
 }

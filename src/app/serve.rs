@@ -85,7 +85,7 @@ impl App {
     pub async fn serve(self, roles: &BTreeSet<Role>, listeners: Listeners, stop: CancellationToken) -> Result<()> {
         self.check_settings(roles)?;
         let mut tasks = TaskGroup::new(stop.clone());
-        self.keep_root(&mut tasks);
+        self.keep_root(roles.contains(&Role::Receive), &mut tasks);
         let (mut endpoints, mut hints) = (Vec::new(), Vec::new());
         for pipeline in &self.pipelines {
             let (hinter, hinted) = key_hints();

@@ -141,10 +141,10 @@ impl App {
         }
     }
 
-    /// Starts the keeper of what watches the data root.
-    pub(super) fn keep_root(&self, tasks: &mut TaskGroup) {
+    /// Starts the keeper of what watches the data root, for a process that writes lanes or does not.
+    pub(super) fn keep_root(&self, writes_lanes: bool, tasks: &mut TaskGroup) {
         let app = self.clone();
-        let run = move |(), stop| app.clone().watch_root(stop);
+        let run = move |(), stop| app.clone().watch_root(writes_lanes, stop);
         self.keeper("", "root", tasks.stop()).spawn(tasks, || async { Ok(()) }, run);
     }
 

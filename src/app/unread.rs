@@ -47,21 +47,18 @@ impl Readers {
         }
     }
 
-    /// Whether a pipeline reads `raw/<name>/`, under its name or a former one. The one place that knows which those are.
-    async fn reads(&self, name: &Name, app: &App) -> Result<bool> {
-        if self.reads_as_written(name) {
-            return Ok(true);
-        }
+    /// The names that the pipelines had before: they read those folders too. The one place that knows which those are.
+    async fn former_names(&self, app: &App) -> Result<BTreeSet<Name>> {
+        let mut names = BTreeSet::new();
         for table in &self.tables {
             let opened = LakeTable::open_existing(&app.storage, table, &app.clock).await?;
             let identity = opened.as_ref().map(LakeTable::identity).transpose()?.flatten();
-            if identity.is_some_and(|identity| identity.former_pipelines.contains(name)) {
-                return Ok(true);
-            }
+            names.extend(identity.into_iter().flat_map(|identity| identity.former_pipelines));
         }
-        Ok(false)
+        Ok(names)
     }
 
+    /// Whether a pipeline reads `raw/<name>/`, going by the pipeline files alone.
     fn reads_as_written(&self, name: &Name) -> bool {
         let folder = StorageKey::RawPipeline { pipeline: name.clone() }.path();
         self.names.contains(name) || self.folders.iter().any(|read| crate::pipeline::is_within(folder.as_ref(), read))
@@ -74,12 +71,14 @@ impl App {
     /// # Errors
     /// When the store fails.
     pub async fn unread_raw(&self) -> Result<Vec<UnreadRaw>> {
-        let mut unread = Vec::new();
-        for folder in self.storage.list_folders(&StorageKey::Raw.path()).await? {
-            let Some(name) = folder.filename().and_then(|name| Name::new(name).ok()) else { continue };
-            if self.readers.reads(&name, self).await? {
-                continue;
-            }
+        let named = |folder: Path| Some((Name::new(folder.filename()?).ok()?, folder));
+        let folders = self.storage.list_folders(&StorageKey::Raw.path()).await?.into_iter().filter_map(named);
+        let others: Vec<_> = folders.filter(|(name, _)| !self.readers.reads_as_written(name)).collect();
+        if others.is_empty() {
+            return Ok(Vec::new());
+        }
+        let (former, mut unread) = (self.readers.former_names(self).await?, Vec::new());
+        for (_, folder) in others.into_iter().filter(|(name, _)| !former.contains(name)) {
             for bot in self.storage.list_folders(&folder).await? {
                 unread.extend(count(&self.storage, &bot).await?);
             }

@@ -17,6 +17,8 @@ use crate::table::maintain::{MaintainOptions, MaintainSummary, maintain};
 
 /// How often it cleans up logs and looks for data files that no version needs.
 const CLEAN_EVERY: Duration = Duration::from_secs(86_400);
+/// When a clean-up that failed is tried again.
+const CLEAN_AGAIN: Duration = Duration::from_secs(3_600);
 
 /// What maintenance did to one table.
 #[derive(Clone, Debug)]
@@ -29,11 +31,58 @@ pub struct TableUpkeep {
     pub done: Option<MaintainSummary>,
 }
 
+/// When logs and data files are cleaned up next, on the monotonic clock.
+#[derive(Debug)]
+struct CleanUps {
+    due: Duration,
+}
+
+impl CleanUps {
+    fn new(now: Duration) -> Self {
+        Self { due: now + CLEAN_EVERY }
+    }
+
+    fn is_due(&self, now: Duration) -> bool {
+        now >= self.due
+    }
+
+    fn note(&mut self, now: Duration, has_failed: bool) {
+        self.due = now + if has_failed { CLEAN_AGAIN } else { CLEAN_EVERY };
+    }
+}
+
+/// The outcome of many tables: trouble with one keeps none of the others from its turn.
+#[derive(Debug, Default)]
+pub(super) struct Troubles {
+    first: Option<Error>,
+}
+
+impl Troubles {
+    /// The result; `None` if it failed.
+    ///
+    /// # Errors
+    /// Fatal when the disk failed.
+    pub(super) fn pass<T>(&mut self, done: Result<T>) -> Result<Option<T>> {
+        match done {
+            Ok(done) => return Ok(Some(done)),
+            Err(error) if error.kind() == ErrorKind::Fatal => return Err(error),
+            Err(error) if self.first.is_none() => self.first = Some(error),
+            Err(error) => tracing::warn!(%error, "another table or source failed as well"),
+        }
+        Ok(None)
+    }
+
+    /// The first of them.
+    pub(super) fn first(self) -> Option<Error> {
+        self.first
+    }
+}
+
 impl App {
     /// Maintains every table of every pipeline once.
     ///
     /// # Errors
-    /// The first error of a table.
+    /// The first error of a table; the others were maintained.
     pub async fn maintain(
         &self,
         options: &MaintainOptions,
@@ -42,18 +91,20 @@ impl App {
     ) -> Result<Vec<TableUpkeep>> {
         self.storage.identify(&self.clock).await?;
         let (options, clock, refused) = self.for_clean_up(options).await;
-        let mut upkeep = Vec::new();
+        let (mut upkeep, mut troubles) = (Vec::new(), Troubles::default());
         for (pipeline, tables) in self.all_tables() {
             for (index, table) in tables.iter().enumerate() {
                 progress(table);
                 let reader = tables.get(index + 1);
                 let done = self.maintain_table(table, reader, (&options, &clock), stop).await;
-                let done = done.map_err(|error| error.during(&table.path))?;
-                let done = done.map(|(_, summary)| summary);
-                upkeep.push(TableUpkeep { pipeline: pipeline.to_string(), table: table.clone(), done });
+                let done = troubles.pass(done.map_err(|error| error.during(&table.path)))?;
+                upkeep.extend(done.map(|done| {
+                    let done = done.map(|(_, summary)| summary);
+                    TableUpkeep { pipeline: pipeline.to_string(), table: table.clone(), done }
+                }));
             }
         }
-        refused.map_or(Ok(upkeep), Err)
+        troubles.first().or(refused).map_or(Ok(upkeep), Err)
     }
 
     /// Maintains every table until `stop`, on a separate thread: merging files and reading logs takes long, and a
@@ -67,22 +118,24 @@ impl App {
 
     /// Maintains tables as they change. A failure is logged and retried the next time.
     async fn maintain_always(self, mut pace: Pace, stop: CancellationToken) -> Result<()> {
-        let (mut heads, mut cleaned_at) = (BTreeMap::new(), self.clock.monotonic());
+        let (mut heads, mut clean_ups) = (BTreeMap::new(), CleanUps::new(self.clock.monotonic()));
         loop {
             let busy = tokio::select! {
                 () = stop.cancelled() => return Ok(()),
                 busy = pace.due(&self.clock) => busy,
             };
-            let clean = self.clock.monotonic().saturating_sub(cleaned_at) >= CLEAN_EVERY;
-            if clean {
-                cleaned_at = self.clock.monotonic();
-            }
+            let clean = clean_ups.is_due(self.clock.monotonic());
             // A table that has only changed a little, while another changes a lot, waits for the clock.
             let commits = if busy { pace::COMMITS / 2 } else { 1 };
             let options = MaintainOptions { clean, ..MaintainOptions::default() };
-            match self.maintain_moved(&mut heads, commits, &options, &stop).await {
+            let done = self.maintain_moved(&mut heads, commits, &options, &stop).await;
+            if clean {
+                clean_ups.note(self.clock.monotonic(), done.is_err());
+            }
+            match done {
                 Ok(()) => {}
                 Err(error) if error.kind() == ErrorKind::Fatal => return Err(error),
+                Err(error) if clean => tracing::warn!(%error, "clean-up failed; retrying in an hour"),
                 Err(error) => tracing::warn!(%error, "maintenance failed; retrying in a minute"),
             }
         }
@@ -97,22 +150,30 @@ impl App {
         stop: &CancellationToken,
     ) -> Result<()> {
         let (options, clock, refused) = self.for_clean_up(options).await;
+        let mut troubles = Troubles::default();
         for (_, tables) in self.all_tables() {
             for (index, table) in tables.iter().enumerate() {
-                if let Some(version) = heads.get(&table.path) {
-                    let moved = StorageKey::Commit { table: table.path.clone(), version: version + commits };
-                    if !options.clean && self.storage.head(&moved.path()).await?.is_none() {
-                        continue;
+                let maintained = async {
+                    let known = heads.get(&table.path).filter(|_| !options.clean);
+                    match known {
+                        Some(version) if !self.has_moved(table, version + commits).await? => Ok(None),
+                        _ => self.maintain_table(table, tables.get(index + 1), (&options, &clock), stop).await,
                     }
-                }
-                let done = self.maintain_table(table, tables.get(index + 1), (&options, &clock), stop).await?;
-                if let Some((version, summary)) = done {
-                    tracing::debug!(table = %table.path, version, ?summary, "maintained all tables");
+                };
+                let done = maintained.await.map_err(|error| error.during(&table.path));
+                if let Some(Some((version, summary))) = troubles.pass(done)? {
+                    tracing::debug!(table = %table.path, version, ?summary, "maintained a table");
                     heads.insert(table.path.clone(), version);
                 }
             }
         }
-        refused.map_or(Ok(()), Err)
+        troubles.first().or(refused).map_or(Ok(()), Err)
+    }
+
+    /// Whether a table has reached a version.
+    async fn has_moved(&self, table: &TableRef, version: i64) -> Result<bool> {
+        let commit = StorageKey::Commit { table: table.path.clone(), version };
+        Ok(self.storage.head(&commit.path()).await?.is_some())
     }
 
     async fn maintain_table(
@@ -134,7 +195,7 @@ impl App {
     }
 
     /// What deletes by age goes by the store's clock. Where that one cannot be trusted the rest is done all the same, and
-    /// why comes last.
+    /// the reason comes last.
     async fn for_clean_up(&self, options: &MaintainOptions) -> (MaintainOptions, Clock, Option<Error>) {
         let mut options = options.clone();
         if !options.clean || options.allow_short_retention {
@@ -147,5 +208,51 @@ impl App {
                 (options, self.clock.clone(), Some(error))
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::{Environment, Settings};
+    use crate::storage::Storage;
+    use crate::storage::tests::troubled::{Switch, Trouble};
+    use crate::table::TableSpec;
+
+    #[test]
+    fn a_clean_up_that_failed_is_due_again_in_an_hour_and_any_other_in_a_day() {
+        let mut clean_ups = CleanUps::new(Duration::ZERO);
+        assert!(!clean_ups.is_due(CLEAN_AGAIN) && clean_ups.is_due(CLEAN_EVERY));
+        clean_ups.note(CLEAN_EVERY, true);
+        assert!(!clean_ups.is_due(CLEAN_EVERY) && clean_ups.is_due(CLEAN_EVERY + CLEAN_AGAIN));
+        clean_ups.note(CLEAN_EVERY, false);
+        assert!(!clean_ups.is_due(CLEAN_EVERY + CLEAN_AGAIN) && clean_ups.is_due(2 * CLEAN_EVERY));
+    }
+
+    #[tokio::test]
+    async fn trouble_with_one_table_keeps_no_other_from_its_turn() {
+        let nowhere = ["LAKEGRAM_PIPELINES", "LAKEGRAM_SCHEMAS"].map(|name| (name, "nowhere"));
+        let environment = Environment::from_pairs(nowhere.into_iter().chain([("LAKEGRAM_DATA", "memory://")]));
+        let mut app = App::open(Settings::of(environment).unwrap(), &[], &[]).unwrap();
+        let (switch, stop) = (Switch::default(), CancellationToken::new());
+        app.storage = Storage::memory().decorated(|inner| switch.wrap(inner));
+        let tables = app.tables(&app.pipelines[0]);
+        let schema = crate::schema::built_in(crate::schema::MESSAGES).unwrap();
+        for table in &tables {
+            let (path, schema) = (table.path.clone(), schema.clone());
+            let spec = TableSpec { path, schema, stats_columns: Vec::new(), id: None };
+            LakeTable::open(&app.storage, &spec, &app.clock).await.unwrap();
+        }
+        switch.begin(Trouble::Server, &["bronze/"]);
+        let options = MaintainOptions { clean: false, ..MaintainOptions::default() };
+        let mut heads = BTreeMap::new();
+        let error = app.maintain_moved(&mut heads, 1, &options, &stop).await.unwrap_err().to_string();
+        assert!(error.starts_with("bronze/"), "{error}");
+        assert_eq!(heads.keys().collect::<Vec<_>>(), [&tables[2].path, &tables[1].path]);
+        let error = app.maintain(&options, |_| {}, &stop).await.unwrap_err().to_string();
+        assert!(error.starts_with("bronze/"), "{error}");
+        switch.end();
+        app.maintain_moved(&mut heads, 1, &options, &stop).await.unwrap();
+        assert_eq!(heads.len(), 3);
     }
 }

@@ -3,17 +3,17 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use arrow::array::{Array, AsArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
-use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
+use arrow::array::TimestampMicrosecondArray;
 use object_store::path::Path;
 use serde_json::Value;
 
 use super::Audit;
 use super::report::{AuditedTable, Check, Finding};
 use crate::clock::Timestamp;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{ErrorKind, Result};
 use crate::id::Name;
-use crate::table::{DataFile, FileHealth, Identity, LakeTable, TableRole, TxnId, Within};
+pub(super) use crate::table::values::{Columns, integer};
+use crate::table::{DataFile, FileHealth, Identity, LakeTable, TableRole, TxnId, Within, values};
 
 /// Statistics are in whole milliseconds, and not every writer rounds a maximum up.
 const STATISTICS_STEP: Duration = Duration::from_millis(1);
@@ -276,41 +276,9 @@ impl File {
     }
 }
 
-/// The columns of some rows.
-pub(super) struct Columns<'a> {
-    batch: &'a RecordBatch,
-}
-
-impl<'a> Columns<'a> {
-    pub(super) fn len(&self) -> usize {
-        self.batch.num_rows()
-    }
-
-    pub(super) fn integers(&self, name: &str) -> Result<&'a Int64Array> {
-        let column = self.batch.column_by_name(name).and_then(|column| column.as_primitive_opt::<Int64Type>());
-        column.ok_or_else(|| Error::corrupt(format!("column {name} is missing or is not a bigint")))
-    }
-
-    pub(super) fn strings(&self, name: &str) -> Result<&'a StringArray> {
-        let column = self.batch.column_by_name(name).and_then(|column| column.as_string_opt::<i32>());
-        column.ok_or_else(|| Error::corrupt(format!("column {name} is missing or is not a string")))
-    }
-
-    pub(super) fn moments(&self, name: &str) -> Result<&'a TimestampMicrosecondArray> {
-        let column = self.batch.column_by_name(name);
-        let column = column.and_then(|column| column.as_primitive_opt::<TimestampMicrosecondType>());
-        column.ok_or_else(|| Error::corrupt(format!("column {name} is missing or is not a timestamp")))
-    }
-}
-
-/// The value of a row; `None` if it is null.
-pub(super) fn integer(column: &Int64Array, row: usize) -> Option<i64> {
-    column.is_valid(row).then(|| column.value(row))
-}
-
 /// The time of a row; the stages treat null as the beginning of 1970.
 pub(super) fn moment(column: &TimestampMicrosecondArray, row: usize) -> Timestamp {
-    Timestamp::from_micros(if column.is_valid(row) { column.value(row) } else { 0 })
+    values::moment(column, row).unwrap_or_default()
 }
 
 /// Whether two spans overlap.
@@ -339,7 +307,7 @@ async fn scan(
 ) -> Result<()> {
     let mut scan = table.scan(file, columns, within).await?;
     while let Some(batch) = scan.next().await? {
-        take(&Columns { batch: &batch })?;
+        take(&Columns::of(&batch))?;
     }
     Ok(())
 }

@@ -6,6 +6,7 @@ use super::{Pipelines, Verdict, output};
 use crate::app::App;
 use crate::error::{Context, ErrorKind, Result};
 use crate::identity::adopt::Plan;
+use crate::load::files::{self, FilesPlan};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
@@ -29,7 +30,8 @@ Examples:
   lakegram adopt --yes         does it
   lakegram adopt --redo        what would be asked and sent if nothing counted as handled
 
-For a pipeline that was renamed, a bot that was replaced, and tables that were removed, recreated or moved.";
+For a pipeline that was renamed, a bot that was replaced, and tables that were removed, recreated or moved. For a loader
+that was renamed, and a source that was moved.";
 
 pub(super) async fn adopt(app: App, options: Options) -> Result<Verdict> {
     let mut plans = Vec::new();
@@ -42,12 +44,23 @@ pub(super) async fn adopt(app: App, options: Options) -> Result<Verdict> {
         }
         plans.push(plan);
     }
-    let has_work = plans.iter().any(|plan| !plan.tables.is_empty());
+    let mut loader_plans = Vec::new();
+    for loader in &app.loaders {
+        let plan = files::plan(app.files_options(loader)?).await?;
+        if options.yes && plan.problem.is_some() {
+            files::adopt(app.files_options(loader)?).await?;
+        }
+        loader_plans.push(plan);
+    }
+    let has_work =
+        plans.iter().any(|plan| !plan.tables.is_empty()) || loader_plans.iter().any(|plan| plan.problem.is_some());
     if options.json {
-        let value = serde_json::json!({ "adopted": options.yes, "plans": plans });
+        let value = serde_json::json!({ "adopted": options.yes, "plans": plans, "loaders": loader_plans });
         output::print(&serde_json::to_string_pretty(&value).context(ErrorKind::Fatal, "write the plan as JSON")?)?;
     } else {
-        output::print(&plans.iter().map(|plan| shown(plan, options.yes)).collect::<String>())?;
+        let shown = plans.iter().map(|plan| shown(plan, options.yes));
+        let shown = shown.chain(loader_plans.iter().map(|plan| shown_loader(plan, options.yes)));
+        output::print(&shown.collect::<String>())?;
     }
     Ok(if has_work && !options.yes { Verdict::Found } else { Verdict::Done })
 }
@@ -84,9 +97,26 @@ fn shown(plan: &Plan, done: bool) -> String {
     }
     let (asked, sent) = (plan.would_be_asked, plan.would_be_sent);
     line(format!("left for the next run: {asked} messages in bronze to handle, {sent} answers in silver to send"));
-    line(match done {
-        true => "adopted; `lakegram run` or `lakegram serve` continues from here".to_owned(),
-        false => "nothing was changed; run it again with --yes to do this".to_owned(),
-    });
+    line(end(done).to_owned());
     text
+}
+
+fn shown_loader(plan: &FilesPlan, done: bool) -> String {
+    let FilesPlan { pipeline, table, problem, source, loaded_files, would_be_loaded } = plan;
+    let Some(problem) = problem else {
+        return format!("{pipeline}: the table is the loader's own; there is nothing to adopt\n");
+    };
+    let end = end(done);
+    format!(
+        "{pipeline}:\n  {problem}\n  -> {table} is taken over, and fed from {source}\n  \
+         the table has rows of {loaded_files} files; left for the next run: {would_be_loaded} files\n  \
+         a file is recognized by its path: one that was moved to another path is loaded again\n  {end}\n"
+    )
+}
+
+fn end(done: bool) -> &'static str {
+    match done {
+        true => "adopted; `lakegram run` or `lakegram serve` continues from here",
+        false => "nothing was changed; run it again with --yes to do this",
+    }
 }

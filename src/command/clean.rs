@@ -4,7 +4,7 @@ use bytesize::ByteSize;
 use tokio_util::sync::CancellationToken;
 
 use super::{Pipelines, Verdict, output};
-use crate::app::{App, DRAIN, SourceCleaning};
+use crate::app::{App, DRAIN, SourceCleaning, SourceCleanings};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::pipeline::clean::CleanAction;
 use crate::shutdown::in_time;
@@ -33,9 +33,10 @@ serve and run do the same by themselves.";
 
 pub(super) async fn clean(app: App, options: Options, stop: CancellationToken) -> Result<Verdict> {
     let kept = app.kept_sources();
-    let cleanings = in_time(app.clean(options.dry_run, &stop), &app.clock, &stop, DRAIN).await?;
+    let cleaned = in_time(app.clean(options.dry_run, &stop), &app.clock, &stop, DRAIN).await?;
+    let SourceCleanings { done: cleanings, trouble } = cleaned;
     if cleanings.is_empty() {
-        return Err(nothing_to_do(&kept));
+        return Err(trouble.unwrap_or_else(|| nothing_to_do(&kept)));
     }
     if options.json {
         let text = serde_json::to_string_pretty(&cleanings).context(ErrorKind::Corrupt, "cannot write it as JSON")?;
@@ -45,6 +46,9 @@ pub(super) async fn clean(app: App, options: Options, stop: CancellationToken) -
         for (pipeline, setting) in kept {
             output::print(&format!("{pipeline}: every file is kept; {setting} is not set"))?;
         }
+    }
+    if let Some(error) = trouble {
+        return Err(error);
     }
     let has_failed = cleanings.iter().any(|cleaning| cleaning.cleaned.failed > 0);
     Ok(if has_failed { Verdict::Waiting } else { Verdict::Done })

@@ -39,7 +39,7 @@ fn shown(upkeep: &[TableUpkeep]) -> String {
     let rows = upkeep.iter().map(|upkeep| {
         let mut row = vec![upkeep.pipeline.clone(), upkeep.table.path.to_string()];
         match &upkeep.done {
-            None => row.push("not there yet".to_owned()),
+            None => row.push("does not exist yet".to_owned()),
             Some(done) => row.extend([
                 done.files_compacted.to_string(),
                 done.files_written.to_string(),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytesize::ByteSize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{Pipelines, Verdict, output};
 use crate::app::{App, LoaderSurvey, PipelineSurvey, Survey, TableSurvey, keys_ahead};
@@ -28,10 +28,7 @@ pub(super) async fn status(app: App, options: Options) -> Result<Verdict> {
     if options.json {
         let context = "cannot write the status as JSON";
         let mut surveys = serde_json::to_value(app.survey().await?).context(ErrorKind::Corrupt, context)?;
-        for survey in surveys.as_array_mut().into_iter().flatten() {
-            let of_it = stages.iter().filter(|stage| stage["pipeline"] == survey["pipeline"]).cloned().collect();
-            survey["stages"] = Value::Array(of_it);
-        }
+        add_stages(&mut surveys, &stages);
         return output::print(&serde_json::to_string_pretty(&surveys).context(ErrorKind::Corrupt, context)?);
     }
     // Before the tables: one that cannot be read may be why a stage is unwell.
@@ -49,7 +46,22 @@ pub(super) async fn status(app: App, options: Options) -> Result<Verdict> {
     Ok(Verdict::Done)
 }
 
-/// The stages of the service that runs here, as its console tells them; none when no service answers there.
+/// Adds the stages of each pipeline to its survey and, at the end, those that serve all pipelines, if there are any.
+fn add_stages(surveys: &mut Value, stages: &[Value]) {
+    let Some(surveys) = surveys.as_array_mut() else { return };
+    let of = |pipeline: &Value| -> Vec<Value> {
+        stages.iter().filter(|stage| stage["pipeline"] == *pipeline).cloned().collect()
+    };
+    for survey in surveys.iter_mut().filter(|survey| survey["pipeline"].is_string()) {
+        survey["stages"] = Value::Array(of(&survey["pipeline"]));
+    }
+    let of_all = of(&json!(""));
+    if !of_all.is_empty() {
+        surveys.push(json!({ "pipeline": "", "stages": of_all }));
+    }
+}
+
+/// The stages of the service on this machine, as its console reports them; none if no service answers.
 async fn running_stages(app: &App) -> Vec<Value> {
     let asked = async {
         let client = reqwest::Client::builder().no_proxy().timeout(CONSOLE_PATIENCE).build().ok()?;
@@ -78,7 +90,7 @@ fn shown_stage(stage: &Value) -> String {
 
 fn shown_tables(tables: &[TableSurvey]) -> String {
     let rows = tables.iter().map(|table| {
-        let version = table.version.map_or("not there yet".to_owned(), |version| version.to_string());
+        let version = table.version.map_or("does not exist yet".to_owned(), |version| version.to_string());
         let behind = match (table.version, table.reader_watermark) {
             (Some(version), Some(watermark)) => (version - watermark).max(0).to_string(),
             _ => String::new(),
@@ -134,4 +146,27 @@ fn shown(survey: &PipelineSurvey, now: Timestamp) -> String {
         text.push_str(&format!("lane {lane}: ingested up to {position}, {}\n", distance(position, now)));
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stages_are_shown_with_their_pipeline_and_those_of_all_pipelines_in_the_end() {
+        let stage = |pipeline: &str, stage: &str| json!({ "pipeline": pipeline, "stage": stage, "state": "unwell" });
+        let stages = [stage("", "root"), stage("telegram", "silver"), stage("", "clock")];
+        let mut surveys = json!([{ "pipeline": "telegram" }, { "pipeline": "files" }, { "unread_raw": [] }]);
+        add_stages(&mut surveys, &stages);
+        let expected = json!([
+            { "pipeline": "telegram", "stages": [stage("telegram", "silver")] },
+            { "pipeline": "files", "stages": [] },
+            { "unread_raw": [] },
+            { "pipeline": "", "stages": [stage("", "root"), stage("", "clock")] },
+        ]);
+        assert_eq!(surveys, expected);
+        let mut surveys = json!([{ "pipeline": "telegram" }]);
+        add_stages(&mut surveys, &[]);
+        assert_eq!(surveys, json!([{ "pipeline": "telegram", "stages": [] }]), "no service runs");
+    }
 }

@@ -99,7 +99,7 @@ impl<R: LedgerRow> Ledger<R> {
         }
     }
 
-    /// The version of the upstream table with this id up to which everything is done, whoever did it; `None` if nothing
+    /// The version of the upstream table with this id up to which everything is done, by any process; `None` if nothing
     /// is known about that table.
     pub(crate) fn watermark(&self, upstream: &str) -> Option<i64> {
         self.table.txn(&self.watermark_id(upstream))
@@ -296,17 +296,20 @@ impl<R: LedgerRow> Ledger<R> {
     /// Reads the files that may have rows of these updates.
     async fn learn_of(&mut self, keys: &[UpdateKey]) -> Result<()> {
         let mut backoff = backoff();
+        let mut reopened_at = None;
         loop {
             // Each time anew: what was known before a reopening is not known after it.
             let unknown: Vec<UpdateKey> = keys.iter().filter(|key| !self.done.contains(key)).copied().collect();
             let outcome = match self.try_learn_of(&unknown).await {
                 Ok(()) => return Ok(()),
-                // Merged and cleaned up since the table was opened.
-                Err(error) if error.kind() == ErrorKind::Corrupt => self.reopen().await,
+                // Merged and cleaned up since the table was opened; if not, opening it again does not help.
+                Err(error) if error.kind() == ErrorKind::Corrupt && reopened_at != Some(self.table.version()) => {
+                    self.reopen().await
+                }
                 Err(error) => Err(error),
             };
             match outcome {
-                Ok(()) => {}
+                Ok(()) => reopened_at = Some(self.table.version()),
                 Err(error) if error.is_transient() => self.pause(&error, &mut backoff).await,
                 Err(error) => return Err(error),
             }
@@ -327,7 +330,7 @@ impl<R: LedgerRow> Ledger<R> {
         let (small, large): (Vec<_>, Vec<_>) = files.iter().cloned().partition(is_small);
         let batches: Vec<RecordBatch> = self.table.read_files(&small, Some(R::COLUMNS)).try_collect().await?;
         for batch in &batches {
-            R::known(batch)?.into_iter().for_each(|known| self.remember(known));
+            self.learn_rows(batch)?;
         }
         for file in &large {
             self.learn_file(file).await?;
@@ -348,13 +351,18 @@ impl<R: LedgerRow> Ledger<R> {
     async fn learn_file(&mut self, file: &DataFile) -> Result<()> {
         if is_small(file) {
             let batch = self.table.read_file(file, Some(R::COLUMNS)).await?;
-            R::known(&batch)?.into_iter().for_each(|known| self.remember(known));
-            return Ok(());
+            return self.learn_rows(&batch);
         }
         let mut scan = self.table.scan(file, R::COLUMNS, None).await?;
         while let Some(batch) = scan.next().await? {
-            R::known(&batch)?.into_iter().for_each(|known| self.remember(known));
+            self.learn_rows(&batch)?;
         }
+        Ok(())
+    }
+
+    fn learn_rows(&mut self, batch: &RecordBatch) -> Result<()> {
+        let known = R::known(batch).map_err(|error| error.during(format!("table {}", self.options.spec.path)))?;
+        known.into_iter().for_each(|known| self.remember(known));
         Ok(())
     }
 
@@ -390,9 +398,12 @@ fn backoff() -> Backoff {
 mod tests {
     use std::sync::Arc;
 
+    use std::collections::BTreeSet;
+
     use arrow::array::{AsArray, Int64Array};
     use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
     use object_store::path::Path;
+    use proptest::prelude::*;
     use tokio_util::sync::CancellationToken;
 
     use super::*;
@@ -554,6 +565,114 @@ mod tests {
             let error = ledger.reopen().await.unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
             assert_eq!(storage.list_after(&Path::from("t"), None, 100).await.unwrap().len(), usize::from(is_replaced));
+        }
+    }
+
+    /// What one of two processes may do next with its ledger, or somebody with the table.
+    #[derive(Clone, Debug)]
+    enum Step {
+        /// It begins those of these updates that are not done.
+        Begin(usize, Vec<i64>),
+        /// It records what it has begun, and how far it is.
+        Record(usize),
+        /// It reads what others have recorded.
+        Refresh(usize),
+        /// It opens the table anew.
+        Reopen(usize),
+        /// It is started anew.
+        Restart(usize),
+        /// Files are merged; those that were merged a week before are removed, as is the log up to the checkpoint.
+        Maintain,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let ids = proptest::collection::vec(0_i64..24, 1..6);
+        prop_oneof![
+            4 => (0_usize..2, ids).prop_map(|(process, ids)| Step::Begin(process, ids)),
+            4 => (0_usize..2).prop_map(Step::Record),
+            1 => (0_usize..2).prop_map(Step::Refresh),
+            1 => (0_usize..2).prop_map(Step::Reopen),
+            1 => (0_usize..2).prop_map(Step::Restart),
+            2 => Just(Step::Maintain),
+        ]
+    }
+
+    /// A process: its ledger, and what it has begun.
+    struct Process {
+        ledger: Ledger<Row>,
+        begun: BTreeSet<i64>,
+    }
+
+    impl Process {
+        async fn start(storage: &Storage, clock: &Clock) -> Self {
+            Self { ledger: open(storage, clock).await, begun: BTreeSet::new() }
+        }
+
+        async fn begin(&mut self, ids: &[i64]) {
+            let keys: Vec<UpdateKey> = ids.iter().map(|id| key(*id)).collect();
+            let done = self.ledger.are_done(&keys).await.unwrap();
+            for (id, _) in ids.iter().zip(done).filter(|(_, is_done)| !is_done) {
+                self.ledger.begin(key(*id));
+                self.begun.insert(*id);
+            }
+        }
+
+        /// Returns what it recorded itself.
+        async fn record(&mut self) -> Vec<i64> {
+            let rows = self.begun.iter().map(|id| Row(*id)).collect();
+            let recorded = self.ledger.record(rows, None).await.unwrap();
+            std::mem::take(&mut self.begun).iter().for_each(|id| self.ledger.end(&key(*id)));
+            recorded.rows.iter().map(|row| row.0).collect()
+        }
+    }
+
+    async fn interleave(steps: Vec<Step>) -> std::result::Result<(), TestCaseError> {
+        let (storage, clock) = (Storage::memory(), Clock::system());
+        let mut processes = [Process::start(&storage, &clock).await, Process::start(&storage, &clock).await];
+        let options = MaintainOptions { compact_at_files: 2, checkpoint_every: 2, ..MaintainOptions::default() };
+        let mut recorded = BTreeSet::new();
+        for step in steps {
+            match step {
+                Step::Begin(process, ids) => processes[process].begin(&ids).await,
+                Step::Record(process) => {
+                    for id in processes[process].record().await {
+                        prop_assert!(recorded.insert(id), "{id} is recorded a second time");
+                    }
+                }
+                Step::Refresh(process) => processes[process].ledger.refresh().await.unwrap(),
+                Step::Reopen(process) => processes[process].ledger.reopen().await.unwrap(),
+                Step::Restart(process) => processes[process] = Process::start(&storage, &clock).await,
+                Step::Maintain => {
+                    maintain(&storage, &Path::from("t"), &options, &clock, &CancellationToken::new()).await.unwrap();
+                    clock.step(8 * 86_400_000_000);
+                }
+            }
+        }
+        for Process { ledger, .. } in &mut processes {
+            ledger.refresh().await.unwrap();
+            for id in 0..24 {
+                prop_assert_eq!(is_done(ledger, id).await, recorded.contains(&id), "update {}", id);
+            }
+        }
+        let table = &processes[0].ledger.table;
+        let mut rows = Vec::new();
+        for file in table.files().await.unwrap() {
+            let batch = table.read_file(&file, None).await.unwrap();
+            rows.extend_from_slice(batch.column(0).as_primitive::<Int64Type>().values());
+        }
+        rows.sort_unstable();
+        prop_assert_eq!(rows, recorded.into_iter().collect::<Vec<_>>());
+        Ok(())
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
+        /// However two processes and maintenance interleave, the table has each recorded row once, and a ledger that
+        /// has read to the head knows exactly those.
+        #[test]
+        fn a_row_is_recorded_once_and_known_to_every_ledger(steps in proptest::collection::vec(step(), 0..40)) {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(interleave(steps))?;
         }
     }
 }

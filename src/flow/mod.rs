@@ -7,8 +7,8 @@
 //!
 //! - **Where it starts.** At the watermark that the stage's table has for the *id* of the current upstream table. If
 //!   there is none (a new pair of tables, a replaced table, a table of release 0.1), the contents of both are compared,
-//!   and the log is followed from there. The same happens if part of the log is gone, or a commit has rewritten the
-//!   table.
+//!   and the log is followed from there. The same happens if part of the log is gone, a commit has rewritten the table,
+//!   or another copy of the table has taken its place.
 //! - **What is taken.** A row is identified by bot, update and attempt ([`UpdateKey`](key::UpdateKey)), never by its
 //!   version or file. What is done, in progress or waiting is not taken again, however often the upstream table has it.
 //! - **Order.** Items of one chat are processed one after another, in the order of the upstream table; different chats

@@ -54,6 +54,10 @@ impl<W: Work> Flow<W> {
             }
             Step::Some(rows) => self.take_rows(rows).await?,
             Step::Cleared { version } => self.watermark.done(version),
+            Step::Abandoned { version } => {
+                self.watermark.hold();
+                self.watermark.done(version);
+            }
         }
         Ok(())
     }
@@ -78,7 +82,7 @@ impl<W: Work> Flow<W> {
                 self.settled_items.push(item);
                 continue;
             }
-            let later = Later { place: RowPosition { version, file, row }, key, chat_id: item.chat_id() };
+            let later = Later { position: RowPosition { version, file, row }, key, chat_id: item.chat_id() };
             if self.queue.push(later, item) {
                 self.ledger.begin(key);
             }
@@ -92,17 +96,17 @@ impl<W: Work> Flow<W> {
         // Another process may have done them meanwhile.
         let done = self.ledger.are_done(&keys).await?;
         let mut items = HashMap::with_capacity(later.len());
-        for Fetched { places, batch } in fetched {
-            let version = places.first().map_or(-1, |place| place.version);
-            items.extend(places.into_iter().zip(self.work.items(&batch, version)?));
+        for Fetched { positions, batch } in fetched {
+            let version = positions.first().map_or(-1, |position| position.version);
+            items.extend(positions.into_iter().zip(self.work.items(&batch, version)?));
         }
         for (later, is_done) in later.into_iter().zip(done) {
-            let item = items.remove(&later.place).flatten().filter(|_| !is_done);
+            let item = items.remove(&later.position).flatten().filter(|_| !is_done);
             match &item {
                 Some(_) => self.ledger.begin(later.key),
                 None => {
                     self.taken.remove(&later.key);
-                    self.watermark.done(later.place.version);
+                    self.watermark.done(later.position.version);
                 }
             }
             self.queue.fetched(later.chat_id, item);
@@ -114,9 +118,9 @@ impl<W: Work> Flow<W> {
     fn compare_again(&mut self, fetching: Vec<Later>) {
         tracing::info!("waiting rows were moved by a clean-up; comparing contents");
         self.watermark.hold();
-        for Later { place, key, .. } in fetching.into_iter().chain(self.queue.forget_later()) {
+        for Later { position, key, .. } in fetching.into_iter().chain(self.queue.forget_later()) {
             self.taken.remove(&key);
-            self.watermark.done(place.version);
+            self.watermark.done(position.version);
         }
         // A comparison that was under way is not finished.
         if let Some(version) = self.feed.as_mut().and_then(Feed::compare) {

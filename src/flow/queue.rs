@@ -36,7 +36,7 @@ pub(crate) struct Queue<T> {
 /// A row waiting in the upstream table.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Later {
-    pub(crate) place: RowPosition,
+    pub(crate) position: RowPosition,
     pub(crate) key: UpdateKey,
     pub(crate) chat_id: i64,
 }
@@ -158,7 +158,7 @@ impl<T> Queue<T> {
         }
     }
 
-    /// Forgets the rows that wait as places or are being fetched: they will be brought again. Returns the former.
+    /// Forgets the rows that wait as positions or are being fetched: they will be delivered again. Returns the former.
     pub(crate) fn forget_later(&mut self) -> Vec<Later> {
         let mut forgotten = Vec::new();
         for chat in self.chats.values_mut() {
@@ -220,7 +220,7 @@ mod tests {
     fn later(chat_id: i64, number: i64) -> Later {
         let row = u32::try_from(number).unwrap();
         let key = UpdateKey { bot_id: BotId(1), update_id: number, attempt: 1 };
-        Later { place: RowPosition { version: 0, file: 0, row }, key, chat_id }
+        Later { position: RowPosition { version: 0, file: 0, row }, key, chat_id }
     }
 
     #[test]
@@ -249,42 +249,54 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever comes when, each chat is served in its order, nothing is lost, and memory is bounded.
+        /// Whatever is fetched, cannot be, is no longer work, or is forgotten and delivered anew: each chat is served
+        /// in its order, every item once, and memory is bounded.
         #[test]
         fn every_item_is_served_once_and_in_the_order_of_its_chat(
             chats in proptest::collection::vec(0_i64..5, 1..200), max_waiting in 1_usize..40, seed in any::<u64>(),
         ) {
             let mut queue = Queue::new(max_waiting);
             let (mut served, mut running, mut fetching) = (Vec::new(), Vec::new(), VecDeque::new());
-            let mut pushed = chats.iter().zip(0_i64..);
+            let mut gone = 0;
+            let chat_of = |number: i64| chats[usize::try_from(number).unwrap()];
+            let mut delivered: VecDeque<i64> = (0..).take(chats.len()).collect();
             let mut dice = seed;
             loop {
                 dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
                 match (dice >> 33) % 4 {
-                    0 => if let Some((chat, number)) = pushed.next() {
-                        queue.push(later(*chat, number), number);
+                    0 => if let Some(number) = delivered.pop_front() {
+                        queue.push(later(chat_of(number), number), number);
                     },
                     1 if fetching.is_empty() => fetching.extend(queue.next_to_fetch()),
                     1 if dice % 5 == 0 => queue.not_fetched(fetching.drain(..).collect()),
-                    1 => for row in fetching.drain(..) {
-                        let number = row.key.update_id;
-                        queue.fetched(chats[usize::try_from(number).unwrap()], Some(number));
+                    1 if dice % 7 == 0 => {
+                        let forgotten = fetching.drain(..).chain(queue.forget_later());
+                        let mut again: Vec<i64> = forgotten.map(|row| row.key.update_id).collect();
+                        again.sort_unstable();
+                        again.into_iter().rev().for_each(|number| delivered.push_front(number));
+                        prop_assert_eq!(queue.later, 0);
+                    },
+                    1 => for (row, turn) in fetching.drain(..).zip(0..) {
+                        // Another process may have done it meanwhile.
+                        let is_gone = (dice >> 40).wrapping_add(turn) % 4 == 0;
+                        gone += usize::from(is_gone);
+                        queue.fetched(row.chat_id, Some(row.key.update_id).filter(|_| !is_gone));
                     },
                     2 => running.extend(queue.next_ready()),
                     _ => if let Some(number) = running.pop() {
                         served.push(number);
-                        queue.done(chats[usize::try_from(number).unwrap()]);
+                        queue.done(chat_of(number));
                     },
                 }
-                prop_assert!(queue.waiting <= max_waiting);
-                if served.len() == chats.len() {
+                let in_memory: usize = queue.chats.values().map(Chat::in_memory).sum();
+                prop_assert!(queue.waiting == in_memory && in_memory <= max_waiting);
+                if served.len() + gone == chats.len() {
                     break;
                 }
             }
             for chat in 0..5 {
-                let of_chat = |number: &i64| chats[usize::try_from(*number).unwrap()] == chat;
-                let order: Vec<i64> = served.iter().filter(|number| of_chat(number)).copied().collect();
-                prop_assert!(order.is_sorted(), "chat {chat} was served {order:?}");
+                let order: Vec<i64> = served.iter().filter(|number| chat_of(**number) == chat).copied().collect();
+                prop_assert!(order.is_sorted_by(|one, next| one < next), "chat {chat} was served {order:?}");
             }
             prop_assert!(queue.is_empty() && queue.chats.is_empty() && queue.behind.is_empty());
         }

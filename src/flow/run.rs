@@ -134,9 +134,9 @@ impl<W: Work> Flow<W> {
         let later = if self.has_fetched && is_new_wanted { Vec::new() } else { self.queue.next_to_fetch() };
         self.has_fetched = !later.is_empty();
         if !later.is_empty() {
-            let places = later.iter().map(|later| later.place).collect();
+            let positions = later.iter().map(|later| later.position).collect();
             return Some(Box::pin(async move {
-                let fetched = feed.fetch(places).await;
+                let fetched = feed.fetch(positions).await;
                 (feed, Read::Fetched(later, fetched))
             }));
         }
@@ -290,8 +290,8 @@ impl<W: Work> Flow<W> {
         Ok(())
     }
 
-    /// Lets items in progress finish after an error, as far as the ledger can still be written: otherwise the outcome of
-    /// what is on the wire would be unknown. Not after a disk failure: then nothing can be trusted.
+    /// Lets items in progress finish after an error, as far as the ledger can still be written: otherwise the outcome
+    /// of what is on the wire would be unknown. Not after a disk failure: then nothing can be trusted.
     async fn drain_after(&mut self, error: Error) -> Error {
         if error.kind() != ErrorKind::Fatal {
             // What failed may already count as done in memory: rows are recorded, progress is not.

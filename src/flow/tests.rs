@@ -201,6 +201,28 @@ async fn a_stage_that_fails_records_what_is_in_progress_and_passes_nothing() {
     assert_eq!(found, [SLOW, BROKEN, BROKEN + 1].map(|id| (id, None)));
 }
 
+/// An older copy of the upstream table takes its place while the stage runs, and goes on from there.
+#[tokio::test]
+async fn rows_of_an_older_copy_of_the_upstream_table_are_done_once_each() {
+    let folder = tempfile::tempdir().unwrap();
+    let (storage, clock) = (Storage::open(folder.path().to_str().unwrap()).unwrap(), Clock::system());
+    let (table, aside) = (folder.path().join("upstream"), folder.path().join("aside"));
+    append(&storage, &clock, [40]).await;
+    let copied = std::process::Command::new("cp").arg("-r").args([&table, &aside]).status().unwrap();
+    assert!(copied.success());
+    append(&storage, &clock, [41]).await;
+    append(&storage, &clock, [42]).await;
+    let mut flow = open(&storage, &clock, Numbers::default()).await;
+    flow.work_until_idle(&CancellationToken::new()).await.unwrap();
+    std::fs::remove_dir_all(&table).unwrap();
+    std::fs::rename(&aside, &table).unwrap();
+    for id in [41, 50, 51] {
+        append(&storage, &clock, [id]).await;
+    }
+    flow.work_until_idle(&CancellationToken::new()).await.unwrap();
+    assert_eq!(recorded(&storage, &clock).await.1, [40, 41, 42, 50, 51].map(|id| (id, None)));
+}
+
 #[tokio::test]
 async fn an_item_that_fails_keeps_no_other_from_finishing() {
     let (storage, clock) = (Storage::memory(), Clock::system());

@@ -68,7 +68,7 @@ pub struct TablePlan {
     pub path: String,
     /// Why it does not match.
     pub problem: String,
-    /// `made` or `taken over`.
+    /// `created` or `taken over`.
     pub action: &'static str,
 }
 
@@ -84,14 +84,15 @@ impl Inspection<'_> {
             if let Some(kind) = problem.trouble {
                 return Err(Error::new(kind, problem.what.clone()));
             }
-            if identity.as_ref().is_some_and(|identity| identity.role != problem.role) {
+            let is_other = |identity: &Identity| identity.role != problem.role || identity.source.is_some();
+            if identity.as_ref().is_some_and(is_other) {
                 return Err(Error::configuration(format!("{}; use another table in the pipeline file", problem.what)));
             }
             tables.push(TablePlan {
                 role: problem.role.as_str(),
                 path: self.path(problem.role).to_string(),
                 problem: problem.what.clone(),
-                action: if table.is_some() { "taken over" } else { "made" },
+                action: if table.is_some() { "taken over" } else { "created" },
             });
         }
         let loads_first = self.loads_first();

@@ -67,9 +67,9 @@ pub struct Inspection<'a> {
 }
 
 impl OwnTables {
-    /// Whether every stage may open its table.
+    /// Whether every stage may open its table, and nothing is left to record.
     pub fn are_whole(&self) -> bool {
-        self.tables.iter().all(std::result::Result::is_ok)
+        self.is_recorded && self.tables.iter().all(std::result::Result::is_ok)
     }
 }
 
@@ -77,6 +77,8 @@ impl OwnTables {
 #[derive(Clone, Debug)]
 pub struct OwnTables {
     tables: [std::result::Result<OwnTable, Problem>; 3],
+    /// False when the record of the tables could not be written.
+    is_recorded: bool,
 }
 
 impl Wanted {
@@ -119,7 +121,7 @@ fn index(role: TableRole) -> usize {
 /// Checks a pipeline's tables. Changes nothing.
 ///
 /// # Errors
-/// When the store fails, or a table is not understood.
+/// When the record cannot be read. What keeps a table from being checked is a problem of that table.
 pub async fn inspect<'a>(storage: &'a Storage, clock: &'a Clock, wanted: Wanted) -> Result<Inspection<'a>> {
     // What keeps one table from being read does not concern the stages of the others.
     let find = async |spec: &TableSpec| {
@@ -139,7 +141,10 @@ pub async fn inspect<'a>(storage: &'a Storage, clock: &'a Clock, wanted: Wanted)
     for role in TableRole::ALL {
         let found = match &inspection.found[index(role)].trouble {
             Some(error) => Some((error.to_string(), Some(error.kind()))),
-            None => inspection.problem(role).await?.map(|what| (what, None)),
+            None => match panic::catch(inspection.problem(role)).await.unwrap_or_else(|panic| Err(panic.into())) {
+                Ok(what) => what.map(|what| (what, None)),
+                Err(error) => Some((error.to_string(), Some(error.kind()))),
+            },
         };
         if let Some((what, trouble)) = found {
             let pipeline = inspection.wanted.pipeline.clone();
@@ -159,19 +164,21 @@ impl Inspection<'_> {
     /// table.
     ///
     /// # Errors
-    /// When the store fails.
+    /// Fatal when the disk failed while the record was written. What keeps a table from being created is an error of
+    /// the stages that need it.
     pub async fn settle(mut self) -> Result<OwnTables> {
         for role in TableRole::ALL {
-            if self.obstacle(role).is_none() {
-                self.make_own(role).await?;
+            if self.obstacle(role).is_some() {
+                continue;
+            }
+            let made = panic::catch(self.make_own(role)).await.unwrap_or_else(|panic| Err(panic.into()));
+            if let Err(error) = made {
+                let (what, pipeline) = (error.to_string(), self.wanted.pipeline.clone());
+                self.problems.push(Problem { role, what, trouble: Some(error.kind()), pipeline });
+                self.problems.sort_by_key(|problem| problem.role);
             }
         }
-        if self.problems.is_empty()
-            && self.record.is_none()
-            && let Some(record) = self.as_record()
-        {
-            record.create(self.storage).await?;
-        }
+        let is_recorded = self.record().await?;
         let own = |role| match (self.obstacle(role), &self.found[index(role)]) {
             (None, Found { table: Some(table), identity: Some(identity), .. }) => Ok(OwnTable {
                 id: Some(table.table_id().to_owned()),
@@ -186,13 +193,32 @@ impl Inspection<'_> {
                 pipeline: self.wanted.pipeline.clone(),
             }),
         };
-        Ok(OwnTables { tables: TableRole::ALL.map(own) })
+        Ok(OwnTables { tables: TableRole::ALL.map(own), is_recorded })
+    }
+
+    /// Records the tables once all of them are there; returns whether they are recorded. Without a record the stages
+    /// work all the same, and the next look writes it.
+    async fn record(&self) -> Result<bool> {
+        if !self.problems.is_empty() || self.record.is_some() {
+            return Ok(true);
+        }
+        let Some(record) = self.as_record() else { return Ok(true) };
+        match record.create(self.storage).await {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == ErrorKind::Fatal => Err(error),
+            Err(error) => {
+                tracing::warn!(%error, "could not record which tables the pipeline has; the next start tries again");
+                Ok(false)
+            }
+        }
     }
 
     /// What keeps a stage from its table. A stage needs every table up to its own. Silver also waits for a replies
-    /// table that is not the pipeline's: what it answered meanwhile could not be told from what was sent before.
+    /// table that is not the pipeline's: what it answered meanwhile could not be told from what was sent before. For
+    /// the same reason it waits for one that cannot be read or created, until a record says that there was one.
     fn obstacle(&self, role: TableRole) -> Option<&Problem> {
-        let is_between = |problem: &Problem| role == TableRole::Silver && problem.trouble.is_none();
+        let is_between =
+            |problem: &Problem| role == TableRole::Silver && (problem.trouble.is_none() || self.record.is_none());
         self.problems.iter().find(|problem| problem.role <= role || is_between(problem))
     }
 
@@ -203,7 +229,7 @@ impl Inspection<'_> {
         let table = match found.table.take() {
             Some(mut table) => {
                 if found.identity.is_none() {
-                    tracing::info!(table = %spec.path, "takes over a table of release 0.1");
+                    tracing::info!(table = %spec.path, "taking over a table of release 0.1");
                     table.identify(&identity, &[]).await?;
                 }
                 table
@@ -274,6 +300,9 @@ impl Inspection<'_> {
                 "is the {} table of pipeline `{}`, not a {role} table",
                 identity.role, identity.pipeline
             ));
+        }
+        if identity.source.is_some() {
+            return Some(format!("belongs to loader `{}`, not to a bot's pipeline", identity.pipeline));
         }
         if identity.pipeline != *pipeline {
             return Some(format!("belongs to pipeline `{}`, but this is `{pipeline}`", identity.pipeline));

@@ -39,8 +39,8 @@ impl Record {
         serde_json::from_slice(&bytes).map(Some).context(ErrorKind::Configuration, unreadable())
     }
 
-    /// Writes it for the first time. If another process just has, that one counts, and the next check tells whether it
-    /// matches.
+    /// Writes it for the first time. If another process just has, its record counts, and the next check shows whether
+    /// it matches.
     ///
     /// # Errors
     /// When the store fails.

@@ -38,7 +38,7 @@ async fn newest_key(options: &LaneOptions) -> Result<Timestamp> {
         match claim::newest_key(options).await {
             Err(error) if error.kind() != ErrorKind::Fatal => {
                 let pause = backoff.next_delay();
-                tracing::warn!(lane = %options.lane, %error, retry_in = ?pause, "a lane cannot be opened; nothing is landed meanwhile");
+                tracing::warn!(lane = %options.lane, %error, retry_in = ?pause, "cannot open a lane; nothing is landed until it is open");
                 options.clock.sleep(pause).await;
             }
             newest => return newest,
@@ -61,7 +61,7 @@ impl LaneWriter {
         options: LaneOptions,
         patience: Duration,
     ) -> Result<(Self, impl Future<Output = Result<()>> + Send + 'static)> {
-        let lock = claim::take(&options)?;
+        let claim = claim::take(&options)?;
         let gauge = options.telemetry.gauge("lakegram_receive_in_flight_bytes", "bytes received and not yet durable");
         let (sender, mut queue) = mpsc::channel(BATCH_LIMIT);
         let (open, opened) = watch::channel(false);
@@ -79,7 +79,7 @@ impl LaneWriter {
                 // Nobody can send before the lane is open, so this means that all senders are gone.
                 _ = queue.recv() => return Ok(()),
             };
-            let writer = Writer::new(options, queue, (newest, lock), health, patience);
+            let writer = Writer::new(options, queue, (newest, claim), health, patience);
             open.send_replace(true);
             writer.run().await
         };
@@ -124,7 +124,7 @@ impl LaneWriter {
         }
     }
 
-    /// Whether bytes can be landed in this lane, as far as the last landing tells; if not, why.
+    /// Whether bytes can be landed in this lane, judging by the last landing; if not, why.
     pub fn readiness(&self) -> Arc<dyn Fn() -> std::result::Result<(), String> + Send + Sync> {
         let health = self.health.clone();
         Arc::new(move || health.ready())

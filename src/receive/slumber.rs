@@ -38,7 +38,7 @@ impl Slumber {
         if passed >= LONG {
             tracing::warn!(
                 hours = passed.as_secs() / 3_600,
-                "the process was asleep for long; not landing requests from before"
+                "the process was asleep for a long time; requests from before that are not landed"
             );
             self.awake_from = monotonic + AFTERWARDS;
         }

@@ -7,13 +7,13 @@ use object_store::path::Path;
 use prometheus::{Histogram, IntCounter};
 use tokio::sync::mpsc;
 
-use super::claim::{self, newest_key};
+use super::claim::{self, Claim, newest_key};
 use super::landing::{BATCH_LIMIT, Entry, Landing, LaneHealth, LaneOptions};
 use super::slumber::{LOOK_EVERY, Slumber};
 use crate::clock::Timestamp;
 use crate::error::{ErrorKind, Result};
 use crate::retry::Backoff;
-use crate::storage::{PutNew, StorageKey, StorageLock};
+use crate::storage::{PutNew, StorageKey};
 
 /// Maximum bytes of one segment, except for a single larger line.
 const SEGMENT_BYTES: usize = 8 * 1_024 * 1_024;
@@ -31,16 +31,16 @@ pub(super) struct Writer {
     held: Option<Entry>,
     last_key: Timestamp,
     slumber: Slumber,
-    /// Abandoned, and its callers were told so. It is still tried as long as nothing newer shows whether landing works
+    /// Abandoned, and its callers were told so. It is still retried as long as nothing newer shows whether landing works
     /// again: a receiver that is not ready gets no updates that could show it.
     unlanded: Option<Segment>,
     health: LaneHealth,
     metrics: Metrics,
     /// How long a put is tried.
     patience: Duration,
-    /// The root that the lock and the last key are of.
-    root_epoch: u64,
-    lock: StorageLock,
+    /// Of the root that the last key is of. `None` while the lane cannot be claimed in a root that was mounted or
+    /// created again: then nothing is landed.
+    claim: Option<Claim>,
 }
 
 /// The bytes of one put and their key. The bytes of a key never change: an earlier put may still succeed.
@@ -59,11 +59,11 @@ struct Metrics {
 }
 
 impl Writer {
-    /// The writer of a lane with this newest key and lock.
+    /// The writer of a lane with this newest key and claim.
     pub(super) fn new(
         options: LaneOptions,
         queue: mpsc::Receiver<Entry>,
-        (last_key, lock): (Timestamp, StorageLock),
+        (last_key, claim): (Timestamp, Claim),
         health: LaneHealth,
         patience: Duration,
     ) -> Self {
@@ -73,9 +73,9 @@ impl Writer {
             updates: telemetry.counter("lakegram_receive_updates_total", "updates that were landed"),
             failures: telemetry.counter("lakegram_receive_landing_failures_total", "failed puts of segments"),
         };
-        let (slumber, root_epoch) = (Slumber::new(&options.clock), options.storage.root_epoch());
-        let (held, unlanded) = (None, None);
-        Self { options, queue, held, last_key, slumber, unlanded, health, metrics, patience, root_epoch, lock }
+        let slumber = Slumber::new(&options.clock);
+        let (held, unlanded, claim) = (None, None, Some(claim));
+        Self { options, queue, held, last_key, slumber, unlanded, health, metrics, patience, claim }
     }
 
     /// Lands what arrives until every sender is gone.
@@ -100,14 +100,14 @@ impl Writer {
         if let Some(entry) = self.held.take() {
             return Ok(Some(entry));
         }
-        while let Some(mut segment) = self.unlanded.take() {
+        while self.unlanded.is_some() || self.claim.is_none() {
             self.slumber.look(&self.options.clock);
-            match self.options.clock.timeout(self.patience / PROBES, self.queue.recv()).await {
-                // Its callers were told long ago; the new batch shows whether landing works.
-                Some(entry) => return Ok(entry),
-                None if self.try_put(&mut segment).await? => {}
-                None => self.unlanded = Some(segment),
+            if let Some(entry) = self.options.clock.timeout(self.patience / PROBES, self.queue.recv()).await {
+                // The callers of an abandoned segment were told long ago; the new batch shows whether landing works.
+                self.unlanded = None;
+                return Ok(entry);
             }
+            self.probe().await?;
         }
         loop {
             self.slumber.look(&self.options.clock);
@@ -115,6 +115,21 @@ impl Writer {
                 return Ok(entry);
             }
         }
+    }
+
+    /// Tries whether landing works again.
+    async fn probe(&mut self) -> Result<()> {
+        if !self.is_claimed().await? {
+            return Ok(());
+        }
+        let Some(mut segment) = self.unlanded.take() else {
+            self.health.note(Landing::Durable);
+            return Ok(());
+        };
+        if !self.try_put(&mut segment).await? {
+            self.unlanded = Some(segment);
+        }
+        Ok(())
     }
 
     /// Adds what has collected meanwhile, up to the bounds of a segment.
@@ -135,11 +150,7 @@ impl Writer {
 
     /// Puts a batch, retrying for as long as someone may be waiting for it.
     async fn land(&mut self, batch: &[Entry]) -> Result<Landing> {
-        if self.options.storage.root_epoch() != self.root_epoch
-            && let Err(error) = self.take_lane_again().await
-        {
-            tracing::error!(%error, "the data folder was mounted or created again, and the lane cannot be claimed in it");
-            self.health.note(Landing::Failed);
+        if !self.is_claimed().await? {
             return Ok(Landing::Failed);
         }
         let started = self.options.clock.monotonic();
@@ -166,12 +177,37 @@ impl Writer {
         Ok(Landing::Durable)
     }
 
-    /// Takes the lane in a root that was mounted or made anew: the lock was of another file, and there may be newer keys.
-    async fn take_lane_again(&mut self) -> Result<()> {
+    /// Whether the lane is claimed in the root that is there now. In one that was mounted or created again it is
+    /// claimed again; while that fails nothing can be landed.
+    async fn is_claimed(&mut self) -> Result<bool> {
         let epoch = self.options.storage.root_epoch();
-        let lock = claim::take(&self.options)?;
+        if self.claim.as_ref().is_some_and(|claim| claim.root_epoch == epoch) {
+            return Ok(true);
+        }
+        // Released first: the new root may be the same folder, mounted again, and the lock would be in our own way.
+        let is_news = self.claim.take().is_some();
+        match self.take_lane_again().await {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == ErrorKind::Fatal => Err(error),
+            Err(error) => {
+                if is_news {
+                    tracing::error!(
+                        %error,
+                        "the data folder was mounted or created again, and the lane cannot be claimed in it; retrying"
+                    );
+                }
+                self.health.note(Landing::Failed);
+                Ok(false)
+            }
+        }
+    }
+
+    /// Takes the lane in a root that was mounted or created again: the lock was of another file, and there may be newer
+    /// keys.
+    async fn take_lane_again(&mut self) -> Result<()> {
+        let claim = claim::take(&self.options)?;
         self.last_key = self.last_key.max(newest_key(&self.options).await?);
-        (self.lock, self.root_epoch) = (lock, epoch);
+        self.claim = Some(claim);
         Ok(())
     }
 

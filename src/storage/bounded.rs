@@ -1,10 +1,13 @@
 //! The one place where store calls get their time-outs: an object store that responds in time or fails.
 //!
-//! A call that timed out may still take effect; callers read back, as after a lost response.
+//! A call that timed out may still take effect; callers read back, as after a lost response. What waits for a local disk
+//! keeps its thread until the disk answers; only its caller goes on.
 
 use std::fmt;
+use std::fs::File;
 use std::future::Future;
 use std::ops::Range;
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,9 +21,12 @@ use object_store::{
 };
 
 use super::Storage;
+use super::fault::blocking;
 use crate::clock::Clock;
 
 const MIB: u64 = 1_024 * 1_024;
+/// Bytes of a local file that are read at a time.
+const PIECE_BYTES: u64 = MIB;
 
 /// How long one attempt of a call may take.
 #[derive(Clone, Copy, Debug)]
@@ -81,7 +87,30 @@ fn within_each<T: Send + 'static>(
             Err(error) => Some((Err(error), (stream::empty().boxed(), clock))),
         }
     };
-    stream::unfold((items, clock), next).boxed()
+    // Fused: whoever collects an object without bytes asks again after the end.
+    stream::unfold((items, clock), next).fuse().boxed()
+}
+
+/// A range of an open file, piece by piece.
+fn pieces_of(file: File, range: Range<u64>) -> BoxStream<'static, Result<Bytes>> {
+    let next = |(file, range): (Arc<File>, Range<u64>)| async move {
+        if range.is_empty() {
+            return Ok(None);
+        }
+        let piece = range.start..range.end.min(range.start + PIECE_BYTES);
+        let source = Arc::clone(&file);
+        let bytes = blocking(move || read_piece(&source, piece.start, piece.end - piece.start)).await?;
+        let rest = range.start + bytes.len() as u64..range.end;
+        Ok(Some((bytes, (file, rest))))
+    };
+    stream::try_unfold((Arc::new(file), range), next).boxed()
+}
+
+fn read_piece(file: &File, from: u64, length: u64) -> Result<Bytes> {
+    let mut piece = vec![0; usize::try_from(length).unwrap_or_default()];
+    let read = file.read_exact_at(&mut piece, from);
+    read.map_err(|error| Error::Generic { store: "bounded", source: Box::new(error) })?;
+    Ok(piece.into())
 }
 
 impl Bounded {
@@ -124,9 +153,12 @@ impl ObjectStore for Bounded {
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
         let mut found = self.call(self.inner.get_opts(location, options)).await?;
-        if let GetResultPayload::Stream(pieces) = found.payload {
-            found.payload = GetResultPayload::Stream(within_each(self.clock.clone(), self.limits.call, pieces));
-        }
+        let pieces = match found.payload {
+            GetResultPayload::Stream(pieces) => pieces,
+            // A read of an open file takes as long as its disk does: forever, if that is on a network that is gone.
+            GetResultPayload::File(file, _) => pieces_of(file, found.range.clone()),
+        };
+        found.payload = GetResultPayload::Stream(within_each(self.clock.clone(), self.limits.call, pieces));
         Ok(found)
     }
 
@@ -188,6 +220,8 @@ impl MultipartUpload for BoundedUpload {
 
 #[cfg(test)]
 mod tests {
+    use object_store::ObjectStoreExt;
+
     use super::*;
     use crate::error::ErrorKind;
     use crate::storage::PutNew;
@@ -269,11 +303,32 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_local_file_is_read_in_pieces_that_each_have_their_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let storage = Storage::open(folder.path().to_str().unwrap()).unwrap().bounded(&Clock::system());
+        let path = Path::from("a");
+        for length in [0, 7, PIECE_BYTES, 2 * PIECE_BYTES + 7] {
+            let bytes: Bytes = (0..length).map(|number| (number % 251) as u8).collect::<Vec<_>>().into();
+            storage.put_overwrite(&path, bytes.clone()).await.unwrap();
+            let found = storage.object_store().get(&path).await.unwrap();
+            assert!(matches!(found.payload, GetResultPayload::Stream(_)), "nothing limits the reading of an open file");
+            assert_eq!(found.bytes().await.unwrap(), bytes);
+            let range = length / 3..length / 2;
+            if !range.is_empty() {
+                let part = storage.object_store().get_range(&path, range.clone()).await.unwrap();
+                assert_eq!(part, bytes.slice(range.start as usize..range.end as usize));
+            }
+        }
+    }
+
+    #[tokio::test]
     async fn what_answers_in_time_is_passed_on() {
         let storage = Storage::memory().bounded(&Clock::system());
         let (path, bytes) = (Path::from("a/b"), Bytes::from_static(b"x"));
         assert_eq!(storage.put_new(&path, bytes.clone()).await.unwrap(), PutNew::Created);
         assert_eq!(storage.get(&path).await.unwrap(), Some(bytes));
+        storage.put_overwrite(&path, Bytes::new()).await.unwrap();
+        assert_eq!(storage.get(&path).await.unwrap(), Some(Bytes::new()));
         assert_eq!(storage.list_after(&Path::from("a"), None, 9).await.unwrap().len(), 1);
         storage.delete(&path).await.unwrap();
         assert_eq!(storage.head(&path).await.unwrap(), None);

@@ -22,8 +22,8 @@ struct PersistFailed {
 /// What is at the root's path is not what was opened, so nothing was written.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "the data folder {path} is not the one that was opened (unmounted or replaced?); put it back and this process continues, \
-     on, or restart it to use what is there now"
+    "the data folder {path} is not the one that was opened (unmounted or replaced?); put it back and this process \
+     continues, or restart it to use what is there now"
 )]
 struct NotTheRoot {
     path: String,

@@ -24,8 +24,8 @@ use object_store::{
 use super::disk::{Disk, OperatingSystem};
 use super::fault::{blocking, persist_failed, store_error};
 use super::folders::{Folders, make_root, persist_folder};
-use super::identity::Identity;
 use super::root::Root;
+use super::root_state::RootState;
 use super::staging::{Publish, STAGING_PREFIX, copy_file, folder_of, put_file};
 use super::upload::StagedUpload;
 use super::{Mark, walk};
@@ -61,13 +61,13 @@ impl DurableLocal {
     pub(super) fn open_on(
         disk: Arc<dyn Disk>,
         root: &FilePath,
-        identity: Arc<Identity>,
+        state: Arc<RootState>,
         is_guarded: bool,
     ) -> Result<Self> {
         make_root(disk.as_ref(), root)?;
         let root = root.canonicalize().map_err(|error| store_error(root, error))?;
         let reader = Arc::new(LocalFileSystem::new_with_prefix(&root)?);
-        Ok(Self { root: Arc::new(Root::open(root, disk, identity, is_guarded)?), reader })
+        Ok(Self { root: Arc::new(Root::open(root, disk, state, is_guarded)?), reader })
     }
 
     /// The folder.

@@ -6,12 +6,12 @@ mod copy;
 mod disk;
 mod fault;
 mod folders;
-mod identity;
 mod key;
 mod local;
 mod open;
 mod recent;
 mod root;
+mod root_state;
 mod staging;
 mod time;
 mod upload;
@@ -22,11 +22,11 @@ use std::sync::Arc;
 use object_store::ObjectStore;
 use url::Url;
 
-use self::identity::Identity;
 pub use self::key::StorageKey;
 pub use self::local::DurableLocal;
 pub use self::open::StorageLock;
 use self::recent::Recent;
+use self::root_state::RootState;
 
 /// The object store below `LAKEGRAM_DATA`. Cheap to clone. All paths are relative to its root.
 #[derive(Clone, Debug)]
@@ -36,7 +36,7 @@ pub struct Storage {
     local: Option<Arc<DurableLocal>>,
     /// `None` if every read must reach the store, so that tests can count and fail it.
     recent: Option<Arc<Recent>>,
-    identity: Arc<Identity>,
+    root_state: Arc<RootState>,
 }
 
 /// What tells an object from any other that is, or will be, at its path.

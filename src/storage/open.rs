@@ -15,7 +15,7 @@ use url::Url;
 
 use super::disk::{Disk, OperatingSystem};
 use super::fault::{failed_call, is_persist_failure, not_the_root};
-use super::identity::Identity;
+use super::root_state::RootState;
 use super::{DurableLocal, Mark, PutNew, Storage, cloud};
 use crate::clock::Clock;
 use crate::error::{Context, Error, ErrorKind, Result};
@@ -87,7 +87,7 @@ impl Storage {
             true => store,
             false => Arc::new(PrefixStore::new(store, prefix)),
         };
-        Self { store, url, local: None, recent: Some(Arc::default()), identity: Arc::default() }
+        Self { store, url, local: None, recent: Some(Arc::default()), root_state: Arc::default() }
     }
 
     /// Opens a folder on a given disk.
@@ -98,20 +98,20 @@ impl Storage {
 
     fn open_disk(disk: Arc<dyn Disk>, folder: &FilePath, is_guarded: bool) -> Result<Self> {
         let unusable = format!("cannot use the folder {}; make it writable or use another one", folder.display());
-        let identity = Arc::<Identity>::default();
-        let local = DurableLocal::open_on(disk, folder, Arc::clone(&identity), is_guarded);
+        let root_state = Arc::<RootState>::default();
+        let local = DurableLocal::open_on(disk, folder, Arc::clone(&root_state), is_guarded);
         let local = local.context(ErrorKind::Configuration, unusable.clone())?;
         let url = Url::from_directory_path(local.root()).map_err(|()| Error::configuration(unusable))?;
         let local = Arc::new(local);
         let store = Arc::clone(&local) as Arc<dyn ObjectStore>;
-        Ok(Self { store, url, local: Some(local), recent: Some(Arc::default()), identity })
+        Ok(Self { store, url, local: Some(local), recent: Some(Arc::default()), root_state })
     }
 
     /// An empty storage in memory.
     pub fn memory() -> Self {
         #[allow(clippy::expect_used)]
         let url = Url::parse("memory:///").expect("a constant URL parses");
-        Self { store: Arc::new(InMemory::new()), url, local: None, recent: None, identity: Arc::default() }
+        Self { store: Arc::new(InMemory::new()), url, local: None, recent: None, root_state: Arc::default() }
     }
 
     /// The same storage with its object store wrapped, for stores that count, fail or are slow.
@@ -201,6 +201,21 @@ impl Storage {
         existing(found, "get", path)
     }
 
+    /// The bytes of an object and its mark; `None` if it does not exist. The mark is not newer than the bytes: if the
+    /// object is replaced meanwhile, the next look finds another one. Always asks the store.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn get_marked(&self, path: &Path) -> Result<Option<(Bytes, Mark)>> {
+        let here = self.mark_here(path)?;
+        if here == Some(None) {
+            return Ok(None);
+        }
+        let Some(found) = existing(self.store.get(path).await, "get", path)? else { return Ok(None) };
+        let mark = here.flatten().unwrap_or_else(|| Mark::of(&found.meta));
+        Ok(existing(found.bytes().await, "get", path)?.map(|bytes| (bytes, mark)))
+    }
+
     /// Size and last-modified time of an object; `None` if it does not exist.
     ///
     /// # Errors
@@ -217,18 +232,14 @@ impl Storage {
         if let Some(mark) = self.mark_here(path)? {
             return Ok(mark);
         }
-        Ok(self.head(path).await?.map(|meta| Mark {
-            size_bytes: meta.size,
-            modified_nanos: meta.last_modified.timestamp_nanos_opt().unwrap_or_default(),
-            tag: meta.e_tag,
-        }))
+        Ok(self.head(path).await?.as_ref().map(Mark::of))
     }
 
     /// As [`Storage::mark`], on a local disk: one look, which needs no thread of its own. `None` in the cloud, where it
     /// takes a request.
     ///
     /// # Errors
-    /// When what stands at the root's path is not what was opened.
+    /// When what is at the root's path is not what was opened.
     pub fn mark_here(&self, path: &Path) -> Result<Option<Option<Mark>>> {
         let Some(local) = &self.local else { return Ok(None) };
         local.mark(path).map(Some).map_err(|error| failed_call(error, "look at", path))
@@ -342,6 +353,17 @@ impl Storage {
                 local.sweep(clock, older_than).await.map_err(|error| failed_call(error, "sweep", &Path::default()))
             }
             None => Ok(0),
+        }
+    }
+}
+
+impl Mark {
+    /// Of an object in the cloud.
+    fn of(meta: &ObjectMeta) -> Self {
+        Self {
+            size_bytes: meta.size,
+            modified_nanos: meta.last_modified.timestamp_nanos_opt().unwrap_or_default(),
+            tag: meta.e_tag.clone(),
         }
     }
 }

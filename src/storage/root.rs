@@ -9,15 +9,15 @@ use std::io::{self, ErrorKind as IoKind};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use object_store::Result;
 
 use super::disk::Disk;
 use super::fault::{not_the_root_error, store_error};
 use super::folders::{Folders, make_root};
-use super::identity::{Identity, RootFile};
 use super::key::StorageKey;
+use super::root_state::{RootFile, RootState};
 use super::staging::create_file;
 use crate::clock::Timestamp;
 use crate::id::random_id;
@@ -37,13 +37,15 @@ struct Pinned {
     handle: File,
     folder: Inode,
     parent: Option<Inode>,
+    /// Whether the folder was created by this process and has no id yet.
+    is_unnamed: bool,
 }
 
 /// The root of a local store, and its folders.
 #[derive(Debug)]
 pub(super) struct Root {
     folders: Folders,
-    identity: Arc<Identity>,
+    state: Arc<RootState>,
     /// `None` if the folder belongs to someone else, who may replace it at will.
     pinned: Option<RwLock<Pinned>>,
 }
@@ -69,7 +71,7 @@ impl Pinned {
         let handle = File::open(path)?;
         let folder = Inode::of(&handle.metadata()?);
         let parent = path.parent().map(Inode::at).transpose()?.flatten();
-        Ok(Self { handle, folder, parent })
+        Ok(Self { handle, folder, parent, is_unnamed: false })
     }
 
     /// Whether the folder was removed. One that was renamed or unmounted still has its name somewhere.
@@ -80,12 +82,12 @@ impl Pinned {
 
 impl Root {
     /// The folder at `path`, which exists.
-    pub(super) fn open(path: PathBuf, disk: Arc<dyn Disk>, identity: Arc<Identity>, is_guarded: bool) -> Result<Self> {
+    pub(super) fn open(path: PathBuf, disk: Arc<dyn Disk>, state: Arc<RootState>, is_guarded: bool) -> Result<Self> {
         let pinned = is_guarded.then(|| Pinned::open(&path)).transpose().map_err(|error| store_error(&path, error))?;
         if is_guarded && let Some(file) = read_file(&path) {
-            identity.set(file.id);
+            state.set(file.id);
         }
-        Ok(Self { folders: Folders::new(path, disk), identity, pinned: pinned.map(RwLock::new) })
+        Ok(Self { folders: Folders::new(path, disk), state, pinned: pinned.map(RwLock::new) })
     }
 
     pub(super) fn folders(&self) -> &Folders {
@@ -100,9 +102,9 @@ impl Root {
     /// nothing counts as written that may be elsewhere.
     pub(super) fn guarded<T>(&self, work: impl FnOnce(&Folders) -> Result<T>) -> Result<T> {
         self.ensure()?;
-        let epoch = self.identity.epoch();
+        let epoch = self.state.epoch();
         let done = work(&self.folders)?;
-        match self.stands() && self.identity.epoch() == epoch {
+        match self.is_in_place() && self.state.epoch() == epoch {
             true => Ok(done),
             false => Err(self.not_the_root(true)),
         }
@@ -111,7 +113,7 @@ impl Root {
     /// Makes sure that the folder is the one that was opened. One that was deleted is created again.
     pub(super) fn ensure(&self) -> Result<()> {
         match &self.pinned {
-            Some(pinned) if !self.stands() => self.recover(pinned),
+            Some(pinned) if !self.is_in_place() || read(pinned).is_unnamed => self.recover(pinned),
             _ => Ok(()),
         }
     }
@@ -122,18 +124,17 @@ impl Root {
     /// # Errors
     /// When another folder has the path.
     pub(super) fn look(&self) -> Result<()> {
-        let Some(pinned) = self.pinned.as_ref().filter(|_| !self.stands()) else { return Ok(()) };
-        let is_gone = pinned.read().unwrap_or_else(PoisonError::into_inner).is_deleted() && self.is_vacant();
+        let Some(pinned) = self.pinned.as_ref().filter(|_| !self.is_in_place()) else { return Ok(()) };
+        let is_gone = read(pinned).is_deleted() && self.is_vacant();
         if is_gone || self.is_same_by_id() {
             return Ok(());
         }
         Err(self.not_the_root(false))
     }
 
-    fn stands(&self) -> bool {
+    fn is_in_place(&self) -> bool {
         let Some(pinned) = &self.pinned else { return true };
-        let there = Inode::at(self.path());
-        there.is_ok_and(|there| there == Some(pinned.read().unwrap_or_else(PoisonError::into_inner).folder))
+        Inode::at(self.path()).is_ok_and(|there| there == Some(read(pinned).folder))
     }
 
     /// Whether there is nothing at the path, or an empty folder.
@@ -145,7 +146,7 @@ impl Root {
     }
 
     fn is_same_by_id(&self) -> bool {
-        let known = self.identity.id();
+        let known = self.state.id();
         known.is_some() && read_file(self.path()).map(|file| file.id) == known
     }
 
@@ -153,7 +154,7 @@ impl Root {
         let mut pinned = pinned.write().unwrap_or_else(PoisonError::into_inner);
         let there = Inode::at(self.path()).map_err(|error| store_error(self.path(), error))?;
         if there == Some(pinned.folder) {
-            return Ok(());
+            return self.name_if_unnamed(&mut pinned);
         }
         if self.is_same_by_id() {
             *pinned = self.pin_anew()?;
@@ -165,14 +166,22 @@ impl Root {
             return Err(self.not_the_root(false));
         }
         make_root(self.folders.disk(), self.path())?;
-        let mut made = self.pin_anew()?;
-        self.name_anew()?;
-        std::mem::swap(&mut *pinned, &mut made);
+        // From here on the folder is ours, even if the disk is too full to write its id: the next try goes on with it.
+        *pinned = Pinned { is_unnamed: true, ..self.pin_anew()? };
         tracing::error!(
             folder = %self.path().display(),
             "the data folder was deleted while in use and was created again, empty: its content is gone; restore it \
              from a backup if you have one"
         );
+        self.name_if_unnamed(&mut pinned)
+    }
+
+    /// Gives a recreated root its own id, unless it has one.
+    fn name_if_unnamed(&self, pinned: &mut Pinned) -> Result<()> {
+        if pinned.is_unnamed {
+            self.name_anew()?;
+            pinned.is_unnamed = false;
+        }
         Ok(())
     }
 
@@ -180,24 +189,32 @@ impl Root {
     fn pin_anew(&self) -> Result<Pinned> {
         let pinned = Pinned::open(self.path()).map_err(|error| store_error(self.path(), error))?;
         self.folders.forget();
-        self.identity.epoch.fetch_add(1, Ordering::SeqCst);
+        self.state.epoch.fetch_add(1, Ordering::SeqCst);
         Ok(pinned)
     }
 
-    /// Gives a recreated root its own id. The file system's clock says when it was created.
+    /// Writes a new id, or takes the one that another process has written to the same folder. The file system's clock
+    /// says when it was created.
     fn name_anew(&self) -> Result<()> {
         let made = fs::metadata(self.path()).map_err(|error| store_error(self.path(), error))?;
         let made_at = made.mtime().saturating_mul(1_000_000).saturating_add(made.mtime_nsec() / 1_000);
         let file = RootFile::new(random_id().to_string(), Timestamp::from_micros(made_at));
         let path = self.path().join(StorageKey::Root.path().as_ref());
-        create_file(&self.folders, &path, &file.bytes().into())?;
-        self.identity.set(file.id);
+        let named = match create_file(&self.folders, &path, &file.bytes().into()) {
+            Err(error @ object_store::Error::AlreadyExists { .. }) => read_file(self.path()).ok_or(error)?,
+            created => created.map(|()| file)?,
+        };
+        self.state.set(named.id);
         Ok(())
     }
 
     fn not_the_root(&self, in_doubt: bool) -> object_store::Error {
         not_the_root_error(self.path(), in_doubt)
     }
+}
+
+fn read(pinned: &RwLock<Pinned>) -> RwLockReadGuard<'_, Pinned> {
+    pinned.read().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn read_file(root: &FilePath) -> Option<RootFile> {
@@ -207,6 +224,7 @@ fn read_file(root: &FilePath) -> Option<RootFile> {
 #[cfg(test)]
 mod tests {
     use std::sync::Mutex;
+    use std::sync::atomic::AtomicBool;
 
     use bytes::Bytes;
     use object_store::ObjectStoreExt;
@@ -352,7 +370,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_id_is_given_once_and_a_file_that_holds_none_is_store_error() {
+    async fn an_id_is_given_once_and_a_file_that_holds_none_is_corrupt() {
         let (storage, clock) = (Storage::memory(), Clock::system());
         storage.identify(&clock).await.unwrap();
         let id = storage.root_id();
@@ -388,13 +406,19 @@ mod tests {
         assert_eq!(storage.root_epoch(), 1);
     }
 
-    /// Puts another folder in the root's place while a file gets its name.
-    #[derive(Debug)]
-    struct Swapping(Mutex<Option<(PathBuf, PathBuf)>>);
+    /// Puts another folder in the root's place while a file gets its name, and can be full.
+    #[derive(Debug, Default)]
+    struct TroubledDisk {
+        swap: Mutex<Option<(PathBuf, PathBuf)>>,
+        is_full: AtomicBool,
+    }
 
-    impl Disk for Swapping {
+    impl Disk for TroubledDisk {
         fn create(&self, path: &FilePath) -> io::Result<File> {
-            OperatingSystem.create(path)
+            match self.is_full.load(Ordering::SeqCst) {
+                true => Err(IoKind::StorageFull.into()),
+                false => OperatingSystem.create(path),
+            }
         }
         fn write(&self, file: &File, path: &FilePath, bytes: &[u8]) -> io::Result<()> {
             OperatingSystem.write(file, path, bytes)
@@ -404,7 +428,7 @@ mod tests {
         }
         fn link(&self, from: &FilePath, to: &FilePath) -> io::Result<()> {
             OperatingSystem.link(from, to)?;
-            if let Some((root, aside)) = self.0.lock().unwrap().take() {
+            if let Some((root, aside)) = self.swap.lock().unwrap().take() {
                 fs::rename(&root, aside)?;
                 fs::create_dir(&root)?;
             }
@@ -425,12 +449,33 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_root_whose_id_could_not_be_written_when_it_was_made_again_gets_it_with_the_next_write() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("data");
+        let disk = Arc::new(TroubledDisk::default());
+        let storage = Storage::open_folder_on(Arc::clone(&disk) as Arc<dyn Disk>, &root).unwrap();
+        storage.identify(&Clock::system()).await.unwrap();
+        let id = storage.root_id();
+        let put = async || storage.put_new(&Path::from("x"), Bytes::from_static(b"x")).await;
+        fs::remove_dir_all(&root).unwrap();
+        disk.is_full.store(true, Ordering::SeqCst);
+        for _ in 0..2 {
+            assert_eq!(put().await.unwrap_err().kind(), ErrorKind::Unavailable);
+            assert!(!root.join("x").exists(), "nothing is written to a root without an id");
+        }
+        disk.is_full.store(false, Ordering::SeqCst);
+        assert_eq!(put().await.unwrap(), PutNew::Created);
+        assert_ne!(storage.root_id(), id);
+        assert_eq!((read_file(&root).map(|file| file.id), storage.root_epoch()), (storage.root_id(), 1));
+    }
+
+    #[tokio::test]
     async fn what_was_written_while_the_root_changed_hands_is_in_doubt_and_settled_by_a_second_try() {
         let folder = tempfile::tempdir().unwrap();
         let (root, aside) = (folder.path().join("data"), folder.path().join("aside"));
-        let disk = Arc::new(Swapping(Mutex::default()));
+        let disk = Arc::new(TroubledDisk::default());
         let storage = Storage::open_folder_on(Arc::clone(&disk) as Arc<dyn Disk>, &root).unwrap();
-        *disk.0.lock().unwrap() = Some((root.clone(), aside.clone()));
+        *disk.swap.lock().unwrap() = Some((root.clone(), aside.clone()));
         let put = async || storage.put_new(&Path::from("x"), Bytes::from_static(b"x")).await;
         assert_eq!(put().await.unwrap_err().kind(), ErrorKind::Unknown);
         assert_eq!(put().await.unwrap_err().kind(), ErrorKind::Unavailable);

@@ -55,9 +55,11 @@ impl LakeTable {
             return self.give_up(None).await;
         }
         self.freshen().await?;
-        // Before a file is put as well: it would make the folder of a removed table again.
-        self.ensure_there().await?;
         let rows = append.rows.as_ref().filter(|rows| rows.num_rows() > 0);
+        if rows.is_some() {
+            // The commit checks this too, but a file that is put before it would create the folder of a removed table.
+            self.ensure_there().await?;
+        }
         let mut file: Option<PutFile> = None;
         for _ in 0..REBUILDS {
             if self.stale {

@@ -1,4 +1,5 @@
-//! The committer: one create-only put at the version after the head, and what happens if it is taken, lost or late.
+//! The committer: one create-only put at the version after the head, and what to do if the version is taken, the
+//! response is lost, or it comes too late.
 //!
 //! Every commit to a table goes through here, including those of maintenance.
 
@@ -10,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::head::{FRESH, LIFE, Moment, Recent};
 use super::log::{Action, CommitInfo, commit_bytes};
-use super::snapshot::Want;
+use super::snapshot::{LogObject, Want};
 use super::state::State;
 use super::{Anchor, Commit, LakeTable};
 use crate::error::{Error, ErrorKind, Result};
@@ -19,11 +20,9 @@ use crate::retry::Backoff;
 use crate::sabotage::{Sabotage, is_on};
 use crate::storage::PutNew;
 
-/// How long one put may take before it counts as lost.
-const PUT_PATIENCE: Duration = Duration::from_secs(120);
 /// The first and the longest delay between retries of transient failures.
 const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
-/// In the cloud a commit relies on the table being there for so long after it was seen.
+/// In the cloud, a table that was seen this recently is assumed to be still there.
 const SEEN: Duration = Duration::from_secs(30);
 /// A handle further behind than this is reopened rather than caught up.
 const READ_ON_LIMIT: usize = 10_000;
@@ -40,7 +39,7 @@ pub(crate) struct Passed {
 pub(crate) enum News {
     /// These commits, all of them, in order.
     Commits(Vec<Passed>),
-    /// A gap: clean-up deleted commits that were never read. Only the state is known.
+    /// A gap: a clean-up deleted commits before they were read. Only the state is known.
     Gap,
 }
 
@@ -60,11 +59,11 @@ pub(crate) struct Provenance {
 /// How a commit ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Landing {
-    /// It created this version; `earlier` if a previous try had succeeded whose response was lost.
+    /// It created this version; `earlier` if an earlier try did, whose response was lost.
     Landed { version: i64, earlier: bool },
     /// Its planner withdrew it.
     Withdrawn,
-    /// It outlived its life; its outcome is unknown.
+    /// Its time ran out; its outcome is unknown.
     Expired,
 }
 
@@ -81,8 +80,8 @@ impl LakeTable {
     /// lost race, with the commits that won, and withdraws by returning `None`.
     ///
     /// # Errors
-    /// Errors of `plan`; Fatal, Refused and Configuration errors of the store immediately, Unavailable at the end of
-    /// its life.
+    /// Errors of `plan`; Fatal, Refused and Configuration errors of the store immediately, Unavailable when the time of
+    /// the attempt has run out.
     pub(crate) async fn land<P>(&mut self, provenance: &Provenance, mut plan: P) -> Result<Landing>
     where
         P: FnMut(&State, &News) -> Result<Option<Vec<Action>>>,
@@ -124,15 +123,14 @@ impl LakeTable {
         }
     }
 
-    /// Puts a new object, retrying with the same bytes while the head is young enough.
+    /// Puts a new object, retrying with the same bytes while the head is young enough. How long one put may take is up
+    /// to the store.
     pub(crate) async fn put_patiently(&self, path: &Path, bytes: Bytes) -> Result<PutEnd> {
         let mut backoff = Backoff::new(RETRY.0, RETRY.1);
         let mut in_doubt = false;
         while self.is_alive() {
-            let put = self.clock.timeout(PUT_PATIENCE, self.log.storage.put_new(path, bytes.clone())).await;
-            let lost = || Err(Error::new(ErrorKind::Unknown, format!("put {path}: no response")));
-            let error = match put.unwrap_or_else(lost) {
-                // A put that returns after the life of the attempt has created something that nobody may see.
+            let error = match self.log.storage.put_new(path, bytes.clone()).await {
+                // Too late: a file may be vacuumed by now, and a commit may be below the part of the log that is left.
                 Ok(_) if !self.is_alive() => break,
                 Ok(PutNew::Created) => return Ok(PutEnd::Created { earlier: in_doubt }),
                 Ok(PutNew::Taken) => return Ok(PutEnd::Taken),
@@ -164,10 +162,10 @@ impl LakeTable {
         let began = Moment::now(&self.clock);
         let version = self.state.version;
         let checkpoint = self.log.last_checkpoint().await?.map_or(-1, |checkpoint| checkpoint.version);
-        // Clean-up stays below the checkpoint that is named: a head above it still exists, or the table is another one.
+        // A clean-up stays below the checkpoint that is named: a head above it still exists, unless the table is another.
         let in_place = checkpoint >= version || self.is_anchored().await?;
         if in_place && checkpoint < version {
-            self.seen = began;
+            self.seen = Some(began);
         }
         if in_place {
             let passed = self.read_on().await?;
@@ -179,9 +177,9 @@ impl LakeTable {
         self.read_anew(began).await
     }
 
-    /// Looks whether the table is still there: a commit put into a folder that was removed, or into another table's,
-    /// is one that nobody can read. On a local disk that is a look at two commits of the log; in the cloud a request,
-    /// once in a while. Returns news when only the log was cleaned beyond them.
+    /// Checks that the table is still there: nobody could read a commit in a folder that was removed, or in another
+    /// table's. On a local disk this checks two files of the log; in the cloud it takes a request now and then. Returns
+    /// news if the table is there, but its log was cleaned up past the known head.
     ///
     /// # Errors
     /// Corrupt when the table was removed or replaced.
@@ -192,38 +190,40 @@ impl LakeTable {
         let began = Moment::now(&self.clock);
         let is_there = match self.log.storage.mark_here(&self.log.commit_path(self.state.version))? {
             Some(head) => head.is_some() && self.is_anchored().await?,
-            None if self.anchor.is_some() && self.seen.age(&self.clock) < SEEN => return Ok(None),
+            None if self.seen.is_some_and(|seen| seen.age(&self.clock) < SEEN) => return Ok(None),
             None => match self.is_anchored().await {
-                // The put will tell what is the matter with the store.
+                // If the store is in trouble, the put reports it.
                 Err(error) if is_transient(&error) => return Ok(None),
                 looked => looked?,
             },
         };
         if is_there {
-            self.seen = began;
+            self.seen = Some(began);
             return Ok(None);
         }
         let version = self.state.version;
         let news = self.read_anew(began).await?;
-        // Some clean a log up to the commit of its checkpoint, which is then the head without one.
+        // Some writers clean up even the commit of the checkpoint, so a head may have no commit.
         Ok((self.state.version > version).then_some(news))
     }
 
-    /// Whether the commit that stands for this table is the one that was seen before. Another one stands for it after
-    /// a while: a log is cleaned.
+    /// Whether the object of the log that the table is recognized by is unchanged. It is taken from the snapshot that
+    /// the table was read from, and from time to time replaced by the head's commit, since a log is cleaned.
     async fn is_anchored(&mut self) -> Result<bool> {
-        if let Some(anchor) = &self.anchor {
-            let there = self.log.storage.mark(&self.log.commit_path(anchor.version)).await?;
+        let (path, taken) = (self.log.commit_path(self.state.version), Moment::now(&self.clock));
+        if let Some(anchor) = &mut self.anchor {
+            let there = self.log.storage.mark(&anchor.path).await?;
             let is_same = there.as_ref() == Some(&anchor.mark);
+            if is_same && anchor.path == path {
+                anchor.taken = taken;
+            }
             if !is_same || anchor.taken.age(&self.clock) < FRESH {
                 return Ok(is_same);
             }
         }
-        let (version, taken) = (self.state.version, Moment::now(&self.clock));
-        let mark = self.log.storage.mark(&self.log.commit_path(version)).await?;
-        let is_there = mark.is_some();
-        self.anchor = mark.map(|mark| Anchor { version, mark, taken });
-        Ok(is_there)
+        let mark = self.log.storage.mark(&path).await?;
+        self.anchor = mark.map(|mark| Anchor { path, mark, taken });
+        Ok(self.anchor.is_some())
     }
 
     /// Reads the state of the table from its checkpoint on.
@@ -232,7 +232,8 @@ impl LakeTable {
             Some(fresh) if self.is_same(&fresh.state) && fresh.state.version >= self.state.version => {
                 self.recent = Recent::from(&fresh.state.txns);
                 self.state = fresh.state;
-                (self.touched, self.seen, self.anchor) = (began, began, None);
+                self.anchor = fresh.newest.map(|object| Anchor::new(object, began));
+                (self.touched, self.seen) = (began, None);
                 Ok(News::Gap)
             }
             Some(other) if !self.is_same(&other.state) => Err(self.gone("was replaced by another one")),
@@ -267,7 +268,7 @@ impl LakeTable {
             }
         }
         if let Some(last) = passed.last() {
-            // Whoever wrote it may have died before making it durable, and we are about to act on it.
+            // Its writer may have died before it was durable, and we are about to act on it.
             self.log.storage.persist_folder_of(&self.log.commit_path(last.version)).await?;
             self.pass(&passed)?;
         }
@@ -281,8 +282,8 @@ impl LakeTable {
             match self.read_on().await {
                 Err(error) if is_transient(&error) && self.is_alive() && !self.stale => {
                     self.clock.sleep(backoff.next_delay()).await;
-                    // The machine may have slept longer than that; a head read now would look fresh, and the file that
-                    // was written for it may be gone.
+                    // The machine may have slept for longer. A head that is read now would look fresh, while the data
+                    // file of this attempt may be gone.
                     if !self.is_alive() {
                         return Err(error);
                     }
@@ -322,6 +323,12 @@ impl LakeTable {
             txn_id: Some(commit_id.to_owned()),
             other: other.as_object().cloned().unwrap_or_default(),
         }
+    }
+}
+
+impl Anchor {
+    pub(super) fn new(object: LogObject, taken: Moment) -> Self {
+        Self { path: object.path, mark: object.mark, taken }
     }
 }
 

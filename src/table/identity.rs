@@ -16,6 +16,7 @@ const FORMER_PIPELINES: &str = "lakegram.formerPipelines";
 const ROLE: &str = "lakegram.role";
 const BOT: &str = "lakegram.bot";
 const UPSTREAM: &str = "lakegram.upstream";
+const SOURCE: &str = "lakegram.source";
 const HISTORY_BEFORE: &str = "lakegram.historyBefore";
 
 /// What a table belongs to.
@@ -32,6 +33,8 @@ pub struct Identity {
     pub bot_id: Option<BotId>,
     /// The id of the table it is fed from; `None` for bronze.
     pub upstream: Option<String>,
+    /// The folder that a loader of foreign files feeds it from, without credentials; `None` for a bot's tables.
+    pub source: Option<String>,
     /// Rows of the upstream table from before this moment are history: they were handled before this table was made.
     pub history_before: Option<Timestamp>,
 }
@@ -51,7 +54,7 @@ impl Identity {
     /// Of a table that is made now.
     pub fn new(pipeline: &Name, role: TableRole, bot_id: Option<BotId>, upstream: Option<String>) -> Self {
         let pipeline = pipeline.clone();
-        Self { pipeline, former_pipelines: Vec::new(), role, bot_id, upstream, history_before: None }
+        Self { pipeline, former_pipelines: Vec::new(), role, bot_id, upstream, source: None, history_before: None }
     }
 
     /// What these properties say; `None` when they name no role.
@@ -71,6 +74,7 @@ impl Identity {
             role,
             bot_id: bot_id.map(BotId),
             upstream: get(UPSTREAM).map(str::to_owned),
+            source: get(SOURCE).map(str::to_owned),
             history_before: history_before.map(Timestamp::from_micros),
         }))
     }
@@ -84,6 +88,7 @@ impl Identity {
             (ROLE, Some(self.role.to_string())),
             (BOT, self.bot_id.map(|bot| bot.to_string())),
             (UPSTREAM, self.upstream.clone()),
+            (SOURCE, self.source.clone()),
             (HISTORY_BEFORE, self.history_before.map(|moment| moment.as_micros().to_string())),
         ];
         for (name, value) in values {

@@ -8,6 +8,7 @@ pub mod delta;
 mod dictionary;
 mod head;
 mod identity;
+mod landmark;
 pub mod log;
 pub mod maintain;
 mod open;
@@ -19,6 +20,7 @@ mod state;
 mod stats;
 pub mod tail;
 pub mod txn;
+pub(crate) mod values;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -147,9 +149,9 @@ pub struct LakeTable {
     state: State,
     /// When the head was last known to be the head.
     touched: Moment,
-    /// When a commit of the log was last seen in the store.
-    seen: Moment,
-    /// The commit by which the table is told from another at its place.
+    /// When the log was last seen in the store; `None` if it was not since the table was read.
+    seen: Option<Moment>,
+    /// What tells the table from another one in its place.
     anchor: Option<Anchor>,
     recent: Recent,
     /// Set if what is known may be wrong: only reopening helps.
@@ -158,10 +160,10 @@ pub struct LakeTable {
     unsettled: Option<PutFile>,
 }
 
-/// A commit that stands for the table.
+/// An object of the log that is known to belong to the table.
 #[derive(Debug)]
 struct Anchor {
-    version: i64,
+    path: Path,
     mark: Mark,
     taken: Moment,
 }
@@ -170,6 +172,11 @@ impl LakeTable {
     /// The version this handle has seen last.
     pub fn version(&self) -> i64 {
         self.state.version
+    }
+
+    /// Its folder.
+    pub fn path(&self) -> &Path {
+        &self.log.table
     }
 
     /// The table's id, from its metadata.

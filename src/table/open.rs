@@ -7,9 +7,9 @@ use serde_json::json;
 use super::commit::{Landing, Provenance};
 use super::head::{Moment, Recent};
 use super::log::{Action, CommitInfo, commit_bytes};
-use super::snapshot::{TableLog, Want};
+use super::snapshot::{LogObject, TableLog, Want};
 use super::state::State;
-use super::{DataFile, Identity, LakeTable, TableSpec, columns};
+use super::{Anchor, DataFile, Identity, LakeTable, TableSpec, columns};
 use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::id::random_id;
@@ -22,14 +22,22 @@ impl LakeTable {
     /// A configuration error that names a column of another type, or an unsupported table feature.
     pub async fn open(storage: &Storage, spec: &TableSpec, clock: &Clock) -> Result<Self> {
         let found = Self::open_existing(storage, &spec.path, clock).await?;
-        let mut table = match found {
+        let table = match found {
             Some(table) => table,
             None => Self::create(storage, spec, None, clock).await?,
         };
-        spec.check_id(table.table_id())?;
-        table.stats_columns = spec.stats_columns.clone();
-        table.widen(spec).await?;
-        Ok(table)
+        table.fitted(spec).await
+    }
+
+    /// Makes an open table what it must be.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub async fn fitted(mut self, spec: &TableSpec) -> Result<Self> {
+        spec.check_id(self.table_id())?;
+        self.stats_columns = spec.stats_columns.clone();
+        self.widen(spec).await?;
+        Ok(self)
     }
 
     /// Makes the table, unless somebody else has just made it, and opens it.
@@ -58,7 +66,7 @@ impl LakeTable {
         let touched = Moment::now(clock);
         let log = TableLog::new(storage, path);
         let snapshot = log.snapshot(Want::default()).await?;
-        Ok(snapshot.map(|snapshot| Self::at(log, snapshot.state, touched, clock)))
+        Ok(snapshot.map(|snapshot| Self::at(log, snapshot.state, snapshot.newest, touched, clock)))
     }
 
     /// Like [`Self::open`], with the files that the table had when it was read. Both come from one reading of the log,
@@ -70,14 +78,14 @@ impl LakeTable {
         let touched = Moment::now(clock);
         let log = TableLog::new(storage, &spec.path);
         let Some(snapshot) = log.snapshot(Want { files: true, at: None }).await? else {
-            // Whoever created it before us may also have filled it.
+            // If another process creates it first, it may also have filled it already.
             let table = Self::open(storage, spec, clock).await?;
             let files = table.files().await?;
             return Ok((table, files));
         };
         spec.check_id(&snapshot.state.metadata.id)?;
         let read_at = snapshot.state.version;
-        let mut table = Self::at(log, snapshot.state, touched, clock);
+        let mut table = Self::at(log, snapshot.state, snapshot.newest, touched, clock);
         table.stats_columns = spec.stats_columns.clone();
         table.widen(spec).await?;
         let files = match table.version() == read_at {
@@ -87,16 +95,16 @@ impl LakeTable {
         Ok((table, files))
     }
 
-    /// The table at a state that was just read.
-    pub(super) fn at(log: TableLog, state: State, touched: Moment, clock: &Clock) -> Self {
+    /// The table at a state that was just read, and what it was read from.
+    pub(super) fn at(log: TableLog, state: State, newest: Option<LogObject>, touched: Moment, clock: &Clock) -> Self {
         Self {
             recent: Recent::from(&state.txns),
             stats_columns: columns::stats_columns(&state.metadata),
             log,
             state,
             touched,
-            seen: touched,
-            anchor: None,
+            seen: None,
+            anchor: newest.map(|object| Anchor::new(object, touched)),
             clock: clock.clone(),
             stale: false,
             unsettled: None,

@@ -4,6 +4,7 @@
 //! rather than not written yet. So the head is only trusted if a listing shows nothing beyond it.
 
 use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hasher};
 
 use bytes::Bytes;
 use futures::{StreamExt, stream};
@@ -15,7 +16,7 @@ use super::checkpoint::{self, Checkpoint};
 use super::log::{Action, parse_commit};
 use super::state::{Replay, State};
 use crate::error::{Error, Result};
-use crate::storage::{Storage, StorageKey};
+use crate::storage::{Mark, Storage, StorageKey};
 
 /// Commits read ahead at a time.
 const READ_AHEAD: usize = 8;
@@ -32,6 +33,16 @@ pub(crate) struct Snapshot {
     pub(crate) state: State,
     /// By path; empty unless requested.
     pub(crate) files: BTreeMap<String, DataFile>,
+    pub(crate) newest: Option<LogObject>,
+}
+
+/// The newest object of a log that a snapshot was read from. While it is unchanged, the log is the same one.
+#[derive(Clone, Debug)]
+pub(crate) struct LogObject {
+    pub(crate) path: Path,
+    pub(crate) mark: Mark,
+    /// For a commit.
+    pub(crate) digest: Option<u64>,
 }
 
 /// What to read of a table.
@@ -69,6 +80,7 @@ struct Reading {
     version: i64,
     replay: Replay,
     files: BTreeMap<String, DataFile>,
+    newest: Option<LogObject>,
     with_files: bool,
 }
 
@@ -94,8 +106,26 @@ impl TableLog {
 
     /// The actions of one commit; `None` if there is none.
     pub(crate) async fn read(&self, version: i64) -> Result<Option<Vec<Action>>> {
-        let bytes = self.bytes(version).await?;
-        bytes.map(|bytes| parse_commit(version, &bytes).map_err(|error| self.during(error))).transpose()
+        self.bytes(version).await?.map(|bytes| self.parse(version, &bytes)).transpose()
+    }
+
+    /// The actions in the bytes of a commit.
+    pub(crate) fn parse(&self, version: i64, bytes: &Bytes) -> Result<Vec<Action>> {
+        parse_commit(version, bytes).map_err(|error| self.during(error))
+    }
+
+    async fn read_marked(&self, version: i64) -> Result<Option<(Vec<Action>, LogObject)>> {
+        let path = self.commit_path(version);
+        let found = self.storage.get_marked(&path).await;
+        let found = found.map_err(|error| error.during(format!("read version {version} of table {}", self.table)))?;
+        let Some((bytes, mark)) = found else { return Ok(None) };
+        let object = LogObject { path, mark, digest: Some(digest(&bytes)) };
+        Ok(Some((self.parse(version, &bytes)?, object)))
+    }
+
+    /// The path of `_last_checkpoint`.
+    pub(crate) fn hint_path(&self) -> Path {
+        StorageKey::LastCheckpoint { table: self.table.clone() }.path()
     }
 
     /// The version that `_last_checkpoint` names; `None` if there is no such file or it makes no sense, since it is
@@ -106,8 +136,7 @@ impl TableLog {
             version: i64,
             parts: Option<u32>,
         }
-        let path = StorageKey::LastCheckpoint { table: self.table.clone() }.path();
-        let hint = self.storage.get(&path).await.map_err(|error| self.during(error))?;
+        let hint = self.storage.get(&self.hint_path()).await.map_err(|error| self.during(error))?;
         let hint = hint.and_then(|bytes| serde_json::from_slice::<Hint>(&bytes).ok());
         let hint = hint.filter(|hint| hint.version >= 0 && hint.parts.is_none_or(|parts| (1..=PARTS).contains(&parts)));
         Ok(hint.map(|hint| Checkpoint { version: hint.version, parts: hint.parts }))
@@ -186,12 +215,13 @@ impl TableLog {
         let mut reading = Reading { version: -1, with_files, ..Reading::default() };
         let Some(base) = base else { return Ok(reading) };
         for path in base.paths(&self.folder()) {
-            let Some(bytes) = self.storage.get(&path).await.map_err(|error| self.during(error))? else {
+            let Some((bytes, mark)) = self.storage.get_marked(&path).await.map_err(|error| self.during(error))? else {
                 // The hint refers to something gone. The listing that follows knows better.
                 return Ok(Reading { version: -1, with_files, ..Reading::default() });
             };
             let actions = checkpoint::actions(bytes, with_files).map_err(|error| error.during(&path))?;
             actions.into_iter().for_each(|action| reading.take(action));
+            reading.newest = Some(LogObject { path, mark, digest: None });
         }
         reading.version = base.version;
         Ok(reading)
@@ -201,20 +231,21 @@ impl TableLog {
     async fn read_on(&self, reading: &mut Reading, at: Option<i64>) -> Result<()> {
         let last = at.unwrap_or(i64::MAX - 1);
         let versions = reading.version + 1..last + 1;
-        let mut commits = stream::iter(versions).map(|version| self.read(version)).buffered(READ_AHEAD);
-        while let Some(actions) = commits.next().await {
-            let Some(actions) = actions? else { break };
+        let mut commits = stream::iter(versions).map(|version| self.read_marked(version)).buffered(READ_AHEAD);
+        while let Some(commit) = commits.next().await {
+            let Some((actions, object)) = commit? else { break };
             actions.into_iter().for_each(|action| reading.take(action));
             reading.version += 1;
+            reading.newest = Some(object);
         }
         Ok(())
     }
 
     async fn finish(&self, reading: Reading) -> Result<Snapshot> {
-        // Whoever wrote the head may have died before making it durable.
+        // The writer of the head may have died before it was durable.
         self.storage.persist_folder_of(&self.commit_path(reading.version)).await?;
         let state = reading.replay.finish(&self.table, reading.version)?;
-        Ok(Snapshot { state, files: reading.files })
+        Ok(Snapshot { state, files: reading.files, newest: reading.newest })
     }
 
     /// Lists what lies beyond `version`, including the newest checkpoint that is not after `at`.
@@ -243,6 +274,13 @@ impl TableLog {
         beyond.checkpoint = found.complete();
         Ok(beyond)
     }
+}
+
+/// What tells the content of a commit from any other, within this process.
+pub(crate) fn digest(bytes: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    hasher.write(bytes);
+    hasher.finish()
 }
 
 impl Reading {

@@ -8,9 +8,10 @@ use futures::{StreamExt, TryStreamExt, stream};
 use object_store::path::Path;
 
 use super::head::{FRESH, Moment};
+use super::landmark::{Finding, Landmarks};
 use super::log::Action;
 use super::scan::{Part, Scan};
-use super::snapshot::{TableLog, Want};
+use super::snapshot::{LogObject, TableLog, Want, digest};
 use super::{Commit, DataFile, columns, parquet};
 use crate::clock::Clock;
 use crate::error::{Error, Result};
@@ -28,14 +29,23 @@ pub enum TailStep {
         version: i64,
         /// Its new rows, a batch per file, with the requested columns.
         batches: Vec<RecordBatch>,
-        /// Whether the commit also removed rows, so that its rows may have been seen before.
-        rewritten: bool,
+    },
+    /// A commit that also removed rows: those it added may have been seen before. It may have rewritten the whole
+    /// table, so its files are not read.
+    Rewritten {
+        /// The version.
+        version: i64,
+        /// The files it added; there may be none.
+        files: Vec<DataFile>,
     },
     /// Nothing newer yet.
     AtHead,
-    /// A version or a file is gone, or the table is shorter than what was read of it; the rows of the current snapshot
-    /// are the work. Repeated until [`Tail::snapshot`] has succeeded.
+    /// A version or a file is gone, or the table is shorter than where the tail starts; the rows of the current
+    /// snapshot are the work. Repeated until [`Tail::snapshot`] has succeeded.
     Lost,
+    /// The same, because another copy of the table has taken its place: versions that were read before may have other
+    /// rows now.
+    Replaced,
 }
 
 /// Reads commits after a version, one at a time, without listing: one GET for a commit and one for each of its files.
@@ -50,6 +60,8 @@ pub struct Tail {
     /// The head at which the table was found, until it was looked at.
     found_head: Option<i64>,
     known: Option<FoundTable>,
+    /// Whether another copy of the table was noticed, until its snapshot was taken.
+    is_replaced: bool,
 }
 
 /// How long a tail trusts that it still reads the table it has found.
@@ -59,8 +71,8 @@ const VERIFY_EVERY: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 struct FoundTable {
     schema: SchemaRef,
-    /// The id of the last commit that was read, if it has one.
-    commit_id: Option<String>,
+    /// What was read of its log; `None` until the tail has begun.
+    landmarks: Option<Landmarks>,
     /// When the table was last confirmed to be the one that was found.
     verified: Moment,
     /// When the log was last confirmed to reach this far.
@@ -78,6 +90,7 @@ impl Tail {
             table_id: None,
             found_head: None,
             known: None,
+            is_replaced: false,
         }
     }
 
@@ -95,6 +108,9 @@ impl Tail {
     /// Continues after another version.
     pub(crate) fn start_after(&mut self, version: i64) {
         self.version = version;
+        if let Some(known) = &mut self.known {
+            known.landmarks = None;
+        }
     }
 
     /// The version that was returned last.
@@ -109,7 +125,7 @@ impl Tail {
     /// table feature.
     pub async fn next(&mut self) -> Result<TailStep> {
         let step = self.step().await?;
-        if matches!(step, TailStep::Lost) {
+        if matches!(step, TailStep::Lost | TailStep::Replaced) {
             // After being found anew, the table says the same until the snapshot was taken.
             self.known = None;
         }
@@ -118,7 +134,10 @@ impl Tail {
 
     async fn step(&mut self) -> Result<TailStep> {
         let began = Moment::now(&self.clock);
-        self.verify().await?;
+        self.is_replaced = self.is_replaced || !self.verify().await?;
+        if self.is_replaced {
+            return Ok(TailStep::Replaced);
+        }
         let Some(head) = self.find().await? else { return Ok(TailStep::AtHead) };
         let head = head.or(self.found_head.take());
         if head.is_some_and(|head| head < self.version) {
@@ -126,22 +145,35 @@ impl Tail {
             return Ok(TailStep::Lost);
         }
         let version = self.version + 1;
-        let Some(actions) = self.log.read(version).await? else {
+        let path = self.log.commit_path(version);
+        let mark = self.log.storage.mark_here(&path)?.flatten();
+        let Some(bytes) = self.log.bytes(version).await? else {
             return self.nothing_there(version, head, began).await;
         };
-        // Whoever wrote it may have died before making it durable, and our reader is about to act on it.
-        self.log.storage.persist(&self.log.commit_path(version)).await?;
+        let actions = self.log.parse(version, &bytes)?;
+        // Its writer may have died before it was durable, and our reader is about to act on it.
+        self.log.storage.persist(&path).await?;
         let schema = self.schema_after(&actions)?;
         let commit = Commit::from_actions(version, &actions);
-        let Some(batches) = self.read_files(&commit.added, &schema).await? else { return Ok(TailStep::Lost) };
+        let step = if commit.rewritten {
+            TailStep::Rewritten { version, files: commit.added }
+        } else {
+            let Some(batches) = self.read_files(&commit.added, &schema).await? else { return Ok(TailStep::Lost) };
+            TailStep::Rows { version, batches }
+        };
         self.version = version;
-        let verified = self.known.as_ref().map_or(began, |known| known.verified);
-        self.known = Some(FoundTable { schema, commit_id: id_of(&actions), verified, touched: began });
-        Ok(TailStep::Rows { version, batches, rewritten: commit.rewritten })
+        let read = Landmarks::of(path, version, digest(&bytes), mark);
+        let (landmarks, verified) = match self.known.take() {
+            Some(FoundTable { landmarks: Some(before), verified, .. }) => (before.passed_to(read), verified),
+            Some(FoundTable { verified, .. }) => (read, verified),
+            None => (read, began),
+        };
+        self.known = Some(FoundTable { schema, landmarks: Some(landmarks), verified, touched: began });
+        Ok(step)
     }
 
-    /// After [`TailStep::Lost`]: the version of the current snapshot and its files, oldest rows first as far as the log
-    /// tells; the tail continues after it.
+    /// After [`TailStep::Lost`] or [`TailStep::Replaced`]: the version of the current snapshot and its files, oldest
+    /// rows first as far as the log tells; the tail continues after it.
     ///
     /// # Errors
     /// When the store fails or the table is gone.
@@ -150,8 +182,11 @@ impl Tail {
         let snapshot = self.log.snapshot(Want { files: true, at: None }).await?;
         let snapshot = snapshot.ok_or_else(|| Error::corrupt(format!("table {} is gone", self.log.table)))?;
         self.recognize(&snapshot.state.metadata.id)?;
-        self.version = snapshot.state.version;
-        self.known = Some(FoundTable { schema: snapshot.state.schema, commit_id: None, verified: touched, touched });
+        let version = snapshot.state.version;
+        let read = |object: LogObject| Some(Landmarks::of(object.path, version, object.digest?, Some(object.mark)));
+        let landmarks = snapshot.newest.and_then(read);
+        (self.version, self.is_replaced) = (version, false);
+        self.known = Some(FoundTable { schema: snapshot.state.schema, landmarks, verified: touched, touched });
         let mut files: Vec<DataFile> = snapshot.files.into_values().collect();
         files.sort_by(|one, other| (one.modification_millis, &one.path).cmp(&(other.modification_millis, &other.path)));
         Ok((self.version, files))
@@ -165,7 +200,7 @@ impl Tail {
         let touched = Moment::now(&self.clock);
         let Some(snapshot) = self.log.snapshot(Want::default()).await? else { return Ok(None) };
         self.recognize(&snapshot.state.metadata.id)?;
-        self.known = Some(FoundTable { schema: snapshot.state.schema, commit_id: None, verified: touched, touched });
+        self.known = Some(FoundTable { schema: snapshot.state.schema, landmarks: None, verified: touched, touched });
         Ok(Some(Some(snapshot.state.version)))
     }
 
@@ -178,25 +213,39 @@ impl Tail {
         Err(Error::corrupt(format!("table {} was replaced by another one (id {id}, was {found})", self.log.table)))
     }
 
-    /// Checks from time to time whether the table is still the one that was found: the commits of another one would be
-    /// read as if they continued this one.
-    async fn verify(&mut self) -> Result<()> {
+    /// Checks whether the table is still the one that was found: from time to time, and on a local disk whenever the
+    /// last commit is another file. `false` if it is another copy of it, whose commits would be read as if they
+    /// continued this one.
+    async fn verify(&mut self) -> Result<bool> {
         let began = Moment::now(&self.clock);
-        let Some(known) = &self.known else { return Ok(()) };
-        if self.version < 0 || known.verified.age(&self.clock) < VERIFY_EVERY {
-            return Ok(());
+        let Some(known) = self.known.as_mut().filter(|_| self.version >= 0) else { return Ok(true) };
+        let Some(landmarks) = &mut known.landmarks else {
+            known.landmarks = Some(Landmarks::find(&self.log, self.version).await?);
+            return Ok(true);
+        };
+        if known.verified.age(&self.clock) < VERIFY_EVERY && !landmarks.may_have_changed(&self.log)? {
+            return Ok(true);
         }
-        let commit_id = self.log.read(self.version).await?.as_deref().and_then(id_of);
-        // The id says nothing about a commit that this tail has not read itself.
-        if commit_id.is_none() || commit_id != known.commit_id {
-            let snapshot = self.log.snapshot(Want::default()).await?;
-            let snapshot = snapshot.ok_or_else(|| Error::corrupt(format!("table {} is gone", self.log.table)))?;
-            self.recognize(&snapshot.state.metadata.id)?;
+        let finding = landmarks.check(&self.log).await?;
+        if finding == Finding::Same {
+            known.verified = began;
+            return Ok(true);
+        }
+        let found = Landmarks::find(&self.log, self.version).await?;
+        let snapshot = self.log.snapshot(Want::default()).await?;
+        let snapshot = snapshot.ok_or_else(|| Error::corrupt(format!("table {} is gone", self.log.table)))?;
+        self.recognize(&snapshot.state.metadata.id)?;
+        if finding == Finding::Rewritten || snapshot.state.version < self.version {
+            tracing::error!(
+                table = %self.log.table, version = self.version, head = snapshot.state.version,
+                "the table was replaced by another copy of itself while it was in use; comparing contents"
+            );
+            return Ok(false);
         }
         if let Some(known) = &mut self.known {
-            (known.commit_id, known.verified) = (commit_id, began);
+            (known.landmarks, known.verified) = (Some(found), began);
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Begins to read some rows of a file with the tail's columns, piece by piece.
@@ -279,14 +328,6 @@ impl Tail {
             stream::iter(reads).buffered(READ_AHEAD).try_collect::<Vec<_>>().await?;
         Ok(batches.into_iter().collect())
     }
-}
-
-/// What distinguishes a commit from any other.
-fn id_of(actions: &(impl AsRef<[Action]> + ?Sized)) -> Option<String> {
-    actions.as_ref().iter().find_map(|action| match action {
-        Action::CommitInfo(information) => information.txn_id.clone(),
-        _ => None,
-    })
 }
 
 /// The rows of a file; `None` if it is missing.
@@ -423,6 +464,126 @@ mod tests {
         }
     }
 
+    /// Everything in the table's folder.
+    async fn copy_of(storage: &Storage) -> Vec<(Path, bytes::Bytes)> {
+        let mut copy = Vec::new();
+        for object in storage.list_after(&Path::from("t"), None, 100).await.unwrap() {
+            copy.push((object.location.clone(), storage.get(&object.location).await.unwrap().unwrap()));
+        }
+        copy
+    }
+
+    async fn restore(storage: &Storage, copy: &[(Path, bytes::Bytes)]) {
+        for object in storage.list_after(&Path::from("t"), None, 100).await.unwrap() {
+            storage.delete(&object.location).await.unwrap();
+        }
+        for (path, bytes) in copy {
+            storage.put_new(path, bytes.clone()).await.unwrap();
+        }
+    }
+
+    async fn open(storage: &Storage, clock: &Clock) -> LakeTable {
+        LakeTable::open(storage, &spec(), clock).await.unwrap()
+    }
+
+    /// A restored copy has the table's id. What comes after it has versions that were read before, with other rows.
+    #[tokio::test]
+    async fn an_older_copy_in_its_place_is_compared_however_long_it_has_become() {
+        let folder = tempfile::tempdir().unwrap();
+        for storage in [Storage::memory(), Storage::open(folder.path().to_str().unwrap()).unwrap()] {
+            for (case, appended_to_copy) in [0, 1, 2, 3].into_iter().enumerate() {
+                let clock = Clock::system();
+                restore(&storage, &[]).await;
+                let mut table = open(&storage, &clock).await;
+                append(&mut table, 1).await;
+                let older = copy_of(&storage).await;
+                append(&mut table, 2).await;
+                append(&mut table, 3).await;
+                let mut tail = Tail::new(&storage, &Path::from("t"), -1, &["id"], &clock);
+                assert_eq!(ids(&mut tail).await, [1, 2, 3]);
+                restore(&storage, &older).await;
+                let mut table = open(&storage, &clock).await;
+                for id in 0..appended_to_copy {
+                    append(&mut table, 12 + id).await;
+                }
+                if storage.local_root().is_none() {
+                    clock.step(31_000_000);
+                }
+                for _ in 0..2 {
+                    let step = tail.next().await.unwrap();
+                    assert!(matches!(step, TailStep::Replaced), "case {case}: {step:?}");
+                }
+                let (version, files) = tail.snapshot().await.unwrap();
+                assert_eq!((version, files.len()), (table.version(), 1 + usize::try_from(appended_to_copy).unwrap()));
+                append(&mut table, 20).await;
+                assert_eq!(ids(&mut tail).await, [20]);
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn commits_that_were_read_after_an_older_copy_do_not_hide_it() {
+        let (storage, clock) = (Storage::memory(), Clock::system());
+        let mut table = open(&storage, &clock).await;
+        append(&mut table, 1).await;
+        let older = copy_of(&storage).await;
+        append(&mut table, 2).await;
+        let mut tail = Tail::new(&storage, &Path::from("t"), -1, &["id"], &clock);
+        assert_eq!(ids(&mut tail).await, [1, 2]);
+        clock.step(31_000_000);
+        assert!(ids(&mut tail).await.is_empty());
+        restore(&storage, &older).await;
+        let mut table = open(&storage, &clock).await;
+        append(&mut table, 12).await;
+        append(&mut table, 13).await;
+        // In the cloud nobody looks back at every commit.
+        assert_eq!(ids(&mut tail).await, [13]);
+        clock.step(31_000_000);
+        assert!(matches!(tail.next().await.unwrap(), TailStep::Replaced));
+    }
+
+    #[tokio::test]
+    async fn a_copy_that_is_as_long_as_what_was_read_is_read_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let (storage, clock) = (Storage::open(folder.path().to_str().unwrap()).unwrap(), Clock::system());
+        let mut table = open(&storage, &clock).await;
+        append(&mut table, 1).await;
+        let mut tail = Tail::new(&storage, &Path::from("t"), -1, &["id"], &clock);
+        assert_eq!(ids(&mut tail).await, [1]);
+        let copy = copy_of(&storage).await;
+        restore(&storage, &copy).await;
+        let mut table = open(&storage, &clock).await;
+        append(&mut table, 2).await;
+        assert_eq!(ids(&mut tail).await, [2]);
+    }
+
+    #[tokio::test]
+    async fn an_idle_tail_never_reads_the_whole_table_twice() {
+        for is_cleaned in [false, true] {
+            let clock = Clock::system();
+            let (storage, script) = super::super::tests::faulty::scripted(&Storage::memory(), &clock);
+            let mut table = open(&storage, &clock).await;
+            append(&mut table, 1).await;
+            // A writer that gives its commits no id.
+            let next = StorageKey::Commit { table: Path::from("t"), version: 2 }.path();
+            storage.put_new(&next, r#"{"txn":{"appId":"a","version":1}}"#.into()).await.unwrap();
+            let mut tail = Tail::new(&storage, &Path::from("t"), -1, &["id"], &clock);
+            assert_eq!(ids(&mut tail).await, [1]);
+            if is_cleaned {
+                checkpoint(&storage).await;
+                storage.delete(&next).await.unwrap();
+            }
+            clock.step(31_000_000);
+            assert!(matches!(tail.next().await.unwrap(), TailStep::AtHead));
+            for _ in 0..5 {
+                clock.step(31_000_000);
+                script.counts();
+                assert!(matches!(tail.next().await.unwrap(), TailStep::AtHead));
+                assert_eq!(script.counts(), (0, 2, 0), "a look back and one ahead; cleaned: {is_cleaned}");
+            }
+        }
+    }
+
     #[tokio::test]
     async fn moved_rows_are_none_and_rewritten_ones_are_marked() {
         let (storage, clock) = (Storage::memory(), Clock::system());
@@ -442,9 +603,16 @@ mod tests {
             let path = StorageKey::Commit { table: Path::from("t"), version }.path();
             storage.put_new(&path, commit_bytes(&actions).unwrap()).await.unwrap();
             table.refresh().await.unwrap();
-            let TailStep::Rows { version: read, batches, rewritten } = tail.next().await.unwrap() else { panic!() };
-            assert_eq!((read, batches.len(), rewritten), (version, usize::from(data_change), data_change));
-            assert!(batches.iter().all(|batch| batch.num_rows() == 1 && batch.column(1).logical_null_count() == 1));
+            let (read, files) = match tail.next().await.unwrap() {
+                TailStep::Rows { version, batches } if batches.is_empty() => (version, Vec::new()),
+                TailStep::Rewritten { version, files } => (version, files),
+                other => panic!("{other:?}"),
+            };
+            assert_eq!((read, files.len()), (version, usize::from(data_change)));
+            for file in files {
+                let batch = tail.read_file(&file).await.unwrap();
+                assert_eq!((batch.num_rows(), batch.column(1).logical_null_count()), (1, 1));
+            }
         }
     }
 

@@ -28,6 +28,8 @@ pub(crate) struct Pace {
 struct Chats {
     by_id: HashMap<i64, ChatPace>,
     forget_at: usize,
+    /// No chat is sent to before this.
+    held_until: Duration,
 }
 
 #[derive(Debug, Default)]
@@ -38,7 +40,7 @@ struct ChatPace {
 
 impl Default for Chats {
     fn default() -> Self {
-        Self { by_id: HashMap::new(), forget_at: FORGET_AT }
+        Self { by_id: HashMap::new(), forget_at: FORGET_AT, held_until: Duration::ZERO }
     }
 }
 
@@ -59,11 +61,12 @@ impl Pace {
     /// Takes the next turn of a chat, or says how long to wait before asking again. Times are monotonic.
     pub(crate) fn take_turn(&self, chat_id: i64, now: Duration) -> Result<(), Duration> {
         let mut chats = self.chats.lock().unwrap_or_else(PoisonError::into_inner);
+        let held_until = chats.held_until;
         let pace = chats.pace(chat_id, now);
         while pace.recent.front().is_some_and(|&sent| sent + GROUP_WINDOW <= now) {
             pace.recent.pop_front();
         }
-        let mut ready = pace.slot;
+        let mut ready = pace.slot.max(held_until);
         // Groups and channels have negative ids.
         if chat_id < 0 && pace.recent.len() >= GROUP_LIMIT {
             ready = ready.max(pace.recent.front().copied().unwrap_or_default() + GROUP_WINDOW);
@@ -83,6 +86,17 @@ impl Pace {
         let mut chats = self.chats.lock().unwrap_or_else(PoisonError::into_inner);
         let pace = chats.pace(chat_id, now);
         pace.slot = pace.slot.max(now + wait);
+    }
+
+    /// Holds all chats: what was refused would be refused for each of them.
+    pub(crate) fn hold_all(&self, now: Duration, wait: Duration) {
+        let mut chats = self.chats.lock().unwrap_or_else(PoisonError::into_inner);
+        chats.held_until = chats.held_until.max(now + wait);
+    }
+
+    /// Whether all chats are held, including those that have taken their turn.
+    pub(crate) fn holds_all(&self, now: Duration) -> bool {
+        self.chats.lock().unwrap_or_else(PoisonError::into_inner).held_until > now
     }
 }
 
@@ -136,6 +150,21 @@ mod tests {
         pace.hold(1, seconds(0), seconds(30));
         assert_eq!(pace.take_turn(1, seconds(1)), Err(seconds(29)));
         assert_eq!(sent(&pace, 1, [seconds(30); 2]), [seconds(30), seconds(31)]);
+    }
+
+    #[test]
+    fn a_hold_on_all_chats_holds_known_and_unknown_ones_and_passes() {
+        let pace = Pace::default();
+        assert_eq!(pace.take_turn(1, seconds(5)), Ok(()));
+        pace.hold_all(seconds(10), seconds(60));
+        pace.hold_all(seconds(10), seconds(1));
+        for chat in [1, 2, -3] {
+            assert_eq!(pace.take_turn(chat, seconds(11)), Err(seconds(59)));
+        }
+        assert!(pace.holds_all(seconds(69)) && !pace.holds_all(seconds(70)));
+        for chat in [1, 2, -3] {
+            assert_eq!(pace.take_turn(chat, seconds(70)), Ok(()));
+        }
     }
 
     #[test]

@@ -13,7 +13,7 @@ use lakegram::telegram::client::{BotClient, WebhookRequest};
 use object_store::path::Path;
 use tokio_util::sync::CancellationToken;
 
-use crate::support::{PATIENCE, SECRET};
+use crate::support::{PATIENCE, SECRET, environment};
 
 const DAY: i64 = 86_400_000_000;
 
@@ -44,16 +44,7 @@ async fn steps(days: i64) {
     let options = Options { first_retry_delay: Duration::from_millis(200), ..Options::default() };
     let telegram = TelegramStandIn::start(options).await.unwrap();
     let model = ModelStandIn::start(ModelStandInOptions::default()).await.unwrap();
-    let environment = Environment::from_pairs([]).with([
-        ("HOSTNAME", "lane".to_owned()),
-        ("LAKEGRAM_DATA", folder.path().to_str().unwrap().to_owned()),
-        ("LAKEGRAM_LISTEN", "127.0.0.1:0".to_owned()),
-        ("LAKEGRAM_CONSOLE", "127.0.0.1:0".to_owned()),
-        ("TELEGRAM_API_URL", telegram.api_url()),
-        ("TELEGRAM_BOT_TOKEN", telegram.token().to_owned()),
-        ("TELEGRAM_WEBHOOK_SECRET", SECRET.to_owned()),
-        ("LLM_BASE_URL", model.base_url()),
-    ]);
+    let environment = environment(folder.path(), &telegram, &model);
     let app = App::open(Settings::of(environment).unwrap(), &[], &[]).unwrap();
     let (clock, storage) = (app.clock.clone(), app.storage.clone());
     let listeners = Listeners::bind(&app).await.unwrap();

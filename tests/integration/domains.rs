@@ -1,7 +1,7 @@
 //! Failure domains: the trouble of one stage stays its own, and the receiver answers 200 whatever else is wrong.
 
 use std::fs;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use lakegram::receive::SECRET_HEADER;
@@ -9,6 +9,7 @@ use lakegram::standin::model::ModelTrouble;
 use lakegram::standin::telegram::Behavior;
 use serde_json::{Value, json};
 
+use crate::support::child::{Reaped, on_free_ports};
 use crate::support::{PATIENCE, Running, SECRET, TestApp};
 
 const LOADER: &str = r#"version = 1
@@ -114,7 +115,7 @@ async fn a_table_feature_we_do_not_know_makes_its_stage_unwell_and_nothing_else(
 
     fs::remove_file(&commit).unwrap();
     app.wait_for_sent(10).await;
-    assert_eq!(stage(&running, "silver").await["state"], "ok");
+    until_stage(&running, "silver", "ok").await;
     assert_eq!(running.terminate().await, Some(0));
     app.audit().await;
     app.count_by_sql(10).await;
@@ -181,37 +182,16 @@ async fn a_pipe_among_the_files_is_named_and_left_alone() {
     assert_eq!(running.terminate().await, Some(0));
 }
 
-/// A process that goes with the test.
-struct Reaped(Child);
-
-impl Drop for Reaped {
-    fn drop(&mut self) {
-        // Already gone where the test came to its end.
-        let _gone = self.0.kill();
-        let _reaped = self.0.wait();
-    }
-}
-
 /// Serves with standard error where it cannot be written, and answers all the same.
 async fn serves_without_a_log(stderr: Stdio) {
     let app = TestApp::new().await;
-    let ports: Vec<u16> = (0..2)
-        .map(|_| std::net::TcpListener::bind("127.0.0.1:0").unwrap())
-        .map(|listener| listener.local_addr().unwrap().port())
-        .collect();
     let mut command = app.command(&["serve"]);
-    command.env("LAKEGRAM_LISTEN", format!("127.0.0.1:{}", ports[0]));
-    command.env("LAKEGRAM_CONSOLE", format!("127.0.0.1:{}", ports[1])).env("RUST_LOG", "debug");
+    let ports = on_free_ports(command.env("RUST_LOG", "debug"));
     app.telegram.add_chat(7);
     let mut child = Reaped(command.stdout(Stdio::null()).stderr(stderr).spawn().unwrap());
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
-    let deadline = Instant::now() + PATIENCE;
     let url = format!("http://127.0.0.1:{}", ports[0]);
-    while client.get(format!("{url}/readyz")).send().await.is_err() {
-        assert!(child.0.try_wait().unwrap().is_none(), "it ended");
-        assert!(Instant::now() < deadline, "it never listened");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    child.wait_for_answer(&client, &format!("{url}/readyz")).await;
     for update_id in 1..=3 {
         let update = json!({"update_id": update_id, "message": {"message_id": 1, "date": 1_760_000_000,
             "chat": {"id": 7, "type": "private"}, "text": "hello"}});
@@ -219,9 +199,7 @@ async fn serves_without_a_log(stderr: Stdio) {
         assert_eq!(request.json(&update).send().await.unwrap().status(), 200);
     }
     app.wait_for_sent(3).await;
-    Command::new("kill").args(["-TERM", &child.0.id().to_string()]).status().unwrap();
-    let status = tokio::task::spawn_blocking(move || child.0.wait().unwrap()).await.unwrap();
-    assert_eq!(status.code(), Some(0));
+    assert_eq!(child.terminate().await, Some(0));
 }
 
 #[tokio::test(flavor = "multi_thread")]

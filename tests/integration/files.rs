@@ -222,3 +222,72 @@ async fn records_that_are_kept_as_variants_can_be_asked_beside() {
     assert_eq!(whole.trim(), format!("whole\n{}", 2 * RECORDS));
     app.audit().await;
 }
+
+/// What a command says, after checking its exit code.
+async fn says(app: &TestApp, arguments: &[&str], code: i32) -> String {
+    let output = app.run(arguments).await;
+    let text = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
+    assert_eq!(output.status.code(), Some(code), "{arguments:?}: {text}");
+    text
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_renamed_loader_and_a_moved_source_are_refused_until_they_adopt_the_table() {
+    let app = world(PIPELINE).await;
+    let landing = app.data().join("landing");
+    let app = app.set(&format!("source.path={}", landing.display()));
+    (0..3).for_each(|number| land(&app.data(), number));
+    says(&app, &["run"], 0).await;
+    land(&app.data(), 3);
+    let app = app.set("name=renamed");
+    let refused = "table bronze/files belongs to loader `files`, but this is `renamed`; correct the pipeline file, or run \
+                   `lakegram adopt renamed`";
+    for (command, code) in [("run", 2), ("audit", 1), ("check", 1)] {
+        let said = says(&app, &[command], code).await;
+        assert!(said.contains(refused), "{command}: {said}");
+    }
+    let shown = says(&app, &["adopt"], 1).await;
+    assert!(shown.contains("rows of 3 files; left for the next run: 1 files"), "{shown}");
+    assert!(shown.contains("nothing was changed"), "{shown}");
+    says(&app, &["adopt", "--yes"], 0).await;
+    assert!(says(&app, &["adopt"], 0).await.contains("nothing to adopt"));
+
+    let moved = app.data().join("moved");
+    fs::rename(&landing, &moved).unwrap();
+    let app = app.set(&format!("source.path={}", moved.display()));
+    let said = says(&app, &["run"], 2).await;
+    assert!(
+        said.contains("table bronze/files is fed from source file:///") && said.contains("adopt renamed"),
+        "{said}"
+    );
+    let plan = app.run(&["adopt", "--json", "--yes"]).await;
+    let plan: serde_json::Value = serde_json::from_slice(&plan.stdout).unwrap();
+    assert_eq!(plan["loaders"][0]["would_be_loaded"], 1, "{plan:#}");
+    for _ in 0..2 {
+        says(&app, &["run"], 0).await;
+        let expected = 4 * RECORDS;
+        assert_eq!(counted(&app).await.trim(), format!("rows,records\n{expected},{expected}"));
+    }
+    app.audit().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_loaders_on_one_table_the_one_that_it_does_not_belong_to_loads_nothing() {
+    let app = world(PIPELINE).await;
+    fs::create_dir_all(app.data().join("elsewhere")).unwrap();
+    fs::write(app.data().join("elsewhere/stray.json"), "{\"file\":7,\"row\":7}").unwrap();
+    land(&app.data(), 0);
+    says(&app, &["run"], 0).await;
+    let running = app.start(&["serve"]).await;
+    let other = ["--set", "name=other", "--set", "source.path=elsewhere"];
+    land(&app.data(), 1);
+    let said = says(&app, &[&["run"][..], &other].concat(), 2).await;
+    assert!(said.contains("belongs to loader `files`, but this is `other`"), "{said}");
+    land(&app.data(), 2);
+    app.wait_for_status(|status| crate::support::rows(status, 0) == 3 * RECORDS as i64).await;
+    running.terminate().await;
+    says(&app, &["run"], 0).await;
+    let expected = 3 * RECORDS;
+    assert_eq!(counted(&app).await.trim(), format!("rows,records\n{expected},{expected}"));
+    app.audit().await;
+}

@@ -1,13 +1,13 @@
 //! Strangers with many connections, on a machine that allows a process 1,024 open files: honest posts are answered.
 
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Command, Stdio};
 
 use lakegram::receive::SECRET_HEADER;
 use serde_json::json;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
+use crate::support::child::{Reaped, on_free_ports};
 use crate::support::{PATIENCE, SECRET, TestApp};
 
 /// As many machines have it.
@@ -15,17 +15,6 @@ const OPEN_FILES: u64 = 1_024;
 /// More than the process may open, on each of its two listeners.
 const STRANGERS: usize = 1_100;
 const HONEST_POSTS: i64 = 50;
-
-/// A process that goes with the test.
-struct Reaped(Child);
-
-impl Drop for Reaped {
-    fn drop(&mut self) {
-        // Already gone where the test came to its end.
-        let _gone = self.0.kill();
-        let _reaped = self.0.wait();
-    }
-}
 
 /// The same command with fewer open files.
 fn with_few_files(command: &Command) -> Command {
@@ -62,21 +51,12 @@ async fn strangers_on_both_listeners_do_not_keep_honest_posts_out() {
         return;
     }
     let app = TestApp::new().await;
-    let ports: Vec<u16> = (0..2)
-        .map(|_| std::net::TcpListener::bind("127.0.0.1:0").unwrap())
-        .map(|listener| listener.local_addr().unwrap().port())
-        .collect();
     let mut command = app.command(&["serve"]);
-    command.env("LAKEGRAM_LISTEN", format!("127.0.0.1:{}", ports[0]));
-    command.env("LAKEGRAM_CONSOLE", format!("127.0.0.1:{}", ports[1])).env("RUST_LOG", "warn");
+    let ports = on_free_ports(command.env("RUST_LOG", "warn"));
     let mut serving = Reaped(with_few_files(&command).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
     let client = reqwest::Client::builder().no_proxy().pool_max_idle_per_host(0).timeout(PATIENCE).build().unwrap();
     let url = format!("http://127.0.0.1:{}", ports[0]);
-    let deadline = Instant::now() + PATIENCE;
-    while client.get(format!("{url}/readyz")).send().await.is_err() {
-        assert!(serving.0.try_wait().unwrap().is_none() && Instant::now() < deadline, "it never listened");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    serving.wait_for_answer(&client, &format!("{url}/readyz")).await;
     let held = [strangers(ports[1]).await, strangers(ports[0]).await];
     let mut statuses = Vec::new();
     for update_id in 1..=HONEST_POSTS {
@@ -94,7 +74,5 @@ async fn strangers_on_both_listeners_do_not_keep_honest_posts_out() {
     app.wait_for_sent(usize::try_from(HONEST_POSTS).unwrap()).await;
     assert!(client.get(format!("http://127.0.0.1:{}/metrics", ports[1])).send().await.unwrap().status().is_success());
     drop(held);
-    Command::new("kill").args(["-TERM", &serving.0.id().to_string()]).status().unwrap();
-    let status = tokio::task::spawn_blocking(move || serving.0.wait().unwrap()).await.unwrap();
-    assert_eq!(status.code(), Some(0));
+    assert_eq!(serving.terminate().await, Some(0));
 }

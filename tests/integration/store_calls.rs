@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use lakegram::app::{App, Listeners, Role};
-use lakegram::settings::{Environment, Settings};
+use lakegram::settings::Settings;
 use lakegram::standin::model::{ModelStandIn, ModelStandInOptions};
 use lakegram::standin::telegram::{Options, TelegramStandIn};
 use lakegram::telegram::client::{BotClient, WebhookRequest};
@@ -19,7 +19,7 @@ use object_store::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::support::{PATIENCE, SECRET};
+use crate::support::{PATIENCE, SECRET, environment};
 
 /// Passes every call on and records it.
 #[derive(Clone, Debug)]
@@ -114,16 +114,7 @@ async fn one_message_costs_the_calls_that_the_design_names() {
     let folder = tempfile::tempdir().unwrap();
     let telegram = TelegramStandIn::start(Options::default()).await.unwrap();
     let model = ModelStandIn::start(ModelStandInOptions::default()).await.unwrap();
-    let environment = Environment::from_pairs([]).with([
-        ("HOSTNAME", "lane".to_owned()),
-        ("LAKEGRAM_DATA", folder.path().to_str().unwrap().to_owned()),
-        ("LAKEGRAM_LISTEN", "127.0.0.1:0".to_owned()),
-        ("LAKEGRAM_CONSOLE", "127.0.0.1:0".to_owned()),
-        ("TELEGRAM_API_URL", telegram.api_url()),
-        ("TELEGRAM_BOT_TOKEN", telegram.token().to_owned()),
-        ("TELEGRAM_WEBHOOK_SECRET", SECRET.to_owned()),
-        ("LLM_BASE_URL", model.base_url()),
-    ]);
+    let environment = environment(folder.path(), &telegram, &model);
     let mut app = App::open(Settings::of(environment).unwrap(), &[], &[]).unwrap();
     let calls = Arc::new(Mutex::new(Vec::new()));
     let noted = Arc::clone(&calls);

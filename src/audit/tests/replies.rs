@@ -13,9 +13,15 @@ async fn answered(parts: &[i64]) -> World {
     world
 }
 
+/// The same, and these outcomes of all of them.
+async fn replied(parts: &[i64], outcomes: &[Outcome]) -> World {
+    let world = answered(parts).await;
+    world.reply(outcomes, world.version(SILVER).await).await;
+    world
+}
+
 #[tokio::test]
 async fn parts_come_in_order_up_to_the_first_that_did_not_arrive() {
-    let world = answered(&[2, 3, 2, 2, 0]).await;
     let outcomes = [
         Outcome(1, 1, 1, 1, "sent"),
         Outcome(1, 1, 1, 2, "sent"),
@@ -26,7 +32,7 @@ async fn parts_come_in_order_up_to_the_first_that_did_not_arrive() {
         Outcome(4, 1, 2, 1, "sent"),
         Outcome(4, 1, 1, 2, "sent"),
     ];
-    world.reply(&outcomes, world.version(SILVER).await).await;
+    let world = replied(&[2, 3, 2, 2, 0], &outcomes).await;
     let audit = world.audit().await;
     assert_eq!(counts(&audit)[3], ("replies", [4, 0, 0, 0]));
     assert!(!audit.is_broken());
@@ -52,7 +58,6 @@ async fn an_answer_that_reply_has_not_passed_waits_and_one_that_it_has_is_lost()
 
 #[tokio::test]
 async fn a_part_that_was_sent_twice_or_out_of_order_or_for_no_answer_is_named() {
-    let world = answered(&[1, 3, 1]).await;
     let outcomes = [
         Outcome(1, 1, 1, 1, "sent"),
         Outcome(1, 1, 2, 1, "sent"),
@@ -62,7 +67,7 @@ async fn a_part_that_was_sent_twice_or_out_of_order_or_for_no_answer_is_named() 
         Outcome(3, 1, 1, 2, "sent"),
         Outcome(9, 1, 1, 1, "sent"),
     ];
-    world.reply(&outcomes, world.version(SILVER).await).await;
+    let world = replied(&[1, 3, 1], &outcomes).await;
     let audit = world.audit().await;
     assert!(only(&audit, &["replies"]));
     let found = broken(&audit, "replies");
@@ -76,9 +81,7 @@ async fn a_part_that_was_sent_twice_or_out_of_order_or_for_no_answer_is_named() 
 
 #[tokio::test]
 async fn the_same_row_twice_is_found() {
-    let world = answered(&[1, 1]).await;
-    let outcomes = [Outcome(1, 1, 1, 1, "sent"), Outcome(2, 1, 1, 1, "failed")];
-    world.reply(&outcomes, world.version(SILVER).await).await;
+    let world = replied(&[1, 1], &[Outcome(1, 1, 1, 1, "sent"), Outcome(2, 1, 1, 1, "failed")]).await;
     world.rewrite(REPLIES, |_| true, |_| true).await;
     let audit = world.audit().await;
     assert!(only(&audit, &["replies"]));
@@ -90,8 +93,7 @@ async fn the_same_row_twice_is_found() {
 
 #[tokio::test]
 async fn with_since_a_reply_of_an_earlier_answer_is_not_judged() {
-    let world = answered(&[1]).await;
-    world.reply(&[Outcome(1, 1, 1, 1, "sent")], world.version(SILVER).await).await;
+    let world = replied(&[1], &[Outcome(1, 1, 1, 1, "sent")]).await;
     let audit = world.audit_since(Some(world.now.minus(Duration::from_secs(60)))).await;
     assert!(!audit.is_broken());
     assert_eq!(counts(&audit)[3], ("replies", [0, 0, 0, 0]));

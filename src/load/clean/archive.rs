@@ -5,6 +5,7 @@ use std::path::{Path as FilePath, PathBuf};
 use object_store::path::Path;
 use url::Url;
 
+use crate::clock::Clock;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::pipeline::clean::is_own;
 use crate::storage::{PutNew, Storage};
@@ -72,7 +73,7 @@ impl Archive {
         let mut root = source.clone();
         root.set_path(&format!("/{}", from.get(..common).unwrap_or_default().join("/")));
         let storage = Storage::open_foreign(root.as_str()).map_err(|error| error.during("clean_source.to"))?;
-        Ok(Self { storage, from: in_root(&from)?, to: in_root(&to)?, folder })
+        Ok(Self { storage: storage.bounded(&Clock::system()), from: in_root(&from)?, to: in_root(&to)?, folder })
     }
 
     /// Copies a file of the source here, unless another file is already at its destination.

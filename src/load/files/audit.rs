@@ -12,6 +12,7 @@ use super::content::{Content, Reader};
 use super::discover::{Found, Source};
 use super::memo;
 use super::options::FilesOptions;
+use super::owner;
 use super::part::{INGESTED_AT, SOURCE_FILE};
 use super::seen::{PathHash, Seen, Stamp, hash_of};
 use crate::clock::{Clock, Timestamp};
@@ -108,6 +109,10 @@ pub async fn audit(options: FilesOptions, tell: &dyn Fn(u64)) -> Result<FilesAud
     let table = Path::parse(&pipeline.bronze.table).context(ErrorKind::Configuration, "bronze.table")?;
     if let Some(table) = LakeTable::open_existing(&data, &table, &clock).await? {
         rows = rows_of(&table, &mut found.rows).await?;
+        let wanted = owner::identity(&pipeline.name, &Source::new(&data, &pipeline.source)?);
+        if let Err(error) = owner::check(&table, &wanted) {
+            found.broken.push((pipeline.bronze.table.to_string(), error.to_string()));
+        }
     }
     let memo = memo::read(&memo::path_of(&checkpoints, pipeline.name.as_str())).map(|(_, seen)| seen);
     let cleaning = &pipeline.source.clean_source;

@@ -205,43 +205,31 @@ impl Read for Pieces {
 
 #[cfg(test)]
 mod tests {
-    use std::fmt;
-    use std::ops::Range;
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::time::Duration;
 
     use async_trait::async_trait;
-    use futures::stream::BoxStream;
+    use object_store::GetOptions;
     use object_store::path::Path;
-    use object_store::{
-        CopyOptions, GetOptions, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMultipartOptions, PutOptions,
-        PutPayload, PutResult,
-    };
     use tokio::sync::watch;
 
     use super::*;
     use crate::clock::{Clock, Timestamp};
     use crate::storage::Storage;
+    use crate::storage::tests::intercepted::{Inner, Intercept};
 
     /// Answers no get before this many wait at the same time, and counts how many do.
     #[derive(Debug)]
     struct Gate {
-        inner: Arc<dyn ObjectStore>,
         wanted: usize,
         is_open: watch::Sender<bool>,
         waiting: AtomicUsize,
         most: Arc<AtomicUsize>,
     }
 
-    impl fmt::Display for Gate {
-        fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-            formatter.write_str("gate")
-        }
-    }
-
     #[async_trait]
-    impl ObjectStore for Gate {
-        async fn get_opts(&self, location: &Path, options: GetOptions) -> object_store::Result<GetResult> {
+    impl Intercept for Gate {
+        async fn get(&self, inner: &Inner, location: &Path, options: GetOptions) -> object_store::Result<GetResult> {
             let waiting = self.waiting.fetch_add(1, Ordering::SeqCst) + 1;
             self.most.fetch_max(waiting, Ordering::SeqCst);
             if waiting >= self.wanted {
@@ -249,42 +237,7 @@ mod tests {
             }
             self.is_open.subscribe().wait_for(|is_open| *is_open).await.unwrap();
             self.waiting.fetch_sub(1, Ordering::SeqCst);
-            self.inner.get_opts(location, options).await
-        }
-
-        async fn put_opts(&self, to: &Path, put: PutPayload, options: PutOptions) -> object_store::Result<PutResult> {
-            self.inner.put_opts(to, put, options).await
-        }
-
-        async fn put_multipart_opts(
-            &self,
-            to: &Path,
-            options: PutMultipartOptions,
-        ) -> object_store::Result<Box<dyn MultipartUpload>> {
-            self.inner.put_multipart_opts(to, options).await
-        }
-
-        async fn get_ranges(&self, of: &Path, ranges: &[Range<u64>]) -> object_store::Result<Vec<Bytes>> {
-            self.inner.get_ranges(of, ranges).await
-        }
-
-        fn delete_stream(
-            &self,
-            locations: BoxStream<'static, object_store::Result<Path>>,
-        ) -> BoxStream<'static, object_store::Result<Path>> {
-            self.inner.delete_stream(locations)
-        }
-
-        fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, object_store::Result<ObjectMeta>> {
-            self.inner.list(prefix)
-        }
-
-        async fn list_with_delimiter(&self, prefix: Option<&Path>) -> object_store::Result<ListResult> {
-            self.inner.list_with_delimiter(prefix).await
-        }
-
-        async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> object_store::Result<()> {
-            self.inner.copy_opts(from, to, options).await
+            inner.get_opts(location, options).await
         }
     }
 
@@ -307,15 +260,8 @@ mod tests {
         }
         // One of the first is large and waits for its turn.
         let (wanted, counted) = (FETCHED_AHEAD - 1, Arc::clone(&most));
-        let storage = storage.decorated(|inner| {
-            Arc::new(Gate {
-                inner,
-                wanted,
-                is_open: watch::Sender::new(false),
-                waiting: AtomicUsize::default(),
-                most: counted,
-            })
-        });
+        let (is_open, waiting) = (watch::Sender::new(false), AtomicUsize::default());
+        let storage = storage.intercepted(Gate { wanted, is_open, waiting, most: counted });
         let settings: SourceSettings = toml::from_str("path = \"in\"").unwrap();
         let reader = Reader::new(Arc::new(Source::new(&storage, &settings).unwrap()), &settings);
         let to_read = files.clone();

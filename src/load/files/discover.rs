@@ -102,6 +102,19 @@ impl Source {
         Ok(Self { storage, folder, name: settings.path.clone(), filter })
     }
 
+    /// Where it is, written the same however the settings spell it, and without credentials.
+    pub(super) fn canonical(&self) -> String {
+        if self.folder.parts().next().is_some() {
+            return self.folder.to_string();
+        }
+        let url = self.storage.url();
+        let place = url.host_str().map_or_else(String::new, |host| match url.port() {
+            Some(port) => format!("{host}:{port}"),
+            None => host.to_owned(),
+        });
+        format!("{}://{place}{}", url.scheme(), url.path().trim_end_matches('/'))
+    }
+
     /// Also leaves out files last changed before this time.
     pub(super) fn only_after(&mut self, moment: Timestamp) {
         self.filter.modified_after = self.filter.modified_after.max(moment);

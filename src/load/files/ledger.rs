@@ -10,17 +10,20 @@ use futures::TryStreamExt;
 use object_store::path::Path;
 
 use super::batch::Loaded;
+use super::discover::Source;
 use super::memo::{self, Origin};
+use super::options::FilesOptions;
+use super::owner;
 use super::part::{SOURCE_FILE, with_ours, without_ours};
 use super::seen::{Seen, Stamp, hash_of};
 use super::telegram;
 use crate::clock::{Clock, Timestamp};
-use crate::error::Result;
+use crate::error::{Context, ErrorKind, Result};
 use crate::load::updates;
 use crate::pipeline::files::PayloadType;
 use crate::storage::Storage;
 use crate::table::{
-    Commit, CommitOutcome, DataFile, Fence, LakeTable, Stager, TableRole, TableSpec, Tail, TailStep, TxnId,
+    Commit, CommitOutcome, DataFile, Fence, Identity, LakeTable, Stager, TableRole, TableSpec, Tail, TailStep, TxnId,
 };
 
 /// What the ledger is about, and where it is.
@@ -36,6 +39,8 @@ pub(super) struct LedgerOptions {
     pub(super) updates: Option<SchemaRef>,
     pub(super) memo: PathBuf,
     pub(super) clock: Clock,
+    /// What the table says about itself if it is the loader's own.
+    pub(super) identity: Identity,
 }
 
 /// The table, and the files it has rows from.
@@ -45,6 +50,8 @@ pub(super) struct FilesLedger {
     table: LakeTable,
     pub(super) seen: Seen,
     fence: i64,
+    /// Whether the table says that it is the loader's own. One of an earlier release does not.
+    is_marked: bool,
     /// Whether the memo has everything that is known.
     is_remembered: bool,
 }
@@ -60,6 +67,27 @@ pub(super) enum Ended {
     Overtaken,
 }
 
+impl LedgerOptions {
+    /// Of a loader with this source.
+    ///
+    /// # Errors
+    /// Configuration when `bronze.table` is not a path.
+    pub(super) fn new(options: &FilesOptions, source: &Source) -> Result<Self> {
+        let FilesOptions { data, pipeline, schema, checkpoints, clock, .. } = options;
+        let table = Path::parse(&pipeline.bronze.table);
+        Ok(Self {
+            table: table.context(ErrorKind::Configuration, format!("bronze.table `{}`", pipeline.bronze.table))?,
+            source: source.name.clone(),
+            payload: pipeline.bronze.payload_column(),
+            updates: schema.clone(),
+            memo: memo::path_of(checkpoints, pipeline.name.as_str()),
+            clock: clock.clone(),
+            data: data.clone(),
+            identity: owner::identity(&pipeline.name, source),
+        })
+    }
+}
+
 impl FilesLedger {
     /// Opens the ledger; `None` if there is no table yet and its columns are unknown.
     ///
@@ -70,14 +98,32 @@ impl FilesLedger {
             let stats_columns = telegram::STATS_COLUMNS.map(str::to_owned).to_vec();
             let spec =
                 TableSpec { path: options.table.clone(), schema: SchemaRef::clone(schema), stats_columns, id: None };
-            let table = LakeTable::open(&options.data, &spec, &options.clock).await?;
+            let table = open_own(options, &spec).await?;
             updates::check(options.table.as_ref(), &table.schema())?;
             return Self::learn(options.clone(), table).await.map(Some);
         }
-        let Some(table) = LakeTable::open_existing(&options.data, &options.table, &options.clock).await? else {
-            return Ok(None);
-        };
+        let Some(table) = Self::table(options).await? else { return Ok(None) };
+        owner::check(&table, &options.identity)?;
         Self::learn(options.clone(), table).await.map(Some)
+    }
+
+    /// The table as it is, whoever it belongs to; `None` if there is none.
+    ///
+    /// # Errors
+    /// When the store fails or the log is not understood.
+    pub(super) async fn table(options: &LedgerOptions) -> Result<Option<LakeTable>> {
+        LakeTable::open_existing(&options.data, &options.table, &options.clock).await
+    }
+
+    /// Opens the table as it is, whoever it belongs to, to look at it; `None` if there is none.
+    ///
+    /// # Errors
+    /// As [`FilesLedger::table`].
+    pub(super) async fn open_any(options: &LedgerOptions) -> Result<Option<Self>> {
+        match Self::table(options).await? {
+            Some(table) => Self::learn(options.clone(), table).await.map(Some),
+            None => Ok(None),
+        }
     }
 
     /// Creates the table with these record columns, or opens it if another process just created it.
@@ -88,7 +134,7 @@ impl FilesLedger {
         let stats_columns = vec!["_ingested_at".to_owned()];
         let schema = with_ours(columns, options.payload);
         let spec = TableSpec { path: options.table.clone(), schema, stats_columns, id: None };
-        Self::learn(options.clone(), LakeTable::open(&options.data, &spec, &options.clock).await?).await
+        Self::learn(options.clone(), open_own(options, &spec).await?).await
     }
 
     async fn learn(options: LedgerOptions, table: LakeTable) -> Result<Self> {
@@ -98,7 +144,8 @@ impl FilesLedger {
             None => (read_all(&table).await?, false),
         };
         tracing::info!(table = %options.table, files = seen.len(), "knows the files that are loaded");
-        Ok(Self { options, table, seen, fence, is_remembered })
+        let is_marked = table.identity()?.is_some();
+        Ok(Self { options, table, seen, fence, is_marked, is_remembered })
     }
 
     /// The columns of the records; for updates, those of the table.
@@ -141,6 +188,7 @@ impl FilesLedger {
     }
 
     async fn append(&mut self, loaded: &Loaded, progress: &[(TxnId, i64)]) -> Result<Ended> {
+        self.mark().await?;
         loop {
             let fence = Fence { role: TableRole::Bronze, seen: self.fence };
             match self.table.append_staged(&fence, progress, &loaded.staged).await? {
@@ -163,6 +211,23 @@ impl FilesLedger {
         }
     }
 
+    /// Has the table say whose it is, if it does not yet.
+    async fn mark(&mut self) -> Result<()> {
+        if self.is_marked {
+            return Ok(());
+        }
+        self.table.refresh().await?;
+        owner::check(&self.table, &self.options.identity)?;
+        let step = self.table.fence_step(TableRole::Bronze);
+        self.table.identify(&self.options.identity, &[]).await?;
+        // If others have committed as well, the next append is fenced and takes that in.
+        if self.table.fence(TableRole::Bronze) == self.fence + step {
+            self.fence += step;
+        }
+        self.is_marked = true;
+        Ok(())
+    }
+
     fn remember_files(&mut self, loaded: &Loaded) {
         self.is_remembered &= loaded.files.is_empty();
         for file in &loaded.files {
@@ -172,6 +237,8 @@ impl FilesLedger {
 
     /// Learns which files another process has loaded, and returns them.
     async fn take_in(&mut self, commits: &[Commit]) -> Result<HashSet<String>> {
+        // Somebody may have adopted the table for another loader.
+        owner::check(&self.table, &self.options.identity)?;
         tracing::info!(commits = commits.len(), "another process is loading this pipeline too");
         let files: Vec<DataFile> = commits.iter().flat_map(|commit| commit.added.iter().cloned()).collect();
         let mut theirs = HashSet::new();
@@ -211,6 +278,16 @@ impl FilesLedger {
     }
 }
 
+/// Opens the table with what `spec` asks for, or creates it, if it is the loader's own.
+async fn open_own(options: &LedgerOptions, spec: &TableSpec) -> Result<LakeTable> {
+    let table = match FilesLedger::table(options).await? {
+        Some(table) => table,
+        None => LakeTable::create(&options.data, spec, Some(&options.identity), &options.clock).await?,
+    };
+    owner::check(&table, &options.identity)?;
+    table.fitted(spec).await
+}
+
 /// The header of a memo for this version of the table.
 async fn origin(options: &LedgerOptions, table: &LakeTable, version: i64) -> Result<Option<Origin>> {
     let Some(commit_id) = table.commit_id(version).await? else { return Ok(None) };
@@ -231,8 +308,8 @@ async fn remember(options: &LedgerOptions, table: &LakeTable) -> Result<Option<S
             TailStep::Rows { batches, .. } => {
                 batches.iter().for_each(|rows| each_file(rows, |file| seen.insert(hash_of(file), Stamp::UNKNOWN)));
             }
-            // The head exists, so nothing before it may be missing.
-            TailStep::AtHead | TailStep::Lost => return Ok(None),
+            // The head exists, so nothing before it may be missing. What was rewritten is read from the table.
+            TailStep::AtHead | TailStep::Lost | TailStep::Replaced | TailStep::Rewritten { .. } => return Ok(None),
         }
     }
     Ok(Some(seen))

@@ -1,5 +1,6 @@
 //! The loader of foreign files: an open Auto Loader. Every record of every file becomes one row, once.
 
+mod adopt;
 mod ahead;
 mod audit;
 mod batch;
@@ -10,6 +11,7 @@ mod discover;
 mod ledger;
 mod memo;
 mod options;
+mod owner;
 mod part;
 mod sample;
 mod schemas;
@@ -26,9 +28,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use object_store::path::Path;
 use tokio_util::sync::CancellationToken;
 
+pub use self::adopt::{FilesPlan, adopt, plan};
 pub use self::audit::{FilesAudit, audit};
 use self::batch::{Loaded, Loader};
 pub use self::clean::clean;
@@ -45,7 +47,7 @@ use self::telegram::Updates;
 use self::unread::UnreadFiles;
 use self::watch::{Watch, Watched, next_walk_in};
 use crate::clock::Clock;
-use crate::error::{Context, ErrorKind, Result};
+use crate::error::Result;
 use crate::pipeline::files::FilesPipeline;
 use crate::retry::Backoff;
 
@@ -86,42 +88,47 @@ impl FilesStage {
     /// # Errors
     /// When the settings are invalid, the table cannot be opened or the store fails.
     pub async fn open(options: FilesOptions) -> Result<Self> {
-        let FilesOptions { data, pipeline, schema, checkpoints, clock, telemetry, progress } = options;
-        let table = Path::parse(&pipeline.bronze.table);
-        let table = table.context(ErrorKind::Configuration, format!("bronze.table `{}`", pipeline.bronze.table))?;
-        let mut source = Source::new(&data, &pipeline.source)?;
-        let ledger_options = LedgerOptions {
-            table,
-            source: source.name.clone(),
-            payload: pipeline.bronze.payload_column(),
-            updates: schema,
-            memo: memo::path_of(&checkpoints, pipeline.name.as_str()),
-            clock: clock.clone(),
-            data,
-        };
-        let rules = Arc::new(Rules::new(&pipeline.bronze)?);
-        let ledger = FilesLedger::open(&ledger_options).await?;
-        if let Some(from) = ledger.as_ref().and_then(FilesLedger::from) {
-            source.only_after(from);
+        let stage = Self::new(options)?;
+        let ledger = FilesLedger::open(&stage.ledger_options).await?;
+        if let (Some(_), Some(ledger)) = (&stage.ledger_options.updates, &ledger) {
+            stage.log_schema(ledger, "as bronze.schema has them");
         }
-        let stage = Self {
+        Ok(stage.with_ledger(ledger))
+    }
+
+    /// The same, to look at a table that may belong to another loader.
+    async fn open_any(options: FilesOptions) -> Result<Self> {
+        let stage = Self::new(options)?;
+        let ledger = FilesLedger::open_any(&stage.ledger_options).await?;
+        Ok(stage.with_ledger(ledger))
+    }
+
+    fn new(options: FilesOptions) -> Result<Self> {
+        let source = Source::new(&options.data, &options.pipeline.source)?;
+        let ledger_options = LedgerOptions::new(&options, &source)?;
+        let FilesOptions { pipeline, checkpoints, clock, telemetry, progress, .. } = options;
+        Ok(Self {
             source: Arc::new(source),
+            rules: Arc::new(Rules::new(&pipeline.bronze)?),
             metrics: FilesMetrics::new(&telemetry),
             summary: FilesSummary::default(),
             unread: UnreadFiles::default(),
             memo_at: clock.monotonic(),
             pipeline,
             ledger_options,
-            rules,
             clock,
             checkpoints,
             progress,
-            ledger,
-        };
-        if let (Some(_), Some(ledger)) = (&stage.ledger_options.updates, &stage.ledger) {
-            stage.log_schema(ledger, "as bronze.schema has them");
+            ledger: None,
+        })
+    }
+
+    fn with_ledger(mut self, ledger: Option<FilesLedger>) -> Self {
+        if let Some(from) = ledger.as_ref().and_then(FilesLedger::from) {
+            Arc::make_mut(&mut self.source).only_after(from);
         }
-        Ok(stage)
+        self.ledger = ledger;
+        self
     }
 
     /// Loads everything that a listing finds now, until `stop`; returns what this call has loaded. A file that cannot

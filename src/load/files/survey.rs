@@ -9,6 +9,7 @@ use super::FilesStage;
 use super::columns::Rules;
 use super::discover::Source;
 use super::options::FilesOptions;
+use super::owner;
 use super::part::{RESERVED, without_ours};
 use super::seen::Seen;
 use super::watch::{self, Watched};
@@ -41,7 +42,15 @@ pub struct FilesSurvey {
 /// # Errors
 /// When the store fails or the table is not understood.
 pub async fn survey(options: FilesOptions) -> Result<FilesSurvey> {
-    let mut stage = FilesStage::open(options).await?;
+    survey_stage(FilesStage::open(options).await?).await
+}
+
+/// The same for a table that may belong to another loader.
+pub(super) async fn survey_any(options: FilesOptions) -> Result<FilesSurvey> {
+    survey_stage(FilesStage::open_any(options).await?).await
+}
+
+async fn survey_stage(mut stage: FilesStage) -> Result<FilesSurvey> {
     let now = stage.clock.now();
     if !stage.pipeline.source.include_existing && stage.ledger.as_ref().is_none_or(|ledger| ledger.from().is_none()) {
         // Its first start is still to come, and will leave out the existing files.
@@ -117,6 +126,7 @@ async fn check_table(options: &FilesOptions, rules: &Rules) -> Result<String> {
         rules.first_columns(None)?;
         return Ok(format!("{path} does not exist yet; the first files create it"));
     };
+    owner::check(&table, &owner::identity(&pipeline.name, &Source::new(data, &pipeline.source)?))?;
     is_loaders(pipeline, &table)?;
     let columns = without_ours(&table.schema(), pipeline.bronze.payload);
     if let Some(mismatch) = rules.unlike(&columns)? {

@@ -1,5 +1,7 @@
 //! Reads segments: several at a time, up to the bounds of a batch.
 
+use std::ops::RangeInclusive;
+
 use futures::{FutureExt, StreamExt, stream};
 
 use super::lane::{Found, LaneId, SegmentKey};
@@ -43,6 +45,12 @@ impl Bounds {
     pub(super) fn are_met(self, files: usize, bytes: u64) -> bool {
         files >= self.files.max(1) || bytes >= self.bytes.max(1)
     }
+}
+
+/// From the smallest to the largest id of updates in these segments.
+pub(super) fn range_of(segments: &[Segment]) -> RangeInclusive<i64> {
+    let ids = || segments.iter().flat_map(|segment| &segment.lines).filter_map(Line::update_id);
+    ids().min().unwrap_or(i64::MAX)..=ids().max().unwrap_or(i64::MIN)
 }
 
 /// Reads segments from the front of `wanted` up to the bounds. Segments that are gone or cannot be read now are left

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::lane::{self, Found, LaneId};
 use crate::clock::{Clock, Timestamp};
 use crate::error::{Context, ErrorKind, Result};
-
+use crate::id::Name;
 use crate::load::clean::{Archive, Candidate, CleanMetrics, Cleaned, Cleaner, Sites, newest_rows};
 use crate::pipeline::Pipeline;
 use crate::pipeline::clean::LOOK_BACK;
@@ -55,10 +55,8 @@ struct Pass<'a> {
 pub async fn clean(options: CleanOptions, is_dry: bool, stop: &CancellationToken) -> Result<Cleaned> {
     let CleanOptions { storage, pipeline, clock, telemetry } = options;
     let (settings, mut cleaned) = (&pipeline.bronze, Cleaned::default());
-    let folder = StorageKey::RawPipeline { pipeline: pipeline.name.clone() }.path();
-    let others = [settings.table.as_str(), &pipeline.silver.table, &pipeline.reply.table, "raw", "intents"];
-    let sites = Sites { data: &storage, source: folder.as_ref(), folder: &folder, others: &others };
-    let archive = settings.clean_source.to.as_deref().map(|to| Archive::open(sites, to)).transpose()?;
+    // Wrong settings are reported even if there is nothing to clean yet.
+    let archive = open_archive(&storage, &pipeline, &pipeline.name)?;
     let path = Path::parse(&settings.table).context(ErrorKind::Configuration, "bronze.table")?;
     let table = match settings.clean_source.is_on() {
         true => LakeTable::open_existing(&storage, &path, &clock).await?,
@@ -66,7 +64,7 @@ pub async fn clean(options: CleanOptions, is_dry: bool, stop: &CancellationToken
     };
     let Some(table) = table else { return Ok(cleaned) };
     let metrics = CleanMetrics::new(&telemetry);
-    let pass = Pass {
+    let mut pass = Pass {
         files: table.files().await?,
         table,
         cleaner: Cleaner { storage: storage.clone(), archive, is_dry, metrics },
@@ -75,9 +73,20 @@ pub async fn clean(options: CleanOptions, is_dry: bool, stop: &CancellationToken
         settle: settings.settle,
     };
     for (lane, position) in pass.positions() {
+        // A lane may be in the folder of a former pipeline.
+        pass.cleaner.archive = open_archive(&storage, &pipeline, &lane.pipeline)?;
         pass.clean_lane(&lane, position, &mut cleaned, stop).await?;
     }
     Ok(cleaned)
+}
+
+/// Where segments are moved to from the raw folder of `owner`, the pipeline or a former one; `None` if they are not moved.
+fn open_archive(storage: &Storage, pipeline: &Pipeline, owner: &Name) -> Result<Option<Archive>> {
+    let folder = StorageKey::RawPipeline { pipeline: owner.clone() }.path();
+    let tables = [pipeline.bronze.table.as_str(), &pipeline.silver.table, &pipeline.reply.table];
+    let others: Vec<&str> = tables.into_iter().chain(["raw", "intents", "_lakegram"]).collect();
+    let sites = Sites { data: storage, source: folder.as_ref(), folder: &folder, others: &others };
+    pipeline.bronze.clean_source.to.as_deref().map(|to| Archive::open(sites, to)).transpose()
 }
 
 impl Pass<'_> {

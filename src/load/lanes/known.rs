@@ -1,11 +1,13 @@
 //! What the loader knows about its table: learned from the table's recent files at the start, and updated by every
 //! commit.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use futures::stream::{self, BoxStream};
 use futures::{FutureExt, StreamExt, TryStreamExt};
 
+use super::batch::{Segment, range_of};
 use super::far::Far;
 use super::lane::{self, Lane, LaneId, Lanes, Moments, SegmentKey};
 use super::rows::{self, KnownRow};
@@ -173,9 +175,18 @@ impl Ingested {
         }
     }
 
-    /// Whether an update that the window does not know around its time may be in the table all the same.
-    pub(super) fn may_be_far(&self, bot_id: BotId, update_id: i64) -> bool {
-        self.far.may_hold(bot_id, update_id) || self.window.holds(bot_id, update_id)
+    /// The updates in these segments that the window does not know around their times, and that may be in the table all
+    /// the same.
+    pub(super) fn seen_far(&self, segments: &[Segment]) -> HashSet<(BotId, i64)> {
+        let ids = range_of(segments);
+        let (window, far) = (self.window.near(&ids), self.far.near(&ids));
+        let fresh = segments.iter().filter(|segment| !self.is_ingested(&segment.key));
+        let lines = fresh.flat_map(|segment| &segment.lines).filter_map(|line| Some((line, line.update_id()?)));
+        let seen = lines.filter(|(line, update_id)| {
+            !window.contains(line.bot_id, *update_id, line.received_at)
+                && (far.may_hold(line.bot_id, *update_id) || window.holds(line.bot_id, *update_id))
+        });
+        seen.map(|(line, update_id)| (line.bot_id, update_id)).collect()
     }
 
     /// Marks a segment as ingested. One with only redeliveries has no rows.

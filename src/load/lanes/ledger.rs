@@ -6,7 +6,7 @@ use std::time::Duration;
 use arrow::array::RecordBatch;
 use futures::TryStreamExt;
 
-use super::batch::Segment;
+use super::batch::{Segment, range_of};
 use super::far::Contents;
 use super::fields;
 use super::known::{Ingested, Late, LateLane, LedgerOptions, received};
@@ -48,7 +48,7 @@ pub(super) struct LanesLedger {
     committed_at: Duration,
     /// Incremented when everything is learned anew: earlier conclusions may then be wrong.
     epoch: u64,
-    stands_still: bool,
+    is_paused: bool,
 }
 
 /// What a commit would add.
@@ -69,7 +69,7 @@ impl LanesLedger {
         // Opened again it has to be the same table.
         place.spec.id = Some(table.table_id().to_owned());
         let committed_at = place.clock.monotonic();
-        Ok(Self { place, table, known, pending: BTreeMap::new(), committed_at, epoch: 0, stands_still: false })
+        Ok(Self { place, table, known, pending: BTreeMap::new(), committed_at, epoch: 0, is_paused: false })
     }
 
     pub(super) fn place(&self) -> &LedgerOptions {
@@ -87,8 +87,8 @@ impl LanesLedger {
     }
 
     /// Whether the last commit was refused for a field that must stop the loader.
-    pub(super) fn stands_still(&self) -> bool {
-        self.stands_still
+    pub(super) fn is_paused(&self) -> bool {
+        self.is_paused
     }
 
     /// Finds lanes that are new since the last time.
@@ -119,7 +119,7 @@ impl LanesLedger {
     /// When the store fails or the table no longer matches; Configuration when a new field must stop the loader. The
     /// rows may be in the table all the same: a listing finds the segments again, and the fence tells.
     pub(super) async fn commit(&mut self, segments: &[Segment], with_progress: bool) -> Result<Loaded> {
-        self.stands_still = false;
+        self.is_paused = false;
         loop {
             let Plan { lines, mut loaded } = self.plan(segments).await?;
             let progresses = with_progress && !self.pending.is_empty();
@@ -178,7 +178,7 @@ impl LanesLedger {
             None => None,
             Some(Fields::Columns(extra)) => Some(extra),
             Some(Fields::New { row, names }) => {
-                self.stands_still = true;
+                self.is_paused = true;
                 return Err(fields::refused(lines, row, &names));
             }
         };
@@ -197,6 +197,8 @@ impl LanesLedger {
         let mut planned: HashSet<&SegmentKey> = HashSet::new();
         let mut taken: HashMap<(BotId, i64), &Line> = HashMap::new();
         let same = self.known.window.same();
+        let ids = range_of(segments);
+        let (window, old_window) = (self.known.window.near(&ids), old.as_ref().map(|old| old.updates.near(&ids)));
         for Segment { key, lines: found } in segments {
             let is_old_news = old.as_ref().is_some_and(|old| old.ingested.contains(key));
             if is_old_news || self.known.is_ingested(key) || !planned.insert(key) {
@@ -212,8 +214,8 @@ impl LanesLedger {
                 let (bot_id, at) = (line.bot_id, line.received_at);
                 let apart = |other: Timestamp| at.since(other).max(other.since(at));
                 let is_twin = |other: &&Line| apart(other.received_at) <= same || other.payload() == line.payload();
-                if self.known.window.contains(bot_id, update_id, at)
-                    || old.as_ref().is_some_and(|old| old.updates.contains(bot_id, update_id, at))
+                if window.contains(bot_id, update_id, at)
+                    || old_window.as_ref().is_some_and(|old| old.contains(bot_id, update_id, at))
                     || taken.get(&(bot_id, update_id)).is_some_and(is_twin)
                     || far.has(line)
                 {
@@ -264,16 +266,9 @@ impl LanesLedger {
         Ok(Some(old))
     }
 
-    /// Reads what the table has of ids that are known from far away, where there are some.
+    /// Reads what the table has of ids that were seen far away, if there are any.
     async fn ask_far(&mut self, segments: &[Segment]) -> Result<Contents> {
-        let known = &self.known;
-        let fresh = segments.iter().filter(|segment| !known.is_ingested(&segment.key));
-        let lines = fresh.flat_map(|segment| &segment.lines).filter_map(|line| Some((line, line.update_id()?)));
-        let far = lines.filter(|(line, update_id)| {
-            !known.window.contains(line.bot_id, *update_id, line.received_at)
-                && known.may_be_far(line.bot_id, *update_id)
-        });
-        let wanted: HashSet<_> = far.map(|(line, update_id)| (line.bot_id, update_id)).collect();
+        let wanted = self.known.seen_far(segments);
         if wanted.is_empty() {
             return Ok(Contents::default());
         }

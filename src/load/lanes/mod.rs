@@ -171,7 +171,7 @@ impl BronzeStage {
                     self.doubt();
                     backoff.next_delay()
                 }
-                Err(error) if self.ledger.stands_still() => {
+                Err(error) if self.ledger.is_paused() => {
                     tracing::error!(%error, "loading is paused; new segments stay in raw/");
                     self.doubt();
                     backoff.next_delay()
@@ -205,7 +205,7 @@ impl BronzeStage {
         }
         if self.clock.monotonic() >= self.no_look_back_before {
             has_worked |= match self.look_back(stop).await {
-                Err(error) if error.is_transient() || self.ledger.stands_still() => {
+                Err(error) if error.is_transient() || self.ledger.is_paused() => {
                     tracing::warn!(%error, "the look-back failed; it will start over later");
                     self.no_look_back_before = self.clock.monotonic() + LOOK_BACK_PAUSE;
                     self.ledger.drop_late();

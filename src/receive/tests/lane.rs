@@ -157,12 +157,57 @@ async fn in_a_root_that_was_made_anew_the_lane_is_taken_again() {
     lane.land("{\"a\": 2}").await;
     lane.land("{\"a\": 3}").await;
     assert_eq!(segments(&lane.storage).await, ["{\"a\": 2}\n", "{\"a\": 3}\n"]);
-    let lock = StorageKey::LaneLock {
+    assert!(storage.try_lock(&lane_lock()).unwrap().is_none(), "the lock is held in the new root");
+}
+
+fn lane_lock() -> Path {
+    let (pipeline, lane) = (Name::new("telegram").unwrap(), Name::new("edge").unwrap());
+    StorageKey::LaneLock { pipeline, bot_id: BotId(42), lane }.path()
+}
+
+#[tokio::test]
+async fn a_lane_that_somebody_else_has_in_the_new_root_is_taken_as_soon_as_it_is_free() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().join("data");
+    let storage = Storage::open(root.to_str().unwrap()).unwrap();
+    let lane = LaneSetup { storage, patience: SHORT, ..LaneSetup::default() }.open().await;
+    lane.land("{\"a\": 1}").await;
+    std::fs::remove_dir_all(&root).unwrap();
+    lane.land("{\"a\": 2}").await;
+    let theirs = Storage::open(root.to_str().unwrap()).unwrap().try_lock(&lane_lock()).unwrap().unwrap();
+    assert!(lane.writer.land_pulled(Bytes::from_static(b"{\"a\": 3}")).await.is_err());
+    assert!(lane.writer.readiness()().is_err());
+    drop(theirs);
+    // A receiver that is not ready gets no updates: it must find out by itself.
+    until(&lane.clock, async || lane.writer.readiness()().is_ok()).await;
+    lane.land("{\"a\": 4}").await;
+    assert_eq!(segments(&lane.storage).await, ["{\"a\": 2}\n", "{\"a\": 4}\n"]);
+}
+
+#[tokio::test]
+async fn a_root_that_is_replaced_while_the_lane_is_opened_is_noticed() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().join("data");
+    let storage = Storage::open(root.to_str().unwrap()).unwrap();
+    let (clock, hinter) = (Clock::system(), key_hints().0);
+    let options = LaneOptions {
+        storage: storage.clone(),
         pipeline: Name::new("telegram").unwrap(),
         bot_id: BotId(42),
         lane: Name::new("edge").unwrap(),
+        admission: Admission::new(1_000),
+        hinter,
+        clock: clock.clone(),
+        telemetry: Telemetry::new(),
     };
-    assert!(storage.try_lock(&lock.path()).unwrap().is_none(), "the lock is held in the new root");
+    let (writer, opening) = LaneWriter::open(options).unwrap();
+    std::fs::remove_dir_all(&root).unwrap();
+    storage.put_new(&Path::from("raw/x"), Bytes::new()).await.unwrap();
+    let task = tokio::spawn(opening);
+    writer.land_pulled(Bytes::from_static(b"{}")).await.unwrap();
+    assert!(storage.try_lock(&lane_lock()).unwrap().is_none(), "the lock is held in the new root");
+    drop(writer);
+    task.await.unwrap().unwrap();
 }
 
 #[tokio::test]

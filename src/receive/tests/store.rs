@@ -1,23 +1,17 @@
 //! A store that a test can stop, break and repair while it is in use.
 
 use std::collections::VecDeque;
-use std::fmt;
-use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
-use futures::stream::BoxStream;
 use object_store::path::Path;
-use object_store::{
-    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
-    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
-};
+use object_store::{Error, GetOptions, GetResult, PutOptions, PutPayload, PutResult, Result};
 use tokio::sync::watch;
 
 use crate::clock::Clock;
+use crate::storage::tests::intercepted::{Inner, Intercept};
 use crate::storage::{Storage, disk_failure};
 
 /// What puts do.
@@ -87,21 +81,14 @@ pub(super) fn controlled(storage: Storage, clock: &Clock) -> (Storage, Arc<Contr
         blind: AtomicUsize::new(0),
     };
     let control = Arc::new(control);
-    let (given, clock) = (Arc::clone(&control), clock.clone());
-    (storage.decorated(|inner| Arc::new(Controlled { inner, control: given, clock })), control)
+    let controlled = Controlled { control: Arc::clone(&control), clock: clock.clone() };
+    (storage.intercepted(controlled), control)
 }
 
 #[derive(Debug)]
 struct Controlled {
-    inner: Arc<dyn ObjectStore>,
     control: Arc<Control>,
     clock: Clock,
-}
-
-impl fmt::Display for Controlled {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("controlled")
-    }
 }
 
 fn broken() -> Error {
@@ -109,8 +96,8 @@ fn broken() -> Error {
 }
 
 #[async_trait]
-impl ObjectStore for Controlled {
-    async fn put_opts(&self, location: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
+impl Intercept for Controlled {
+    async fn put(&self, inner: &Inner, location: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
         self.control.begun.send_modify(|begun| *begun += 1);
         let planned = self.control.planned.lock().unwrap().pop_front();
         let puts = match planned {
@@ -118,20 +105,20 @@ impl ObjectStore for Controlled {
             None => *self.control.puts.subscribe().wait_for(|puts| *puts != Puts::Hang).await.unwrap(),
         };
         match puts {
-            Puts::Work | Puts::Hang => self.inner.put_opts(location, payload, options).await,
+            Puts::Work | Puts::Hang => inner.put_opts(location, payload, options).await,
             Puts::Fail => Err(broken()),
             Puts::LoseAnswers => {
-                self.inner.put_opts(location, payload, options).await?;
+                inner.put_opts(location, payload, options).await?;
                 Err(broken())
             }
             Puts::BreakTheDisk => Err(disk_failure()),
             Puts::LoseSight(reads) => {
-                self.inner.put_opts(location, payload, options).await?;
+                inner.put_opts(location, payload, options).await?;
                 self.control.blind.store(reads, Ordering::SeqCst);
                 Err(broken())
             }
             Puts::Late(span) => {
-                let (inner, clock, location) = (Arc::clone(&self.inner), self.clock.clone(), location.clone());
+                let (inner, clock, location) = (Arc::clone(inner), self.clock.clone(), location.clone());
                 tokio::spawn(async move {
                     clock.sleep(span).await;
                     inner.put_opts(&location, payload, options).await.map(drop)
@@ -140,49 +127,21 @@ impl ObjectStore for Controlled {
             }
             Puts::Slow(span) => {
                 self.clock.sleep(span).await;
-                self.inner.put_opts(location, payload, options).await
+                inner.put_opts(location, payload, options).await
             }
             Puts::ComeSecond => {
                 // Where something is already, they do not come first.
-                let _theirs = self.inner.put_opts(location, THEIRS.into(), options.clone()).await;
-                self.inner.put_opts(location, payload, options).await
+                let _theirs = inner.put_opts(location, THEIRS.into(), options.clone()).await;
+                inner.put_opts(location, payload, options).await
             }
         }
     }
 
-    async fn put_multipart_opts(
-        &self,
-        location: &Path,
-        options: PutMultipartOptions,
-    ) -> Result<Box<dyn MultipartUpload>> {
-        self.inner.put_multipart_opts(location, options).await
-    }
-
-    async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+    async fn get(&self, inner: &Inner, location: &Path, options: GetOptions) -> Result<GetResult> {
         let sees_less = |blind: usize| blind.checked_sub(1);
         match self.control.blind.fetch_update(Ordering::SeqCst, Ordering::SeqCst, sees_less) {
             Ok(_) => Err(broken()),
-            Err(_) => self.inner.get_opts(location, options).await,
+            Err(_) => inner.get_opts(location, options).await,
         }
-    }
-
-    async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
-        self.inner.get_ranges(location, ranges).await
-    }
-
-    fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
-        self.inner.delete_stream(locations)
-    }
-
-    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        self.inner.list(prefix)
-    }
-
-    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
-        self.inner.list_with_delimiter(prefix).await
-    }
-
-    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
-        self.inner.copy_opts(from, to, options).await
     }
 }

@@ -68,8 +68,9 @@ impl Intents {
         DELETION_MAY_BE_LATE.checked_sub(age).filter(|left| !left.is_zero())
     }
 
-    /// Tries to make an intent, once no deletion of an earlier one is [on its way](Self::unsettled_for). The same bytes are put again while their fate is open. An earlier one of this process,
-    /// of which nothing left and whose deletion failed, is deleted first: nobody else would end it before its time.
+    /// Tries to create an intent. No deletion of an earlier one may still be [under way](Self::unsettled_for). While it
+    /// is unknown whether a put succeeded, the same bytes are put again. An earlier intent of this process is deleted
+    /// first: nothing was sent for it, its deletion failed, and nobody else would delete it before its time is up.
     pub(super) async fn claim(&self, key: &PartKey, body: &IntentBody) -> Result<Claim> {
         let path = self.key(key).path();
         let bytes = serde_json::to_vec(body).context(ErrorKind::Fatal, "cannot write an intent")?;
@@ -104,7 +105,7 @@ impl Intents {
         Ok(there.is_some_and(|there| there.nonce == body.nonce))
     }
 
-    /// The existing intent of a part; `None` if there is none. One that cannot be read counts as another's.
+    /// Whether a part has an intent, whoever created it.
     pub(super) async fn exists(&self, key: &PartKey) -> Result<bool> {
         Ok(self.storage.head(&self.key(key).path()).await?.is_some() || self.has_former(key).await?)
     }

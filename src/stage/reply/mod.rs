@@ -8,6 +8,8 @@ mod options;
 mod outcome;
 mod rows;
 mod sender;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -85,7 +87,7 @@ impl ReplyStage {
             intents: Intents::new(&storage, &pipeline, own.former_pipelines, &clock),
             pace: Pace::default(),
             permits: Permits::new(settings.concurrency),
-            standing: Semaphore::new(sender::STANDING),
+            unsent_intents: Semaphore::new(sender::MAX_UNSENT_INTENTS),
             nonce: random_id(),
             intent_ttl: settings.intent_ttl,
             on_unknown: settings.on_unknown,

@@ -3,10 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use arrow::array::{
-    Array, ArrayRef, AsArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray, new_null_array,
-};
-use arrow::datatypes::{DataType, Int64Type, SchemaRef, TimestampMicrosecondType};
+use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray, new_null_array};
+use arrow::datatypes::SchemaRef;
 
 use super::outcome::{Outcome, PartOf, PartState, Status};
 use crate::clock::Timestamp;
@@ -15,6 +13,7 @@ use crate::flow::key::UpdateKey;
 use crate::flow::ledger::ExistingRow;
 use crate::flow::work::Item;
 use crate::id::BotId;
+use crate::table::values::{Columns, integer, moment, text};
 use crate::telegram::reply::{self, Answered, Method, ReplyMessage};
 
 /// The columns read from the replies table.
@@ -74,49 +73,45 @@ impl Item for Answer {
 
 /// The answers in a batch of silver rows, one for each row that requires a reply.
 pub(super) fn answers(batch: &RecordBatch, silver_version: i64) -> error::Result<Vec<Option<Answer>>> {
-    let columns = Columns { batch };
+    let columns = Columns::of(batch);
     let (bot_ids, update_ids) = (columns.integers("bot_id")?, columns.integers("update_id")?);
     let (attempts, chat_ids) = (columns.integers("attempt")?, columns.integers("chat_id")?);
     let (message_ids, parts) = (columns.integers("message_id")?, columns.integers("reply_parts")?);
     let (chat_types, responses) = (columns.strings("chat_type")?, columns.strings("response")?);
-    // A table of release 0.1 has no such column until silver opens it; what a table lacks is read as null.
-    let replies = batch.column_by_name("reply").filter(|column| *column.data_type() != DataType::Null);
-    let replies = replies.map(|_| columns.strings("reply")).transpose()?;
+    // A table of release 0.1 has no such column until silver opens it.
+    let replies = columns.has("reply").then(|| columns.strings("reply")).transpose()?;
     let trace_ids = columns.strings("trace_id")?;
     let processed = columns.moments("processed_at")?;
     let answer = |row: usize| {
-        let asks = parts.is_valid(row) && parts.value(row) > 0;
-        let addressed = [bot_ids, update_ids, chat_ids].iter().all(|column| column.is_valid(row));
-        if !asks || !addressed {
+        if integer(parts, row).unwrap_or(0) <= 0 {
             return None;
         }
-        let chat_id = chat_ids.value(row);
-        let answered = Answered {
-            chat_id,
-            chat_type: chat_types.is_valid(row).then(|| chat_types.value(row)),
-            message_id: message_ids.is_valid(row).then(|| message_ids.value(row)),
+        let key = UpdateKey {
+            bot_id: BotId(integer(bot_ids, row)?),
+            update_id: integer(update_ids, row)?,
+            attempt: integer(attempts, row).unwrap_or(1),
         };
-        let reply = replies.filter(|replies| replies.is_valid(row)).map(|replies| replies.value(row));
-        let messages = match (reply, responses.is_valid(row)) {
+        let chat_id = integer(chat_ids, row)?;
+        let messages = match (replies.and_then(|replies| text(replies, row)), text(responses, row)) {
             (Some(reply), _) => understand(reply),
-            (None, true) => Ok(composed_as_before(responses.value(row), answered)),
-            (None, false) => return None,
+            (None, Some(response)) => {
+                // A row from before rows contained their messages: composed the way they were then.
+                let (chat_type, message_id) = (text(chat_types, row), integer(message_ids, row));
+                Ok(reply::compose(response, Answered { chat_id, chat_type, message_id }))
+            }
+            (None, None) => return None,
         };
         Some(Answer {
-            key: UpdateKey {
-                bot_id: BotId(bot_ids.value(row)),
-                update_id: update_ids.value(row),
-                attempt: if attempts.is_valid(row) { attempts.value(row) } else { 1 },
-            },
+            key,
             chat_id,
             messages,
-            trace_id: if trace_ids.is_valid(row) { trace_ids.value(row).to_owned() } else { String::new() },
+            trace_id: text(trace_ids, row).unwrap_or_default().to_owned(),
             silver_version,
-            processed_at: Timestamp::from_micros(if processed.is_valid(row) { processed.value(row) } else { 0 }),
+            processed_at: moment(processed, row).unwrap_or_default(),
             in_doubt: Arc::default(),
         })
     };
-    Ok((0..batch.num_rows()).map(answer).collect())
+    Ok((0..columns.len()).map(answer).collect())
 }
 
 fn understand(json: &str) -> Result<Vec<ReplyMessage>, String> {
@@ -127,32 +122,46 @@ fn understand(json: &str) -> Result<Vec<ReplyMessage>, String> {
     }
 }
 
-/// The messages of a row written before rows contained their messages, composed the way they were then.
-fn composed_as_before(response: &str, answered: Answered<'_>) -> Vec<ReplyMessage> {
-    reply::compose(response, answered)
-}
-
 /// The outcomes in a batch of replies rows.
+///
+/// # Errors
+/// Corrupt when a row cannot be understood: it may be about a message that was sent, and skipping it could send that
+/// message again.
 pub(super) fn outcomes(batch: &RecordBatch) -> error::Result<Vec<ExistingRow<Outcome>>> {
-    let columns = Columns { batch };
+    let columns = Columns::of(batch);
     let (bot_ids, update_ids) = (columns.integers("bot_id")?, columns.integers("update_id")?);
     let (attempts, sends) = (columns.integers("attempt")?, columns.integers("send")?);
     let (parts, totals) = (columns.integers("part")?, columns.integers("parts")?);
     let (statuses, message_ids) = (columns.strings("status")?, columns.integers("telegram_message_id")?);
+    let required = |column, name: &str, row| {
+        integer(column, row).ok_or_else(|| Error::corrupt(format!("a row has no {name}; correct or remove that row")))
+    };
     let outcome = |row: usize| {
         let key = UpdateKey {
-            bot_id: BotId(bot_ids.value(row)),
-            update_id: update_ids.value(row),
-            attempt: attempts.value(row),
+            bot_id: BotId(required(bot_ids, "bot_id", row)?),
+            update_id: required(update_ids, "update_id", row)?,
+            attempt: integer(attempts, row).unwrap_or(1),
         };
+        let part = PartOf { send: required(sends, "send", row)?, part: required(parts, "part", row)? };
+        let status = text(statuses, row);
         let state = PartState {
-            status: Status::of(statuses.value(row))?,
-            parts: if totals.is_valid(row) { totals.value(row) } else { 1 },
-            message_id: message_ids.is_valid(row).then(|| message_ids.value(row)),
+            status: status.and_then(Status::of).ok_or_else(|| unknown_status(status, key, part))?,
+            parts: integer(totals, row).unwrap_or(1),
+            message_id: integer(message_ids, row),
         };
-        Some(ExistingRow { key, part: PartOf { send: sends.value(row), part: parts.value(row) }, state })
+        Ok(ExistingRow { key, part, state })
     };
-    Ok((0..batch.num_rows()).filter_map(outcome).collect())
+    (0..columns.len()).map(outcome).collect()
+}
+
+fn unknown_status(status: Option<&str>, key: UpdateKey, PartOf { send, part }: PartOf) -> Error {
+    let UpdateKey { bot_id, update_id, attempt } = key;
+    let status = status.map_or_else(|| "no status".to_owned(), |status| format!("the status `{status}`"));
+    Error::corrupt(format!(
+        "the row of bot {bot_id}, update {update_id}, attempt {attempt}, send {send}, part {part} has {status}, but \
+         only sent, failed and unknown are known; if a later release wrote it, run that release, otherwise correct the \
+         row"
+    ))
 }
 
 /// Outcomes as rows of a table with `schema`; columns that we do not fill are null.
@@ -192,26 +201,4 @@ fn column(name: &str, outcomes: &[Outcome]) -> Option<ArrayRef> {
         "trace_id" => strings(|outcome| Some(outcome.trace_id.as_str())),
         _ => return None,
     })
-}
-
-struct Columns<'a> {
-    batch: &'a RecordBatch,
-}
-
-impl<'a> Columns<'a> {
-    fn integers(&self, name: &str) -> error::Result<&'a Int64Array> {
-        let column = self.batch.column_by_name(name).and_then(|column| column.as_primitive_opt::<Int64Type>());
-        column.ok_or_else(|| Error::corrupt(format!("column {name} is missing or is not a bigint")))
-    }
-
-    fn moments(&self, name: &str) -> error::Result<&'a TimestampMicrosecondArray> {
-        let column = self.batch.column_by_name(name);
-        let column = column.and_then(|column| column.as_primitive_opt::<TimestampMicrosecondType>());
-        column.ok_or_else(|| Error::corrupt(format!("column {name} is missing or not a timestamp")))
-    }
-
-    fn strings(&self, name: &str) -> error::Result<&'a StringArray> {
-        let column = self.batch.column_by_name(name).and_then(|column| column.as_string_opt::<i32>());
-        column.ok_or_else(|| Error::corrupt(format!("column {name} is missing or is not a string")))
-    }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
@@ -33,7 +33,7 @@ const WATCH_EVERY: Duration = Duration::from_secs(2);
 const BAD_TOKEN_WAIT: Duration = Duration::from_secs(60);
 /// Maximum intents whose first byte has not left yet: so many parts may be `unknown` after a crash without any call.
 /// Telegram accepts thirty messages a second, which is what a slow store lets through.
-pub(super) const STANDING: usize = 4;
+pub(super) const MAX_UNSENT_INTENTS: usize = 4;
 
 /// What the senders of a stage share.
 #[derive(Debug)]
@@ -42,7 +42,8 @@ pub(super) struct Sender {
     pub(super) intents: Intents,
     pub(super) pace: Pace,
     pub(super) permits: Permits,
-    pub(super) standing: Semaphore,
+    /// One for each intent whose first byte has not left yet.
+    pub(super) unsent_intents: Semaphore,
     pub(super) nonce: Uuid,
     pub(super) intent_ttl: Duration,
     pub(super) on_unknown: OnUnknown,
@@ -96,7 +97,7 @@ impl Sender {
             if is_done || ledger.get(&key.update(), key.of()).is_some() {
                 self.intents.delete(&key).await;
             } else {
-                self.first_seen.lock().unwrap_or_else(PoisonError::into_inner).insert(key, now);
+                self.first_seen().insert(key, now);
             }
         }
         Ok(())
@@ -144,7 +145,10 @@ impl Sender {
                 send,
                 part: i64::try_from(number + 1).unwrap_or(i64::MAX),
             };
-            status = self.send_once(&Part { answer, message, key, desk }).await?;
+            let part = Part { answer, message, key, desk };
+            status = self.send_once(&part).await?;
+            // It has its outcome: nobody watches an intent for it any more.
+            self.first_seen().remove(&part.key);
             if status != Status::Unknown || self.on_unknown == OnUnknown::Leave {
                 break;
             }
@@ -170,15 +174,19 @@ impl Sender {
             }
             self.wait_for_turn(delivery.message.chat_id).await?;
             let permit = self.permits.acquire(part.answer.chat_id).await.ok_or(Stopped)?;
-            let standing = self.standing.acquire().await.map_err(|_| Stopped)?;
+            let unsent = self.unsent_intents.acquire().await.map_err(|_| Stopped)?;
             if self.stop.is_cancelled() {
                 return Err(Halt::Stopped);
+            }
+            // The token may have been refused while this part waited for a permit.
+            if self.pace.holds_all(self.clock.monotonic()) {
+                continue;
             }
             // Boxed: this future is large, and thousands of replies may wait for their turn.
             let since = match Box::pin(self.intents.claim(key, &self.intent())).await? {
                 Claim::Ours { since } => since,
                 Claim::Others => {
-                    drop((permit, standing));
+                    drop((permit, unsent));
                     match Box::pin(self.watch(part)).await? {
                         Some(status) => return Ok(status),
                         None => continue,
@@ -191,7 +199,7 @@ impl Sender {
                 self.intents.delete(key).await;
                 return Ok(recorded?.map_or(Status::Unknown, |state| state.status));
             }
-            drop(standing);
+            drop(unsent);
             let attempt = Box::pin(self.deliver(part, &mut delivery, since)).await;
             drop(permit);
             match attempt {
@@ -251,7 +259,11 @@ impl Sender {
                     return Attempt::Again(delivery.backoff.next_delay());
                 }
                 SendFault::BadToken => {
-                    tracing::error!(retry_in = ?BAD_TOKEN_WAIT, "Telegram refuses the bot token; replies wait until it is fixed");
+                    tracing::error!(
+                        retry_in = ?BAD_TOKEN_WAIT,
+                        "Telegram refuses the bot token; replies wait until it is fixed"
+                    );
+                    self.pace.hold_all(self.clock.monotonic(), BAD_TOKEN_WAIT);
                     return Attempt::Again(BAD_TOKEN_WAIT);
                 }
             }
@@ -273,13 +285,13 @@ impl Sender {
     /// Watches another process's intent: its outcome, `None` once it is gone, or our `unknown` when its time is up.
     async fn watch(&self, part: &Part<'_>) -> std::result::Result<Option<Status>, Halt> {
         let (key, now) = (&part.key, self.clock.monotonic());
-        let seen = *self.first_seen.lock().unwrap_or_else(PoisonError::into_inner).entry(key.clone()).or_insert(now);
+        let seen = *self.first_seen().entry(key.clone()).or_insert(now);
         loop {
             if let Some(state) = part.state_at_head().await? {
                 return Ok(Some(state.status));
             }
             if !self.intents.exists(key).await? {
-                self.first_seen.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
+                self.first_seen().remove(key);
                 return Ok(None);
             }
             if self.clock.monotonic().saturating_sub(seen) >= self.intent_ttl + WATCH_MARGIN {
@@ -288,6 +300,10 @@ impl Sender {
             }
             self.pause(WATCH_EVERY).await?;
         }
+    }
+
+    fn first_seen(&self) -> MutexGuard<'_, HashMap<PartKey, Duration>> {
+        self.first_seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn wait_for_turn(&self, chat_id: i64) -> std::result::Result<(), Stopped> {

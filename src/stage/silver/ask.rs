@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::breaker::{Breaker, Pass};
 use super::rows::{BronzeRow, SilverRow, Status};
 use crate::clock::Clock;
-use crate::flow::permits::{Permit, Permits};
+use crate::flow::permits::Permits;
 use crate::flow::work::Item;
 use crate::llm::{ChatAnswer, ChatMessage, ChatRequest, ModelClient, ModelFault, Role};
 use crate::pipeline::Acknowledge;
@@ -20,17 +20,18 @@ use crate::telegram::{BotClient, text};
 use crate::telemetry::{Hop, Telemetry};
 
 /// How long a call in flight may continue once the stage stops.
-const LAST_WORDS: Duration = Duration::from_secs(8);
+const GRACE: Duration = Duration::from_secs(8);
 /// How often a misconfigured model is tried again, so that a fixed setting is noticed.
 const MISCONFIGURED_WAIT: Duration = Duration::from_secs(60);
-/// A sign of life is useless later than this; it is also how long a callback query lives.
+/// An acknowledgement is useless later than this; it is also how long a callback query lives.
 const ACKNOWLEDGE_WITHIN: Duration = Duration::from_secs(150);
 
 /// A question with its context.
 #[derive(Clone, Debug)]
 pub(super) struct Question {
     pub(super) row: BronzeRow,
-    pub(super) route: String,
+    /// The route that matched it.
+    pub(super) route: Option<String>,
     pub(super) history: Vec<ChatMessage>,
 }
 
@@ -78,6 +79,7 @@ enum Try {
 impl Asker {
     /// The finished row; `None` if the stage stops first.
     pub(super) async fn ask(&self, question: &Question) -> Option<SilverRow> {
+        let key = question.row.key();
         let mut tries = Tries {
             calls: 0,
             own: 0,
@@ -88,7 +90,7 @@ impl Asker {
         loop {
             let (permit, pass) = tokio::select! {
                 () = self.stop.cancelled() => return None,
-                admitted = self.admitted(question) => admitted?,
+                admitted = self.breaker.admit(&key, &self.permits, question.row.chat()) => admitted?,
             };
             tries.pass = pass;
             // Boxed: these futures are large, and thousands of rows may wait for a permit.
@@ -113,25 +115,21 @@ impl Asker {
         }
     }
 
-    /// A permit, and what the breaker allows the row to do with it.
-    async fn admitted(&self, question: &Question) -> Option<(Permit<'_>, Pass)> {
-        let key = question.row.key();
-        let pass = self.breaker.admit(&key).await;
-        match self.permits.acquire(question.row.chat()).await {
-            Some(permit) => Some((permit, pass)),
-            None => {
-                self.breaker.released(pass);
-                None
-            }
-        }
-    }
-
-    /// Handles a failed call. Returns whether only this row should wait.
+    /// Handles a failed call: this row waits alone, or all rows wait.
     fn note_failure(&self, question: &Question, retry_after: Option<Duration>) -> Try {
         let chat_id = question.row.chat();
         let well_before = self.permits.note(chat_id, false);
         let is_outage = self.breaker.failed(&question.row.key(), chat_id, well_before, retry_after);
         Try::Again { alone: !is_outage }
+    }
+
+    fn note_misconfigured(&self, question: &Question, message: &str) -> Try {
+        tracing::error!(
+            message,
+            retry_in = ?MISCONFIGURED_WAIT,
+            "the model refuses access; rows wait until the settings are fixed"
+        );
+        self.note_failure(question, Some(MISCONFIGURED_WAIT))
     }
 
     fn note_success(&self, question: &Question) {
@@ -166,10 +164,7 @@ impl Asker {
                 tracing::warn!(message, "the model is unavailable; rows wait");
                 self.note_failure(question, retry_after)
             }
-            Err(ModelFault::Misconfigured { message }) => {
-                tracing::error!(message, retry_in = ?MISCONFIGURED_WAIT, "the model refuses access; rows wait until the settings are fixed");
-                self.note_failure(question, Some(MISCONFIGURED_WAIT))
-            }
+            Err(ModelFault::Misconfigured { message }) => self.note_misconfigured(question, &message),
             Err(ModelFault::Failing { retry_after, message }) => self.failing(question, tries, retry_after, message),
         }
     }
@@ -215,8 +210,7 @@ impl Asker {
                 false
             }
             Some(Err(ModelFault::Misconfigured { message })) => {
-                tracing::error!(message, retry_in = ?MISCONFIGURED_WAIT, "the model refuses access; rows wait until the settings are fixed");
-                self.note_failure(question, Some(MISCONFIGURED_WAIT));
+                self.note_misconfigured(question, &message);
                 false
             }
         }
@@ -226,7 +220,7 @@ impl Asker {
     async fn call(&self, request: &ChatRequest) -> Option<Result<ChatAnswer, ModelFault>> {
         let too_late = async {
             self.stop.cancelled().await;
-            self.clock.sleep(LAST_WORDS).await;
+            self.clock.sleep(GRACE).await;
         };
         tokio::select! {
             outcome = self.model.complete(request) => Some(outcome),
@@ -267,7 +261,7 @@ impl Asker {
 
     fn failed(&self, question: &Question, error: String, tries: &Tries) -> SilverRow {
         let row = self.set_aside(&question.row, error);
-        SilverRow { route: Some(question.route.clone()), model_calls: tries.calls, ..row }
+        SilverRow { route: question.route.clone(), model_calls: tries.calls, ..row }
     }
 
     /// A row without an answer, and why.

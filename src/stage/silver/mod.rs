@@ -32,7 +32,7 @@ use crate::flow::work::{Desk, Work};
 use crate::flow::{Flow, FlowOptions};
 use crate::id::BotId;
 use crate::identity::adopt::HISTORY_ROUTE;
-use crate::pipeline::Route;
+use crate::pipeline::{Answer, Route};
 use crate::table::{TableRole, TableSpec};
 use crate::telemetry::{Hop, Telemetry};
 
@@ -66,7 +66,7 @@ impl SilverStage {
     /// # Errors
     /// When the table cannot be opened or the store fails.
     pub async fn open(options: SilverOptions) -> Result<Self> {
-        let SilverOptions { storage, pipeline, schema, clock, telemetry, .. } = &options;
+        let SilverOptions { storage, pipeline, schema, clock, .. } = &options;
         let settings = &pipeline.silver;
         let (ledger, files) = SilverLedger::open(LedgerOptions {
             storage: storage.clone(),
@@ -79,21 +79,7 @@ impl SilverStage {
         let mut history = History::new(settings.model.history);
         let since = clock.now().minus(settings.model.history.max_age);
         ledger::recall(&mut history, &ledger, files, since).await?;
-        let wind_down = CancellationToken::new();
-        let work = SilverWork {
-            asker: Arc::new(options.asker(wind_down.clone())),
-            history,
-            routes: pipeline.routes.clone(),
-            bot_id: options.bot_id,
-            history_before: options.own.history_before,
-            clock: clock.clone(),
-            telemetry: telemetry.clone(),
-            committed: options.committed.clone(),
-            rows_total: telemetry.counters("lakegram_silver_rows_total", "rows added", &["status"]),
-            waiting_rows: telemetry.gauge("lakegram_silver_waiting_rows", "rows waiting for the model"),
-            summary: SilverSummary::default(),
-            wind_down,
-        };
+        let work = SilverWork::new(&options, history);
         let upstream = Path::from(pipeline.bronze.table.as_str());
         let columns = &rows::BRONZE_COLUMNS;
         let flow = FlowOptions { storage, upstream: &upstream, columns, max_waiting: settings.max_waiting, clock };
@@ -118,6 +104,27 @@ impl SilverStage {
     }
 }
 
+impl SilverWork {
+    fn new(options: &SilverOptions, history: History) -> Self {
+        let SilverOptions { pipeline, clock, telemetry, .. } = options;
+        let wind_down = CancellationToken::new();
+        Self {
+            asker: Arc::new(options.asker(wind_down.clone())),
+            history,
+            routes: pipeline.routes.clone(),
+            bot_id: options.bot_id,
+            history_before: options.own.history_before,
+            clock: clock.clone(),
+            telemetry: telemetry.clone(),
+            committed: options.committed.clone(),
+            rows_total: telemetry.counters("lakegram_silver_rows_total", "rows added", &["status"]),
+            waiting_rows: telemetry.gauge("lakegram_silver_waiting_rows", "rows waiting for the model"),
+            summary: SilverSummary::default(),
+            wind_down,
+        }
+    }
+}
+
 impl Work for SilverWork {
     type Row = SilverRow;
     type Item = BronzeRow;
@@ -127,23 +134,22 @@ impl Work for SilverWork {
     }
 
     fn settle(&mut self, row: &BronzeRow) -> Option<SilverRow> {
-        self.asker.release_button(row);
+        if route::is_ours(row, self.bot_id) {
+            self.asker.release_button(row);
+        }
         if self.history_before.is_some_and(|before| row.received_at < before) {
             let error = Some("received before this table was made".to_owned());
             let route = Some(HISTORY_ROUTE.to_owned());
             return Some(SilverRow { error, ..ignored(row.clone(), route, &self.clock) });
         }
         match route::decide(row, &self.routes, self.bot_id) {
-            Decision::Ask { .. } => None,
-            Decision::Ignore { route } => Some(ignored(row.clone(), route, &self.clock)),
+            Decision { answer: Answer::Model, .. } => None,
+            Decision { answer: Answer::Nobody, route } => Some(ignored(row.clone(), route, &self.clock)),
         }
     }
 
     fn begin(&mut self, row: BronzeRow, desk: Desk<SilverRow>) -> BoxFuture<'static, Result<bool>> {
-        let route = match route::decide(&row, &self.routes, self.bot_id) {
-            Decision::Ask { route } => route,
-            Decision::Ignore { route } => route.unwrap_or_default(),
-        };
+        let Decision { route, .. } = route::decide(&row, &self.routes, self.bot_id);
         let history = self.history.before(row.chat_id, row.received_at);
         let (asker, question) = (Arc::clone(&self.asker), Question { row, route, history });
         let work = async move {
@@ -201,5 +207,50 @@ fn ignored(bronze: BronzeRow, route: Option<String>, clock: &Clock) -> SilverRow
         latency_ms: None,
         model_calls: 0,
         processed_at: clock.now(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::llm::{ModelClient, ModelEndpoint};
+    use crate::pipeline;
+    use crate::schema;
+    use crate::storage::Storage;
+    use crate::table::OwnTable;
+    use crate::telegram::BotClient;
+
+    #[tokio::test]
+    async fn only_buttons_of_the_stage_s_own_bot_are_released() {
+        let (clock, pipeline) = (Clock::system(), pipeline::load::built_in().unwrap());
+        let endpoint = ModelEndpoint::OpenAi { base_url: "http://127.0.0.1:9".to_owned(), api_key: None };
+        let options = SilverOptions {
+            storage: Storage::memory(),
+            bot_id: Some(BotId(1)),
+            schema: schema::built_in(schema::RESPONSES).unwrap(),
+            own: OwnTable::default(),
+            model: ModelClient::new(endpoint, "m", Duration::from_secs(1), &clock).unwrap(),
+            acknowledger: Some(BotClient::new("http://127.0.0.1:9", "1:x").unwrap()),
+            telemetry: Telemetry::new(),
+            committed: watch::Sender::new(-1),
+            clock: clock.clone(),
+            pipeline: pipeline.clone(),
+        };
+        let mut work = SilverWork::new(&options, History::new(pipeline.silver.model.history));
+        let pressed = |bot_id| BronzeRow {
+            bot_id: BotId(bot_id),
+            update_type: Some("callback_query".to_owned()),
+            callback_query_id: Some("q".to_owned()),
+            received_at: clock.now(),
+            ..BronzeRow::default()
+        };
+        // Its token is that of bot 1: Telegram knows no such query of it. The calls begin when this task waits.
+        let free = work.asker.acknowledgements.available_permits();
+        assert_eq!(work.settle(&pressed(2)).unwrap().status, Status::Ignored);
+        assert_eq!(work.asker.acknowledgements.available_permits(), free);
+        work.settle(&pressed(1));
+        assert_eq!(work.asker.acknowledgements.available_permits(), free - 1);
     }
 }

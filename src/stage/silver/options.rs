@@ -19,7 +19,7 @@ use crate::table::OwnTable;
 use crate::telegram::BotClient;
 use crate::telemetry::Telemetry;
 
-/// Concurrent signs of life.
+/// Concurrent acknowledgements.
 const MAX_ACKNOWLEDGEMENTS: usize = 32;
 
 /// What the stage works with.
@@ -37,7 +37,7 @@ pub struct SilverOptions {
     pub own: OwnTable,
     /// The model.
     pub model: ModelClient,
-    /// Shows signs of life to the user; none when `None`.
+    /// Shows users that their message was noticed; nobody does when `None`.
     pub acknowledger: Option<BotClient>,
     /// Time.
     pub clock: Clock,

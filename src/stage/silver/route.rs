@@ -6,17 +6,15 @@ use crate::pipeline::{Answer, Route};
 
 /// What happens to a row.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Decision {
-    /// The model is asked.
-    Ask {
-        /// The route's name, or its number.
-        route: String,
-    },
-    /// Nobody answers.
-    Ignore {
-        /// The route that says so, if there is one.
-        route: Option<String>,
-    },
+pub(super) struct Decision {
+    /// Who answers it.
+    pub(super) answer: Answer,
+    /// The name or number of the route that says so, if there is one.
+    pub(super) route: Option<String>,
+}
+
+impl Decision {
+    const IGNORED: Self = Self { answer: Answer::Nobody, route: None };
 }
 
 /// Kinds of updates in which a person speaks. Edits are not included: Telegram sends them for changes nobody made.
@@ -24,20 +22,21 @@ const SPOKEN: [&str; 2] = ["message", "channel_post"];
 
 /// Decides about a row: the first matching route counts.
 pub(super) fn decide(row: &BronzeRow, routes: &[Route], bot_id: Option<BotId>) -> Decision {
-    let ours = bot_id.is_none_or(|bot_id| bot_id == row.bot_id);
     let spoken = row.update_type.as_deref().is_some_and(|kind| SPOKEN.contains(&kind));
     let text = row.text.as_deref().map(str::trim).filter(|text| !text.is_empty());
-    let (true, true, Some(text)) = (ours, spoken, text) else { return Decision::Ignore { route: None } };
+    let (true, true, Some(text)) = (is_ours(row, bot_id), spoken, text) else { return Decision::IGNORED };
     for (number, route) in routes.iter().enumerate() {
         if matches(route, text) {
             let name = route.name.clone().unwrap_or_else(|| (number + 1).to_string());
-            return match route.answer {
-                Answer::Model => Decision::Ask { route: name },
-                Answer::Nobody => Decision::Ignore { route: Some(name) },
-            };
+            return Decision { answer: route.answer, route: Some(name) };
         }
     }
-    Decision::Ignore { route: None }
+    Decision::IGNORED
+}
+
+/// Whether a row belongs to the bot that answers; all do where none is named.
+pub(super) fn is_ours(row: &BronzeRow, bot_id: Option<BotId>) -> bool {
+    bot_id.is_none_or(|bot_id| bot_id == row.bot_id)
 }
 
 fn matches(route: &Route, text: &str) -> bool {
@@ -71,13 +70,13 @@ mod tests {
     #[test]
     fn text_of_messages_and_posts_asks_and_edits_do_not() {
         let routes = routes("[[route]]\nmatch = { text = true }\nanswer = \"model\"");
-        let ask = Decision::Ask { route: "1".to_owned() };
+        let ask = Decision { answer: Answer::Model, route: Some("1".to_owned()) };
         assert_eq!(decide(&row("message", "hi"), &routes, None), ask);
         assert_eq!(decide(&row("channel_post", "hi"), &routes, None), ask);
         for ignored in [row("edited_message", "hi"), row("message", "  "), row("callback_query", "hi")] {
-            assert_eq!(decide(&ignored, &routes, None), Decision::Ignore { route: None });
+            assert_eq!(decide(&ignored, &routes, None), Decision::IGNORED);
         }
-        assert_eq!(decide(&row("message", "hi"), &routes, Some(BotId(9))), Decision::Ignore { route: None });
+        assert_eq!(decide(&row("message", "hi"), &routes, Some(BotId(9))), Decision::IGNORED);
     }
 
     #[test]
@@ -86,8 +85,11 @@ mod tests {
             "[[route]]\nname = \"quiet\"\nmatch = { command = \"stop\" }\nanswer = \"nobody\"\n\
              [[route]]\nmatch = { text = true }\nanswer = \"model\"",
         );
-        let quiet = Decision::Ignore { route: Some("quiet".to_owned()) };
+        let quiet = Decision { answer: Answer::Nobody, route: Some("quiet".to_owned()) };
         assert_eq!(decide(&row("message", "/stop@my_bot please"), &routes, None), quiet);
-        assert_eq!(decide(&row("message", "/stopped"), &routes, None), Decision::Ask { route: "2".to_owned() });
+        assert_eq!(
+            decide(&row("message", "/stopped"), &routes, None),
+            Decision { answer: Answer::Model, route: Some("2".to_owned()) }
+        );
     }
 }

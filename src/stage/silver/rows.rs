@@ -2,16 +2,15 @@
 
 use std::sync::Arc;
 
-use arrow::array::{
-    Array, ArrayRef, AsArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray, new_null_array,
-};
-use arrow::datatypes::{Int64Type, SchemaRef, TimestampMicrosecondType};
+use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray, new_null_array};
+use arrow::datatypes::SchemaRef;
 
 use crate::clock::Timestamp;
-use crate::error::{Context, Error, ErrorKind, Result};
+use crate::error::{Context, ErrorKind, Result};
 use crate::flow::key::UpdateKey;
 use crate::flow::work::Item;
 use crate::id::BotId;
+use crate::table::values::{Columns, integer, moment, text};
 use crate::telegram::reply::{self, ReplyMessage};
 
 /// The columns read from the bronze table.
@@ -131,65 +130,68 @@ pub(super) struct SaidRow {
 
 /// The rows of a bronze batch; corrupt ones get no silver row.
 pub(super) fn bronze_rows(batch: &RecordBatch, bronze_version: i64) -> Result<Vec<Option<BronzeRow>>> {
-    let reader = Reader { batch };
-    let mut rows = Vec::with_capacity(batch.num_rows());
-    for row in 0..batch.num_rows() {
-        let (Some(bot_id), Some(update_id)) = (reader.integer("bot_id", row)?, reader.integer("update_id", row)?)
-        else {
-            rows.push(None);
-            continue;
-        };
-        rows.push(Some(BronzeRow {
-            bot_id: BotId(bot_id),
-            update_id,
-            update_type: reader.text("update_type", row)?,
-            message_id: reader.integer("message_id", row)?,
-            chat_id: reader.integer("chat_id", row)?,
-            chat_type: reader.text("chat_type", row)?,
-            chat_title: reader.text("chat_title", row)?,
-            user_id: reader.integer("user_id", row)?,
-            username: reader.text("username", row)?,
-            sent_at: reader.moment("sent_at", row)?,
-            text: reader.text("text", row)?,
-            callback_query_id: reader.text("callback_query_id", row)?,
-            received_at: reader.moment("_received_at", row)?.unwrap_or_default(),
-            trace_id: reader.text("_trace_id", row)?.unwrap_or_default(),
+    let columns = Columns::of(batch);
+    let (bot_ids, update_ids) = (columns.integers("bot_id")?, columns.integers("update_id")?);
+    let (message_ids, chat_ids) = (columns.integers("message_id")?, columns.integers("chat_id")?);
+    let (user_ids, update_types) = (columns.integers("user_id")?, columns.strings("update_type")?);
+    let (chat_types, chat_titles) = (columns.strings("chat_type")?, columns.strings("chat_title")?);
+    let (usernames, texts) = (columns.strings("username")?, columns.strings("text")?);
+    let (query_ids, trace_ids) = (columns.strings("callback_query_id")?, columns.strings("_trace_id")?);
+    let (sent, received) = (columns.moments("sent_at")?, columns.moments("_received_at")?);
+    let owned = |column, row| text(column, row).map(str::to_owned);
+    let bronze_row = |row: usize| {
+        Some(BronzeRow {
+            bot_id: BotId(integer(bot_ids, row)?),
+            update_id: integer(update_ids, row)?,
+            update_type: owned(update_types, row),
+            message_id: integer(message_ids, row),
+            chat_id: integer(chat_ids, row),
+            chat_type: owned(chat_types, row),
+            chat_title: owned(chat_titles, row),
+            user_id: integer(user_ids, row),
+            username: owned(usernames, row),
+            sent_at: moment(sent, row),
+            text: owned(texts, row),
+            callback_query_id: owned(query_ids, row),
+            received_at: moment(received, row).unwrap_or_default(),
+            trace_id: owned(trace_ids, row).unwrap_or_default(),
             bronze_version,
-        }));
-    }
-    Ok(rows)
+        })
+    };
+    Ok((0..columns.len()).map(bronze_row).collect())
 }
 
 /// The updates in a batch of the silver table.
 pub(super) fn known_keys(batch: &RecordBatch) -> Result<Vec<UpdateKey>> {
-    let reader = Reader { batch };
-    let mut keys = Vec::with_capacity(batch.num_rows());
-    for row in 0..batch.num_rows() {
-        let (Some(bot_id), Some(update_id)) = (reader.integer("bot_id", row)?, reader.integer("update_id", row)?)
-        else {
-            continue;
-        };
-        let attempt = reader.integer("attempt", row)?.unwrap_or(1);
-        keys.push(UpdateKey { bot_id: BotId(bot_id), update_id, attempt });
-    }
-    Ok(keys)
+    let columns = Columns::of(batch);
+    let (bot_ids, update_ids) = (columns.integers("bot_id")?, columns.integers("update_id")?);
+    let attempts = columns.integers("attempt")?;
+    let key = |row: usize| {
+        Some(UpdateKey {
+            bot_id: BotId(integer(bot_ids, row)?),
+            update_id: integer(update_ids, row)?,
+            attempt: integer(attempts, row).unwrap_or(1),
+        })
+    };
+    Ok((0..columns.len()).filter_map(key).collect())
 }
 
 /// What was asked and answered in a batch of the silver table.
 pub(super) fn said(batch: &RecordBatch) -> Result<Vec<SaidRow>> {
-    let reader = Reader { batch };
-    let mut said = Vec::new();
-    for row in 0..batch.num_rows() {
-        if reader.text("status", row)?.as_deref() != Some(Status::Answered.as_str()) {
-            continue;
-        }
-        let (chat_id, question) = (reader.integer("chat_id", row)?, reader.text("user_message", row)?);
-        let (answer, received_at) = (reader.text("response", row)?, reader.moment("received_at", row)?);
-        if let (Some(chat_id), Some(question), Some(answer)) = (chat_id, question, answer) {
-            said.push(SaidRow { chat_id, question, answer, received_at: received_at.unwrap_or_default() });
-        }
-    }
-    Ok(said)
+    let columns = Columns::of(batch);
+    let (statuses, chat_ids) = (columns.strings("status")?, columns.integers("chat_id")?);
+    let (questions, answers) = (columns.strings("user_message")?, columns.strings("response")?);
+    let received = columns.moments("received_at")?;
+    let said = |row: usize| {
+        let is_answered = text(statuses, row) == Some(Status::Answered.as_str());
+        Some(SaidRow {
+            chat_id: integer(chat_ids, row).filter(|_| is_answered)?,
+            question: text(questions, row)?.to_owned(),
+            answer: text(answers, row)?.to_owned(),
+            received_at: moment(received, row).unwrap_or_default(),
+        })
+    };
+    Ok((0..columns.len()).filter_map(said).collect())
 }
 
 /// Rows as a batch of a table with `schema`; columns that we do not fill are null.
@@ -253,33 +255,4 @@ fn other_column(name: &str, rows: &[SilverRow]) -> Option<ArrayRef> {
         _ => return None,
     };
     Some(Arc::new(rows.iter().map(text).collect::<StringArray>()))
-}
-
-struct Reader<'a> {
-    batch: &'a RecordBatch,
-}
-
-impl Reader<'_> {
-    fn integer(&self, name: &str, row: usize) -> Result<Option<i64>> {
-        let column = self.column(name)?.as_primitive_opt::<Int64Type>().ok_or_else(|| odd(name))?;
-        Ok(column.is_valid(row).then(|| column.value(row)))
-    }
-
-    fn text(&self, name: &str, row: usize) -> Result<Option<String>> {
-        let column = self.column(name)?.as_string_opt::<i32>().ok_or_else(|| odd(name))?;
-        Ok(column.is_valid(row).then(|| column.value(row).to_owned()))
-    }
-
-    fn moment(&self, name: &str, row: usize) -> Result<Option<Timestamp>> {
-        let column = self.column(name)?.as_primitive_opt::<TimestampMicrosecondType>().ok_or_else(|| odd(name))?;
-        Ok(column.is_valid(row).then(|| Timestamp::from_micros(column.value(row))))
-    }
-
-    fn column(&self, name: &str) -> Result<&ArrayRef> {
-        self.batch.column_by_name(name).ok_or_else(|| odd(name))
-    }
-}
-
-fn odd(name: &str) -> Error {
-    Error::corrupt(format!("column {name} is missing or has another type"))
 }

@@ -1,6 +1,8 @@
 //! One conformance suite for the stores, and what only the local one promises.
 
+pub(crate) mod intercepted;
 pub(crate) mod simulated;
+pub(crate) mod troubled;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -108,7 +108,7 @@ pub async fn maintain(
     // All steps share one reading of the log: beside a fast writer, that is most of the cost of a round.
     let touched = Moment::now(clock);
     let Some(snapshot) = work.log.snapshot(Want { files: true, at: None }).await? else { return Ok(None) };
-    let mut handle = LakeTable::at(work.log.clone(), snapshot.state, touched, clock);
+    let mut handle = LakeTable::at(work.log.clone(), snapshot.state, snapshot.newest, touched, clock);
     if !stop.is_cancelled() {
         let files = snapshot.files.into_values().collect();
         (summary.files_compacted, summary.files_written) = work.compact(&mut handle, files).await?;

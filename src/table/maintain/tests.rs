@@ -113,9 +113,9 @@ async fn tail_ids(tail: &mut Tail) -> Vec<i64> {
     loop {
         match tail.next().await.unwrap() {
             TailStep::AtHead => return ids,
-            TailStep::Lost => panic!("lost after version {}", tail.version()),
-            TailStep::Rows { batches, rewritten, .. } => {
-                assert!(!rewritten);
+            TailStep::Lost | TailStep::Replaced => panic!("lost after version {}", tail.version()),
+            TailStep::Rewritten { version, .. } => panic!("version {version} is not only rows that were moved"),
+            TailStep::Rows { batches, .. } => {
                 for batch in batches {
                     ids.extend(batch.column(0).as_primitive::<Int64Type>().values().iter().filter(|id| **id > 0));
                 }

@@ -1,22 +1,16 @@
 //! A store that counts its calls, fails on command, and gives others a turn before every call.
 
 use std::collections::VecDeque;
-use std::fmt;
-use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use bytes::Bytes;
-use futures::stream::BoxStream;
 use object_store::path::Path;
-use object_store::{
-    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
-    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
-};
+use object_store::{Error, GetOptions, GetResult, ListResult, PutOptions, PutPayload, PutResult, Result};
 
 use crate::clock::Clock;
 use crate::storage::Storage;
+use crate::storage::tests::intercepted::{Inner, Intercept, Listing, listing};
 
 /// What happens to a put.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,22 +66,14 @@ impl Script {
 /// The same storage under a script.
 pub(crate) fn scripted(storage: &Storage, clock: &Clock) -> (Storage, Arc<Script>) {
     let script = Arc::new(Script::default());
-    let (clock, shared) = (clock.clone(), Arc::clone(&script));
-    let storage = storage.clone().decorated(|inner| Arc::new(Faulty { inner, script: shared, clock }));
-    (storage, script)
+    let faulty = Faulty { script: Arc::clone(&script), clock: clock.clone() };
+    (storage.clone().intercepted(faulty), script)
 }
 
 #[derive(Debug)]
 struct Faulty {
-    inner: Arc<dyn ObjectStore>,
     script: Arc<Script>,
     clock: Clock,
-}
-
-impl fmt::Display for Faulty {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("faulty")
-    }
 }
 
 fn broken() -> Error {
@@ -95,8 +81,8 @@ fn broken() -> Error {
 }
 
 #[async_trait]
-impl ObjectStore for Faulty {
-    async fn put_opts(&self, location: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
+impl Intercept for Faulty {
+    async fn put(&self, inner: &Inner, location: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
         self.script.turn().await;
         self.script.puts.fetch_add(1, Ordering::SeqCst);
         let faults = if location.as_ref().contains("_delta_log") { &self.script.commits } else { &self.script.files };
@@ -106,7 +92,7 @@ impl ObjectStore for Faulty {
             Fault::StepBefore(seconds) => self.clock.step(seconds * 1_000_000),
             _ => {}
         }
-        let put = self.inner.put_opts(location, payload, options).await;
+        let put = inner.put_opts(location, payload, options).await;
         match fault {
             Fault::Lose => Err(broken()),
             Fault::LoseAndBlind => {
@@ -121,47 +107,22 @@ impl ObjectStore for Faulty {
         }
     }
 
-    async fn put_multipart_opts(
-        &self,
-        location: &Path,
-        options: PutMultipartOptions,
-    ) -> Result<Box<dyn MultipartUpload>> {
-        self.inner.put_multipart_opts(location, options).await
-    }
-
-    async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+    async fn get(&self, inner: &Inner, location: &Path, options: GetOptions) -> Result<GetResult> {
         self.script.turn().await;
         self.script.gets.fetch_add(1, Ordering::SeqCst);
         if self.script.blind.swap(0, Ordering::SeqCst) > 0 {
             return Err(broken());
         }
-        self.inner.get_opts(location, options).await
+        inner.get_opts(location, options).await
     }
 
-    async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
-        self.inner.get_ranges(location, ranges).await
-    }
-
-    fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
-        self.inner.delete_stream(locations)
-    }
-
-    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+    fn list(&self, inner: &Inner, prefix: Option<&Path>, offset: Option<&Path>) -> Listing {
         self.script.lists.fetch_add(1, Ordering::SeqCst);
-        self.inner.list(prefix)
+        listing(inner, prefix, offset)
     }
 
-    fn list_with_offset(&self, prefix: Option<&Path>, offset: &Path) -> BoxStream<'static, Result<ObjectMeta>> {
+    async fn list_folders(&self, inner: &Inner, prefix: Option<&Path>) -> Result<ListResult> {
         self.script.lists.fetch_add(1, Ordering::SeqCst);
-        self.inner.list_with_offset(prefix, offset)
-    }
-
-    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
-        self.script.lists.fetch_add(1, Ordering::SeqCst);
-        self.inner.list_with_delimiter(prefix).await
-    }
-
-    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
-        self.inner.copy_opts(from, to, options).await
+        inner.list_with_delimiter(prefix).await
     }
 }

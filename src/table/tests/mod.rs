@@ -2,7 +2,7 @@
 
 mod append;
 mod durable;
-mod faulty;
+pub(super) mod faulty;
 mod open;
 mod race;
 

@@ -188,6 +188,31 @@ async fn a_table_that_was_removed_or_replaced_is_told_before_anything_is_put_and
     }
 }
 
+#[tokio::test]
+async fn a_table_that_is_replaced_between_its_opening_and_the_first_append_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    for storage in [Storage::memory(), Storage::open(folder.path().to_str().unwrap()).unwrap()] {
+        for has_checkpoint in [false, true] {
+            let clock = Clock::system();
+            let mut other = open(&storage, &clock).await;
+            append(&mut other, STAGE, rows([7])).await;
+            let kept = take_away(&storage).await;
+            let mut ours = open(&storage, &clock).await;
+            append(&mut ours, STAGE, rows([1])).await;
+            if has_checkpoint {
+                let delta = crate::table::delta::delta_table(&storage, &table_path()).await.unwrap();
+                deltalake::checkpoints::create_checkpoint(&delta, None).await.unwrap();
+            }
+            let mut table = open(&storage, &clock).await;
+            take_away(&storage).await;
+            put_back(&storage, &kept).await;
+            assert!(refused(&mut table).await.contains("was replaced by another one"));
+            assert_eq!(all_ids(&storage).await, [7]);
+            take_away(&storage).await;
+        }
+    }
+}
+
 async fn refused(table: &mut LakeTable) -> String {
     let fence = Fence { role: STAGE, seen: table.fence(STAGE) };
     let refused = table.append(Append { rows: Some(rows([2])), fence, progress: Vec::new() }).await.unwrap_err();

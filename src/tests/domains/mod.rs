@@ -6,7 +6,7 @@
 //! LAKEGRAM_CELL=silver-403-Running cargo test --lib tests::domains::table -- --nocapture     one cell of it
 //! ```
 
+mod poll;
 mod stop;
-mod store;
 mod table;
 mod world;

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::store::Trouble;
 use super::world::{Service, World};
 use crate::error::ErrorKind;
 use crate::standin::model::ModelTrouble;
 use crate::standin::telegram::Behavior;
+use crate::storage::tests::troubled::Trouble;
 
 /// What hangs.
 #[derive(Clone, Copy, Debug)]

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use futures::{StreamExt, stream};
 
-use super::store::Trouble;
 use super::world::{Service, World};
+use crate::storage::tests::troubled::Trouble;
 
 /// What a stage stands on, apart from what it reads.
 #[derive(Clone, Copy, Debug)]

@@ -9,7 +9,6 @@ use serde_json::json;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::store::{Switch, Trouble};
 use crate::app::{App, Listeners, Role};
 use crate::clock::Clock;
 use crate::error::Result;
@@ -18,6 +17,7 @@ use crate::receive::SECRET_HEADER;
 use crate::settings::{Environment, Settings};
 use crate::standin::model::{ModelStandIn, ModelStandInOptions};
 use crate::standin::telegram::{Options, TelegramStandIn};
+use crate::storage::tests::troubled::{Switch, Trouble};
 use crate::storage::{PutNew, Storage, StorageKey};
 use crate::table::LakeTable;
 

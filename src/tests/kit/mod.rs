@@ -6,12 +6,14 @@
 mod dice;
 mod matrix;
 mod plan;
+mod reply;
 mod seeds;
 mod table;
 
 pub(super) use self::dice::Dice;
 pub(super) use self::matrix::{Matrix, Operation};
 pub(super) use self::plan::FaultPlan;
+pub(super) use self::reply::{SILVER, integers, reply_stage, rows};
 pub(super) use self::seeds::{Outcome, Suite};
 pub(super) use self::table::{Table, once_each};
 use crate::settings::Environment;

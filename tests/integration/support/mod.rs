@@ -1,6 +1,7 @@
 //! `TestApp`: the real binary with its own data folder, a Bot API stand-in and a model stand-in.
 #![allow(clippy::disallowed_methods)]
 
+pub(crate) mod child;
 pub(crate) mod readers;
 pub(crate) mod spoils;
 
@@ -11,6 +12,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use lakegram::clock::Clock;
+use lakegram::settings::Environment;
 use lakegram::standin::model::{ModelStandIn, ModelStandInOptions};
 use lakegram::standin::telegram::{Options, TelegramStandIn};
 use lakegram::storage::{Storage, StorageKey};
@@ -21,6 +23,20 @@ use tokio_util::sync::CancellationToken;
 /// Longer than anything a test waits for on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
 pub(crate) const SECRET: &str = "integration-secret";
+
+/// The environment of a service in this process, on a folder and between these stand-ins.
+pub(crate) fn environment(folder: &Path, telegram: &TelegramStandIn, model: &ModelStandIn) -> Environment {
+    Environment::from_pairs([]).with([
+        ("HOSTNAME", "lane".to_owned()),
+        ("LAKEGRAM_DATA", folder.to_str().unwrap().to_owned()),
+        ("LAKEGRAM_LISTEN", "127.0.0.1:0".to_owned()),
+        ("LAKEGRAM_CONSOLE", "127.0.0.1:0".to_owned()),
+        ("TELEGRAM_API_URL", telegram.api_url()),
+        ("TELEGRAM_BOT_TOKEN", telegram.token().to_owned()),
+        ("TELEGRAM_WEBHOOK_SECRET", SECRET.to_owned()),
+        ("LLM_BASE_URL", model.base_url()),
+    ])
+}
 
 /// A small generator, so that a run can be repeated from its seed.
 pub(crate) struct Dice(pub u64);

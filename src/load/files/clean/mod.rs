@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::discover::{Found, Source, Walk};
 use super::memo;
 use super::options::FilesOptions;
+use super::owner;
 use super::part::INGESTED_AT;
 use super::seen::{PathHash, Seen, Stamp, hash_of};
 use crate::clock::Timestamp;
@@ -94,6 +95,7 @@ impl Pass {
         let archive = wanted.to.as_deref().map(|to| Archive::open(sites, to)).transpose()?;
         let table = Path::parse(table).context(ErrorKind::Configuration, "bronze.table")?;
         let Some(table) = LakeTable::open_existing(&data, &table, &clock).await? else { return Ok(None) };
+        owner::check(&table, &owner::identity(&pipeline.name, &source))?;
         let metrics = CleanMetrics::new(&telemetry);
         let is_local = source.storage.local_root().is_some();
         Ok(Some(Self {

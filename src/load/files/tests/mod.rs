@@ -1,6 +1,7 @@
 //! The loader as a whole, on folders of files and in memory.
 
 mod options;
+mod owner;
 mod variant;
 
 use std::io::Write;
@@ -12,6 +13,7 @@ use arrow::datatypes::Int64Type;
 use arrow::json::LineDelimitedWriter;
 use bytes::Bytes;
 use flate2::write::GzEncoder;
+use object_store::path::Path;
 use serde_json::{Value, json};
 
 use super::*;

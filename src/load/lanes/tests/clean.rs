@@ -6,12 +6,16 @@ use crate::load::clean::Cleaned;
 const DAY: i64 = 24 * HOUR;
 
 async fn cleaned(world: &World, settings: &str, is_dry: bool) -> Cleaned {
+    try_clean(world, settings, is_dry).await.unwrap()
+}
+
+async fn try_clean(world: &World, settings: &str, is_dry: bool) -> Result<Cleaned> {
     let mut pipeline = crate::pipeline::load::built_in().unwrap();
     pipeline.name = Name::new("p").unwrap();
     pipeline.bronze.clean_source = toml::from_str(settings).unwrap();
     let (clock, telemetry) = (world.clock.clone(), world.telemetry.clone());
     let options = CleanOptions { storage: world.storage.clone(), pipeline, clock, telemetry };
-    clean(options, is_dry, &never()).await.unwrap()
+    clean(options, is_dry, &never()).await
 }
 
 const DELETE: &str = "action = \"delete\"\nafter = \"5d\"";
@@ -99,6 +103,45 @@ async fn a_segment_that_changed_since_stays_and_a_move_keeps_its_path() {
     let below = first.as_ref().strip_prefix("raw/p/").unwrap();
     assert!(is_there(&world, &Path::from(format!("archive/{below}"))).await);
     assert!(!is_there(&world, &first).await && is_there(&world, &second).await);
+}
+
+#[tokio::test]
+async fn segments_in_the_folder_of_a_former_pipeline_are_moved_as_well_each_to_its_own_path() {
+    let mut world = World::new();
+    world.own.former_pipelines = vec![Name::new("former").unwrap()];
+    let at = |world: &World, age: i64| Timestamp::from_micros(world.clock.now().as_micros() - age);
+    let mut paths = Vec::new();
+    for id in 1..=3 {
+        paths.push(world.put_for("former", "a", at(&world, 10 * MINUTE - id), &update(id)).await);
+    }
+    settle(&world).await;
+    world.pass(6 * DAY);
+    world.put_for("former", "a", at(&world, MINUTE), &update(4)).await;
+    let ours = world.put("a", MINUTE, &update(5)).await;
+    settle(&world).await;
+    let done = cleaned(&world, "action = \"move\"\nafter = \"5d\"\nto = \"archive\"", false).await;
+    assert_eq!((done.files, done.taken), (3, 0));
+    for path in &paths {
+        let below = path.as_ref().strip_prefix("raw/former/").unwrap();
+        assert!(is_there(&world, &Path::from(format!("archive/{below}"))).await, "{below}");
+        assert!(!is_there(&world, path).await);
+    }
+    assert!(is_there(&world, &ours).await);
+    settle(&world).await;
+    assert_eq!(world.update_ids().await, some(1..=5));
+}
+
+#[tokio::test]
+async fn segments_are_not_moved_to_where_the_root_keeps_its_own_files() {
+    let (world, paths) = aged().await;
+    for to in ["_lakegram", "_lakegram/old", "intents", "raw/old", TABLE] {
+        let settings = format!("action = \"move\"\nafter = \"5d\"\nto = \"{to}\"");
+        let error = try_clean(&world, &settings, false).await.unwrap_err();
+        assert!(error.to_string().contains("use separate folders"), "{to}: {error}");
+    }
+    for path in &paths {
+        assert!(is_there(&world, path).await);
+    }
 }
 
 #[tokio::test]

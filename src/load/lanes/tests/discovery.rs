@@ -137,16 +137,22 @@ async fn what_is_no_segment_of_this_pipeline_is_passed_over() {
     assert_eq!(world.update_ids().await, some([1]));
 }
 
-#[tokio::test]
-async fn the_look_back_finds_what_appears_below_the_position_once() {
+/// A world with a loaded segment of update 1, a stage, and the position that the segment has given its lane.
+async fn with_position() -> (World, BronzeStage, i64) {
     let world = World::new();
     world.put("a", 30 * MINUTE, &update(1)).await;
     world.pass(20 * MINUTE);
     let mut stage = world.stage().await;
     stage.work_until_idle(&never()).await.unwrap();
+    let position = world.position("a").await.unwrap();
+    (world, stage, position)
+}
+
+#[tokio::test]
+async fn the_look_back_finds_what_appears_below_the_position_once() {
+    let (world, mut stage, position) = with_position().await;
     // The first look-back comes with the first position; the next one is a day later.
     stage.work_until_idle(&never()).await.unwrap();
-    let position = world.position("a").await.unwrap();
     let below = |micros: i64| Timestamp::from_micros(position - micros);
     let hidden = world.put_at("a", below(HOUR), &(update(2) + "odd\n")).await;
     world.put_at("a", below(50 * HOUR), &update(4)).await;
@@ -166,12 +172,7 @@ async fn the_look_back_finds_what_appears_below_the_position_once() {
 
 #[tokio::test]
 async fn a_look_back_that_could_not_read_a_segment_is_not_done_with_it_and_holds_nothing_else_up() {
-    let world = World::new();
-    world.put("a", 30 * MINUTE, &update(1)).await;
-    world.pass(20 * MINUTE);
-    let mut stage = world.stage().await;
-    stage.work_until_idle(&never()).await.unwrap();
-    let position = world.position("a").await.unwrap();
+    let (world, mut stage, position) = with_position().await;
     let below = |micros: i64| Timestamp::from_micros(position - micros);
     let bad = world.put_at("a", below(2 * HOUR), &update(2)).await;
     world.put_at("a", below(HOUR), &update(3)).await;

@@ -35,6 +35,7 @@ pub(super) struct World {
     script: Arc<Script>,
     settings: BronzeSettings,
     schema: SchemaRef,
+    own: OwnTable,
     telemetry: Telemetry,
 }
 
@@ -56,7 +57,7 @@ impl World {
         let (storage, script) = scripted(storage, &clock);
         let settings = crate::pipeline::load::built_in().unwrap().bronze;
         let schema = schema::built_in(schema::MESSAGES).unwrap();
-        Self { storage, clock, script, settings, schema, telemetry: Telemetry::new() }
+        Self { storage, clock, script, settings, schema, own: OwnTable::default(), telemetry: Telemetry::new() }
     }
 
     fn options(&self) -> BronzeOptions {
@@ -65,7 +66,7 @@ impl World {
             pipeline: Name::new("p").unwrap(),
             settings: self.settings.clone(),
             schema: Arc::clone(&self.schema),
-            own: OwnTable::default(),
+            own: self.own.clone(),
             clock: self.clock.clone(),
             telemetry: self.telemetry.clone(),
             committed: watch::Sender::new(-1),
@@ -95,7 +96,11 @@ impl World {
     }
 
     async fn put_at(&self, lane: &str, micros: Timestamp, lines: &str) -> Path {
-        let (pipeline, lane) = (Name::new("p").unwrap(), Name::new(lane).unwrap());
+        self.put_for("p", lane, micros, lines).await
+    }
+
+    async fn put_for(&self, pipeline: &str, lane: &str, micros: Timestamp, lines: &str) -> Path {
+        let (pipeline, lane) = (Name::new(pipeline).unwrap(), Name::new(lane).unwrap());
         let path = StorageKey::Segment { pipeline, bot_id: BotId(1), lane, micros }.path();
         self.storage.put_new(&path, Bytes::copy_from_slice(lines.as_bytes())).await.unwrap();
         path

@@ -1,23 +1,20 @@
 //! A store that dates objects by the test's clock, writes its calls down, fails on command, and can die at any call.
 
 use std::collections::HashMap;
-use std::fmt;
-use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use bytes::Bytes;
-use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
+use futures::stream::{self, StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{
-    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMode,
-    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+    Error, GetOptions, GetResult, ListResult, ObjectMeta, PutMode, PutOptions, PutPayload, PutResult, Result,
 };
 use tokio::sync::Notify;
 
 use crate::clock::{Clock, Timestamp};
 use crate::storage::Storage;
+use crate::storage::tests::intercepted::{Inner, Intercept, Listing, listing};
 
 /// What happens to a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,89 +123,47 @@ pub(super) fn scripted(storage: Storage, clock: &Clock) -> (Storage, Arc<Script>
         fuse: AtomicUsize::new(usize::MAX),
         blown: Notify::new(),
     });
-    let shared = Arc::clone(&script);
-    (storage.decorated(|inner| Arc::new(Scripted { inner, script: shared })), script)
-}
-
-#[derive(Clone, Debug)]
-struct Scripted {
-    inner: Arc<dyn ObjectStore>,
-    script: Arc<Script>,
-}
-
-impl fmt::Display for Scripted {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("scripted")
-    }
+    (storage.intercepted(Arc::clone(&script)), script)
 }
 
 fn broken() -> Error {
     Error::Generic { store: "scripted", source: "the connection was reset".into() }
 }
 
-impl Scripted {
-    fn listing(&self, prefix: Option<&Path>, offset: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        let (this, prefix, offset) = (self.clone(), prefix.cloned(), offset.cloned());
-        let listing = async move {
-            let fault = this.script.before("list", &prefix.clone().unwrap_or_default()).await?;
-            this.script.after(fault, Ok(())).await?;
-            let listing = match &offset {
-                Some(offset) => this.inner.list_with_offset(prefix.as_ref(), offset),
-                None => this.inner.list(prefix.as_ref()),
-            };
-            let script = Arc::clone(&this.script);
-            Ok::<_, Error>(listing.map_ok(move |meta| script.dated(meta)))
-        };
-        stream::once(listing).try_flatten().boxed()
-    }
-}
-
 #[async_trait]
-impl ObjectStore for Scripted {
-    async fn put_opts(&self, location: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
+impl Intercept for Arc<Script> {
+    async fn put(&self, inner: &Inner, location: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
         let call = if options.mode == PutMode::Create { "create" } else { "put" };
-        let fault = self.script.before(call, location).await?;
-        let put = self.inner.put_opts(location, payload, options).await;
+        let fault = self.before(call, location).await?;
+        let put = inner.put_opts(location, payload, options).await;
         if put.is_ok() {
-            self.script.modified.lock().unwrap().insert(location.clone(), self.script.clock.now());
+            self.modified.lock().unwrap().insert(location.clone(), self.clock.now());
         }
-        self.script.after(fault, put).await
+        self.after(fault, put).await
     }
 
-    async fn put_multipart_opts(&self, at: &Path, options: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
-        self.inner.put_multipart_opts(at, options).await
+    async fn get(&self, inner: &Inner, location: &Path, options: GetOptions) -> Result<GetResult> {
+        let fault = self.before("get", location).await?;
+        let got = inner.get_opts(location, options).await;
+        let got = got.map(|got| GetResult { meta: self.dated(got.meta.clone()), ..got });
+        self.after(fault, got).await
     }
 
-    async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
-        let fault = self.script.before("get", location).await?;
-        let got = self.inner.get_opts(location, options).await;
-        let got = got.map(|got| GetResult { meta: self.script.dated(got.meta.clone()), ..got });
-        self.script.after(fault, got).await
+    fn list(&self, inner: &Inner, prefix: Option<&Path>, offset: Option<&Path>) -> Listing {
+        let (script, inner) = (Self::clone(self), Arc::clone(inner));
+        let (prefix, offset) = (prefix.cloned(), offset.cloned());
+        let listed = async move {
+            let fault = script.before("list", &prefix.clone().unwrap_or_default()).await?;
+            script.after(fault, Ok(())).await?;
+            let listed = listing(&inner, prefix.as_ref(), offset.as_ref());
+            Ok::<_, Error>(listed.map_ok(move |meta| script.dated(meta)))
+        };
+        stream::once(listed).try_flatten().boxed()
     }
 
-    async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
-        self.inner.get_ranges(location, ranges).await
-    }
-
-    fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
-        self.inner.delete_stream(locations)
-    }
-
-    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        self.listing(prefix, None)
-    }
-
-    fn list_with_offset(&self, prefix: Option<&Path>, offset: &Path) -> BoxStream<'static, Result<ObjectMeta>> {
-        self.listing(prefix, Some(offset))
-    }
-
-    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
-        let fault = self.script.before("folders", &prefix.cloned().unwrap_or_default()).await?;
-        let listed = self.inner.list_with_delimiter(prefix).await;
-        self.script.after(fault, listed).await
-    }
-
-    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
-        self.inner.copy_opts(from, to, options).await
+    async fn list_folders(&self, inner: &Inner, prefix: Option<&Path>) -> Result<ListResult> {
+        let fault = self.before("folders", &prefix.cloned().unwrap_or_default()).await?;
+        let listed = inner.list_with_delimiter(prefix).await;
+        self.after(fault, listed).await
     }
 }

@@ -1,7 +1,7 @@
-//! The conformance suite of the flow: what every stage on it must stand, whatever it does with a row.
+//! The conformance suite of the flow: what every stage must survive, whatever it does with a row.
 //!
-//! `cargo test --lib faults::flow -- --nocapture` prints the counts. A stage takes part with a [`Stage`] and a line in
-//! `suites`.
+//! `cargo test --lib faults::flow -- --nocapture` prints the counts. A stage takes part with an implementation of
+//! [`Stage`] and a test that runs [`suite`].
 
 mod reply;
 mod silver;
@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use futures::{StreamExt, stream};
+use object_store::path::Path;
 use serde_json::json;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
@@ -27,17 +28,17 @@ use crate::storage::{Storage, StorageKey};
 use crate::table::maintain::{MaintainOptions, maintain};
 use crate::table::{Append, CommitOutcome, Fence, LakeTable, TableRole, TableSpec};
 
-/// So many times as fast as life.
+/// How many times faster than real time.
 const PACE: u32 = 300;
-/// Longer than any process works, intents that are watched included.
+/// Longer than any process works, even if it has to watch another's intents.
 const LIFE: Duration = Duration::from_secs(9_000);
-/// Worlds at the same time.
+/// Trials that run at the same time.
 const AT_ONCE: usize = 8;
 
 /// An update and its chat.
 type Update = (i64, i64);
 
-/// A stage, what it reads, and what it does outside.
+/// A stage under test, with its upstream table and the outside systems it calls.
 trait Stage: Sized + Send + Sync + 'static {
     const NAME: &'static str;
     /// Which table it reads.
@@ -46,19 +47,19 @@ trait Stage: Sized + Send + Sync + 'static {
     fn new() -> impl Future<Output = Self> + Send;
     fn storage(&self) -> &Storage;
     fn clock(&self) -> &Clock;
-    /// What the upstream table is.
+    /// The definition of the upstream table.
     fn upstream(&self) -> TableSpec;
-    /// Rows of it that ask for work.
+    /// Rows of the upstream table that require work.
     fn rows(&self, updates: &[Update]) -> RecordBatch;
     /// A process that works until nothing is left.
     fn work(&self, storage: Storage) -> impl Future<Output = Result<()>> + Send;
-    /// A process that works until it ends by itself.
+    /// A process that works until it fails.
     fn serve(&self, storage: Storage) -> impl Future<Output = Result<()>> + Send;
     /// What is wrong when these updates are all there ever were, and nothing is left to do.
     fn check(&self, updates: &BTreeSet<i64>) -> impl Future<Output = Vec<String>> + Send;
 }
 
-/// A stage and what its upstream table has brought.
+/// A stage and the updates that its upstream table has delivered.
 struct Trial<S> {
     stage: S,
     updates: BTreeSet<i64>,
@@ -69,7 +70,7 @@ impl<S: Stage> Trial<S> {
         Self { stage: S::new().await, updates: BTreeSet::new() }
     }
 
-    /// Appends rows to the upstream table, which is made where there is none.
+    /// Appends rows to the upstream table, which is created if there is none.
     async fn append(&mut self, updates: &[Update]) {
         let (storage, spec, clock) = (self.stage.storage(), self.stage.upstream(), self.stage.clock());
         let mut table = LakeTable::open(storage, &spec, clock).await.unwrap();
@@ -79,7 +80,7 @@ impl<S: Stage> Trial<S> {
         self.updates.extend(updates.iter().map(|(id, _)| *id));
     }
 
-    /// Works to the end, however often a process has to be started for it.
+    /// Starts processes until one has done everything, then checks the result.
     async fn finish(&self) -> Vec<String> {
         let mut error = String::new();
         for _ in 0..3 {
@@ -93,7 +94,7 @@ impl<S: Stage> Trial<S> {
         vec![error]
     }
 
-    /// A process that dies at a call of its store; so many calls it made.
+    /// A process that dies at a call of its store. Returns the number of calls it made.
     async fn live(&self, death: Option<Death>) -> u64 {
         let gate = Arc::new(Gate::new(death, u64::MAX));
         let script = Arc::new(FaultScript::new(0, 0, self.stage.clock()));
@@ -115,24 +116,28 @@ impl<S: Stage> Trial<S> {
         }
     }
 
-    /// Somebody rewrites every file of the upstream table, with the same rows.
-    async fn rewrite_upstream(&self) {
+    /// A foreign writer replaces every file of the upstream table by one with the same rows. Returns the
+    /// names of the new files.
+    async fn rewrite_upstream(&self) -> Vec<Path> {
         let (storage, path) = (self.stage.storage(), self.stage.upstream().path);
         let table = LakeTable::open_existing(storage, &path, self.stage.clock()).await.unwrap().unwrap();
-        let (version, mut actions) = (table.version() + 1, String::new());
+        let (version, mut actions, mut copies) = (table.version() + 1, String::new(), Vec::new());
         for (number, file) in table.files().await.unwrap().iter().enumerate() {
             let bytes = storage.get(&file.location(&path).unwrap()).await.unwrap().unwrap();
             let copy = format!("rewritten-{version}-{number}.parquet");
-            storage.put_new(&path.clone().join(copy.as_str()), bytes).await.unwrap();
+            copies.push(path.clone().join(copy.as_str()));
+            storage.put_new(&copies[number], bytes).await.unwrap();
             let remove = json!({"path": file.path, "deletionTimestamp": 1, "dataChange": true});
             let add = json!({"path": copy, "partitionValues": {}, "size": file.size_bytes,
                 "modificationTime": file.modification_millis, "dataChange": true});
             actions += &format!("{}\n{}\n", json!({ "remove": remove }), json!({ "add": add }));
         }
         storage.put_new(&StorageKey::Commit { table: path, version }.path(), actions.into()).await.unwrap();
+        copies
     }
 
-    /// The upstream table is maintained until the log that led to its rows is gone, whoever still reads it.
+    /// Maintains the upstream table until the log entries that added its rows are gone, even if a stage still needs
+    /// them.
     async fn clean_up_upstream(&self) {
         let options = MaintainOptions { compact_at_files: 2, checkpoint_every: 1, ..MaintainOptions::default() };
         let (storage, path, clock) = (self.stage.storage(), self.stage.upstream().path, self.stage.clock());
@@ -143,7 +148,7 @@ impl<S: Stage> Trial<S> {
     }
 }
 
-/// A process dies before or after each of its calls of the store.
+/// A process dies before or after any one of its calls of the store.
 async fn crash<S: Stage>() -> (usize, Vec<String>) {
     async fn prepare<S: Stage>() -> Trial<S> {
         let mut trial = Trial::<S>::new().await;
@@ -176,7 +181,7 @@ async fn two_processes<S: Stage>() -> Vec<String> {
     trial.finish().await
 }
 
-/// The upstream table is rewritten, and its log goes on.
+/// The upstream table is rewritten, and its log continues.
 async fn rewritten<S: Stage>() -> Vec<String> {
     let mut trial = Trial::<S>::new().await;
     trial.append(&[(1, 7), (2, 8)]).await;
@@ -184,6 +189,23 @@ async fn rewritten<S: Stage>() -> Vec<String> {
     trial.append(&[(3, 7)]).await;
     trial.rewrite_upstream().await;
     trial.append(&[(4, 7)]).await;
+    wrong.extend(trial.finish().await);
+    wrong
+}
+
+/// The upstream table is rewritten twice, and the files of the first time are gone when the stage comes to them.
+async fn rewritten_again<S: Stage>() -> Vec<String> {
+    let mut trial = Trial::<S>::new().await;
+    trial.append(&[(1, 7), (2, 8)]).await;
+    let mut wrong = trial.finish().await;
+    trial.append(&[(3, 7)]).await;
+    let copies = trial.rewrite_upstream().await;
+    trial.append(&[(4, 7)]).await;
+    trial.rewrite_upstream().await;
+    for copy in &copies {
+        trial.stage.storage().delete(copy).await.unwrap();
+    }
+    trial.append(&[(5, 8)]).await;
     wrong.extend(trial.finish().await);
     wrong
 }
@@ -201,7 +223,8 @@ async fn overtaken<S: Stage>() -> Vec<String> {
     wrong
 }
 
-/// The upstream table is removed and made again, with what it had and more: in one commit, or in as many as before.
+/// The upstream table is removed and created again with the same rows and more: in one commit, in as many as before,
+/// or in more.
 async fn recreated<S: Stage>() -> Vec<String> {
     let mut wrong = Vec::new();
     for commits in [1, 5, 9] {
@@ -222,7 +245,7 @@ async fn recreated<S: Stage>() -> Vec<String> {
     wrong
 }
 
-/// A foreign writer doubles rows: in one commit, in another one, before and after they are done.
+/// A foreign writer duplicates rows: in the same commit and in a later one, before and after they are done.
 async fn doubled<S: Stage>() -> Vec<String> {
     let mut trial = Trial::<S>::new().await;
     trial.append(&[(1, 7), (2, 8), (1, 7)]).await;
@@ -233,7 +256,8 @@ async fn doubled<S: Stage>() -> Vec<String> {
     wrong
 }
 
-/// The upstream table is replaced under a process that works: it ends and says so, and nothing is done twice.
+/// The upstream table is replaced while a process is working: it fails with an error that says so, and nothing is done
+/// twice.
 async fn replaced_while_running<S: Stage>() -> Vec<String> {
     let mut trial = Trial::<S>::new().await;
     trial.append(&[(1, 7)]).await;
@@ -242,7 +266,7 @@ async fn replaced_while_running<S: Stage>() -> Vec<String> {
     let ended = {
         let serving = trial.stage.serve(storage);
         let replaced = async {
-            // It has found the table once it has looked at it.
+            // By then it has found the table.
             trial.stage.clock().sleep(Duration::from_secs(20)).await;
             trial.remove_upstream().await;
             let spec = trial.stage.upstream();
@@ -270,11 +294,12 @@ async fn suite<S: Stage>() -> Vec<String> {
     wrong = named("crash", wrong);
     wrong.extend(named("two processes", two_processes::<S>().await));
     wrong.extend(named("rewritten", rewritten::<S>().await));
+    wrong.extend(named("rewritten again", rewritten_again::<S>().await));
     wrong.extend(named("overtaken", overtaken::<S>().await));
     wrong.extend(named("recreated", recreated::<S>().await));
     wrong.extend(named("doubled", doubled::<S>().await));
     wrong.extend(named("replaced while running", replaced_while_running::<S>().await));
-    println!("{}: {points} deaths and 6 more scenarios, {} promises broken", S::NAME, wrong.len());
+    println!("{}: {points} deaths and 7 more scenarios, {} promises broken", S::NAME, wrong.len());
     wrong
 }
 

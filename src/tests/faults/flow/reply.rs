@@ -4,27 +4,22 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
+use arrow::array::{ArrayRef, RecordBatch, StringArray};
 use object_store::path::Path;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::{PACE, Stage, Update};
+use super::{PACE, Stage, Trial, Update};
 use crate::clock::Clock;
 use crate::error::Result;
-use crate::id::Name;
 use crate::pipeline::{self, ReplySettings};
 use crate::schema;
-use crate::stage::reply::{ReplyOptions, ReplyStage};
-use crate::standin::telegram::{Options, TelegramStandIn};
+use crate::stage::reply::ReplyStage;
+use crate::standin::telegram::{Behavior, Options, TelegramStandIn};
 use crate::storage::Storage;
 use crate::table::{TableRole, TableSpec};
-use crate::telegram::BotClient;
 use crate::telegram::reply::{self, Answered};
-use crate::telemetry::Telemetry;
-use crate::tests::kit::{Table, once_each};
-
-const SILVER: &str = "silver/telegram_responses";
+use crate::tests::kit::{SILVER, Table, integers, once_each, reply_stage, rows};
 
 pub(super) struct Replier {
     storage: Storage,
@@ -35,19 +30,7 @@ pub(super) struct Replier {
 
 impl Replier {
     async fn open(&self, storage: Storage) -> Result<ReplyStage> {
-        let options = ReplyOptions {
-            storage,
-            pipeline: Name::new("p").unwrap(),
-            settings: self.settings.clone(),
-            silver_table: SILVER.to_owned(),
-            bot_id: self.telegram.bot_id(),
-            bot: BotClient::new(&self.telegram.api_url(), self.telegram.token()).unwrap(),
-            schema: schema::built_in(schema::REPLIES).unwrap(),
-            own: crate::table::OwnTable::default(),
-            clock: self.clock.clone(),
-            telemetry: Telemetry::new(),
-        };
-        ReplyStage::open(options).await
+        reply_stage(storage, &self.telegram, &self.settings, &self.clock).await
     }
 }
 
@@ -86,20 +69,19 @@ impl Stage for Replier {
     }
 
     fn rows(&self, updates: &[Update]) -> RecordBatch {
-        let integers = |values: Vec<i64>| Arc::new(Int64Array::from(values)) as ArrayRef;
         let reply = |(id, chat_id): &Update| {
             let answered = Answered { chat_id: *chat_id, chat_type: None, message_id: None };
             reply::to_json(&reply::compose(&format!("answer {id}."), answered)).unwrap()
         };
-        let columns = [
+        let columns: [(&str, ArrayRef); 6] = [
             ("bot_id", integers(vec![self.telegram.bot_id().0; updates.len()])),
-            ("update_id", integers(updates.iter().map(|(id, _)| *id).collect())),
+            ("update_id", integers(updates.iter().map(|(id, _)| *id))),
             ("attempt", integers(vec![1; updates.len()])),
-            ("chat_id", integers(updates.iter().map(|(_, chat_id)| *chat_id).collect())),
+            ("chat_id", integers(updates.iter().map(|(_, chat_id)| *chat_id))),
             ("reply_parts", integers(vec![1; updates.len()])),
             ("reply", Arc::new(StringArray::from(updates.iter().map(reply).collect::<Vec<_>>()))),
         ];
-        RecordBatch::try_from_iter_with_nullable(columns.map(|(name, column)| (name, column, true))).unwrap()
+        rows(columns)
     }
 
     async fn work(&self, storage: Storage) -> Result<()> {
@@ -130,4 +112,18 @@ impl Stage for Replier {
         }
         wrong
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_that_is_refused_holds_every_chat() {
+    let mut trial = Trial::<Replier>::new().await;
+    trial.stage.settings.concurrency = 3;
+    trial.stage.telegram.script("sendMessage", vec![Behavior::fail(401, "Unauthorized"); 3]);
+    trial.append(&(1..=60).map(|id| (id, id)).collect::<Vec<_>>()).await;
+    assert!(trial.finish().await.is_empty());
+    let calls =
+        trial.stage.telegram.read(|ledger| ledger.calls_of("sendMessage").map(|call| call.at).collect::<Vec<_>>());
+    // Those that were on the wire together, and a minute later everything.
+    let asked = calls.iter().filter(|at| at.since(calls[0]) < Duration::from_secs(55)).count();
+    assert!((1..=3).contains(&asked), "{asked} calls with a token that is known to be refused");
 }

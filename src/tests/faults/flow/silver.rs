@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
+use arrow::array::{ArrayRef, RecordBatch, StringArray, TimestampMicrosecondArray};
 use object_store::path::Path;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -21,7 +21,7 @@ use crate::standin::model::{ModelStandIn, ModelStandInOptions};
 use crate::storage::Storage;
 use crate::table::{TableRole, TableSpec};
 use crate::telemetry::Telemetry;
-use crate::tests::kit::{Table, once_each};
+use crate::tests::kit::{Table, integers, once_each, rows};
 
 const BOT: BotId = BotId(1);
 
@@ -82,19 +82,18 @@ impl Stage for Silver {
     }
 
     fn rows(&self, updates: &[Update]) -> RecordBatch {
-        let integers = |values: Vec<i64>| Arc::new(Int64Array::from(values)) as ArrayRef;
         let texts = |values: Vec<String>| Arc::new(StringArray::from(values)) as ArrayRef;
         let received = vec![self.clock.now().as_micros(); updates.len()];
-        let columns = [
+        let columns: [(&str, ArrayRef); 7] = [
             ("bot_id", integers(vec![BOT.0; updates.len()])),
-            ("update_id", integers(updates.iter().map(|(id, _)| *id).collect())),
-            ("chat_id", integers(updates.iter().map(|(_, chat_id)| *chat_id).collect())),
+            ("update_id", integers(updates.iter().map(|(id, _)| *id))),
+            ("chat_id", integers(updates.iter().map(|(_, chat_id)| *chat_id))),
             ("update_type", texts(vec!["message".to_owned(); updates.len()])),
             ("text", texts(updates.iter().map(|(id, _)| format!("question {id}.")).collect())),
             ("_received_at", Arc::new(TimestampMicrosecondArray::from(received).with_timezone("UTC"))),
             ("_trace_id", texts(updates.iter().map(|(id, _)| trace_id(BOT, *id)).collect())),
         ];
-        RecordBatch::try_from_iter_with_nullable(columns.map(|(name, column)| (name, column, true))).unwrap()
+        rows(columns)
     }
 
     async fn work(&self, storage: Storage) -> Result<()> {

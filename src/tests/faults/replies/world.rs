@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
+use arrow::array::{ArrayRef, StringArray};
 use object_store::path::Path;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
@@ -14,16 +14,13 @@ use super::super::script::FaultScript;
 use super::super::store::faulty;
 use crate::clock::Clock;
 use crate::error::Result;
-use crate::id::Name;
 use crate::pipeline::{self, ReplySettings};
 use crate::schema;
-use crate::stage::reply::{ReplyOptions, ReplyStage};
 use crate::standin::telegram::{Fate, Options, TelegramStandIn};
 use crate::storage::Storage;
-use crate::table::{Append, CommitOutcome, Fence, LakeTable, OwnTable, TableRole, TableSpec};
-use crate::telegram::BotClient;
+use crate::table::{Append, CommitOutcome, Fence, LakeTable, TableRole, TableSpec};
 use crate::telegram::text;
-use crate::telemetry::Telemetry;
+use crate::tests::kit::{SILVER, integers, reply_stage, rows};
 
 /// How many times faster than real time; a call may take half the lifetime of an intent.
 const PACE: u32 = 300;
@@ -31,7 +28,6 @@ const INTENT_TTL: Duration = Duration::from_secs(90);
 /// A process with nothing to do for this long is stuck in a call that is never answered.
 const LIFE: Duration = Duration::from_secs(400);
 const CALM_LIFE: Duration = Duration::from_secs(9_000);
-const SILVER: &str = "silver/telegram_responses";
 
 /// How a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,18 +91,16 @@ impl World {
         let ids: Vec<i64> = (first..).take(answers.len()).collect();
         let responses: Vec<String> = ids.iter().zip(answers).map(|(id, (_, parts))| response(*id, *parts)).collect();
         let texts: Vec<Vec<String>> = responses.iter().map(|response| texts(response)).collect();
-        let integers = |values: Vec<i64>| Arc::new(Int64Array::from(values)) as ArrayRef;
-        let columns = [
+        let columns: [(&str, ArrayRef); 6] = [
             ("bot_id", integers(vec![self.telegram.bot_id().0; ids.len()])),
             ("update_id", integers(ids.clone())),
             ("attempt", integers(vec![1; ids.len()])),
-            ("chat_id", integers(answers.iter().map(|(chat_id, _)| *chat_id).collect())),
-            ("response", Arc::new(StringArray::from(responses)) as ArrayRef),
-            ("reply_parts", integers(texts.iter().map(|texts| i64::try_from(texts.len()).unwrap()).collect())),
+            ("chat_id", integers(answers.iter().map(|(chat_id, _)| *chat_id))),
+            ("response", Arc::new(StringArray::from(responses))),
+            ("reply_parts", integers(texts.iter().map(|texts| i64::try_from(texts.len()).unwrap()))),
         ];
-        let rows = RecordBatch::try_from_iter_with_nullable(columns.map(|(name, column)| (name, column, true)));
         let fence = Fence { role: TableRole::Silver, seen: self.silver.fence(TableRole::Silver) };
-        let append = Append { rows: Some(rows.unwrap()), fence, progress: Vec::new() };
+        let append = Append { rows: Some(rows(columns)), fence, progress: Vec::new() };
         let CommitOutcome::Committed { version } = self.silver.append(append).await.unwrap() else {
             panic!("silver has one writer");
         };
@@ -129,19 +123,7 @@ impl World {
     }
 
     async fn work(&self, storage: Storage) -> Result<()> {
-        let mut stage = ReplyStage::open(ReplyOptions {
-            storage,
-            pipeline: Name::new("p").unwrap(),
-            settings: self.settings.clone(),
-            silver_table: SILVER.to_owned(),
-            bot_id: self.telegram.bot_id(),
-            bot: BotClient::new(&self.telegram.api_url(), self.telegram.token()).unwrap(),
-            schema: schema::built_in(schema::REPLIES).unwrap(),
-            own: OwnTable::default(),
-            clock: self.clock.clone(),
-            telemetry: Telemetry::new(),
-        })
-        .await?;
+        let mut stage = reply_stage(storage, &self.telegram, &self.settings, &self.clock).await?;
         stage.work_until_idle(&CancellationToken::new()).await.map(drop)
     }
 

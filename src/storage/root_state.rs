@@ -21,7 +21,7 @@ pub(super) struct RootFile {
 
 /// What this process knows about the root.
 #[derive(Debug, Default)]
-pub(super) struct Identity {
+pub(super) struct RootState {
     id: Mutex<Option<String>>,
     /// Incremented when the root was mounted or created anew: anything held outside this store, such as a lock, is in
     /// doubt.
@@ -44,7 +44,7 @@ impl RootFile {
     }
 }
 
-impl Identity {
+impl RootState {
     pub(super) fn id(&self) -> Option<String> {
         self.id.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -61,13 +61,13 @@ impl Identity {
 impl Storage {
     /// The id of the data root; `None` until [`Storage::identify`] has found or created it.
     pub fn root_id(&self) -> Option<String> {
-        self.identity.id()
+        self.root_state.id()
     }
 
     /// A different value means that the root was mounted or created anew: locks and other conclusions drawn from it
     /// must be renewed.
     pub fn root_epoch(&self) -> u64 {
-        self.identity.epoch()
+        self.root_state.epoch()
     }
 
     /// Reads the id of the data root, and creates it if there is none. For commands that write.
@@ -78,12 +78,12 @@ impl Storage {
         let path = StorageKey::Root.path();
         loop {
             if let Some(found) = self.read_root_file(&path).await? {
-                self.identity.set(found.id);
+                self.root_state.set(found.id);
                 return Ok(());
             }
             let made = RootFile::new(random_id().to_string(), clock.now());
             if self.put_new(&path, made.bytes()).await? == PutNew::Created {
-                self.identity.set(made.id);
+                self.root_state.set(made.id);
                 return Ok(());
             }
         }
@@ -95,14 +95,14 @@ impl Storage {
     /// # Errors
     /// When the store fails; what was known before stays.
     pub async fn look_at_root(&self, clock: &Clock) -> Result<()> {
-        let Some(known) = self.identity.id() else { return self.identify(clock).await };
+        let Some(known) = self.root_state.id() else { return self.identify(clock).await };
         if self.local_root().is_some() {
             return Ok(());
         }
         let path = StorageKey::Root.path();
         if let Some(found) = self.read_root_file(&path).await? {
             let is_another = found.id != known;
-            if self.identity.is_another.swap(is_another, Ordering::SeqCst) != is_another {
+            if self.root_state.is_another.swap(is_another, Ordering::SeqCst) != is_another {
                 match self.check_root() {
                     Err(error) => tracing::error!(%error, "nothing is written until it is back"),
                     Ok(()) => tracing::warn!("the data root is the one that was opened again; continuing"),
@@ -117,9 +117,9 @@ impl Storage {
         if self.put_new(&path, file.bytes()).await? == PutNew::Taken {
             return Ok(());
         }
-        self.identity.set(file.id);
+        self.root_state.set(file.id);
         if is_empty {
-            self.identity.epoch.fetch_add(1, Ordering::SeqCst);
+            self.root_state.epoch.fetch_add(1, Ordering::SeqCst);
             tracing::error!(root = %self.url(), "the data root was deleted while in use; continuing in an empty one");
         }
         Ok(())
@@ -128,11 +128,11 @@ impl Storage {
     /// # Errors
     /// Unavailable when another root has taken the place of the opened one, as of the last check.
     pub(super) fn check_root(&self) -> Result<()> {
-        match self.identity.is_another.load(Ordering::SeqCst) {
+        match self.root_state.is_another.load(Ordering::SeqCst) {
             false => Ok(()),
             true => Err(Error::unavailable(format!(
                 "the data root {} is not the one that was opened: its {} holds another id; put it back and this \
-                 process goes on by itself, or restart it to use what is there now",
+                 process continues by itself, or restart it to use what is there now",
                 self.url(),
                 StorageKey::Root.path()
             ))),

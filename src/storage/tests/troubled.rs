@@ -18,7 +18,7 @@ use tokio::sync::watch;
 
 /// What befalls the calls below the paths.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Trouble {
+pub(crate) enum Trouble {
     Unauthenticated,
     Forbidden,
     NotFound,
@@ -35,7 +35,7 @@ pub(super) enum Trouble {
 }
 
 impl Trouble {
-    pub(super) const ALL: [Self; 10] = [
+    pub(crate) const ALL: [Self; 10] = [
         Self::Unauthenticated,
         Self::Forbidden,
         Self::NotFound,
@@ -49,7 +49,7 @@ impl Trouble {
     ];
 
     /// As the table of the test names it.
-    pub(super) fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Unauthenticated => "401",
             Self::Forbidden => "403",
@@ -70,36 +70,44 @@ impl Trouble {
 struct Present {
     trouble: Option<Trouble>,
     prefixes: &'static [&'static str],
+    only_creates: bool,
 }
 
 /// The test's hand on the store.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Switch {
+pub(crate) struct Switch {
     present: watch::Sender<Present>,
     met: Arc<AtomicU64>,
 }
 
 impl Switch {
-    pub(super) fn begin(&self, trouble: Trouble, prefixes: &'static [&'static str]) {
-        self.present.send_replace(Present { trouble: Some(trouble), prefixes });
+    pub(crate) fn begin(&self, trouble: Trouble, prefixes: &'static [&'static str]) {
+        self.present.send_replace(Present { trouble: Some(trouble), prefixes, only_creates: false });
     }
 
-    pub(super) fn end(&self) {
+    /// As [`Self::begin`], for create-only puts: what is there can be read.
+    pub(crate) fn begin_creates(&self, trouble: Trouble, prefixes: &'static [&'static str]) {
+        self.present.send_replace(Present { trouble: Some(trouble), prefixes, only_creates: true });
+    }
+
+    pub(crate) fn end(&self) {
         self.present.send_replace(Present::default());
     }
 
     /// Calls that have met a trouble.
-    pub(super) fn met(&self) -> u64 {
+    pub(crate) fn met(&self) -> u64 {
         self.met.load(Ordering::SeqCst)
     }
 
-    pub(super) fn wrap(&self, inner: Arc<dyn ObjectStore>) -> Arc<dyn ObjectStore> {
+    pub(crate) fn wrap(&self, inner: Arc<dyn ObjectStore>) -> Arc<dyn ObjectStore> {
         Arc::new(Troubled { inner, switch: self.clone() })
     }
 
-    fn at(&self, path: &str) -> Option<Trouble> {
+    fn at(&self, path: &str, is_create: bool) -> Option<Trouble> {
         let present = self.present.borrow();
-        present.trouble.filter(|_| present.prefixes.iter().any(|prefix| path.starts_with(prefix)))
+        let is_meant =
+            (is_create || !present.only_creates) && present.prefixes.iter().any(|prefix| path.starts_with(prefix));
+        present.trouble.filter(|_| is_meant)
     }
 }
 
@@ -122,7 +130,7 @@ fn generic(why: &'static str) -> Error {
 impl Troubled {
     /// Suffers what is there for a call to `path`; whether its answer is to break off.
     async fn enter(&self, path: &Path, is_create: bool) -> Result<bool> {
-        let Some(trouble) = self.switch.at(path.as_ref()) else { return Ok(false) };
+        let Some(trouble) = self.switch.at(path.as_ref(), is_create) else { return Ok(false) };
         let (place, source) = (path.to_string(), "as the test wants it".into());
         if trouble != Trouble::UnknownFeature && (trouble != Trouble::Conflict || is_create) {
             self.switch.met.fetch_add(1, Ordering::SeqCst);

@@ -1,0 +1,101 @@
+//! What a reader has seen of a log, by which it notices that another copy of the table has taken its place.
+//!
+//! A copy has the table's id, and its own commits may have the versions that were read before. So the content of two
+//! commits is compared: of the last one that was read, and of the one that was the last at the check before.
+
+use object_store::path::Path;
+
+use super::snapshot::{TableLog, digest};
+use crate::error::Result;
+use crate::storage::Mark;
+
+/// A commit that was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct SeenCommit {
+    version: i64,
+    digest: u64,
+}
+
+/// What is known about the log at the version that was read last.
+#[derive(Clone, Debug)]
+pub(super) struct Landmarks {
+    /// The commit of that version; `None` if it was cleaned up, so that only `_last_checkpoint` tells.
+    last: Option<SeenCommit>,
+    /// The last commit at the check before.
+    checked: Option<SeenCommit>,
+    /// The object that is looked at: that commit, or `_last_checkpoint`.
+    path: Path,
+    /// Its mark. In the cloud only that of `_last_checkpoint` is known.
+    mark: Option<Mark>,
+}
+
+/// What a check has found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Finding {
+    /// The log is the one that was read.
+    Same,
+    /// A commit that was read is gone, which a clean-up explains.
+    Gone,
+    /// A commit that was read has another content.
+    Rewritten,
+}
+
+impl Landmarks {
+    /// Of a commit that was just read, with its mark from before, if it is on a local disk.
+    pub(super) fn of(path: Path, version: i64, digest: u64, mark: Option<Mark>) -> Self {
+        let seen = Some(SeenCommit { version, digest });
+        Self { last: seen, checked: seen, path, mark }
+    }
+
+    /// Of a version whose commit this reader has not read.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub(super) async fn find(log: &TableLog, version: i64) -> Result<Self> {
+        let path = log.commit_path(version);
+        let mark = log.storage.mark_here(&path)?.flatten();
+        if let Some(bytes) = log.bytes(version).await? {
+            return Ok(Self::of(path, version, digest(&bytes), mark));
+        }
+        let path = log.hint_path();
+        let mark = log.storage.mark(&path).await?;
+        Ok(Self { last: None, checked: None, path, mark })
+    }
+
+    /// Replaces what was seen last, and keeps what was checked.
+    pub(super) fn passed_to(self, next: Self) -> Self {
+        Self { checked: self.checked, ..next }
+    }
+
+    /// Whether the object that is looked at may be another one. Only a local disk can tell, with one look.
+    ///
+    /// # Errors
+    /// When what is at the root's path is not what was opened.
+    pub(super) fn may_have_changed(&self, log: &TableLog) -> Result<bool> {
+        Ok(log.storage.mark_here(&self.path)?.is_some_and(|here| here != self.mark))
+    }
+
+    /// Compares the log with what was read of it, with one request or two.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub(super) async fn check(&mut self, log: &TableLog) -> Result<Finding> {
+        let Some(last) = self.last else {
+            let is_same = self.mark.is_some() && log.storage.mark(&self.path).await? == self.mark;
+            return Ok(if is_same { Finding::Same } else { Finding::Gone });
+        };
+        let mark = log.storage.mark_here(&self.path)?.flatten();
+        let mut finding = Finding::Same;
+        for seen in [Some(last), self.checked.filter(|checked| *checked != last)].into_iter().flatten() {
+            match log.bytes(seen.version).await? {
+                Some(bytes) if digest(&bytes) == seen.digest => {}
+                Some(_) => return Ok(Finding::Rewritten),
+                None => finding = Finding::Gone,
+            }
+        }
+        if finding == Finding::Same {
+            (self.mark, self.checked) = (mark, self.last);
+        }
+        Ok(finding)
+    }
+}
