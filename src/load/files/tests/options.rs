@@ -262,6 +262,9 @@ async fn modified_after_modified_before() {
 async fn include_existing_files() {
     let world = World::new();
     world.put("old.json", "{\"id\":1}");
+    world.age("old.json", DAY);
+    // The time that counts is the store's.
+    world.clock.step(3_600_000_000);
     let settings = "include_existing = false|schema_hints = \"id bigint\"";
     assert_eq!(world.load(settings).await.unwrap().files, 0);
     world.put("new.json", "{\"id\":2}");
