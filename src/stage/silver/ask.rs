@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::breaker::{Breaker, Pass};
 use super::rows::{BronzeRow, SilverRow, Status};
 use crate::clock::Clock;
-use crate::flow::permits::Permits;
+use crate::flow::permits::{Permit, Permits};
 use crate::flow::work::Item;
 use crate::llm::{ChatAnswer, ChatMessage, ChatRequest, ModelClient, ModelFault, Role};
 use crate::pipeline::Acknowledge;
@@ -79,7 +79,6 @@ enum Try {
 impl Asker {
     /// The finished row; `None` if the stage stops first.
     pub(super) async fn ask(&self, question: &Question) -> Option<SilverRow> {
-        let key = question.row.key();
         let mut tries = Tries {
             calls: 0,
             own: 0,
@@ -90,7 +89,7 @@ impl Asker {
         loop {
             let (permit, pass) = tokio::select! {
                 () = self.stop.cancelled() => return None,
-                admitted = self.breaker.admit(&key, &self.permits, question.row.chat()) => admitted?,
+                admitted = self.admitted(question) => admitted?,
             };
             tries.pass = pass;
             // Boxed: these futures are large, and thousands of rows may wait for a permit.
@@ -111,6 +110,23 @@ impl Asker {
                     () = self.stop.cancelled() => return None,
                     () = self.clock.sleep(tries.backoff.next_delay()) => {}
                 },
+            }
+        }
+    }
+
+    /// A permit, and what the breaker allows the row to do with it.
+    ///
+    /// A row that the breaker has let through asks as soon as it has a permit, even if an outage was declared meanwhile:
+    /// when chats that were never heard of hang one after another, those behind them would otherwise have to wait for
+    /// one probe after another to hang.
+    async fn admitted(&self, question: &Question) -> Option<(Permit<'_>, Pass)> {
+        let key = question.row.key();
+        let pass = self.breaker.admit(&key).await;
+        match self.permits.acquire(question.row.chat()).await {
+            Some(permit) => Some((permit, pass)),
+            None => {
+                self.breaker.released(pass);
+                None
             }
         }
     }

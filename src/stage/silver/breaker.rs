@@ -8,7 +8,6 @@ use tokio::sync::Notify;
 
 use crate::clock::Clock;
 use crate::flow::key::UpdateKey;
-use crate::flow::permits::{Permit, Permits};
 use crate::retry::Backoff;
 
 /// How long a row that met the outage leaves the probe to others before it sends a ping.
@@ -40,24 +39,6 @@ struct State {
     backoff: Backoff,
 }
 
-impl State {
-    /// What the row may do, or how long to wait before looking again.
-    fn look(&self, row: &UpdateKey, now: Duration) -> Result<Pass, Duration> {
-        let is_suspect = self.suspects.contains(row);
-        let Some(until) = self.open_until else {
-            // No one else has found the model to work since this row's call failed.
-            return Ok(if is_suspect { Pass::Ping } else { Pass::Closed });
-        };
-        if self.probing || now < until {
-            return Err(until.saturating_sub(now).max(LEAVE_TO_OTHERS));
-        }
-        if is_suspect && now < until + LEAVE_TO_OTHERS {
-            return Err(until + LEAVE_TO_OTHERS - now);
-        }
-        Ok(if is_suspect { Pass::Ping } else { Pass::Probe })
-    }
-}
-
 /// Shared by all rows that ask one model.
 #[derive(Debug)]
 pub(super) struct Breaker {
@@ -79,30 +60,14 @@ impl Breaker {
         Self { state: Mutex::new(state), changed: Notify::new(), clock: clock.clone() }
     }
 
-    /// Waits until the row may ask, and for a permit to do so. `None` if there will be no permits any more.
-    pub(super) async fn admit<'a>(
-        &self,
-        row: &UpdateKey,
-        permits: &'a Permits,
-        chat_id: i64,
-    ) -> Option<(Permit<'a>, Pass)> {
-        loop {
-            self.wait_for_turn(row).await;
-            let permit = permits.acquire(chat_id).await?;
-            // An outage may have begun while the row waited for the permit, or another row may be the probe by now.
-            if let Ok(pass) = self.try_admit(row) {
-                return Some((permit, pass));
-            }
-        }
-    }
-
-    /// Waits until the row would be admitted. Takes nothing: only one row can be the probe, and this one may have to
-    /// wait for a permit.
-    async fn wait_for_turn(&self, row: &UpdateKey) {
+    /// Waits until the row may ask.
+    pub(super) async fn admit(&self, row: &UpdateKey) -> Pass {
         loop {
             let changed = self.changed.notified();
-            let looked = self.state.lock().unwrap_or_else(PoisonError::into_inner).look(row, self.clock.monotonic());
-            let Err(wait) = looked else { return };
+            let wait = match self.try_admit(row) {
+                Ok(pass) => return pass,
+                Err(wait) => wait,
+            };
             tokio::select! {
                 () = changed => {}
                 () = self.clock.sleep(wait) => {}
@@ -113,9 +78,20 @@ impl Breaker {
     /// A pass, or how long to wait before asking for one again.
     fn try_admit(&self, row: &UpdateKey) -> Result<Pass, Duration> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let pass = state.look(row, self.clock.monotonic())?;
-        state.probing = state.open_until.is_some();
-        Ok(pass)
+        let is_suspect = state.suspects.contains(row);
+        let Some(until) = state.open_until else {
+            // No one else has found the model to work since this row's call failed.
+            return Ok(if is_suspect { Pass::Ping } else { Pass::Closed });
+        };
+        let now = self.clock.monotonic();
+        if state.probing || now < until {
+            return Err(until.saturating_sub(now).max(LEAVE_TO_OTHERS));
+        }
+        if is_suspect && now < until + LEAVE_TO_OTHERS {
+            return Err(until + LEAVE_TO_OTHERS - now);
+        }
+        state.probing = true;
+        Ok(if is_suspect { Pass::Ping } else { Pass::Probe })
     }
 
     /// The model answered.
@@ -180,10 +156,6 @@ impl Breaker {
 
 #[cfg(test)]
 mod tests {
-    use std::pin::pin;
-
-    use futures::{FutureExt, poll};
-
     use super::*;
     use crate::id::BotId;
 
@@ -221,34 +193,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_row_alone_sends_a_ping_before_it_asks_again() {
-        let (breaker, permits) = (Breaker::new(&Clock::system()), Permits::new(1));
+        let breaker = Breaker::new(&Clock::system());
         breaker.failed(&ONE, 1, true, Some(Duration::ZERO));
-        assert_eq!(breaker.admit(&ONE, &permits, 1).await.unwrap().1, Pass::Ping);
+        assert_eq!(breaker.admit(&ONE).await, Pass::Ping);
         breaker.released(Pass::Ping);
-        assert_eq!(breaker.admit(&ONE, &permits, 1).await.unwrap().1, Pass::Ping);
-    }
-
-    #[tokio::test]
-    async fn an_outage_that_begins_while_a_row_waits_for_a_permit_is_respected() {
-        let (breaker, permits) = (Breaker::new(&Clock::system()), Permits::new(1));
-        let held = permits.acquire(1).await;
-        let mut admitted = pin!(breaker.admit(&TWO, &permits, 2));
-        assert!(poll!(&mut admitted).is_pending(), "the only permit is held");
-        breaker.failed(&ONE, 1, true, Some(Duration::from_secs(3_600)));
-        drop(held);
-        assert!(poll!(&mut admitted).is_pending(), "nobody asks in an outage");
-        assert!(permits.acquire(3).now_or_never().is_some(), "a row that waits for the model holds no permit");
-        breaker.succeeded();
-        assert_eq!(admitted.await.unwrap().1, Pass::Closed);
-    }
-
-    #[tokio::test]
-    async fn a_row_without_a_permit_keeps_no_other_from_probing() {
-        let (breaker, permits) = (Breaker::new(&Clock::system()), Permits::new(1));
-        let _held = permits.acquire(1).await;
-        breaker.failed(&ONE, 1, true, Some(Duration::ZERO));
-        let mut waiting = pin!(breaker.admit(&TWO, &permits, 2));
-        assert!(poll!(&mut waiting).is_pending());
-        assert_eq!(breaker.try_admit(&TWO), Ok(Pass::Probe));
+        assert_eq!(breaker.admit(&ONE).await, Pass::Ping);
     }
 }
