@@ -1,10 +1,18 @@
 //! Text in the form that Telegram accepts: Markdown rendered to text with entities, split into messages.
 
+mod address;
+mod dialect;
+mod edit;
+mod emphasis;
+mod prepare;
+mod protect;
 mod render;
+mod rows;
 mod split;
 mod table;
 #[cfg(test)]
 mod tests;
+mod writer;
 
 use serde::{Deserialize, Serialize};
 
@@ -50,4 +58,32 @@ pub struct Part {
 /// but white space gives no part.
 pub fn render(markdown: &str) -> Vec<Part> {
     split::split(&render::render(markdown), MESSAGE_LIMIT_UTF16)
+}
+
+/// The text of a message without its formatting. The addresses of its links are written out beside their labels, as far
+/// as there is room for them.
+pub fn plain(text: &str, entities: &[Entity]) -> String {
+    let mut room = MESSAGE_LIMIT_UTF16.saturating_sub(split::utf16_length(text));
+    let mut links: Vec<(usize, String)> = Vec::new();
+    for entity in entities {
+        let (Some(url), (start, end)) = (&entity.url, entity.range()) else { continue };
+        let label: Vec<u16> = text.encode_utf16().skip(start).take(end - start).collect();
+        let written = format!(" ({url})");
+        let length = split::utf16_length(&written);
+        if length <= room && !String::from_utf16_lossy(&label).contains(url.as_str()) {
+            room -= length;
+            links.push((end, written));
+        }
+    }
+    links.sort_by_key(|(end, _)| *end);
+    let (mut plain, mut at, mut links) = (String::with_capacity(text.len()), 0, links.into_iter().peekable());
+    for c in text.chars() {
+        while let Some((_, written)) = links.next_if(|(end, _)| *end <= at) {
+            plain.push_str(&written);
+        }
+        plain.push(c);
+        at += c.len_utf16();
+    }
+    links.for_each(|(_, written)| plain.push_str(&written));
+    plain
 }

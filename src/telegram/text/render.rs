@@ -1,270 +1,332 @@
-//! Markdown to text with entities.
+//! Markdown to text with entities: every visible character of it, in order; marks only add to it.
 //!
 //! Entities instead of a `parse_mode`: Telegram then never fails to parse what a model writes.
 
-use std::cmp::Reverse;
+use std::collections::HashMap;
+use std::ops::Range;
 
-use pulldown_cmark::{CodeBlockKind, Event, Options, Parser, Tag, TagEnd};
-use url::Url;
+use pulldown_cmark::{CodeBlockKind, Event, LinkType, Parser, Tag, TagEnd, TextMergeWithOffset};
 
+use super::emphasis::{self, Marks};
+use super::protect::Vault;
 use super::table::Table;
-use super::{Entity, Part};
+use super::writer::Writer;
+use super::{Part, address, dialect, prepare};
+
+/// Nested lists are indented by at most this many levels.
+const DEEPEST_INDENT: usize = 8;
+/// The longest name of a language on the first line of a block of code, in bytes.
+const LONGEST_LANGUAGE: usize = 32;
 
 /// Renders Markdown to one text of any length.
 pub(super) fn render(markdown: &str) -> Part {
     let markdown = markdown.replace("\r\n", "\n").replace('\r', "\n");
-    let mut writer = Writer::default();
-    for event in Parser::new_ext(&markdown, Options::ENABLE_STRIKETHROUGH | Options::ENABLE_TABLES) {
-        writer.event(event);
+    let (vault, text) = Vault::hide(&markdown);
+    let text = prepare::prepare(text, &vault);
+    let events = Parser::new_ext(&text, dialect::options()).into_offset_iter();
+    let definitions = events.reference_definitions().iter();
+    let definitions = definitions.map(|(label, found)| (label.to_lowercase(), found.dest.to_string())).collect();
+    let mut renderer = Renderer { source: &text, vault: &vault, definitions, ..Renderer::new(&text, &vault) };
+    for (event, range) in TextMergeWithOffset::new(events) {
+        renderer.event(event, range);
     }
-    writer.finish()
+    renderer.writer.finish()
 }
 
-/// Nested lists are indented by at most this many levels.
-const DEEPEST_INDENT: usize = 8;
+/// A link or a picture that is open.
+enum Link {
+    /// A link to an address, with its title, and where its label starts, in bytes.
+    To { url: String, title: String, label: usize, has_brackets: bool },
+    /// Brackets that are text.
+    Text,
+    /// What has been written already.
+    Written,
+}
 
-#[derive(Default)]
-struct Writer {
-    text: String,
-    /// Length of `text`, in UTF-16 code units.
-    length: usize,
-    entities: Vec<Entity>,
-    /// Formatting that is open.
-    open: Vec<Entity>,
-    /// Open links: their targets, and where their labels start, in bytes.
-    links: Vec<(String, usize)>,
+/// A link or a picture as the parser sees it.
+struct Opening<'t> {
+    kind: LinkType,
+    url: &'t str,
+    title: &'t str,
+    /// Of a reference.
+    id: &'t str,
+}
+
+struct Renderer<'a> {
+    source: &'a str,
+    vault: &'a Vault<'a>,
+    writer: Writer,
+    /// The targets of references, by label in lower case.
+    definitions: HashMap<String, String>,
+    links: Vec<Link>,
+    /// Open emphasis: the mark that ends it where it is text.
+    emphases: Vec<Option<&'a str>>,
     /// The next number of each open list; `None` for bullets.
     lists: Vec<Option<u64>>,
-    /// Line breaks needed before the next text.
-    gap: usize,
-    /// Whether only the marker of the current list item has been written.
-    at_marker: bool,
-    /// The open table; text goes to its cells.
-    table: Option<Table>,
+    is_code: bool,
+    /// Where the last event ended in `source`.
+    at: usize,
 }
 
-impl Writer {
-    fn event(&mut self, event: Event<'_>) {
-        match event {
-            Event::Start(tag) => self.start(tag),
-            Event::End(tag) => self.end(tag),
-            Event::Code(text) => {
-                // Code cannot be part of a link, and of the two the link is more useful.
-                if self.links.is_empty() {
-                    self.open("code", None, None);
-                }
-                self.push(&text);
-                self.close("code");
-            }
-            Event::SoftBreak | Event::HardBreak => self.push("\n"),
-            Event::Rule => {
-                self.want_gap(2);
-                self.push("———");
-                self.want_gap(2);
-            }
-            Event::TaskListMarker(done) => self.push(if done { "☑ " } else { "☐ " }),
-            Event::Text(text)
-            | Event::Html(text)
-            | Event::InlineHtml(text)
-            | Event::FootnoteReference(text)
-            | Event::InlineMath(text)
-            | Event::DisplayMath(text) => self.push(&text),
+impl<'a> Renderer<'a> {
+    fn new(source: &'a str, vault: &'a Vault<'a>) -> Self {
+        Self {
+            source,
+            vault,
+            writer: Writer::default(),
+            definitions: HashMap::new(),
+            links: Vec::new(),
+            emphases: Vec::new(),
+            lists: Vec::new(),
+            is_code: false,
+            at: 0,
         }
     }
 
-    fn start(&mut self, tag: Tag<'_>) {
+    fn event(&mut self, event: Event<'_>, range: Range<usize>) {
+        let at = if let Event::Start(_) = event { range.start } else { range.end };
+        match event {
+            Event::Start(tag) => self.start(tag, range),
+            Event::End(tag) => self.end(tag, range),
+            _ if matches!(self.links.last(), Some(Link::Written)) => {}
+            Event::Code(text) => self.code(&text),
+            Event::SoftBreak | Event::HardBreak => self.writer.push("\n"),
+            Event::Rule => {
+                self.writer.want_gap(2);
+                self.writer.push("———");
+                self.writer.want_gap(2);
+            }
+            Event::TaskListMarker(done) => self.writer.push(if done { "☑ " } else { "☐ " }),
+            Event::Html(text) | Event::InlineHtml(text) => self.html(&text),
+            Event::Text(text) if self.is_code => self.writer.push(&self.vault.source(&text)),
+            Event::Text(text) => self.text(&text, range),
+            Event::FootnoteReference(text) | Event::InlineMath(text) | Event::DisplayMath(text) => {
+                self.writer.push_hidden(&text, self.vault);
+            }
+        }
+        self.at = self.at.max(at);
+    }
+
+    fn start(&mut self, tag: Tag<'_>, range: Range<usize>) {
         match tag {
-            Tag::Paragraph => self.want_gap(if self.lists.is_empty() { 2 } else { 1 }),
-            Tag::HtmlBlock => self.want_gap(2),
-            Tag::Heading { .. } => self.open_block("bold", None),
-            Tag::BlockQuote(_) => self.open_block("blockquote", None),
-            Tag::CodeBlock(CodeBlockKind::Fenced(info)) => self.open_block("pre", language(&info)),
-            Tag::CodeBlock(CodeBlockKind::Indented) => self.open_block("pre", None),
+            Tag::Paragraph => self.writer.want_gap(if self.lists.is_empty() { 2 } else { 1 }),
+            Tag::HtmlBlock => self.writer.want_gap(2),
+            Tag::Heading { .. } => self.writer.open_block("bold", None),
+            Tag::BlockQuote(_) => self.writer.open_block("blockquote", None),
+            Tag::CodeBlock(kind) => self.start_code(&kind),
             Tag::List(first) => {
-                self.want_gap(if self.lists.is_empty() { 2 } else { 1 });
+                self.writer.want_gap(if self.lists.is_empty() { 2 } else { 1 });
                 self.lists.push(first);
             }
-            Tag::Item => self.start_item(),
-            Tag::Table(_) => self.table = Some(Table::default()),
-            Tag::TableHead | Tag::TableRow => self.table.iter_mut().for_each(Table::start_row),
-            Tag::TableCell => self.table.iter_mut().for_each(Table::start_cell),
-            Tag::Emphasis => self.open("italic", None, None),
-            Tag::Strong => self.open("bold", None, None),
-            Tag::Strikethrough => self.open("strikethrough", None, None),
-            Tag::Link { dest_url, .. } | Tag::Image { dest_url, .. } => self.start_link(dest_url.into_string()),
+            Tag::Item => self.start_item(range),
+            Tag::Table(_) => self.writer.table = Some(Table::default()),
+            Tag::TableHead | Tag::TableRow => self.writer.table.iter_mut().for_each(Table::start_row),
+            Tag::TableCell => self.writer.table.iter_mut().for_each(Table::start_cell),
+            Tag::Emphasis => self.start_emphasis("italic", range, 1),
+            Tag::Strong => self.start_emphasis("bold", range, 2),
+            Tag::Strikethrough => {
+                let length = if self.source[range.start..].starts_with("~~") { 2 } else { 1 };
+                self.start_emphasis("strikethrough", range, length);
+            }
+            Tag::Link { link_type, dest_url, title, id } | Tag::Image { link_type, dest_url, title, id } => {
+                let opening = Opening { kind: link_type, url: &dest_url, title: &title, id: &id };
+                let link = self.start_link(&opening, range);
+                self.links.push(link);
+            }
             _ => {}
         }
     }
 
-    fn end(&mut self, tag: TagEnd) {
+    fn end(&mut self, tag: TagEnd, range: Range<usize>) {
         match tag {
-            TagEnd::Paragraph => self.want_gap(if self.lists.is_empty() { 2 } else { 1 }),
-            TagEnd::HtmlBlock => self.want_gap(2),
-            TagEnd::Heading(_) => self.close_block("bold"),
-            TagEnd::BlockQuote(_) => self.close_block("blockquote"),
-            TagEnd::CodeBlock => self.close_block("pre"),
+            TagEnd::Paragraph => self.writer.want_gap(if self.lists.is_empty() { 2 } else { 1 }),
+            TagEnd::HtmlBlock => self.writer.want_gap(2),
+            TagEnd::Heading(_) => self.writer.close_block("bold"),
+            TagEnd::BlockQuote(_) => self.writer.close_block("blockquote"),
+            TagEnd::CodeBlock => {
+                self.is_code = false;
+                self.writer.close_block("pre");
+            }
             TagEnd::List(_) => {
                 self.lists.pop();
-                self.want_gap(if self.lists.is_empty() { 2 } else { 1 });
+                self.writer.want_gap(if self.lists.is_empty() { 2 } else { 1 });
             }
-            TagEnd::Item => {
-                self.at_marker = false;
-                self.want_gap(1);
-            }
-            TagEnd::Table => self.end_table(),
-            TagEnd::Emphasis => self.close("italic"),
-            TagEnd::Strong => self.close("bold"),
-            TagEnd::Strikethrough => self.close("strikethrough"),
-            TagEnd::Link | TagEnd::Image => self.end_link(),
+            TagEnd::Item => self.writer.end_item(),
+            TagEnd::Table => self.writer.end_table(),
+            TagEnd::Emphasis => self.end_emphasis("italic"),
+            TagEnd::Strong => self.end_emphasis("bold"),
+            TagEnd::Strikethrough => self.end_emphasis("strikethrough"),
+            TagEnd::Link | TagEnd::Image => self.end_link(range),
             _ => {}
         }
     }
 
-    fn start_item(&mut self) {
-        self.want_gap(1);
+    fn text(&mut self, text: &str, range: Range<usize>) {
+        let mut rest = text;
+        // What was escaped is text.
+        while let Some((start, end)) = emphasis::strong(rest).filter(|_| self.source.get(range.clone()) == Some(text)) {
+            self.writer.push_hidden(&rest[..start], self.vault);
+            self.writer.open("bold", None, None);
+            self.writer.push_hidden(&rest[start + 2..end - 2], self.vault);
+            self.writer.close("bold");
+            rest = &rest[end..];
+        }
+        self.writer.push_hidden(rest, self.vault);
+    }
+
+    fn code(&mut self, text: &str) {
+        let text = self.vault.source(text);
+        // Code cannot be part of a link, and of the two the link is more useful.
+        match self.links.is_empty() {
+            true => self.writer.push_as("code", &text),
+            false => self.writer.push(&text),
+        }
+    }
+
+    fn start_code(&mut self, kind: &CodeBlockKind<'_>) {
+        self.is_code = true;
+        let info =
+            if let CodeBlockKind::Fenced(info) = kind { self.vault.source(info).into_owned() } else { String::new() };
+        let (language, rest) = language(&info);
+        if !rest.is_empty() {
+            self.writer.want_gap(2);
+            self.writer.push(rest);
+        }
+        self.writer.open_block("pre", language);
+    }
+
+    /// Tags are text, but for the one that breaks a line.
+    fn html(&mut self, html: &str) {
+        let is_break = html.get(..3).is_some_and(|start| start.eq_ignore_ascii_case("<br"))
+            && html[3..].trim_start_matches([' ', '/']).starts_with('>');
+        if !is_break {
+            self.writer.push(&self.vault.source(html));
+            return;
+        }
+        let rest = html.split_once('>').map_or("", |(_, rest)| rest);
+        self.writer.push("\n");
+        if !rest.trim().is_empty() {
+            self.writer.push(&self.vault.source(rest));
+        }
+    }
+
+    fn start_item(&mut self, range: Range<usize>) {
+        self.writer.want_gap(1);
         let indent = "  ".repeat(self.lists.len().saturating_sub(1).min(DEEPEST_INDENT));
-        let marker = match self.lists.last_mut() {
-            Some(Some(number)) => {
-                let marker = format!("{indent}{number}. ");
-                *number = number.saturating_add(1);
-                marker
-            }
-            _ => format!("{indent}• "),
+        let Some(Some(number)) = self.lists.last_mut() else {
+            return self.writer.push_marker(&format!("{indent}• "));
         };
-        self.push(&marker);
-        self.at_marker = true;
+        // The number as it was written: a reader counts on it.
+        let written = self.source[range].trim_start();
+        let digits = written.len() - written.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+        let marker = match written.get(..digits + 1).filter(|_| digits > 0) {
+            Some(marker) => marker.to_owned(),
+            None => format!("{number}."),
+        };
+        *number = number.saturating_add(1);
+        self.writer.push_marker(&format!("{indent}{marker} "));
     }
 
-    fn end_table(&mut self) {
-        let Some(table) = self.table.take() else { return };
-        self.open_block("pre", None);
-        self.push(&table.to_string());
-        self.close_block("pre");
-    }
-
-    fn start_link(&mut self, url: String) {
-        self.open("text_link", Some(url.clone()), None);
-        let label = self.target().len();
-        self.links.push((url, label));
-    }
-
-    fn end_link(&mut self) {
-        let Some((url, start)) = self.links.pop() else { return };
-        if self.target()[start..].trim().is_empty() {
-            self.push(&url);
+    fn start_emphasis(&mut self, kind: &str, range: Range<usize>, length: usize) {
+        let marks = Marks::at(self.source, range.start, range.end, length);
+        let text = marks.filter(|marks| !marks.are_emphasis()).map(|marks| marks.mark);
+        match text {
+            Some(mark) => self.writer.push(mark),
+            None => self.writer.open(kind, None, None),
         }
-        self.close("text_link");
+        self.emphases.push(text);
+    }
+
+    fn end_emphasis(&mut self, kind: &str) {
+        match self.emphases.pop().flatten() {
+            Some(mark) => self.writer.push(mark),
+            None => self.writer.close(kind),
+        }
+    }
+
+    fn start_link(&mut self, opening: &Opening<'_>, range: Range<usize>) -> Link {
+        let &Opening { kind, url, title, id } = opening;
+        let url = self.vault.shown(url).into_owned();
+        let brackets = self.source[range.clone()].find('[').map_or(range.start, |at| range.start + at + 1);
+        let label = self.source[brackets..range.end].split(']').next().unwrap_or_default();
+        if kind == LinkType::Inline && !address::is_target(&url) {
+            self.writer.push(&self.source[range.start..brackets]);
+            self.at = self.at.max(brackets);
+            return Link::Text;
+        }
+        // Two notes beside each other look like one link.
+        let first =
+            self.definitions.get(&label.to_lowercase()).filter(|_| kind == LinkType::Reference && is_note(label));
+        if let Some(first) = first {
+            let first = self.vault.shown(first).into_owned();
+            self.write_link(&format!("[{label}]"), &first);
+            self.write_link(&format!("[{id}]"), &url);
+            return Link::Written;
+        }
+        let has_brackets = is_note(label) && kind != LinkType::Inline && kind != LinkType::Autolink;
+        self.writer.open("text_link", Some(url.clone()), None);
+        let label = self.writer.target().len();
+        if has_brackets {
+            self.writer.push("[");
+        }
+        Link::To { url, title: self.vault.shown(title).into_owned(), label, has_brackets }
+    }
+
+    fn write_link(&mut self, label: &str, url: &str) {
+        self.writer.open("text_link", Some(url.to_owned()), None);
+        let start = self.writer.target().len();
+        self.writer.push(label);
+        self.close_link(url, "", start);
+    }
+
+    fn end_link(&mut self, range: Range<usize>) {
+        match self.links.pop() {
+            Some(Link::To { url, title, label, has_brackets }) => {
+                if has_brackets {
+                    self.writer.push("]");
+                }
+                if self.writer.target()[label..].trim().is_empty() {
+                    self.writer.push(&url);
+                }
+                self.close_link(&url, &title, label);
+            }
+            Some(Link::Text) => {
+                let rest = self.source.get(self.at..range.end).unwrap_or_default();
+                self.writer.push_hidden(rest, self.vault);
+            }
+            Some(Link::Written) | None => {}
+        }
+    }
+
+    /// Ends a link whose label starts at `label`.
+    fn close_link(&mut self, url: &str, title: &str, label: usize) {
+        self.writer.close("text_link");
         // If the label cannot be a link, the address is added as text, except for an anchor in the text itself.
-        let address = url.strip_prefix("mailto:").unwrap_or(&url);
-        let is_pressable = self.table.is_none() && is_linkable(&url);
-        if !is_pressable && !address.starts_with('#') && !self.target()[start..].contains(address) {
-            self.push(&format!(" ({address})"));
+        let is_pressable = self.writer.table.is_none() && address::is_linkable(url);
+        let written = address::written(url);
+        let shown = &self.writer.target()[label..];
+        let is_shown = is_pressable || written.starts_with('#') || shown.contains(&*written);
+        let is_said = title.is_empty() || shown.contains(title);
+        match (is_shown, is_said) {
+            (true, true) => {}
+            (true, false) => self.writer.push(&format!(" ({title})")),
+            (false, true) => self.writer.push(&format!(" ({written})")),
+            (false, false) => self.writer.push(&format!(" ({written}, {title})")),
         }
-    }
-
-    /// Where text goes: the message, or a cell of its table.
-    fn target(&self) -> &str {
-        self.table.as_ref().map_or(&self.text, Table::cell)
-    }
-
-    fn want_gap(&mut self, lines: usize) {
-        // An item's first text goes next to its marker.
-        if !self.at_marker {
-            self.gap = self.gap.max(lines);
-        }
-    }
-
-    fn push(&mut self, text: &str) {
-        if let Some(table) = &mut self.table {
-            table.push(text);
-            return;
-        }
-        self.fill_gap();
-        self.at_marker = false;
-        self.text.push_str(text);
-        self.length += text.encode_utf16().count();
-    }
-
-    fn fill_gap(&mut self) {
-        let there = self.text.len() - self.text.trim_end_matches('\n').len();
-        let wanted = std::mem::take(&mut self.gap).saturating_sub(there);
-        if !self.text.is_empty() {
-            self.text.extend(std::iter::repeat_n('\n', wanted));
-            self.length += wanted;
-        }
-    }
-
-    fn open_block(&mut self, kind: &str, language: Option<String>) {
-        self.want_gap(2);
-        self.open(kind, None, language);
-    }
-
-    fn close_block(&mut self, kind: &str) {
-        self.close(kind);
-        self.want_gap(2);
-    }
-
-    fn open(&mut self, kind: &str, url: Option<String>, language: Option<String>) {
-        // A cell is code, like all of its table, so nothing in it can be formatted.
-        if self.table.is_none() {
-            self.fill_gap();
-            self.open.push(Entity { kind: kind.to_owned(), offset: self.length, length: 0, url, language });
-        }
-    }
-
-    fn close(&mut self, kind: &str) {
-        if self.table.is_some() {
-            return;
-        }
-        let Some(index) = self.open.iter().rposition(|entity| entity.kind == kind) else { return };
-        let mut entity = self.open.remove(index);
-        // The line break that ends a code block is not part of it.
-        let trailing = if kind == "pre" { self.text.len() - self.text.trim_end_matches('\n').len() } else { 0 };
-        entity.length = (self.length - entity.offset).saturating_sub(trailing);
-        let is_nested = self.open.iter().any(|outer| outer.kind == kind);
-        if entity.length > 0 && !is_nested && entity.url.as_deref().is_none_or(is_linkable) {
-            self.entities.push(entity);
-        }
-    }
-
-    fn finish(self) -> Part {
-        let is_code = |entity: &Entity| matches!(entity.kind.as_str(), "pre" | "code");
-        let mut code: Vec<(usize, usize)> =
-            self.entities.iter().filter(|entity| is_code(entity)).map(Entity::range).collect();
-        code.sort_unstable();
-        let is_split = |entity: &Entity| matches!(entity.kind.as_str(), "bold" | "italic" | "strikethrough");
-        let mut entities: Vec<Entity> = self
-            .entities
-            .into_iter()
-            .flat_map(|entity| if is_split(&entity) { around(&entity, &code) } else { vec![entity] })
-            .collect();
-        entities.sort_by_key(|entity| (entity.offset, Reverse(entity.length)));
-        Part { text: self.text, entities }
     }
 }
 
-/// The pieces of `entity` outside `code`, which is sorted: code cannot be part of other formatting.
-fn around(entity: &Entity, code: &[(usize, usize)]) -> Vec<Entity> {
-    let (mut start, end) = entity.range();
-    let first = code.partition_point(|(_, to)| *to <= start);
-    let inside = code[first..].iter().take_while(|(from, _)| *from < end);
-    let mut pieces = Vec::new();
-    for (from, to) in inside.chain([&(end, end)]) {
-        if *from > start {
-            pieces.push(Entity { offset: start, length: from - start, ..entity.clone() });
-        }
-        start = *to;
-    }
-    pieces
+/// The number of a source or a footnote.
+fn is_note(label: &str) -> bool {
+    let number = label.trim_start_matches('^');
+    !label.is_empty() && (label.starts_with('^') || number.chars().all(|c| c.is_ascii_digit()))
 }
 
-/// The language named on the first line of a fenced block.
-fn language(info: &str) -> Option<String> {
-    let name = info.split([' ', '\t', ',', '{']).next().unwrap_or_default();
-    (!name.is_empty()).then(|| name.to_owned())
-}
-
-/// Whether Telegram accepts `url` as a link target.
-fn is_linkable(url: &str) -> bool {
-    Url::parse(url).is_ok_and(|url| matches!(url.scheme(), "http" | "https" | "tg"))
+/// The language named on the first line of a fenced block, and what else is written there.
+fn language(info: &str) -> (Option<String>, &str) {
+    let info = info.trim();
+    let end = info.find([' ', '\t', ',', '{', ':']).unwrap_or(info.len());
+    let (name, rest) = info.split_at(end);
+    let is_name = !name.is_empty() && name.len() <= LONGEST_LANGUAGE;
+    if is_name { (Some(name.to_owned()), rest.trim_start_matches(',').trim()) } else { (None, info) }
 }

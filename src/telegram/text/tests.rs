@@ -23,12 +23,12 @@ fn pair(kind: &str, text: &str) -> (String, String) {
     (kind.to_owned(), text.to_owned())
 }
 
-fn plain(text: &str) -> Part {
+fn unformatted(text: &str) -> Part {
     Part { text: text.to_owned(), entities: Vec::new() }
 }
 
 fn texts(text: &str, limit: usize) -> Vec<String> {
-    split(&plain(text), limit).into_iter().map(|part| part.text).collect()
+    split(&unformatted(text), limit).into_iter().map(|part| part.text).collect()
 }
 
 #[test]
@@ -174,6 +174,158 @@ fn a_long_text_of_much_formatting_is_done_in_time() {
     assert!(render(&markdown).len() > 10);
 }
 
+/// The text of an answer with the addresses of its links, as a reader can get at it.
+fn readable(markdown: &str) -> String {
+    let mut text = String::new();
+    for part in render(markdown) {
+        text.push_str(&part.text);
+        text.push('\n');
+        for url in part.entities.iter().filter_map(|entity| entity.url.as_deref()) {
+            text.push_str(url);
+            text.push('\n');
+        }
+    }
+    text
+}
+
+/// Answers of models that readers of other bots have complained about.
+#[test]
+fn what_must_be_visible_of_an_answer_is() {
+    let answers: serde_json::Value =
+        serde_json::from_str(include_str!("../../../tests/fixtures/answers.json")).unwrap();
+    let mut missing = Vec::new();
+    for case in answers.as_array().unwrap() {
+        let readable = readable(case["answer"].as_str().unwrap());
+        let expected = case["must_be_visible"].as_array().unwrap().iter().map(|text| text.as_str().unwrap());
+        missing
+            .extend(expected.filter(|text| !readable.contains(text)).map(|text| format!("{}: {text}", case["name"])));
+    }
+    assert_eq!(missing, Vec::<String>::new());
+}
+
+#[test]
+fn a_target_that_telegram_refuses_is_written_out() {
+    for (markdown, expected) in [
+        ("[the dashboard](http://localhost:3000)", "the dashboard (http://localhost:3000)"),
+        ("[api](http://{host}/v1)", "api (http://{host}/v1)"),
+        ("[log](file:///var/log/x)", "log (file:///var/log/x)"),
+        ("[odd](https://example.org:99999/x)", "odd (https://example.org:99999/x)"),
+        ("[main.py](/srv/app/main.py#L12)", "main.py (/srv/app/main.py#L12)"),
+        ("http://localhost:3000/_x_", "http://localhost:3000/_x_"),
+    ] {
+        assert_eq!(shown(markdown), (expected.to_owned(), vec![]), "{markdown}");
+    }
+    for url in ["http://10.0.0.1:8080/x", "https://müller.example/ü", "tg://user?id=1", "HTTPS://E.org"] {
+        assert_eq!(shown(&format!("[x]({url})")).1, [pair("text_link", "x")], "{url}");
+    }
+}
+
+#[test]
+fn plain_text_says_where_its_links_lead() {
+    let plain_of = |markdown| {
+        let part = whole(markdown);
+        plain(&part.text, &part.entities)
+    };
+    assert_eq!(
+        plain_of("👍 **see** [x](https://e.org/y) and [z](https://e.org/z)"),
+        "👍 see x (https://e.org/y) and z (https://e.org/z)"
+    );
+    assert_eq!(plain_of("![](https://e.org/y)"), "https://e.org/y");
+    let long = format!("[x](https://e.org/y) {}", "a".repeat(MESSAGE_LIMIT_UTF16 - 10));
+    assert_eq!(plain_of(&long), whole(&long).text, "it must still fit");
+}
+
+#[test]
+fn a_line_that_looks_like_a_definition_is_text() {
+    for markdown in ["[Ann]: Hello!\n[Bob]: Hi.", "[Ann]: Hello!\n[Ann]: Bye!", "a\n\n[x]: docs/a.md\n\nb [x]"] {
+        assert_eq!(shown(markdown), (markdown.to_owned(), vec![]));
+    }
+    let (text, entities) = shown(
+        "See [1][2], [docs][d] and [3].\n\n[1]: https://e.org/a\n[2]: https://e.org/b\n[d]: https://e.org/d \"D\"",
+    );
+    assert_eq!(text, "See [1][2], docs (D) and [3].");
+    assert_eq!(entities, [pair("text_link", "[1]"), pair("text_link", "[2]"), pair("text_link", "docs")]);
+    assert_eq!(shown("> [Ann]: Hello!\n\n- [Bob]: Hi.").0, "[Ann]: Hello!\n\n• [Bob]: Hi.");
+}
+
+#[test]
+fn signs_that_are_no_markup_stay() {
+    for text in [
+        "__init__.py and __name__",
+        "2*3*4 = 24",
+        "*.tmp and *.log",
+        ">50% of it",
+        r"C:\Users\_ada_\*.txt",
+        "5~7 or x~y~z",
+        "src/*.rs and tests/*.rs",
+        "2**3**4",
+        "a_b_c",
+        r#"{"c": "*x*"}"#,
+        "/home/_ada_/x",
+        "3. three\n7. seven",
+        "1) one",
+        ">>> print(1)",
+        "f***ing a*b*c",
+        r"\\server\share\_x_",
+        "key: [a](b)",
+        "![]()",
+        "f(*args, **kwargs)",
+    ] {
+        assert_eq!(shown(text).0, text);
+    }
+}
+
+#[test]
+fn emphasis_is_seen_where_words_are_not_spaced() {
+    assert_eq!(shown("**「あ」**い"), ("「あ」い".to_owned(), vec![pair("bold", "「あ」")]));
+    assert_eq!(shown("约**50%**的人"), ("约50%的人".to_owned(), vec![pair("bold", "50%")]));
+    assert_eq!(shown("这是**重点**内容").1, [pair("bold", "重点")]);
+    assert_eq!(shown(r"约\*\*50%\*\*的人").0, "约**50%**的人");
+}
+
+#[test]
+fn a_formula_is_code() {
+    assert_eq!(shown(r"So \(x^2 + y_1\) is."), ("So x^2 + y_1 is.".to_owned(), vec![pair("code", "x^2 + y_1")]));
+    assert_eq!(shown(r"$E = mc^2$ costs $5 or $10").0, "E = mc^2 costs $5 or $10");
+    assert_eq!(shown("\\[\n\\frac{a}{b} \\\\\nx_1\n\\]").1, [pair("pre", "\\frac{a}{b} \\\\\nx_1")]);
+    assert_eq!(shown(r"\[Ann\] \(see below\)").0, "[Ann] (see below)");
+    assert_eq!(
+        shown("`\\(a\\)` and\n```\n$$x_1$$ https://e.org\n```").0.trim_end(),
+        "\\(a\\) and\n\n$$x_1$$ https://e.org"
+    );
+}
+
+#[test]
+fn a_bare_address_stays_as_it_is() {
+    for (markdown, expected) in [
+        ("https://e.org/api/_v1_/users.", "https://e.org/api/_v1_/users."),
+        ("**https://e.org/a_b**", "https://e.org/a_b"),
+        ("**see https://e.org/x**", "see https://e.org/x"),
+        ("(https://e.org/p_(x)_y)", "(https://e.org/p_(x)_y)"),
+        ("<https://e.org/_a_>", "https://e.org/_a_"),
+        ("https://e.org/页，然后", "https://e.org/页，然后"),
+    ] {
+        assert_eq!(shown(markdown).0, expected);
+    }
+    assert_eq!(whole("[x](https://e.org/_a_)").entities[0].url.as_deref(), Some("https://e.org/_a_"));
+}
+
+#[test]
+fn a_table_keeps_every_cell() {
+    assert_eq!(shown("| a | b |\n|---|---|\n| `x | y` | 1 |").0, "a     | b\n------|--\nx | y | 1");
+    assert_eq!(shown("| a |\n|---|\n| 1 | 2 | 3 |").0, "a |   |\n--|---|--\n1 | 2 | 3");
+    assert_eq!(shown("| 名前 | n |\n|---|---|\n| 日本語 | 1 |").0, "名前   | n\n-------|--\n日本語 | 1");
+    let wide = format!("| name | about |\n|---|---|\n| Ada | {} |\n| Bob | short |", "long ".repeat(12).trim());
+    assert_eq!(shown(&wide).0, format!("name: Ada\nabout: {}\n\nname: Bob\nabout: short", "long ".repeat(12).trim()));
+    assert_eq!(shown(&wide).1, []);
+}
+
+#[test]
+fn a_text_of_the_private_plane_is_kept() {
+    let odd = "\u{f0000} https://e.org/_a_ \u{f0001}\u{ffffd}";
+    assert_eq!(shown(odd).0, odd);
+}
+
 fn solid(text: &str) -> String {
     text.chars().filter(|c| !is_trimmed(*c)).collect()
 }
@@ -227,5 +379,45 @@ proptest! {
     #[test]
     fn any_text_at_telegrams_limit(text in "(?s)(.|a b|\n|👍){0,1500}") {
         check(&text.repeat(3), MESSAGE_LIMIT_UTF16)?;
+    }
+
+    /// Words stand for all that is visible: whatever stands around them, each reaches the reader, in order.
+    #[test]
+    fn every_word_reaches_the_reader_in_order(
+        marks in proptest::collection::vec(
+            proptest::sample::select(vec![
+                " ", "\n", "\n\n", "- ", "\n1. ", "\n> ", "\n    ", "\n```\n", "\n```rust ", "`", "**", "*", "_", "__", "~~", "~", "\n# ", "|",
+                "\n| - | - |\n", "\n|", "[", "]", "](", ")", "](https://x.org/", "](http://localhost/", "![", "]: ", "\n[", "\n]: https://x.org/",
+                "](#a)", "<b>", "<br>", "\n---\n", "\n===\n", "$", "$$", "\\(", "\\)", "\\[", "\\", "https://x.org/_", "www.x.org/", "C:\\", "\"", "&amp;",
+                "🇩🇪", "。", "「", "<!--", "-->", "<", ">", "\n>", "(", "=",
+            ]),
+            0..40,
+        ),
+    ) {
+        let mut markdown = String::new();
+        let mut words = Vec::new();
+        for (index, mark) in marks.iter().enumerate() {
+            let word = format!("w{index}w");
+            markdown.push_str(mark);
+            markdown.push_str(&word);
+            words.push(word);
+        }
+        let part = whole(&markdown);
+        let mut at = 0;
+        for word in &words {
+            let Some(found) = part.text[at..].find(word.as_str()) else {
+                let in_entity = part.entities.iter().any(|entity| {
+                    entity.url.as_ref().is_some_and(|url| url.contains(word.as_str()))
+                        || entity.language.as_ref().is_some_and(|language| language.contains(word.as_str()))
+                });
+                // The name of a definition that is used.
+                let is_label = markdown.contains(&format!("[{word}]: "));
+                // A wide table repeats its head in every row.
+                let is_cell = markdown.contains("| - | - |") && part.text.contains(word.as_str());
+                prop_assert!(in_entity || is_label || is_cell, "{} of {:?} in {:?}", word, markdown, part);
+                continue;
+            };
+            at += found + word.len();
+        }
     }
 }

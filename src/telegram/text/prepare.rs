@@ -1,0 +1,101 @@
+//! What is changed in Markdown before it is rendered, so that nothing of it is lost: lines that only look like
+//! definitions of links or like quotes, and cells beyond the head of a table.
+
+use std::collections::HashSet;
+use std::ops::Range;
+
+use pulldown_cmark::{Event, LinkType, OffsetIter, Parser, Tag};
+
+use super::edit::{Edit, changed};
+use super::protect::Vault;
+use super::{dialect, rows};
+
+/// `text`, changed where a parser would lose some of it.
+pub(super) fn prepare(text: String, vault: &Vault<'_>) -> String {
+    let text = changed(text, |text| look(text, vault, false));
+    // What is used in a definition that is text by now is itself unused.
+    changed(text, |text| look(text, vault, true))
+}
+
+/// What has to change. The definitions that are not used become text, or if there is one and `all` is asked for, all.
+fn look(text: &str, vault: &Vault<'_>, all: bool) -> Vec<Edit> {
+    let (mut edits, mut used, mut seen) = (Vec::new(), HashSet::new(), Vec::new());
+    let mut events = Parser::new_ext(text, dialect::options()).into_offset_iter();
+    for (event, range) in events.by_ref() {
+        match event {
+            Event::Start(Tag::Table(_)) => edits.extend(rows::widen(text, range)),
+            Event::Start(Tag::BlockQuote(_)) => edits.extend(signs(text, range)),
+            Event::Start(Tag::Link { link_type, id, .. } | Tag::Image { link_type, id, .. }) => {
+                if matches!(link_type, LinkType::Reference | LinkType::Collapsed | LinkType::Shortcut) {
+                    used.insert(id.to_lowercase());
+                }
+                if link_type == LinkType::Reference {
+                    used.insert(label_at(text, range.start).to_lowercase());
+                }
+            }
+            Event::Start(_) | Event::End(_) => {}
+            _ => seen.push(range),
+        }
+    }
+    let definitions = definitions(text, &seen, &events);
+    let is_kept = |at: &usize| {
+        let label = label_at(text, *at);
+        let definition = events.reference_definitions().get(label).filter(|definition| definition.span.contains(at));
+        let is_address = definition.is_some_and(|definition| is_address(&vault.shown(&definition.dest)));
+        is_address && used.contains(&label.to_lowercase()) && !label.starts_with('^')
+    };
+    let (kept, lost): (Vec<usize>, Vec<usize>) = definitions.into_iter().partition(is_kept);
+    let none_is_kept = all && !lost.is_empty();
+    edits.extend(lost.into_iter().map(Edit::escape));
+    edits.extend(kept.into_iter().filter(|_| none_is_kept).map(Edit::escape));
+    edits
+}
+
+/// Where definitions of links begin: those that the parser knows, and lines like them that it passed over.
+fn definitions(text: &str, seen: &[Range<usize>], events: &OffsetIter<'_>) -> Vec<usize> {
+    let known = events.reference_definitions().iter().map(|(_, definition)| definition.span.start);
+    let mut found: Vec<usize> = known.filter(|at| text[*at..].starts_with('[')).collect();
+    let mut at = 0;
+    for line in text.split_inclusive('\n') {
+        let (start, end) = (at, at + line.len());
+        at = end;
+        let begins = start + line.len() - line.trim_start_matches([' ', '\t', '>']).len();
+        if !text[begins..end].starts_with('[') || !text[begins..end].contains("]:") {
+            continue;
+        }
+        let next = seen.partition_point(|range| range.end <= begins);
+        if seen.get(next).is_none_or(|range| range.start >= end) {
+            found.push(begins);
+        }
+    }
+    found.sort_unstable();
+    found.dedup();
+    found
+}
+
+/// The text between the bracket at `at`, or behind the exclamation mark there, and the next one that closes.
+fn label_at(text: &str, at: usize) -> &str {
+    let rest = text[at..].trim_start_matches('!').trim_start_matches('[');
+    rest.split(']').next().unwrap_or_default()
+}
+
+fn is_address(target: &str) -> bool {
+    target.contains("://") || ["www.", "mailto:", "tg:"].iter().any(|start| target.starts_with(start))
+}
+
+/// The lines of a quote whose `>` is a sign: a comparison, or the prompt of an interpreter.
+fn signs(text: &str, quote: Range<usize>) -> Vec<Edit> {
+    let mut edits = Vec::new();
+    let mut at = quote.start;
+    for line in text[quote].split_inclusive('\n') {
+        let begins = at + line.len() - line.trim_start().len();
+        let is_sign = line.trim_start().strip_prefix('>').is_some_and(|rest| {
+            rest.starts_with(">>") || rest.starts_with(|c: char| c.is_ascii_digit() || matches!(c, '=' | '$' | '€'))
+        });
+        if is_sign {
+            edits.push(Edit::escape(begins));
+        }
+        at += line.len();
+    }
+    edits
+}

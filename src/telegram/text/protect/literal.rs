@@ -1,0 +1,109 @@
+//! Addresses, paths and names of code.
+
+use super::{Found, Kind};
+
+/// What never belongs to an address in running text.
+const OUTSIDE: &[char] =
+    &['<', '>', '"', '`', '|', '\\', '，', '。', '；', '！', '？', '、', '）', '」', '』', '】', '》'];
+/// What ends a sentence rather than an address.
+const PUNCTUATION: &[char] = &['.', ',', ':', ';', '!', '?', '\''];
+
+/// An address: a scheme and `://`, or `www.`.
+pub(super) fn address(rest: &str, before: Option<char>) -> Option<Found> {
+    if before.is_some_and(|c| c.is_alphanumeric() || matches!(c, '_' | '@' | '/' | '.')) {
+        return None;
+    }
+    let from = beginning(rest)?;
+    let end = from + end_of_address(&rest[from..]);
+    let end = without_marks(&rest[..end]);
+    (end > from).then(|| Found::text(end))
+}
+
+/// How long `https://` or `www.` is.
+fn beginning(rest: &str) -> Option<usize> {
+    if rest.get(..4).is_some_and(|www| www.eq_ignore_ascii_case("www.")) {
+        return Some(4);
+    }
+    let scheme =
+        rest.find(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.'))).unwrap_or(rest.len());
+    (scheme <= 32 && rest[scheme..].starts_with("://")).then_some(scheme + 3)
+}
+
+/// Up to white space, or to a bracket that closes one outside of the address.
+fn end_of_address(rest: &str) -> usize {
+    let (mut round, mut square) = (0_usize, 0_usize);
+    for (at, c) in rest.char_indices() {
+        match c {
+            _ if c.is_whitespace() || c.is_control() || OUTSIDE.contains(&c) => return at,
+            '(' => round += 1,
+            '[' => square += 1,
+            ')' if round == 0 => return at,
+            ']' if square == 0 => return at,
+            ')' => round -= 1,
+            ']' => square -= 1,
+            _ => {}
+        }
+    }
+    rest.len()
+}
+
+/// The end of an address without the marks and the punctuation that follow it. A mark belongs to the address when it
+/// has its partner there.
+fn without_marks(address: &str) -> usize {
+    let mut kept = address;
+    loop {
+        let Some(last) = kept.chars().next_back() else { return 0 };
+        let is_outside = match last {
+            _ if PUNCTUATION.contains(&last) => true,
+            '~' => kept.ends_with("~~"),
+            '*' | '_' => kept.ends_with("**") || kept.ends_with("__") || kept.matches(last).count() % 2 == 1,
+            _ => false,
+        };
+        if !is_outside {
+            return kept.len();
+        }
+        kept = &kept[..kept.len() - last.len_utf8()];
+    }
+}
+
+/// An address in angle brackets, which are not shown.
+pub(super) fn angle(rest: &str) -> Option<Found> {
+    let inner = &rest[1..];
+    let from = beginning(inner)?;
+    let end = inner.find(|c: char| c == '>' || c == '<' || c.is_whitespace() || c.is_control())?;
+    let is_closed = inner[end..].starts_with('>') && end > from;
+    is_closed.then(|| Found { length: end + 2, shown: 1..end + 1, kind: Kind::Text })
+}
+
+/// A name such as `__init__`: one word in lower case between double underscores.
+pub(super) fn dunder(rest: &str, before: Option<char>) -> Option<Found> {
+    if before.is_some_and(|c| c.is_alphanumeric() || c == '_') {
+        return None;
+    }
+    let name = rest.strip_prefix("__")?;
+    let is_part = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+    let end = name.find(|c: char| !is_part(c)).unwrap_or(name.len());
+    let word = name[..end].strip_suffix("__")?;
+    let is_name = word.starts_with(|c: char| c.is_ascii_lowercase()) && !word.ends_with('_');
+    is_name.then(|| Found::text(2 + end))
+}
+
+/// A Windows path from its drive on.
+pub(super) fn drive(rest: &str, before: Option<char>) -> Option<Found> {
+    let is_drive = rest.get(1..3) == Some(":\\") && !before.is_some_and(|c| c.is_alphanumeric() || c == '_');
+    is_drive.then(|| path(rest, 3)).flatten()
+}
+
+/// A Windows path from the name of its host on.
+pub(super) fn share(rest: &str, before: Option<char>) -> Option<Found> {
+    let host = rest.strip_prefix(r"\\").filter(|_| before.is_none_or(char::is_whitespace))?;
+    let end = host.find(|c: char| !(c.is_alphanumeric() || matches!(c, '-' | '.' | '_')))?;
+    (end > 0 && host[end..].starts_with('\\')).then(|| path(rest, 2 + end + 1)).flatten()
+}
+
+fn path(rest: &str, from: usize) -> Option<Found> {
+    let is_end = |c: char| c.is_whitespace() || c.is_control() || matches!(c, '"' | '<' | '>' | '|' | '`' | ')' | '*');
+    let end = from + rest[from..].find(is_end).unwrap_or(rest.len() - from);
+    let end = rest[..end].trim_end_matches(PUNCTUATION).len();
+    (end >= from).then(|| Found::text(end))
+}

@@ -1,0 +1,125 @@
+//! Text whose marks are not Markdown: addresses, paths, names of code and formulas. Each is hidden from the parser behind
+//! one character of a private plane, and comes back as it was written.
+
+mod formula;
+mod literal;
+
+use std::borrow::Cow;
+
+/// Characters that stand for hidden text: a private plane, so that the parser takes them for letters.
+const FIRST: u32 = 0xF_0000;
+const LAST: u32 = 0xF_FFFD;
+
+/// How hidden text is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// As text.
+    Text,
+    /// As code: a formula within a line.
+    Code,
+    /// As a block of code: a formula of its own.
+    Block,
+}
+
+/// One piece of hidden text.
+#[derive(Debug)]
+pub(super) struct Hidden<'a> {
+    /// As it was written.
+    source: &'a str,
+    /// What of it is shown.
+    pub(super) shown: &'a str,
+    pub(super) kind: Kind,
+}
+
+/// The hidden text of an answer.
+#[derive(Debug, Default)]
+pub(super) struct Vault<'a> {
+    hidden: Vec<Hidden<'a>>,
+}
+
+/// A piece of text as it is recognized: how many bytes it takes, and which of them are shown.
+struct Found {
+    length: usize,
+    shown: std::ops::Range<usize>,
+    kind: Kind,
+}
+
+impl Found {
+    fn text(length: usize) -> Self {
+        Self { length, shown: 0..length, kind: Kind::Text }
+    }
+}
+
+impl<'a> Vault<'a> {
+    /// Hides what is no Markdown in `markdown`, and returns the text without it.
+    pub(super) fn hide(markdown: &'a str) -> (Self, String) {
+        let (mut vault, mut text) = (Self::default(), String::with_capacity(markdown.len()));
+        let mut at = 0;
+        while let Some(c) = markdown[at..].chars().next() {
+            let found = vault.stand_in().and_then(|stand_in| Some((stand_in, find(markdown, at, c)?)));
+            let Some((stand_in, found)) = found else {
+                text.push(c);
+                at += c.len_utf8();
+                continue;
+            };
+            let source = &markdown[at..at + found.length];
+            vault.hidden.push(Hidden { source, shown: &source[found.shown], kind: found.kind });
+            text.push(stand_in);
+            at += found.length;
+        }
+        (vault, text)
+    }
+
+    /// The character for the next piece, while there are any.
+    fn stand_in(&self) -> Option<char> {
+        let next = FIRST + u32::try_from(self.hidden.len()).ok()?;
+        // The last one is kept free: a text that uses the plane itself is then still told apart.
+        (next < LAST).then(|| char::from_u32(next)).flatten()
+    }
+
+    /// What `c` stands for.
+    pub(super) fn get(&self, c: char) -> Option<&Hidden<'a>> {
+        let index = u32::from(c).checked_sub(FIRST)?;
+        self.hidden.get(usize::try_from(index).ok()?)
+    }
+
+    /// `text` with all that is hidden as it was written.
+    pub(super) fn source<'t>(&self, text: &'t str) -> Cow<'t, str> {
+        self.replace(text, |hidden| hidden.source)
+    }
+
+    /// `text` with all that is hidden as it is shown.
+    pub(super) fn shown<'t>(&self, text: &'t str) -> Cow<'t, str> {
+        self.replace(text, |hidden| hidden.shown)
+    }
+
+    fn replace<'t>(&self, text: &'t str, part: impl Fn(&Hidden<'a>) -> &'a str) -> Cow<'t, str> {
+        if !text.chars().any(|c| self.get(c).is_some()) {
+            return Cow::Borrowed(text);
+        }
+        let mut replaced = String::with_capacity(text.len());
+        for c in text.chars() {
+            match self.get(c) {
+                Some(hidden) => replaced.push_str(part(hidden)),
+                None => replaced.push(c),
+            }
+        }
+        Cow::Owned(replaced)
+    }
+}
+
+/// What begins with `c` at `at` and is no Markdown.
+fn find(text: &str, at: usize, c: char) -> Option<Found> {
+    let rest = &text[at..];
+    let before = text[..at].chars().next_back();
+    match c {
+        '<' => literal::angle(rest),
+        '_' => literal::dunder(rest, before),
+        '\\' => formula::backslash(rest).or_else(|| literal::share(rest, before)),
+        '$' => formula::dollar(rest, before),
+        _ if c.is_ascii_alphabetic() => literal::address(rest, before).or_else(|| literal::drive(rest, before)),
+        // The plane's own characters, lest one be taken for what it stands for.
+        _ if (FIRST..=LAST).contains(&u32::from(c)) => Some(Found::text(c.len_utf8())),
+        _ => None,
+    }
+}
