@@ -3,28 +3,48 @@
 use serde_json::Value;
 
 use super::fault::error_text;
-use super::{ChatAnswer, ModelFault};
+use super::{ChatAnswer, ModelFault, body, reasoning};
 
 /// Blocks that are not for the user.
 const REASONING: [&str; 4] = ["reasoning", "reasoning_content", "thinking", "redacted_thinking"];
+/// Why there is no text although the model has answered, in the words that servers use for it: asking again would not
+/// help. In lower case; a reason may go on behind it (`content_filter: RECITATION`).
+const FINAL_REASONS: [&str; 12] = [
+    "length",
+    "max_tokens",
+    "content_filter",
+    "content-filter",
+    "safety",
+    "recitation",
+    "prohibited_content",
+    "blocklist",
+    "spii",
+    "image_safety",
+    "guardrail",
+    "refusal",
+];
 
 /// The answer in the body of a 200. If there is none, that may be the server's fault or the row's.
 ///
 /// Only what decides about the answer is parsed strictly: unreadable usage numbers do not invalidate a text.
-pub(super) fn answer(body: &[u8], secret: Option<&str>) -> Result<ChatAnswer, ModelFault> {
-    let completion: Value =
-        serde_json::from_slice(body).map_err(|error| failing(format!("cannot parse the model's response: {error}")))?;
+pub(super) fn answer(bytes: &[u8], kind: &str, secret: Option<&str>) -> Result<ChatAnswer, ModelFault> {
+    let completion = body::parse(bytes).map_err(|error| {
+        let kind = if kind.is_empty() { "no content type" } else { kind };
+        failing(format!("cannot parse the model's response ({kind}): {error}: {}", error_text(bytes, secret)))
+    })?;
     let choice = &completion["choices"][0];
     let finish_reason = choice["finish_reason"].as_str().map(str::to_owned);
+    let is_final = finish_reason.as_deref().is_some_and(is_final);
+    let has_message = choice["message"].is_object() || (is_final && choice.is_object());
     // Some gateways report an error of the model behind them with a 200.
-    if !completion["error"].is_null() || !choice["message"].is_object() || finish_reason.as_deref() == Some("error") {
-        return Err(failing(format!("the model's response has no answer: {}", error_text(body, secret))));
+    if is_error(&completion["error"]) || !has_message || finish_reason.as_deref() == Some("error") {
+        return Err(failing(format!("the model's response has no answer: {}", error_text(bytes, secret))));
     }
-    let mut text = text_of(&choice["message"]["content"])?;
+    let mut text = reasoning::without_reasoning(&text_of(&choice["message"]["content"])?).to_owned();
     if text.trim().is_empty() {
         text = choice["message"]["refusal"].as_str().unwrap_or_default().to_owned();
     }
-    if text.is_empty() && !matches!(finish_reason.as_deref(), Some("length" | "content_filter")) {
+    if text.is_empty() && !is_final {
         let reason = finish_reason.as_deref().unwrap_or("none");
         return Err(failing(format!("the model returned an empty answer (finish_reason: {reason})")));
     }
@@ -37,6 +57,22 @@ pub(super) fn answer(body: &[u8], secret: Option<&str>) -> Result<ChatAnswer, Mo
     })
 }
 
+fn is_final(reason: &str) -> bool {
+    let reason = reason.to_ascii_lowercase();
+    FINAL_REASONS.iter().any(|known| reason.starts_with(known))
+}
+
+/// Whether there is anything in the field of an error: some servers always send one.
+fn is_error(error: &Value) -> bool {
+    match error {
+        Value::Null | Value::Bool(false) => false,
+        Value::String(text) => !text.trim().is_empty(),
+        Value::Array(errors) => !errors.is_empty(),
+        Value::Object(error) => !error.is_empty(),
+        Value::Bool(true) | Value::Number(_) => true,
+    }
+}
+
 fn failing(message: String) -> ModelFault {
     ModelFault::Failing { retry_after: None, message }
 }
@@ -46,22 +82,35 @@ fn text_of(content: &Value) -> Result<String, ModelFault> {
     match content {
         Value::Null => Ok(String::new()),
         Value::String(text) => Ok(text.clone()),
-        Value::Array(blocks) => blocks.iter().map(text_of_block).collect(),
+        Value::Array(blocks) => text_of_blocks(blocks),
         _ => Err(failing("the content of the model's answer is neither text nor a list of blocks".to_owned())),
     }
 }
 
-/// Reasoning is dropped, and nothing else: a block that cannot be rendered as text makes the answer a fault.
-fn text_of_block(block: &Value) -> Result<&str, ModelFault> {
-    let kind = block["type"].as_str();
-    if kind.is_some_and(|kind| REASONING.contains(&kind)) {
-        return Ok("");
+/// The text of all blocks. Reasoning is dropped; any other block without text only if there is text beside it.
+fn text_of_blocks(blocks: &[Value]) -> Result<String, ModelFault> {
+    let (mut text, mut unknown) = (String::new(), None);
+    for block in blocks {
+        let kind = block["type"].as_str();
+        if kind.is_some_and(|kind| REASONING.contains(&kind)) {
+            continue;
+        }
+        match block.as_str().or(block["text"].as_str()).or(block["refusal"].as_str()) {
+            Some(piece) => text.push_str(piece),
+            None => unknown = unknown.or(Some(kind.unwrap_or("unknown"))),
+        }
     }
-    let text = block.as_str().or(block["text"].as_str()).or(block["refusal"].as_str());
-    text.ok_or_else(|| {
-        let kind: String = kind.unwrap_or("unknown").chars().take(40).collect();
-        failing(format!("the model's answer contains a block of type `{kind}`, which is not text"))
-    })
+    match unknown {
+        Some(kind) if text.trim().is_empty() => {
+            let kind: String = kind.chars().take(40).collect();
+            Err(failing(format!("the model's answer contains a block of type `{kind}`, which is not text")))
+        }
+        Some(kind) => {
+            tracing::warn!(kind = %kind.chars().take(40).collect::<String>(), "a block of the model's answer is not text; it is left out");
+            Ok(text)
+        }
+        None => Ok(text),
+    }
 }
 
 #[cfg(test)]
@@ -72,7 +121,7 @@ mod tests {
     use super::*;
 
     fn answer(body: &[u8]) -> Result<ChatAnswer, ModelFault> {
-        super::answer(body, None)
+        super::answer(body, "application/json", None)
     }
 
     fn of_content(content: &Value) -> Result<ChatAnswer, ModelFault> {
@@ -116,7 +165,7 @@ mod tests {
             )
         };
         for content in [json!(null), json!(""), json!(" \n"), json!([]), json!([{"type": "reasoning", "text": "hm"}])] {
-            for reason in ["length", "content_filter"] {
+            for reason in ["length", "content_filter", "SAFETY", "content_filter: RECITATION", "MAX_TOKENS"] {
                 let empty = of(content.clone(), json!(reason)).unwrap();
                 assert_eq!((empty.text.as_str(), empty.finish_reason.as_deref()), ("", Some(reason)));
             }
@@ -138,9 +187,39 @@ mod tests {
             {"type": "something_new", "text": " Bye."},
         ]);
         assert_eq!(of_content(&blocks).unwrap().text, "Hello you. Bye.");
-        let picture = json!([{"type": "text", "text": "See: "}, {"type": "image_url", "image_url": {"url": "x"}}]);
+        let beside_text = json!([{"type": "text", "text": "See."}, {"type": "image_url", "image_url": {"url": "x"}}]);
+        assert_eq!(of_content(&beside_text).unwrap().text, "See.");
+        let picture = json!([{"type": "image_url", "image_url": {"url": "x"}}]);
         let Err(ModelFault::Failing { message, .. }) = of_content(&picture) else { panic!("the picture was dropped") };
         assert!(message.contains("image_url"), "{message}");
+    }
+
+    #[test]
+    fn an_error_that_is_empty_is_none_beside_an_answer() {
+        for error in [json!(""), json!(null), json!({}), json!([]), json!(false)] {
+            let body = json!({"error": error, "choices": [{"message": {"content": "Good"}, "finish_reason": "stop"}]});
+            assert_eq!(answer(body.to_string().as_bytes()).unwrap().text, "Good");
+        }
+    }
+
+    #[test]
+    fn a_filtered_answer_without_a_message_is_an_answer_without_text() {
+        let filtered = answer(br#"{"choices":[{"index":0,"finish_reason":"SAFETY"}]}"#).unwrap();
+        assert_eq!((filtered.text.as_str(), filtered.finish_reason.as_deref()), ("", Some("SAFETY")));
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_quoted_with_its_type() {
+        let page = b"<!DOCTYPE html><html><body>Sign in</body></html>";
+        let Err(ModelFault::Failing { message, .. }) = super::answer(page, "text/html", None) else { panic!() };
+        assert!(message.contains("(text/html)") && message.contains("<!DOCTYPE html>"), "{message}");
+    }
+
+    #[test]
+    fn thoughts_in_the_text_are_left_out() {
+        let answered = of_content(&json!("<think>\nhm\n</think>\n\nHello!")).unwrap();
+        assert_eq!(answered.text, "Hello!");
+        assert!(matches!(of_content(&json!("<think>hm")), Err(ModelFault::Failing { .. })));
     }
 
     #[test]

@@ -1,8 +1,10 @@
 //! One call of a model, without retries.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use reqwest::header::AUTHORIZATION;
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE};
 use serde::Serialize;
 use url::{Host, Url};
 
@@ -26,6 +28,8 @@ pub struct ModelClient {
     http: reqwest::Client,
     target: Target,
     clock: Clock,
+    /// Whether the model knows the limit of an answer as `max_completion_tokens`.
+    limits_completion: Arc<AtomicBool>,
 }
 
 /// Where a question goes and what is sent with it.
@@ -47,6 +51,8 @@ struct Body<'a> {
     stream: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     max_tokens: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_completion_tokens: Option<u32>,
 }
 
 impl std::fmt::Debug for Target {
@@ -77,32 +83,46 @@ impl ModelClient {
             ErrorKind::Configuration,
             "cannot create the HTTP client for the model; are the system's CA certificates installed?",
         )?;
-        Ok(Self { http, target, clock: clock.clone() })
+        Ok(Self { http, target, clock: clock.clone(), limits_completion: Arc::default() })
     }
 
-    /// Asks once. Only if a token is refused and there is another one by now is the same request repeated.
+    /// Asks once. The same request is repeated only if a token is refused and there is another one by now, or if the
+    /// model wants the limit of its answer under its other name.
     ///
     /// # Errors
     /// The fault, by what the caller should do.
     pub async fn complete(&self, request: &ChatRequest) -> std::result::Result<ChatAnswer, ModelFault> {
         let tokens = &self.target.tokens;
-        let token = tokens.token(&self.http, &self.clock).await?;
-        let reply = self.send(request, token.as_deref()).await?;
+        let mut token = tokens.token(&self.http, &self.clock).await?;
+        let mut reply = self.send(request, token.as_deref()).await?;
         if reply.status.as_u16() == 401
             && let Some(other) = tokens.token_instead_of(token.as_deref(), &self.http, &self.clock).await?
         {
-            let reply = self.send(request, Some(&other)).await?;
-            return self.judge(&reply, Some(&other));
+            reply = self.send(request, Some(&other)).await?;
+            token = Some(other);
+        }
+        if request.max_tokens.is_some() && self.learns_limit(&reply) {
+            reply = self.send(request, token.as_deref()).await?;
         }
         self.judge(&reply, token.as_deref())
     }
 
+    /// Whether a response says for the first time that the model knows `max_tokens` only as `max_completion_tokens`
+    /// (<https://platform.openai.com/docs/api-reference/chat/create>).
+    fn learns_limit(&self, reply: &Reply) -> bool {
+        let says_so =
+            reply.status.as_u16() == 400 && String::from_utf8_lossy(&reply.body).contains("max_completion_tokens");
+        says_so && !self.limits_completion.swap(true, Ordering::Relaxed)
+    }
+
     async fn send(&self, request: &ChatRequest, token: Option<&str>) -> std::result::Result<Reply, ModelFault> {
+        let limits_completion = self.limits_completion.load(Ordering::Relaxed);
         let body = Body {
             model: self.target.model.as_deref(),
             messages: &request.messages,
             stream: false,
-            max_tokens: request.max_tokens,
+            max_tokens: request.max_tokens.filter(|_| !limits_completion),
+            max_completion_tokens: request.max_tokens.filter(|_| limits_completion),
         };
         let call = self.http.post(self.target.url.clone()).json(&body);
         let call = call.header("x-request-id", &request.request_id).header("idempotency-key", &request.request_id);
@@ -125,7 +145,8 @@ impl ModelClient {
 
     fn judge(&self, reply: &Reply, token: Option<&str>) -> std::result::Result<ChatAnswer, ModelFault> {
         if reply.status.is_success() {
-            return answer(&reply.body, token);
+            let kind = reply.headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+            return answer(&reply.body, kind, token);
         }
         Err(of_status(reply, &self.target.fixes, token, &self.clock))
     }
@@ -218,6 +239,9 @@ fn is_loopback(url: &Url) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use reqwest::StatusCode;
+    use serde_json::Value;
+
     use super::*;
 
     fn new(endpoint: ModelEndpoint, model: &str) -> Result<ModelClient> {
@@ -263,6 +287,36 @@ mod tests {
         for host in ["adb-1.net", "https://adb-1.net/", " https://adb-1.net/ml/endpoints?o=123 "] {
             assert_eq!(url(databricks_at(host, "t", "llama 3")), invocations);
         }
+    }
+
+    #[tokio::test]
+    async fn a_limit_under_the_name_that_the_model_refused_is_sent_once() {
+        let (sender, mut limits) = tokio::sync::mpsc::unbounded_channel();
+        let answer = async move |axum::Json(body): axum::Json<Value>| {
+            sender.send((body["max_tokens"].clone(), body["max_completion_tokens"].clone())).unwrap();
+            if body["max_tokens"].is_null() {
+                return (StatusCode::OK, r#"{"choices":[{"message":{"content":"Hi"},"finish_reason":"stop"}]}"#);
+            }
+            let refusal = r#"{"error":{"message":"Unsupported parameter: 'max_tokens' is not supported with this model. Use
+                'max_completion_tokens' instead.","code":"unsupported_parameter"}}"#;
+            (StatusCode::BAD_REQUEST, refusal)
+        };
+        let router = axum::Router::new().route("/chat/completions", axum::routing::post(answer));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = at(&format!("http://{}", listener.local_addr().unwrap()), None).unwrap();
+        let server = tokio::spawn(async move { axum::serve(listener, router).await });
+        let messages = vec![ChatMessage { role: crate::llm::Role::User, content: "hello".to_owned() }];
+        let request = ChatRequest { messages, request_id: "r".to_owned(), max_tokens: Some(500) };
+        for _ in 0..2 {
+            assert_eq!(client.clone().complete(&request).await.unwrap().text, "Hi");
+        }
+        server.abort();
+        let mut seen = Vec::new();
+        while let Ok(limit) = limits.try_recv() {
+            seen.push(limit);
+        }
+        let (none, limit) = (Value::Null, Value::from(500));
+        assert_eq!(seen, [(limit.clone(), none.clone()), (none.clone(), limit.clone()), (none, limit)]);
     }
 
     #[test]

@@ -2,9 +2,11 @@
 
 mod answer;
 mod auth;
+mod body;
 mod client;
 mod exchange;
 mod fault;
+mod reasoning;
 
 use std::fmt;
 use std::time::Duration;
