@@ -6,7 +6,7 @@ use super::outcome::Status;
 use crate::retry::Backoff;
 use crate::telegram::client::OutgoingMessage;
 use crate::telegram::reply::{Method, ReplyMessage};
-use crate::telegram::{BotClient, SendFault};
+use crate::telegram::{BotClient, SendFault, text};
 
 /// The result of a try.
 pub(super) enum Attempt {
@@ -86,7 +86,8 @@ impl Delivery {
         if let SendFault::Refused { migrate_to_chat_id: Some(chat_id), .. } = fault {
             return std::mem::replace(&mut self.message.chat_id, *chat_id) != *chat_id;
         }
-        if fault.is_unparsable_entities() && !self.message.entities.is_empty() {
+        if fault.is_about_entities() && !self.message.entities.is_empty() {
+            self.message.text = text::plain(&self.message.text, &self.message.entities);
             self.message.entities.clear();
             return true;
         }

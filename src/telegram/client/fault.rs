@@ -12,9 +12,9 @@ const EXCERPT_LIMIT: usize = 200;
 /// The longest response that is read, in bytes: a hundred updates are far smaller.
 const ANSWER_LIMIT: usize = 64 << 20;
 /// The wait if Telegram says to wait but not how long.
-const DEFAULT_WAIT_SECS: u64 = 1;
+const DEFAULT_WAIT_SECS: f64 = 1.0;
 /// The longest wait, whatever it says.
-const LONGEST_WAIT_SECS: u64 = 86_400;
+const LONGEST_WAIT_SECS: f64 = 86_400.0;
 
 /// Why a call did not succeed, by what is known about its outcome.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,16 +50,15 @@ pub enum SendFault {
 }
 
 impl SendFault {
-    /// Telegram could not parse the formatting of a text: it may accept it as plain text.
-    pub fn is_unparsable_entities(&self) -> bool {
-        ["can't parse entities", "can't parse messageentity", "entity_", "entities_"].iter().any(|text| self.says(text))
+    /// Telegram refuses the formatting of a text, in whatever words: it may accept it as plain text.
+    pub fn is_about_entities(&self) -> bool {
+        ["entit", "can't parse", "wrong http url", "url host"].iter().any(|text| self.says(text))
     }
 
     /// The message to reply to is gone: without the reference, it may be accepted.
     pub fn is_missing_reply_target(&self) -> bool {
-        ["message to be replied not found", "message to reply not found", "replied message not found"]
-            .iter()
-            .any(|text| self.says(text))
+        let is_reply = ["replied", "reply"].iter().any(|text| self.says(text)) || self.says("message_id_invalid");
+        is_reply && ["not found", "invalid", "deleted", "inaccessible"].iter().any(|text| self.says(text))
     }
 
     /// The topic for the message is gone: without it, the message may be accepted.
@@ -106,13 +105,13 @@ struct Envelope<T> {
     #[serde(default)]
     description: String,
     #[serde(default)]
-    parameters: Parameters,
+    parameters: Option<Parameters>,
 }
 
 /// <https://core.telegram.org/bots/api#responseparameters>
 #[derive(Default, Deserialize)]
 struct Parameters {
-    retry_after: Option<u64>,
+    retry_after: Option<f64>,
     migrate_to_chat_id: Option<i64>,
 }
 
@@ -120,7 +119,7 @@ struct Parameters {
 pub(super) struct Answer {
     status: u16,
     /// The header, in seconds.
-    retry_after: Option<u64>,
+    retry_after: Option<f64>,
     /// Or why it could not be read.
     body: Result<Vec<u8>, String>,
 }
@@ -130,7 +129,7 @@ impl Answer {
     pub(super) async fn read(mut response: reqwest::Response) -> Self {
         let status = response.status().as_u16();
         let header = response.headers().get(RETRY_AFTER);
-        let retry_after = header.and_then(|value| value.to_str().ok()?.trim().parse().ok());
+        let retry_after = header.and_then(|value| seconds(value.to_str().ok()?));
         let mut body = Vec::new();
         loop {
             match response.chunk().await {
@@ -163,7 +162,7 @@ impl Answer {
         match envelope {
             Envelope { ok: true, result: Some(result), .. } => Ok(result),
             Envelope { ok: false, error_code: Some(code), description, parameters, .. } => {
-                Err(refusal(code, description, &parameters))
+                Err(refusal(code, description, &parameters.unwrap_or_default()))
             }
             _ => Err(unknown(self.excerpt())),
         }
@@ -173,7 +172,8 @@ impl Answer {
         let body = self.body.as_deref().unwrap_or_default();
         let status = i64::from(self.status);
         match serde_json::from_slice::<Envelope<IgnoredAny>>(body) {
-            Ok(Envelope { error_code, description, mut parameters, .. }) => {
+            Ok(Envelope { error_code, description, parameters, .. }) => {
+                let mut parameters = parameters.unwrap_or_default();
                 parameters.retry_after = parameters.retry_after.or(self.retry_after);
                 refusal(error_code.unwrap_or(status), description, &parameters)
             }
@@ -204,12 +204,24 @@ fn refusal(code: i64, description: String, parameters: &Parameters) -> SendFault
         }
         401 | 404 => SendFault::BadToken,
         429 => {
-            let seconds = parameters.retry_after.unwrap_or(DEFAULT_WAIT_SECS).min(LONGEST_WAIT_SECS);
-            SendFault::RetryAfter { wait: Duration::from_secs(seconds), message: description }
+            let seconds = parameters.retry_after.or_else(|| retry_after_in(&description)).unwrap_or(DEFAULT_WAIT_SECS);
+            let wait = Duration::from_secs_f64(seconds.clamp(0.0, LONGEST_WAIT_SECS));
+            SendFault::RetryAfter { wait, message: description }
         }
         408 | 500.. => SendFault::Unknown { message: format!("Telegram answered {code}: {description}") },
         _ => SendFault::Refused { code, description, migrate_to_chat_id: parameters.migrate_to_chat_id },
     }
+}
+
+/// The seconds in `retry after N`, which some servers only say in words.
+fn retry_after_in(description: &str) -> Option<f64> {
+    let text = description.to_lowercase();
+    let rest = text.split_once("retry after ")?.1;
+    seconds(rest.split(|c: char| !(c.is_ascii_digit() || c == '.')).next()?)
+}
+
+fn seconds(text: &str) -> Option<f64> {
+    text.trim().trim_end_matches('.').parse().ok().filter(|seconds: &f64| seconds.is_finite() && *seconds >= 0.0)
 }
 
 /// An error with its causes, without the URL, which contains the token.

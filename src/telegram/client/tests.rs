@@ -170,6 +170,10 @@ async fn a_flood_says_how_long_to_wait() {
     assert_eq!(waits(fault_of(429, flood).await), 9);
     assert_eq!(waits(fault_of(429, r#"{"ok":false,"error_code":429,"description":"slow"}"#).await), 1);
     assert_eq!(waits(fault_of(429, "<html>").await), 1);
+    let said = r#"{"ok":false,"error_code":429,"description":"Too Many Requests: retry after 3","parameters":null}"#;
+    assert_eq!(waits(fault_of(429, said).await), 3);
+    let fraction = r#"{"ok":false,"error_code":429,"parameters":{"retry_after":2.5}}"#;
+    assert_eq!(waits(fault_of(429, fraction).await), 2);
     let endless = r#"{"ok":false,"error_code":429,"parameters":{"retry_after":18446744073709551615}}"#;
     assert_eq!(waits(fault_of(429, endless).await), 86_400);
     let header = client_with_header(429, (axum::http::header::RETRY_AFTER, "5"), "slow").await;
@@ -203,12 +207,19 @@ async fn a_refusal_has_its_code_its_words_and_the_new_chat() {
 #[tokio::test]
 async fn what_can_be_repaired_is_recognized() {
     let repairs =
-        |fault: SendFault| (fault.is_unparsable_entities(), fault.is_missing_reply_target(), fault.is_missing_thread());
-    for text in ["can't parse entities: unclosed tag", "can't parse MessageEntity: no offset", "ENTITY_BOUNDS_INVALID"]
-    {
+        |fault: SendFault| (fault.is_about_entities(), fault.is_missing_reply_target(), fault.is_missing_thread());
+    for text in [
+        "can't parse entities: unclosed tag",
+        "can't parse MessageEntity: no offset",
+        "ENTITY_BOUNDS_INVALID",
+        "wrong message entity: Wrong HTTP URL",
+        "entity URL 'https://e.org/y' is invalid: Wrong HTTP URL",
+    ] {
         assert_eq!(repairs(refusal_of(text).await), (true, false, false), "{text}");
     }
-    assert_eq!(repairs(refusal_of("message to be replied not found").await), (false, true, false));
+    for text in ["message to be replied not found", "reply message not found", "REPLY_MESSAGE_ID_INVALID"] {
+        assert_eq!(repairs(refusal_of(text).await), (false, true, false), "{text}");
+    }
     assert_eq!(repairs(refusal_of("message thread not found").await), (false, false, true));
     assert_eq!(repairs(refusal_of("chat not found").await), (false, false, false));
 }
