@@ -131,6 +131,9 @@ pub struct SilverSettings {
     /// Rows that wait in memory before the tail stops reading.
     #[serde(default = "default_max_waiting")]
     pub max_waiting: usize,
+    /// What the reader of an answer sees below it when the model was cut off at its length limit; nothing if empty.
+    #[serde(default = "default_cut_text")]
+    pub cut_text: String,
     /// The model.
     pub model: ModelSettings,
 }
@@ -306,6 +309,10 @@ const fn default_concurrency() -> usize {
 const fn default_max_attempts() -> u32 {
     3
 }
+fn default_cut_text() -> String {
+    "(The answer was cut off: it reached the length limit.)".to_owned()
+}
+
 const fn default_max_waiting() -> usize {
     10_000
 }

@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use lakegram::standin::model::ModelTrouble;
+use lakegram::standin::telegram::{Behavior, CallHistory};
 use serde_json::json;
 
-use crate::support::{SECRET, TestApp, rows};
+use crate::support::{PATIENCE, SECRET, TestApp, rows};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_message_becomes_raw_json_a_bronze_row_an_answer_a_silver_row_and_a_reply() {
@@ -207,4 +209,74 @@ async fn a_new_field_becomes_a_column_under_way_or_stops_the_loader_and_nothing_
     assert_eq!(rows.trim(), "update_id,level\n1,\n2,3\n3,3");
     app.audit().await;
     app.count_by_sql(3).await;
+}
+
+/// A model that takes its time: "typing…" lasts only five seconds.
+#[tokio::test(flavor = "multi_thread")]
+async fn typing_is_shown_until_the_answer_is_there() {
+    let app = TestApp::new().await;
+    let running = app.serve().await;
+    app.model.trouble([ModelTrouble::Hang]);
+    app.telegram.user_sends(5, "a long one");
+    let typing = |history: &CallHistory| history.calls_of("sendChatAction").count();
+    assert!(app.telegram.wait_for(|history| typing(history) >= 2, PATIENCE).await);
+    app.model.release();
+    app.wait_for_sent(1).await;
+    let shown = app.telegram.read(typing);
+    app.telegram.user_sends(5, "a short one");
+    app.wait_for_sent(2).await;
+    assert_eq!(app.telegram.read(typing), shown + 1, "it ended with the answer");
+    assert_eq!(running.terminate().await, Some(0));
+}
+
+/// What users of other bots saw of answers, sources and thoughts.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_reader_gets_is_the_answer_whole_and_nothing_else() {
+    let app = TestApp::new().await;
+    let running = app.serve().await;
+    for (index, (content, reason, expected)) in [
+        ("<think>\nhm\n</think>\n\nHello!", "stop", "Hello!"),
+        ("Open [the dashboard](http://localhost:3000).", "stop", "Open the dashboard (http://localhost:3000)."),
+        ("[Ann]: Hello!\n[Bob]: Hi.", "stop", "[Ann]: Hello!\n[Bob]: Hi."),
+        (
+            "Step 1: mix. Step 2:",
+            "length",
+            "Step 1: mix. Step 2:\n\n(The answer was cut off: it reached the length limit.)",
+        ),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let body = json!({"choices": [{"message": {"content": content}, "finish_reason": reason}], "error": ""});
+        app.model.answer_raw(&body.to_string());
+        app.telegram.user_sends(5, "hello");
+        app.wait_for_sent(index + 1).await;
+        assert_eq!(app.telegram.sent()[index].text, expected);
+    }
+    assert_eq!(running.terminate().await, Some(0));
+    app.audit().await;
+}
+
+/// In whatever words Telegram refuses the formatting, the answer arrives with its addresses.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_whose_formatting_is_refused_arrives_as_text_with_its_addresses() {
+    let app = TestApp::new().await;
+    let running = app.serve().await;
+    app.model.answer_with("**see** [x](https://e.org/y)");
+    for (index, refusal) in [
+        "can't parse MessageEntity: Type is not specified",
+        "wrong message entity: Wrong HTTP URL",
+        "entity URL 'https://e.org/y' is invalid: Wrong HTTP URL",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        app.telegram.script("sendMessage", vec![Behavior::fail(400, &format!("Bad Request: {refusal}"))]);
+        app.telegram.user_sends(5, "hello");
+        app.wait_for_sent(index + 1).await;
+        let sent = &app.telegram.sent()[index];
+        assert_eq!(sent.text, "see x (https://e.org/y)", "{refusal}");
+    }
+    assert_eq!(running.terminate().await, Some(0));
+    app.audit().await;
 }

@@ -194,7 +194,7 @@ async fn a_refused_question_fails_at_once_and_an_empty_answer_is_none() {
     world.work().await;
     let silver = world.silver().await;
     assert_eq!(world.statuses().await, pairs(&[(1, "failed"), (2, "failed")]));
-    assert_eq!(silver[1].2.as_deref(), Some("the model returned an empty answer"));
+    assert_eq!(silver[1].2.as_deref(), Some("the model returned no text (finish_reason: content_filter)"));
     assert_eq!(world.model.requests().len(), 2);
 }
 

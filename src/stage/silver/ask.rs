@@ -1,5 +1,7 @@
 //! Asks the model about one row, for as long as it takes: outages are waited out, the row's own failures are not.
 
+use std::borrow::Cow;
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,6 +28,9 @@ const MISCONFIGURED_WAIT: Duration = Duration::from_secs(60);
 /// An acknowledgement is useless later than this; it is also how long a callback query lives.
 const ACKNOWLEDGE_WITHIN: Duration = Duration::from_secs(150);
 
+/// How often "typing…" is shown while the model is asked.
+const TYPING_EVERY: Duration = Duration::from_millis(4_500);
+
 /// A question with its context.
 #[derive(Clone, Debug)]
 pub(super) struct Question {
@@ -42,6 +47,8 @@ pub(super) struct Asker {
     pub(super) system: Option<String>,
     pub(super) prompt_version: Option<String>,
     pub(super) max_tokens: Option<u32>,
+    /// Below an answer that was cut off.
+    pub(super) cut_text: String,
     pub(super) max_attempts: u32,
     pub(super) breaker: Breaker,
     pub(super) permits: Permits,
@@ -160,7 +167,12 @@ impl Asker {
         }
         tries.calls += 1;
         let started = self.clock.monotonic();
-        let Some(outcome) = self.call(&self.request(question)).await else {
+        let request = self.request(question);
+        let outcome = tokio::select! {
+            outcome = self.call(&request) => outcome,
+            never = self.keep_typing(&question.row) => match never {},
+        };
+        let Some(outcome) = outcome else {
             self.breaker.released(tries.pass);
             return Try::Stopped;
         };
@@ -256,15 +268,17 @@ impl Asker {
         let latency_ms = i64::try_from(took.as_millis()).unwrap_or(i64::MAX);
         self.hop(question, "answered", format!("{latency_ms} ms"));
         let row = &question.row;
+        let shown = self.shown(&answer);
         let reply = row.chat_id.map_or_else(Vec::new, |chat_id| {
             let answered = Answered { chat_id, chat_type: row.chat_type.as_deref(), message_id: row.message_id };
-            reply::compose(&answer.text, answered)
+            reply::compose(&shown, answered)
         });
-        let empty = reply.is_empty() && text::render(&answer.text).is_empty();
+        let empty = reply.is_empty() && text::render(&shown).is_empty();
+        let reason = answer.finish_reason.as_deref().unwrap_or("none");
         SilverRow {
             status: if empty { Status::Failed } else { Status::Answered },
+            error: empty.then(|| format!("the model returned no text (finish_reason: {reason})")),
             response: (!empty).then_some(answer.text),
-            error: empty.then(|| "the model returned an empty answer".to_owned()),
             reply,
             model: answer.model,
             finish_reason: answer.finish_reason,
@@ -273,6 +287,18 @@ impl Asker {
             latency_ms: Some(latency_ms),
             ..self.failed(question, String::new(), tries)
         }
+    }
+
+    /// What the reader gets of an answer.
+    fn shown<'a>(&self, answer: &'a ChatAnswer) -> Cow<'a, str> {
+        let is_cut = matches!(answer.finish_reason.as_deref(), Some("length" | "max_tokens" | "MAX_TOKENS"));
+        if !is_cut || self.cut_text.is_empty() || answer.text.trim().is_empty() {
+            return Cow::Borrowed(&answer.text);
+        }
+        // The model may have been cut off within code.
+        let fences = answer.text.lines().filter(|line| line.trim_start().starts_with("```")).count();
+        let end = if fences % 2 == 1 { "\n```" } else { "" };
+        Cow::Owned(format!("{}{end}\n\n{}", answer.text, self.cut_text))
     }
 
     fn failed(&self, question: &Question, error: String, tries: &Tries) -> SilverRow {
@@ -297,6 +323,14 @@ impl Asker {
             latency_ms: None,
             model_calls: 0,
             processed_at: self.clock.now(),
+        }
+    }
+
+    /// What is shown lasts five seconds (<https://core.telegram.org/bots/api#sendchataction>), so it is repeated.
+    async fn keep_typing(&self, row: &BronzeRow) -> Infallible {
+        loop {
+            self.clock.sleep(TYPING_EVERY).await;
+            self.show_typing(row);
         }
     }
 

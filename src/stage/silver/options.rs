@@ -73,6 +73,7 @@ impl SilverOptions {
             prompt_version: system.as_ref().map(digest),
             system,
             max_tokens: settings.model.max_tokens,
+            cut_text: settings.cut_text.clone(),
             max_attempts: settings.max_attempts,
             breaker: Breaker::new(&self.clock),
             permits: Permits::new(settings.concurrency),
