@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 use std::ops::Range;
 
-use pulldown_cmark::{Event, LinkType, OffsetIter, Parser, Tag};
+use pulldown_cmark::{Event, LinkType, OffsetIter, Parser, Tag, TagEnd};
 
 use super::edit::{Edit, changed};
 use super::protect::Vault;
@@ -19,12 +19,19 @@ pub(super) fn prepare(text: String, vault: &Vault<'_>) -> String {
 
 /// What has to change. The definitions that are not used become text, or if there is one and `all` is asked for, all.
 fn look(text: &str, vault: &Vault<'_>, all: bool) -> Vec<Edit> {
-    let (mut edits, mut used, mut seen) = (Vec::new(), HashSet::new(), Vec::new());
+    let (mut edits, mut used, mut seen, mut quotes) = (Vec::new(), HashSet::new(), Vec::new(), 0_usize);
     let mut events = Parser::new_ext(text, dialect::options()).into_offset_iter();
     for (event, range) in events.by_ref() {
         match event {
             Event::Start(Tag::Table(_)) => edits.extend(rows::widen(text, range)),
-            Event::Start(Tag::BlockQuote(_)) => edits.extend(signs(text, range)),
+            Event::Start(Tag::BlockQuote(_)) => {
+                // The lines of an inner one are those of the outer one.
+                if quotes == 0 {
+                    edits.extend(signs(text, range));
+                }
+                quotes += 1;
+            }
+            Event::End(TagEnd::BlockQuote(_)) => quotes = quotes.saturating_sub(1),
             Event::Start(Tag::Link { link_type, id, .. } | Tag::Image { link_type, id, .. }) => {
                 if matches!(link_type, LinkType::Reference | LinkType::Collapsed | LinkType::Shortcut) {
                     used.insert(id.to_lowercase());

@@ -172,6 +172,10 @@ fn links_and_code_are_kept_of_too_much_formatting() {
 fn a_long_text_of_much_formatting_is_done_in_time() {
     let markdown = "> **a `b` *c*** [d](https://x.org) ".repeat(5_000);
     assert!(render(&markdown).len() > 10);
+    for unit in ["> ", "._", "**", "$", "\\[", "[", "[a]: b\n", "| ", "`", "https://", "<br", "\\begin{"] {
+        let markdown = format!("https://x.org/{}", unit.repeat(20_000));
+        assert!(!render(&markdown).is_empty());
+    }
 }
 
 /// The text of an answer with the addresses of its links, as a reader can get at it.
@@ -380,6 +384,10 @@ proptest! {
     fn any_text_at_telegrams_limit(text in "(?s)(.|a b|\n|👍){0,1500}") {
         check(&text.repeat(3), MESSAGE_LIMIT_UTF16)?;
     }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(4_096))]
 
     /// Words stand for all that is visible: whatever stands around them, each reaches the reader, in order.
     #[test]

@@ -5,6 +5,8 @@ use super::{Found, Kind};
 /// What never belongs to an address in running text.
 const OUTSIDE: &[char] =
     &['<', '>', '"', '`', '|', '\\', '，', '。', '；', '！', '？', '、', '）', '」', '』', '】', '》'];
+/// Nobody follows a longer address, in bytes; Telegram takes 2,048.
+const LONGEST_ADDRESS: usize = 4_096;
 /// What ends a sentence rather than an address.
 const PUNCTUATION: &[char] = &['.', ',', ':', ';', '!', '?', '\''];
 
@@ -14,7 +16,7 @@ pub(super) fn address(rest: &str, before: Option<char>) -> Option<Found> {
         return None;
     }
     let from = beginning(rest)?;
-    let end = from + end_of_address(&rest[from..]);
+    let end = Some(from + end_of_address(&rest[from..])).filter(|end| *end <= LONGEST_ADDRESS)?;
     let end = without_marks(&rest[..end]);
     (end > from).then(|| Found::text(end))
 }
