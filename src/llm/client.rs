@@ -94,6 +94,7 @@ impl ModelClient {
     pub async fn complete(&self, request: &ChatRequest) -> std::result::Result<ChatAnswer, ModelFault> {
         let tokens = &self.target.tokens;
         let mut token = tokens.token(&self.http, &self.clock).await?;
+        let knows_limit = self.limits_completion.load(Ordering::Relaxed);
         let mut reply = self.send(request, token.as_deref()).await?;
         if reply.status.as_u16() == 401
             && let Some(other) = tokens.token_instead_of(token.as_deref(), &self.http, &self.clock).await?
@@ -101,18 +102,12 @@ impl ModelClient {
             reply = self.send(request, Some(&other)).await?;
             token = Some(other);
         }
-        if request.max_tokens.is_some() && self.learns_limit(&reply) {
+        // Of several requests at once each was sent before any of them was refused.
+        if request.max_tokens.is_some() && !knows_limit && wants_other_limit(&reply) {
+            self.limits_completion.store(true, Ordering::Relaxed);
             reply = self.send(request, token.as_deref()).await?;
         }
         self.judge(&reply, token.as_deref())
-    }
-
-    /// Whether a response says for the first time that the model knows `max_tokens` only as `max_completion_tokens`
-    /// (<https://platform.openai.com/docs/api-reference/chat/create>).
-    fn learns_limit(&self, reply: &Reply) -> bool {
-        let says_so =
-            reply.status.as_u16() == 400 && String::from_utf8_lossy(&reply.body).contains("max_completion_tokens");
-        says_so && !self.limits_completion.swap(true, Ordering::Relaxed)
     }
 
     async fn send(&self, request: &ChatRequest, token: Option<&str>) -> std::result::Result<Reply, ModelFault> {
@@ -150,6 +145,12 @@ impl ModelClient {
         }
         Err(of_status(reply, &self.target.fixes, token, &self.clock))
     }
+}
+
+/// Whether a response says that the model knows `max_tokens` only as `max_completion_tokens`
+/// (<https://platform.openai.com/docs/api-reference/chat/create>).
+fn wants_other_limit(reply: &Reply) -> bool {
+    reply.status.as_u16() == 400 && String::from_utf8_lossy(&reply.body).contains("max_completion_tokens")
 }
 
 fn openai(base_url: &str, api_key: Option<Secret>, model: &str) -> Result<Target> {
@@ -290,13 +291,15 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_limit_under_the_name_that_the_model_refused_is_sent_once() {
+    async fn a_limit_under_a_name_that_the_model_refuses_is_sent_under_the_other_from_then_on() {
         let (sender, mut limits) = tokio::sync::mpsc::unbounded_channel();
+        let barrier = Arc::new(tokio::sync::Barrier::new(2));
         let answer = async move |axum::Json(body): axum::Json<Value>| {
             sender.send((body["max_tokens"].clone(), body["max_completion_tokens"].clone())).unwrap();
             if body["max_tokens"].is_null() {
                 return (StatusCode::OK, r#"{"choices":[{"message":{"content":"Hi"},"finish_reason":"stop"}]}"#);
             }
+            barrier.wait().await;
             let refusal = r#"{"error":{"message":"Unsupported parameter: 'max_tokens' is not supported with this model. Use
                 'max_completion_tokens' instead.","code":"unsupported_parameter"}}"#;
             (StatusCode::BAD_REQUEST, refusal)
@@ -307,16 +310,18 @@ mod tests {
         let server = tokio::spawn(async move { axum::serve(listener, router).await });
         let messages = vec![ChatMessage { role: crate::llm::Role::User, content: "hello".to_owned() }];
         let request = ChatRequest { messages, request_id: "r".to_owned(), max_tokens: Some(500) };
-        for _ in 0..2 {
-            assert_eq!(client.clone().complete(&request).await.unwrap().text, "Hi");
-        }
+        // Both are refused before either knows.
+        let (one, other) = tokio::join!(client.complete(&request), client.complete(&request));
+        assert_eq!((one.unwrap().text, other.unwrap().text), ("Hi".to_owned(), "Hi".to_owned()));
+        assert_eq!(client.clone().complete(&request).await.unwrap().text, "Hi");
         server.abort();
         let mut seen = Vec::new();
         while let Ok(limit) = limits.try_recv() {
             seen.push(limit);
         }
-        let (none, limit) = (Value::Null, Value::from(500));
-        assert_eq!(seen, [(limit.clone(), none.clone()), (none.clone(), limit.clone()), (none, limit)]);
+        let old = (Value::from(500), Value::Null);
+        let new = (Value::Null, Value::from(500));
+        assert_eq!(seen, [old.clone(), old, new.clone(), new.clone(), new]);
     }
 
     #[test]
