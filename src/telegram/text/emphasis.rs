@@ -43,7 +43,7 @@ impl<'a> Marks<'a> {
         let opens = |c: char| is_joint(c) || matches!(c, '.' | ',' | ';' | ')' | ']' | '}');
         self.before.is_some_and(|c| is_joint(c) || c == '.')
             || self.after.is_some_and(|c| is_joint(c) || (c == '(' && self.mark == "_"))
-            || self.inner.starts_with(opens)
+            || (self.inner.starts_with(opens) && !self.inner.starts_with(".."))
             || self.inner.ends_with(['/', '\\'])
     }
 

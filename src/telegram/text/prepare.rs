@@ -12,7 +12,14 @@ use super::{dialect, rows};
 
 /// `text`, changed where a parser would lose some of it.
 pub(super) fn prepare(text: String, vault: &Vault<'_>) -> String {
+    // Most answers have none of these, and looking means parsing.
+    if !text.contains("]:") && !text.contains(['|', '>']) {
+        return text;
+    }
     let text = changed(text, |text| look(text, vault, false));
+    if !text.contains("]:") {
+        return text;
+    }
     // What is used in a definition that is text by now is itself unused.
     changed(text, |text| look(text, vault, true))
 }

@@ -267,6 +267,7 @@ fn signs_that_are_no_markup_stay() {
         r#"{"c": "*x*"}"#,
         "/home/_ada_/x",
         "3. three\n7. seven",
+        "${A}_${B} and $(a)_$(b)",
         "1) one",
         ">>> print(1)",
         "f***ing a*b*c",

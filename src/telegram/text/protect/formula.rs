@@ -32,7 +32,9 @@ pub(super) fn dollar(rest: &str, before: Option<char>) -> Option<Found> {
     let length = inner.find('$')?;
     let after = inner[length + 1..].chars().next();
     let formula = &inner[..length];
-    let is_set = formula.trim() == formula && !formula.contains('\n') && !after.is_some_and(char::is_alphanumeric);
+    // `${A}_${B}` and `$(a)_$(b)` are for a shell.
+    let goes_on = after.is_some_and(|c| c.is_alphanumeric() || matches!(c, '{' | '('));
+    let is_set = formula.trim() == formula && !formula.contains('\n') && !goes_on;
     let is_letter = formula.len() == 1 && formula.starts_with(|c: char| c.is_ascii_alphabetic());
     let has_signs = formula.contains(['\\', '^', '_', '{', '=']);
     (is_set && (is_letter || has_signs) && is_formula(formula)).then(|| found(formula, 1, 1))

@@ -54,19 +54,26 @@ impl<'a> Vault<'a> {
     /// Hides what is no Markdown in `markdown`, and returns the text without it.
     pub(super) fn hide(markdown: &'a str) -> (Self, String) {
         let (mut vault, mut text) = (Self::default(), String::with_capacity(markdown.len()));
-        let mut at = 0;
-        while let Some(c) = markdown[at..].chars().next() {
-            let found = vault.stand_in().and_then(|stand_in| Some((stand_in, find(markdown, at, c)?)));
+        // Up to where `markdown` is copied, and where the next piece may begin.
+        let (mut copied, mut at) = (0, 0);
+        while let Some(next) = markdown[at..].find(begins) {
+            at += next;
+            let found = vault.stand_in().and_then(|stand_in| Some((stand_in, find(markdown, at)?)));
             let Some((stand_in, found)) = found else {
-                text.push(c);
-                at += c.len_utf8();
+                // Within a word nothing begins.
+                let rest = &markdown[at..];
+                let word = rest.find(|c: char| !c.is_ascii_alphanumeric()).unwrap_or(rest.len());
+                at += word.max(rest.chars().next().map_or(1, char::len_utf8));
                 continue;
             };
+            text.push_str(&markdown[copied..at]);
+            text.push(stand_in);
             let source = &markdown[at..at + found.length];
             vault.hidden.push(Hidden { source, shown: &source[found.shown], kind: found.kind });
-            text.push(stand_in);
             at += found.length;
+            copied = at;
         }
+        text.push_str(&markdown[copied..]);
         (vault, text)
     }
 
@@ -108,18 +115,26 @@ impl<'a> Vault<'a> {
     }
 }
 
-/// What begins with `c` at `at` and is no Markdown.
-fn find(text: &str, at: usize, c: char) -> Option<Found> {
+/// Whether `c` may be the first of something hidden: a mark, a letter, or one of the plane's own.
+fn begins(c: char) -> bool {
+    c.is_ascii_alphabetic() || matches!(c, '<' | '_' | '\\' | '$') || is_of_plane(c)
+}
+
+fn is_of_plane(c: char) -> bool {
+    (FIRST..=LAST).contains(&u32::from(c))
+}
+
+/// What begins at `at` and is no Markdown.
+fn find(text: &str, at: usize) -> Option<Found> {
     let rest = &text[at..];
     let before = text[..at].chars().next_back();
-    match c {
+    match rest.chars().next()? {
         '<' => literal::angle(rest),
         '_' => literal::dunder(rest, before),
         '\\' => formula::backslash(rest).or_else(|| literal::share(rest, before)),
         '$' => formula::dollar(rest, before),
-        _ if c.is_ascii_alphabetic() => literal::address(rest, before).or_else(|| literal::drive(rest, before)),
-        // The plane's own characters, lest one be taken for what it stands for.
-        _ if (FIRST..=LAST).contains(&u32::from(c)) => Some(Found::text(c.len_utf8())),
-        _ => None,
+        // Lest one be taken for what it stands for.
+        c if is_of_plane(c) => Some(Found::text(c.len_utf8())),
+        _ => literal::address(rest, before).or_else(|| literal::drive(rest, before)),
     }
 }
