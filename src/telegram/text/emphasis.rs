@@ -1,5 +1,7 @@
 //! Which marks are emphasis and which are characters: `2*3*4`, `*.tmp` and `5~7` mean what they say.
 
+use super::protect::NOTHING;
+
 /// Where a pair of marks stands.
 pub(super) struct Marks<'a> {
     /// The mark: `*`, `**`, `_`, `__`, `~` or `~~`.
@@ -53,22 +55,43 @@ impl<'a> Marks<'a> {
     }
 }
 
-/// Emphasis in a line of text that the parser did not see, since a mark between punctuation and a letter opens and
-/// closes nothing there; in languages without spaces that is where it stands. Its start and end with both marks, in bytes.
-pub(super) fn strong(text: &str) -> Option<(usize, usize)> {
+/// `text` with a letter that stands for nothing between bold marks and what they enclose, in languages without spaces:
+/// a parser takes a mark between punctuation and a letter for text, and joins the wrong ones.
+pub(super) fn spaced(text: String) -> String {
+    if !text.contains("**") || !text.contains(is_unspaced) {
+        return text;
+    }
+    let mut spaced = String::with_capacity(text.len());
+    for line in text.split_inclusive('\n') {
+        let mut rest = line;
+        while let Some((start, end)) = bold(rest) {
+            spaced.push_str(&rest[..start + 2]);
+            spaced.push(NOTHING);
+            spaced.push_str(&rest[start + 2..end - 2]);
+            spaced.push(NOTHING);
+            spaced.push_str("**");
+            rest = &rest[end..];
+        }
+        spaced.push_str(rest);
+    }
+    spaced
+}
+
+/// Where the first bold text of a line begins and ends with both marks, in bytes, if there are characters of a script
+/// without spaces in it or beside it.
+fn bold(line: &str) -> Option<(usize, usize)> {
     let mut from = 0;
-    while let Some(start) = text[from..].find("**").map(|at| from + at) {
-        let inner = &text[start + 2..];
-        let length = inner.find("**")?;
+    while let Some(start) = line[from..].find("**").map(|at| from + at) {
+        let length = line[start + 2..].find("**")?;
         let end = start + 2 + length + 2;
-        let around = [text[..start].chars().next_back(), text[end..].chars().next()];
-        let inner = &inner[..length];
-        let is_tight = !inner.is_empty() && inner.trim() == inner && !inner.contains(['*', '\n']);
-        let is_unspaced = around.into_iter().flatten().chain(inner.chars()).any(is_unspaced);
-        if is_tight && is_unspaced {
+        let inner = &line[start + 2..end - 2];
+        let around = [line[..start].chars().next_back(), line[end..].chars().next()];
+        let is_tight = !inner.is_empty() && inner.trim() == inner && !inner.contains('*');
+        let is_mark = !around.into_iter().flatten().any(|c| matches!(c, '*' | '\\')) && !inner.ends_with('\\');
+        if is_tight && is_mark && around.into_iter().flatten().chain(inner.chars()).any(is_unspaced) {
             return Some((start, end));
         }
-        from = start + 2;
+        from = if is_tight { end } else { start + 2 };
     }
     None
 }

@@ -73,7 +73,7 @@ fn definitions(text: &str, seen: &[Range<usize>], events: &OffsetIter<'_>) -> Ve
     for line in text.split_inclusive('\n') {
         let (start, end) = (at, at + line.len());
         at = end;
-        let begins = start + line.len() - line.trim_start_matches([' ', '\t', '>']).len();
+        let begins = start + prefix_of(line).len();
         if !text[begins..end].starts_with('[') || !text[begins..end].contains("]:") {
             continue;
         }
@@ -97,19 +97,29 @@ fn is_address(target: &str) -> bool {
     target.contains("://") || ["www.", "mailto:", "tg:"].iter().any(|start| target.starts_with(start))
 }
 
-/// The lines of a quote whose `>` is a sign: a comparison, or the prompt of an interpreter.
+/// The lines of a quote whose last `>` is a sign: a comparison, or the prompt of an interpreter.
 fn signs(text: &str, quote: Range<usize>) -> Vec<Edit> {
     let mut edits = Vec::new();
     let mut at = quote.start;
     for line in text[quote].split_inclusive('\n') {
-        let begins = at + line.len() - line.trim_start().len();
-        let is_sign = line.trim_start().strip_prefix('>').is_some_and(|rest| {
-            rest.starts_with(">>") || rest.starts_with(|c: char| c.is_ascii_digit() || matches!(c, '=' | '$' | '€'))
-        });
-        if is_sign {
-            edits.push(Edit::escape(begins));
-        }
+        let (start, prefix) = (line.len() - line.trim_start().len(), prefix_of(line));
+        let is_prompt = line[start..].starts_with(">>>");
+        let sign = if is_prompt { Some(start) } else { prefix.rfind('>').filter(|last| is_sign(&line[last + 1..])) };
+        edits.extend(sign.map(|sign| Edit::escape(at + sign)));
         at += line.len();
     }
     edits
+}
+
+/// What stands before the text of a line of a quote.
+fn prefix_of(line: &str) -> &str {
+    &line[..line.len() - line.trim_start_matches([' ', '\t', '>']).len()]
+}
+
+/// Whether a `>` before `rest` means "more than": a number follows at once, or a currency or an equals sign.
+fn is_sign(rest: &str) -> bool {
+    let number = rest.trim_start_matches(['-', '+', '.']);
+    let has_few_signs = rest.len() - number.len() <= 2;
+    (has_few_signs && number.starts_with(|c: char| c.is_ascii_digit()))
+        || rest.starts_with(['=', '$', '€', '£', '¥', '₹'])
 }

@@ -22,7 +22,7 @@ const LONGEST_LANGUAGE: usize = 32;
 pub(super) fn render(markdown: &str) -> Part {
     let markdown = markdown.replace("\r\n", "\n").replace('\r', "\n");
     let (vault, text) = Vault::hide(&markdown);
-    let text = prepare::prepare(text, &vault);
+    let text = prepare::prepare(emphasis::spaced(text), &vault);
     let events = Parser::new_ext(&text, dialect::options()).into_offset_iter();
     let definitions = events.reference_definitions().iter();
     let definitions = definitions.map(|(label, found)| (label.to_lowercase(), found.dest.to_string())).collect();
@@ -36,7 +36,7 @@ pub(super) fn render(markdown: &str) -> Part {
 /// A link or a picture that is open.
 enum Link {
     /// A link to an address, with its title, and where its label starts, in bytes.
-    To { url: String, title: String, label: usize, has_brackets: bool },
+    To { url: String, title: String, label: usize, has_brackets: bool, is_picture: bool },
     /// Brackets that are text.
     Text,
     /// What has been written already.
@@ -99,9 +99,8 @@ impl<'a> Renderer<'a> {
             Event::TaskListMarker(done) => self.writer.push(if done { "☑ " } else { "☐ " }),
             Event::Html(text) | Event::InlineHtml(text) => self.html(&text),
             Event::Text(text) if self.is_code => self.writer.push(&self.vault.source(&text)),
-            Event::Text(text) => self.text(&text, range),
-            Event::FootnoteReference(text) | Event::InlineMath(text) | Event::DisplayMath(text) => {
-                self.writer.push_hidden(&text, self.vault);
+            Event::Text(text) | Event::FootnoteReference(text) | Event::InlineMath(text) | Event::DisplayMath(text) => {
+                self.writer.push_hidden(&text, self.vault)
             }
         }
         self.at = self.at.max(at);
@@ -159,19 +158,6 @@ impl<'a> Renderer<'a> {
             TagEnd::Link | TagEnd::Image => self.end_link(range),
             _ => {}
         }
-    }
-
-    fn text(&mut self, text: &str, range: Range<usize>) {
-        let mut rest = text;
-        // What was escaped is text.
-        while let Some((start, end)) = emphasis::strong(rest).filter(|_| self.source.get(range.clone()) == Some(text)) {
-            self.writer.push_hidden(&rest[..start], self.vault);
-            self.writer.open("bold", None, None);
-            self.writer.push_hidden(&rest[start + 2..end - 2], self.vault);
-            self.writer.close("bold");
-            rest = &rest[end..];
-        }
-        self.writer.push_hidden(rest, self.vault);
     }
 
     fn code(&mut self, text: &str) {
@@ -246,7 +232,8 @@ impl<'a> Renderer<'a> {
 
     fn start_link(&mut self, opening: &Opening<'_>, range: Range<usize>) -> Link {
         let &Opening { kind, url, title, id } = opening;
-        let url = self.vault.shown(url).into_owned();
+        // Within what was hidden the parser has decoded nothing.
+        let url = self.vault.shown(url).replace("&amp;", "&");
         let brackets = self.source[range.clone()].find('[').map_or(range.start, |at| range.start + at + 1);
         let label = self.source[brackets..range.end].split(']').next().unwrap_or_default();
         if kind == LinkType::Inline && !address::is_target(&url) {
@@ -269,26 +256,30 @@ impl<'a> Renderer<'a> {
         if has_brackets {
             self.writer.push("[");
         }
-        Link::To { url, title: self.vault.shown(title).into_owned(), label, has_brackets }
+        let is_picture = self.source[range.start..].starts_with('!');
+        Link::To { url, title: self.vault.shown(title).into_owned(), label, has_brackets, is_picture }
     }
 
     fn write_link(&mut self, label: &str, url: &str) {
         self.writer.open("text_link", Some(url.to_owned()), None);
         let start = self.writer.target().len();
         self.writer.push(label);
-        self.close_link(url, "", start);
+        self.close_link(url, "", start, true);
     }
 
     fn end_link(&mut self, range: Range<usize>) {
         match self.links.pop() {
-            Some(Link::To { url, title, label, has_brackets }) => {
+            Some(Link::To { url, title, label, has_brackets, is_picture }) => {
                 if has_brackets {
                     self.writer.push("]");
                 }
                 if self.writer.target()[label..].trim().is_empty() {
                     self.writer.push(&url);
                 }
-                self.close_link(&url, &title, label);
+                // Of a link and a picture in it the link is what is pressed.
+                let is_within =
+                    self.links.iter().any(|outer| matches!(outer, Link::To { url, .. } if address::is_linkable(url)));
+                self.close_link(&url, &title, label, is_picture || !is_within);
             }
             Some(Link::Text) => {
                 let rest = self.source.get(self.at..range.end).unwrap_or_default();
@@ -299,10 +290,10 @@ impl<'a> Renderer<'a> {
     }
 
     /// Ends a link whose label starts at `label`.
-    fn close_link(&mut self, url: &str, title: &str, label: usize) {
+    fn close_link(&mut self, url: &str, title: &str, label: usize, is_alone: bool) {
         self.writer.close("text_link");
         // If the label cannot be a link, the address is added as text, except for an anchor in the text itself.
-        let is_pressable = self.writer.table.is_none() && address::is_linkable(url);
+        let is_pressable = is_alone && self.writer.table.is_none() && address::is_linkable(url);
         let written = address::written(url);
         let shown = &self.writer.target()[label..];
         let is_shown = is_pressable || written.starts_with('#') || shown.contains(&*written);
@@ -328,5 +319,5 @@ fn language(info: &str) -> (Option<String>, &str) {
     let end = info.find([' ', '\t', ',', '{', ':']).unwrap_or(info.len());
     let (name, rest) = info.split_at(end);
     let is_name = !name.is_empty() && name.len() <= LONGEST_LANGUAGE;
-    if is_name { (Some(name.to_owned()), rest.trim_start_matches(',').trim()) } else { (None, info) }
+    if is_name { (Some(name.to_owned()), rest.trim_start_matches([',', ':']).trim()) } else { (None, info) }
 }

@@ -78,6 +78,8 @@ fn an_address_is_not_lost() {
     assert_eq!(shown("![cat](https://x.org/i.png)").1, [pair("text_link", "cat")]);
     assert_eq!(shown("[![cat](https://x.org/i.png)](https://x.org)").1, [pair("text_link", "cat")]);
     assert_eq!(shown("[x](javascript:alert)").1, []);
+    assert_eq!(shown("![a [b](https://y.org)](#c)").1, [pair("text_link", "b")]);
+    assert_eq!(shown("![a [b](https://y.org)](https://z.org)").0, "a b (https://y.org)");
 }
 
 #[test]
@@ -172,8 +174,25 @@ fn links_and_code_are_kept_of_too_much_formatting() {
 fn a_long_text_of_much_formatting_is_done_in_time() {
     let markdown = "> **a `b` *c*** [d](https://x.org) ".repeat(5_000);
     assert!(render(&markdown).len() > 10);
-    for unit in ["> ", "._", "**", "$", "\\[", "[", "[a]: b\n", "| ", "`", "https://", "<br", "\\begin{"] {
-        let markdown = format!("https://x.org/{}", unit.repeat(20_000));
+    for unit in [
+        "> ",
+        "._",
+        "**",
+        "$",
+        "\\[",
+        "[",
+        "[a]: b\n",
+        "| ",
+        "`",
+        "https://",
+        "<br",
+        "\\begin{",
+        "a-",
+        "https://a,",
+        "._",
+        "C:\\a ",
+    ] {
+        let markdown = format!("https://x.org/{}", unit.repeat(100_000));
         assert!(!render(&markdown).is_empty());
     }
 }
@@ -268,6 +287,13 @@ fn signs_that_are_no_markup_stay() {
         "/home/_ada_/x",
         "3. three\n7. seven",
         "${A}_${B} and $(a)_$(b)",
+        "${HOME}/${USER}",
+        "($_GET,$_POST)",
+        "^[a-z]+$|^[0-9]+$",
+        r"C:\Users\John Doe\.ssh\config or C:\Program Files\*.txt",
+        r".\.venv\Scripts\activate and %USERPROFILE%\.aws",
+        ">£50",
+        ">-1",
         "1) one",
         ">>> print(1)",
         "f***ing a*b*c",
@@ -281,11 +307,25 @@ fn signs_that_are_no_markup_stay() {
 }
 
 #[test]
+fn a_sign_within_a_quote_stays() {
+    assert_eq!(shown("> >50% of users"), (">50% of users".to_owned(), vec![pair("blockquote", ">50% of users")]));
+    assert_eq!(
+        shown("> >.5 and more\n> all"),
+        (">.5 and more\nall".to_owned(), vec![pair("blockquote", ">.5 and more\nall")])
+    );
+    assert_eq!(shown("> - 5 apples").0, "• 5 apples");
+}
+
+#[test]
 fn emphasis_is_seen_where_words_are_not_spaced() {
     assert_eq!(shown("**「あ」**い"), ("「あ」い".to_owned(), vec![pair("bold", "「あ」")]));
     assert_eq!(shown("约**50%**的人"), ("约50%的人".to_owned(), vec![pair("bold", "50%")]));
     assert_eq!(shown("这是**重点**内容").1, [pair("bold", "重点")]);
     assert_eq!(shown(r"约\*\*50%\*\*的人").0, "约**50%**的人");
+    assert_eq!(shown("约**50%**的人和**30%**的").1, [pair("bold", "50%"), pair("bold", "30%")]);
+    assert_eq!(shown("用**“A”**和**“B”**即可").1, [pair("bold", "“A”"), pair("bold", "“B”")]);
+    assert_eq!(shown("**使用`f()`**来").1, [pair("bold", "使用"), pair("code", "f()")]);
+    assert_eq!(shown("`约**50%**的`").0, "约**50%**的");
 }
 
 #[test]
@@ -294,6 +334,17 @@ fn a_formula_is_code() {
     assert_eq!(shown(r"$E = mc^2$ costs $5 or $10").0, "E = mc^2 costs $5 or $10");
     assert_eq!(shown("\\[\n\\frac{a}{b} \\\\\nx_1\n\\]").1, [pair("pre", "\\frac{a}{b} \\\\\nx_1")]);
     assert_eq!(shown(r"\[Ann\] \(see below\)").0, "[Ann] (see below)");
+    for (markdown, expected) in [
+        (r"see \[1\]", "see [1]"),
+        (r"f\(x\) and \(x\)", "f(x) and x"),
+        (r"\(555\) 123", "(555) 123"),
+        (r"Power \[W\]", "Power [W]"),
+        (r"\(\{a\}~b\)", r"\{a\}~b"),
+        ("> \\[\n> x^2\n> \\]", "[\nx^2\n]"),
+    ] {
+        assert_eq!(shown(markdown).0, expected);
+    }
+    assert_eq!(shown("[see $x^2$](https://e.org)").1, [pair("text_link", "see x^2")]);
     assert_eq!(
         shown("`\\(a\\)` and\n```\n$$x_1$$ https://e.org\n```").0.trim_end(),
         "\\(a\\) and\n\n$$x_1$$ https://e.org"
@@ -309,8 +360,21 @@ fn a_bare_address_stays_as_it_is() {
         ("(https://e.org/p_(x)_y)", "(https://e.org/p_(x)_y)"),
         ("<https://e.org/_a_>", "https://e.org/_a_"),
         ("https://e.org/页，然后", "https://e.org/页，然后"),
+        ("**官网：https://e.org**（官方）", "官网：https://e.org（官方）"),
+        ("**https://e.org**—see", "https://e.org—see"),
     ] {
         assert_eq!(shown(markdown).0, expected);
+    }
+    for (markdown, url) in [
+        (
+            r"[Titanic](https://en.wikipedia.org/wiki/Titanic_\(1997_film\))",
+            "https://en.wikipedia.org/wiki/Titanic_(1997_film)",
+        ),
+        ("[x](https://e.org/?a=1&amp;b=2)", "https://e.org/?a=1&b=2"),
+        ("https://e.org/a[1](https://b.org)", "https://b.org/"),
+    ] {
+        let found = whole(markdown).entities.into_iter().find_map(|entity| entity.url);
+        assert_eq!(found.unwrap().trim_end_matches('/'), url.trim_end_matches('/'), "{markdown}");
     }
     assert_eq!(whole("[x](https://e.org/_a_)").entities[0].url.as_deref(), Some("https://e.org/_a_"));
 }

@@ -54,8 +54,11 @@ impl Writer {
             let Some(hidden) = vault.get(c) else { continue };
             self.push_some(&text[from..at]);
             from = at + c.len_utf8();
+            // Code cannot be part of a link.
+            let is_link = self.open.iter().any(|entity| entity.kind == "text_link");
             match hidden.kind {
-                Kind::Text => self.push(hidden.shown),
+                _ if is_link => self.push(hidden.shown),
+                Kind::Text => self.push_some(hidden.shown),
                 Kind::Code => self.push_as("code", hidden.shown),
                 Kind::Block => self.push_as("pre", hidden.shown),
             }
@@ -138,7 +141,9 @@ impl Writer {
         // The line break that ends a code block is not part of it.
         let trailing = if kind == "pre" { self.text.len() - self.text.trim_end_matches('\n').len() } else { 0 };
         entity.length = (self.length - entity.offset).saturating_sub(trailing);
-        let is_nested = self.open.iter().any(|outer| outer.kind == kind);
+        // A link that cannot be one takes nothing from those within it.
+        let is_shown = |outer: &Entity| outer.url.as_deref().is_none_or(address::is_linkable);
+        let is_nested = self.open.iter().any(|outer| outer.kind == kind && is_shown(outer));
         if entity.length > 0 && !is_nested && entity.url.as_deref().is_none_or(address::is_linkable) {
             self.entities.push(entity);
         }

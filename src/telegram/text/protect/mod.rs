@@ -1,14 +1,17 @@
 //! Text whose marks are not Markdown: addresses, paths, names of code and formulas. Each is hidden from the parser behind
-//! one character of a private plane, and comes back as it was written.
+//! one character of a private use area, and comes back as it was written.
 
 mod formula;
 mod literal;
 
 use std::borrow::Cow;
 
-/// Characters that stand for hidden text: a private plane, so that the parser takes them for letters.
+/// Characters that stand for hidden text: of a private use area, so that the parser takes them for letters.
 const FIRST: u32 = 0xF_0000;
 const LAST: u32 = 0xF_FFFD;
+/// Stands for nothing: a letter for the parser, beside a mark that it would not take for one otherwise.
+pub(super) const NOTHING: char = '\u{FFFFD}';
+static HIDDEN_NOTHING: Hidden<'static> = Hidden { source: "", shown: "", kind: Kind::Text };
 
 /// How hidden text is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,12 +83,15 @@ impl<'a> Vault<'a> {
     /// The character for the next piece, while there are any.
     fn stand_in(&self) -> Option<char> {
         let next = FIRST + u32::try_from(self.hidden.len()).ok()?;
-        // The last one is kept free: a text that uses the plane itself is then still told apart.
+        // The last one stands for nothing.
         (next < LAST).then(|| char::from_u32(next)).flatten()
     }
 
     /// What `c` stands for.
     pub(super) fn get(&self, c: char) -> Option<&Hidden<'a>> {
+        if c == NOTHING {
+            return Some(&HIDDEN_NOTHING);
+        }
         let index = u32::from(c).checked_sub(FIRST)?;
         self.hidden.get(usize::try_from(index).ok()?)
     }
@@ -115,12 +121,12 @@ impl<'a> Vault<'a> {
     }
 }
 
-/// Whether `c` may be the first of something hidden: a mark, a letter, or one of the plane's own.
+/// Whether `c` may be the first of something hidden: a mark, a letter, or a private one.
 fn begins(c: char) -> bool {
-    c.is_ascii_alphabetic() || matches!(c, '<' | '_' | '\\' | '$') || is_of_plane(c)
+    c.is_ascii_alphabetic() || matches!(c, '<' | '_' | '\\' | '$') || is_private(c)
 }
 
-fn is_of_plane(c: char) -> bool {
+fn is_private(c: char) -> bool {
     (FIRST..=LAST).contains(&u32::from(c))
 }
 
@@ -131,10 +137,12 @@ fn find(text: &str, at: usize) -> Option<Found> {
     match rest.chars().next()? {
         '<' => literal::angle(rest),
         '_' => literal::dunder(rest, before),
-        '\\' => formula::backslash(rest).or_else(|| literal::share(rest, before)),
+        '\\' => formula::backslash(rest, before)
+            .or_else(|| literal::share(rest, before))
+            .or_else(|| literal::rest_of_path(rest, before)),
         '$' => formula::dollar(rest, before),
         // Lest one be taken for what it stands for.
-        c if is_of_plane(c) => Some(Found::text(c.len_utf8())),
+        c if is_private(c) => Some(Found::text(c.len_utf8())),
         _ => literal::address(rest, before).or_else(|| literal::drive(rest, before)),
     }
 }
