@@ -11,6 +11,7 @@ use crate::id::BotId;
 use crate::pipeline::TablePath;
 use crate::pipeline::clean::is_own;
 use crate::pipeline::files::FilesPipeline;
+use crate::storage::origin;
 
 /// Where a folder is: on this machine or in a store, and the parts of its path.
 #[derive(Debug, PartialEq, Eq)]
@@ -91,20 +92,6 @@ impl Place {
     }
 }
 
-/// The store of a URL, without credentials. In an Azure URL, what looks like a user is the container.
-fn origin(url: &Url) -> String {
-    let host = url.host_str().unwrap_or_default();
-    let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
-    match url.scheme() {
-        "abfs" | "abfss" if !url.username().is_empty() => {
-            format!("abfss://{}@{}{port}", decoded(url.username()), host.to_ascii_lowercase())
-        }
-        "abfs" => format!("abfss://{host}{port}"),
-        "s3a" => format!("s3://{host}{port}"),
-        scheme => format!("{scheme}://{host}{port}"),
-    }
-}
-
 fn decoded(text: &str) -> String {
     percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned()
 }
@@ -121,8 +108,6 @@ fn resolved(folder: &FilePath) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use super::*;
 
     fn said(source: &str, data: &str) -> String {
@@ -177,33 +162,5 @@ mod tests {
         assert!(said("abfs://data:secret@Account.dfs.core.windows.net/lake", data).contains("holds LAKEGRAM_DATA"));
         assert_eq!(said("abfss://incoming@account.dfs.core.windows.net/", data), "");
         assert_eq!(said("abfss://incoming@account.dfs.core.windows.net/lake", data), "");
-    }
-
-    proptest! {
-        #[test]
-        fn a_place_is_its_store_and_its_path_and_never_its_credentials(
-            stores in ["[a-z]{3}", "[a-z]{3}"],
-            accounts in ["[ab]", "[ab]"],
-            users in ["[A-Z]{8}(:[A-Z]{8})?", "[A-Z]{8}(:[A-Z]{8})?"],
-            ports in [0_u16..3, 0_u16..3],
-        ) {
-            let place = |url: String| Place::of(&url).unwrap();
-            for scheme in ["abfs", "abfss"] {
-                let url = |at: usize| format!("{scheme}://{}@{}.dfs.core.windows.net/x", stores[at], accounts[at]);
-                let is_same = stores[0] == stores[1] && accounts[0] == accounts[1];
-                prop_assert_eq!(place(url(0)) == place(url(1)), is_same);
-            }
-            for scheme in ["https", "s3", "az", "gs"] {
-                let url = |user: &str, at: usize| {
-                    let (store, port) = (&stores[at], 9_000 + ports[at]);
-                    place(format!("{scheme}://{user}@{store}:{port}/x"))
-                };
-                let same = url(&users[0], 0);
-                prop_assert_eq!(&same, &url(&users[1], 0));
-                let shown = format!("{same:?}");
-                prop_assert!(!users[0].split(':').any(|word| shown.contains(word)), "{}", shown);
-                prop_assert_eq!(same == url(&users[0], 1), stores[0] == stores[1] && ports[0] == ports[1]);
-            }
-        }
     }
 }

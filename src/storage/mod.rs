@@ -9,6 +9,7 @@ mod folders;
 mod key;
 mod local;
 mod open;
+mod origin;
 mod recent;
 mod root;
 mod root_state;
@@ -25,6 +26,7 @@ use url::Url;
 pub use self::key::StorageKey;
 pub use self::local::DurableLocal;
 pub use self::open::StorageLock;
+pub use self::origin::origin;
 use self::recent::Recent;
 use self::root_state::RootState;
 

@@ -8,7 +8,7 @@ use url::Url;
 use crate::clock::Clock;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::pipeline::clean::is_own;
-use crate::storage::{PutNew, Storage};
+use crate::storage::{PutNew, Storage, origin};
 
 /// The folders that an archive must not overlap with, named as in a pipeline file.
 #[derive(Clone, Copy, Debug)]
@@ -137,10 +137,6 @@ fn resolved(folder: &FilePath) -> PathBuf {
     folder.to_owned()
 }
 
-fn origin(url: &Url) -> (&str, &str, Option<&str>, Option<u16>) {
-    (url.scheme(), url.username(), url.host_str(), url.port())
-}
-
 fn parts(url: &Url) -> Vec<&str> {
     url.path().split('/').filter(|part| !part.is_empty()).collect()
 }
@@ -168,11 +164,18 @@ mod tests {
     }
 
     #[test]
+    fn one_store_is_one_however_it_is_written() {
+        open("s3://bucket/in", "s3a://bucket/in-archive").unwrap();
+        open("s3://KEY:SECRET@bucket/in", "s3://bucket/in-archive").unwrap();
+    }
+
+    #[test]
     fn another_bucket_and_a_folder_that_is_not_apart_are_refused() {
         let said = |to: &str| open("s3://bucket/in", to).unwrap_err().to_string();
         assert!(said("s3://other/archive").contains("same bucket or on the same machine"));
         assert!(said("s3://bucket/in/done").contains("separate folders"));
         assert!(said("s3://bucket").contains("separate folders"));
+        assert!(said("s3a://bucket/in/done").contains("separate folders"));
         assert!(said("/srv/archive").contains("same bucket or on the same machine"));
     }
 }

@@ -12,7 +12,7 @@ use super::seen::{Seen, Stamp};
 use crate::clock::{Clock, Timestamp};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::pipeline::files::SourceSettings;
-use crate::storage::Storage;
+use crate::storage::{Storage, origin};
 
 /// Name endings that uploads and editors give to unfinished files.
 const UNFINISHED: [&str; 8] =
@@ -108,11 +108,7 @@ impl Source {
             return self.folder.to_string();
         }
         let url = self.storage.url();
-        let place = url.host_str().map_or_else(String::new, |host| match url.port() {
-            Some(port) => format!("{host}:{port}"),
-            None => host.to_owned(),
-        });
-        format!("{}://{place}{}", url.scheme(), url.path().trim_end_matches('/'))
+        format!("{}{}", origin(url), url.path().trim_end_matches('/'))
     }
 
     /// Also leaves out files last changed before this time.
@@ -254,6 +250,20 @@ mod tests {
         let now = Timestamp::default().plus(Duration::from_secs(1_000));
         let file = Found { path: Path::from(below), size_bytes: 1, modified: now.minus(Duration::from_secs(100)) };
         filter.judge(below, &file, seen, now)
+    }
+
+    #[cfg(feature = "cloud")]
+    #[test]
+    fn a_source_is_another_one_in_another_container_and_the_same_however_it_is_written() {
+        let source = |path: &str| {
+            let settings: SourceSettings = toml::from_str(&format!("path = \"{path}\"")).unwrap();
+            Source::new(&Storage::memory(), &settings).unwrap().canonical()
+        };
+        let container = "abfss://in@account.dfs.core.windows.net";
+        assert_eq!(source(&format!("{container}/files/")), format!("{container}/files"));
+        assert_eq!(source("abfs://in@account.dfs.core.windows.net/files"), format!("{container}/files"));
+        assert_ne!(source("abfss://other@account.dfs.core.windows.net/files"), format!("{container}/files"));
+        assert_eq!(source("s3a://KEY:SECRET@bucket/files"), "s3://bucket/files");
     }
 
     #[test]
