@@ -16,6 +16,7 @@ mod part;
 mod sample;
 mod schemas;
 mod seen;
+mod start;
 mod survey;
 mod telegram;
 #[cfg(test)]
@@ -229,8 +230,7 @@ impl FilesStage {
         if self.pipeline.source.include_existing || self.ledger.as_ref().is_some_and(|ledger| ledger.from().is_some()) {
             return Ok(());
         }
-        // By the clock that dates the files: by ours, one that comes right after could seem to be from before.
-        let now = self.ledger_options.data.time().await?;
+        let now = start::starts_at(&self.source, &self.ledger_options.data, &self.clock).await?;
         let mut ledger = match self.ledger.take() {
             Some(ledger) => ledger,
             None => FilesLedger::create(&self.ledger_options, &self.rules.first_columns(None)?).await?,
