@@ -72,9 +72,13 @@ pub async fn clean(options: CleanOptions, is_dry: bool, stop: &CancellationToken
         limit: clock.now().minus(settings.clean_source.after),
         settle: settings.settle,
     };
+    let mut owner = pipeline.name.clone();
     for (lane, position) in pass.positions() {
         // A lane may be in the folder of a former pipeline.
-        pass.cleaner.archive = open_archive(&storage, &pipeline, &lane.pipeline)?;
+        if lane.pipeline != owner {
+            pass.cleaner.archive = open_archive(&storage, &pipeline, &lane.pipeline)?;
+            owner.clone_from(&lane.pipeline);
+        }
         pass.clean_lane(&lane, position, &mut cleaned, stop).await?;
     }
     Ok(cleaned)
