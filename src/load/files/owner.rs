@@ -13,7 +13,7 @@ use crate::table::{Identity, LakeTable, TableRole, TxnId};
 enum Problem {
     /// It may be adopted.
     Other(String),
-    /// It is no loader's table.
+    /// It is not a loader's table.
     Stage(String),
 }
 

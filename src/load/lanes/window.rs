@@ -13,7 +13,7 @@ const HOUR_MICROS: i64 = 3_600_000_000;
 /// Two updates with the same id whose keys are at most this far apart are the same update, whatever their content.
 /// Telegram repeats an update for a day, so 48 hours would be enough; but a machine may sleep with an update in its
 /// sockets, and a wrong clock makes wrong keys. Ids only jump at random after a week without any, so up to six days there
-/// is no risk. Beyond that only the content tells: see `far`.
+/// is no risk. Beyond that, content decides: see `far`.
 const SAME: Duration = Duration::from_secs(6 * 86_400);
 
 /// Updates seen within a span of time, by bot and hour. The order of ids means nothing here.
