@@ -230,15 +230,18 @@ impl Inspection<'_> {
             Some(mut table) => {
                 if found.identity.is_none() {
                     tracing::info!(table = %spec.path, "taking over a table of release 0.1");
-                    table.identify(&identity, &[]).await?;
+                    table.identify_if_unnamed(&identity).await?;
                 }
                 table
             }
             None => LakeTable::create(self.storage, spec, Some(&identity), self.clock).await?,
         };
-        found.identity = table.identity()?;
-        found.table = Some(table);
-        Ok(())
+        let identity = table.identity()?;
+        // Another pipeline may have been faster.
+        let mismatch = identity.as_ref().and_then(|identity| self.mismatch(role, identity));
+        self.found[index(role)] = Found { identity, table: Some(table), trouble: None };
+        let (path, fail) = (self.path(role), |what| Err(Error::configuration(what)));
+        mismatch.map_or(Ok(()), |what| fail(format!("table {path} {what}")))
     }
 
     /// What a table says about itself, if nothing is taken over.

@@ -201,6 +201,23 @@ proptest! {
 }
 
 #[tokio::test]
+async fn of_two_pipelines_that_take_over_tables_of_release_0_1_at_once_the_first_keeps_them() {
+    let (storage, clock) = (Storage::memory(), Clock::system());
+    for spec in wanted().specs {
+        LakeTable::create(&storage, &spec, None, &clock).await.unwrap();
+    }
+    let other = Wanted { pipeline: Name::new("other").unwrap(), ..wanted() };
+    let slower = inspect(&storage, &clock, other).await.unwrap();
+    assert!(slower.problems().is_empty());
+    assert_eq!(kinds(&settle(&storage).await), [None; 3]);
+    let refused = slower.settle().await.unwrap();
+    assert_eq!(kinds(&refused), [Some(ErrorKind::Configuration); 3]);
+    let said = refused.of(TableRole::Bronze).unwrap_err().to_string();
+    assert!(said.contains("belongs to pipeline `telegram`, but this is `other`"), "{said}");
+    assert_eq!(kinds(&settle(&storage).await), [None; 3]);
+}
+
+#[tokio::test]
 async fn the_table_of_a_loader_is_no_pipelines_bronze_table_and_cannot_be_adopted_as_one() {
     let (storage, clock) = (Storage::memory(), Clock::system());
     let pipeline = Name::new("p").unwrap();

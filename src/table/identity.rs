@@ -120,6 +120,25 @@ impl LakeTable {
     /// # Errors
     /// Unavailable when the store fails; the same call may be made again.
     pub async fn identify(&mut self, identity: &Identity, progress: &[(TxnId, i64)]) -> Result<()> {
+        self.identify_where(identity, progress, |_| true).await.map(drop)
+    }
+
+    /// As [`LakeTable::identify`], unless the table says already what it belongs to: of several that say so at once, the
+    /// first is right, and the others have to look at it again. Returns whether this call has said it.
+    ///
+    /// # Errors
+    /// As [`LakeTable::identify`]. A configuration error when what the table says cannot be read.
+    pub async fn identify_if_unnamed(&mut self, identity: &Identity) -> Result<bool> {
+        self.identify_where(identity, &[], Option::is_none).await
+    }
+
+    /// Identifies the table if `may` says so about what it says at the moment of the commit.
+    async fn identify_where(
+        &mut self,
+        identity: &Identity,
+        progress: &[(TxnId, i64)],
+        may: impl Fn(&Option<Identity>) -> bool,
+    ) -> Result<bool> {
         let mut properties = BTreeMap::new();
         identity.write(&mut properties);
         let provenance = Provenance {
@@ -130,6 +149,9 @@ impl LakeTable {
         };
         let role = identity.role;
         let landing = self.land(&provenance, |state, _| {
+            if !may(&Identity::read(&state.metadata.configuration)?) {
+                return Ok(None);
+            }
             let mut metadata = MetaData::clone(&state.metadata);
             identity.write(&mut metadata.configuration);
             let mut txns: BTreeMap<String, i64> = BTreeMap::new();
@@ -148,9 +170,10 @@ impl LakeTable {
         });
         match landing.await? {
             Landing::Expired => {
-                Err(Error::unavailable(format!("table {} could not be marked in time", self.log.table)))
+                Err(Error::unavailable(format!("table {} could not be identified in time", self.log.table)))
             }
-            Landing::Landed { .. } | Landing::Withdrawn => Ok(()),
+            Landing::Landed { .. } => Ok(true),
+            Landing::Withdrawn => Ok(false),
         }
     }
 }

@@ -51,7 +51,7 @@ pub(super) struct FilesLedger {
     pub(super) seen: Seen,
     fence: i64,
     /// Whether the table says that it is the loader's own. One of an earlier release does not.
-    is_marked: bool,
+    is_identified: bool,
     /// Whether the memo has everything that is known.
     is_remembered: bool,
 }
@@ -144,8 +144,8 @@ impl FilesLedger {
             None => (read_all(&table).await?, false),
         };
         tracing::info!(table = %options.table, files = seen.len(), "knows the files that are loaded");
-        let is_marked = table.identity()?.is_some();
-        Ok(Self { options, table, seen, fence, is_marked, is_remembered })
+        let is_identified = table.identity()?.is_some();
+        Ok(Self { options, table, seen, fence, is_identified, is_remembered })
     }
 
     /// The columns of the records; for updates, those of the table.
@@ -188,7 +188,7 @@ impl FilesLedger {
     }
 
     async fn append(&mut self, loaded: &Loaded, progress: &[(TxnId, i64)]) -> Result<Ended> {
-        self.mark().await?;
+        self.identify_if_unnamed().await?;
         loop {
             let fence = Fence { role: TableRole::Bronze, seen: self.fence };
             match self.table.append_staged(&fence, progress, &loaded.staged).await? {
@@ -212,19 +212,21 @@ impl FilesLedger {
     }
 
     /// Has the table say whose it is, if it does not yet.
-    async fn mark(&mut self) -> Result<()> {
-        if self.is_marked {
+    async fn identify_if_unnamed(&mut self) -> Result<()> {
+        if self.is_identified {
             return Ok(());
         }
         self.table.refresh().await?;
         owner::check(&self.table, &self.options.identity)?;
         let step = self.table.fence_step(TableRole::Bronze);
-        self.table.identify(&self.options.identity, &[]).await?;
+        let is_ours = self.table.identify_if_unnamed(&self.options.identity).await?;
+        // Another loader may have been faster.
+        owner::check(&self.table, &self.options.identity)?;
         // If others have committed as well, the next append is fenced and takes that in.
-        if self.table.fence(TableRole::Bronze) == self.fence + step {
+        if is_ours && self.table.fence(TableRole::Bronze) == self.fence + step {
             self.fence += step;
         }
-        self.is_marked = true;
+        self.is_identified = true;
         Ok(())
     }
 

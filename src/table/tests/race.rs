@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use super::faulty::{Fault, scripted};
 use super::*;
 use crate::error::ErrorKind;
+use crate::table::Identity;
 use crate::table::commit::{Landing, News, Provenance};
 
 fn fenced(outcome: CommitOutcome) -> Vec<Commit> {
@@ -117,6 +118,20 @@ async fn a_commit_is_shown_every_winner_and_may_withdraw() {
     let landing = two.land(&provenance, |_, _| Ok(Some(Vec::new()))).await.unwrap();
     assert_eq!(landing, Landing::Landed { version: 3, earlier: false });
     assert_eq!(all_ids(&storage).await, [1, 2]);
+}
+
+#[tokio::test]
+async fn of_two_that_identify_an_unnamed_table_at_once_the_first_is_right() {
+    let (storage, clock) = (Storage::memory(), Clock::system());
+    let (mut one, mut two) = (open(&storage, &clock).await, open(&storage, &clock).await);
+    let identity = |name: &str| Identity::new(&Name::new(name).unwrap(), STAGE, None, None);
+    assert!(one.identify_if_unnamed(&identity("one")).await.unwrap());
+    assert!(!two.identify_if_unnamed(&identity("two")).await.unwrap());
+    assert_eq!(two.identity().unwrap(), Some(identity("one")));
+    assert!(!one.identify_if_unnamed(&identity("one")).await.unwrap());
+    assert_eq!((one.version(), two.version()), (1, 1));
+    two.identify(&identity("two"), &[]).await.unwrap();
+    assert_eq!(two.identity().unwrap(), Some(identity("two")), "adopting replaces it");
 }
 
 #[tokio::test]

@@ -1,8 +1,12 @@
 //! Whose table it is: a loader appends to its own, and to another's only once it is adopted.
 
+use async_trait::async_trait;
+use object_store::{PutOptions, PutPayload, PutResult};
+
 use super::*;
 use crate::error::ErrorKind;
 use crate::id::{BotId, Name};
+use crate::storage::tests::intercepted::{Inner, Intercept};
 use crate::table::{Identity, TableRole, TableSpec};
 
 impl World {
@@ -120,6 +124,50 @@ async fn a_table_of_an_earlier_release_says_whose_it_is_with_the_next_commit() {
     assert!(world.table().await.identity().unwrap().is_some());
     assert_eq!(world.values("id").await, [1, 2, 3]);
     assert!(world.said("q", "in").await.contains("belongs to loader `p`"));
+}
+
+/// Another loader that runs right before the first commit of this one.
+#[derive(Debug)]
+struct Faster(tokio::sync::Mutex<Option<FilesStage>>);
+
+#[async_trait]
+impl Intercept for Faster {
+    async fn put(
+        &self,
+        inner: &Inner,
+        to: &Path,
+        payload: PutPayload,
+        options: PutOptions,
+    ) -> object_store::Result<PutResult> {
+        if to.as_ref().contains("_delta_log")
+            && let Some(mut other) = self.0.lock().await.take()
+        {
+            assert_eq!(other.work_until_idle(&CancellationToken::new()).await.unwrap().files, 1);
+        }
+        inner.put_opts(to, payload, options).await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_loaders_that_take_over_a_table_of_an_earlier_release_at_once_the_first_keeps_it() {
+    for faster in ["p", "q"] {
+        let world = World::new();
+        world.put("a.json", "{\"id\":1}");
+        world.load("").await.unwrap();
+        world.forget_owner();
+        let other = FilesStage::open(world.as_loader(faster, "in")).await.unwrap();
+        let mut options = world.as_loader("p", "in");
+        options.data = options.data.intercepted(Faster(tokio::sync::Mutex::new(Some(other))));
+        let mut stage = FilesStage::open(options).await.unwrap();
+        world.put("b.json", "{\"id\":2}");
+        let loaded = stage.work_until_idle(&CancellationToken::new()).await;
+        assert_eq!(world.table().await.identity().unwrap().unwrap().pipeline.as_str(), faster);
+        match faster {
+            "p" => assert_eq!(loaded.unwrap().files, 0),
+            _ => assert!(loaded.unwrap_err().to_string().contains("belongs to loader `q`, but this is `p`")),
+        }
+        assert_eq!(world.values("id").await, [1, 2]);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
