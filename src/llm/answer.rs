@@ -7,11 +7,12 @@ use super::{ChatAnswer, ModelFault, body, reasoning};
 
 /// Blocks that are not for the user.
 const REASONING: [&str; 4] = ["reasoning", "reasoning_content", "thinking", "redacted_thinking"];
-/// Why there is no text although the model has answered, in the words that servers use for it: asking again would not
-/// help. In lower case; a reason may go on behind it (`content_filter: RECITATION`).
-const FINAL_REASONS: [&str; 12] = [
-    "length",
-    "max_tokens",
+/// Why an answer has no end, in the words that servers use for it: those of OpenAI, Anthropic and Gemini, Mistral, the
+/// Responses API and watsonx. In lower case; a reason may go on behind it (`content_filter: RECITATION`).
+const CUT_REASONS: [&str; 6] =
+    ["length", "max_tokens", "model_length", "max_output_tokens", "model_context_window_exceeded", "token_limit"];
+/// Why there may be no text although the model has answered, besides these: asking again would not help.
+const FINAL_REASONS: [&str; 10] = [
     "content_filter",
     "content-filter",
     "safety",
@@ -34,7 +35,9 @@ pub(super) fn answer(bytes: &[u8], kind: &str, secret: Option<&str>) -> Result<C
     })?;
     let choice = &completion["choices"][0];
     let finish_reason = choice["finish_reason"].as_str().map(str::to_owned);
-    let is_final = finish_reason.as_deref().is_some_and(is_final);
+    let is_any_of = |known: &[&str]| finish_reason.as_deref().is_some_and(|reason| is_one_of(reason, known));
+    let is_cut = is_any_of(&CUT_REASONS);
+    let is_final = is_cut || is_any_of(&FINAL_REASONS);
     let has_message = choice["message"].is_object() || (is_final && choice.is_object());
     // Some gateways report an error of the model behind them with a 200.
     if is_error(&completion["error"]) || !has_message || finish_reason.as_deref() == Some("error") {
@@ -52,14 +55,17 @@ pub(super) fn answer(bytes: &[u8], kind: &str, secret: Option<&str>) -> Result<C
         text,
         model: completion["model"].as_str().map(str::to_owned),
         finish_reason,
+        is_cut,
         input_tokens: completion["usage"]["prompt_tokens"].as_i64(),
         output_tokens: completion["usage"]["completion_tokens"].as_i64(),
     })
 }
 
-fn is_final(reason: &str) -> bool {
+/// Whether a reason is one of those known. Some gateways pass on the name of a constant (`FinishReason.MAX_TOKENS`).
+fn is_one_of(reason: &str, known: &[&str]) -> bool {
     let reason = reason.to_ascii_lowercase();
-    FINAL_REASONS.iter().any(|known| reason.starts_with(known))
+    let name = ["finishreason.", "finish_reason_"].into_iter().find_map(|constant| reason.strip_prefix(constant));
+    known.iter().any(|known| name.unwrap_or(&reason).starts_with(known))
 }
 
 /// Whether there is anything in the field of an error: some servers always send one.
@@ -176,6 +182,30 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_is_cut_by_whatever_name_its_limit_goes() {
+        let is_cut = |reason: Value| {
+            let body = json!({"choices": [{"message": {"content": "Half of"}, "finish_reason": reason}]});
+            answer(body.to_string().as_bytes()).unwrap().is_cut
+        };
+        for reason in [
+            "length",
+            "LENGTH",
+            "max_tokens",
+            "MAX_TOKENS",
+            "Max_Tokens",
+            "FinishReason.MAX_TOKENS",
+            "FINISH_REASON_MAX_TOKENS",
+            "model_length",
+            "max_output_tokens",
+        ] {
+            assert!(is_cut(json!(reason)), "{reason}");
+        }
+        for reason in [json!("stop"), json!("end_turn"), json!("content_filter"), json!(null), json!(""), json!(7)] {
+            assert!(!is_cut(reason.clone()), "{reason}");
+        }
+    }
+
+    #[test]
     fn of_blocks_the_reasoning_is_dropped_and_nothing_else() {
         let blocks = json!([
             {"type": "reasoning", "summary": [{"type": "summary_text", "text": "hm"}]},
@@ -238,6 +268,7 @@ mod tests {
             text: "Hi".to_owned(),
             model: Some("m".to_owned()),
             finish_reason: Some("stop".to_owned()),
+            is_cut: false,
             input_tokens: Some(3),
             output_tokens: Some(1),
         };

@@ -57,6 +57,8 @@ pub struct ChatAnswer {
     pub model: Option<String>,
     /// Why it stopped: `stop`, `length`, `content_filter`, …
     pub finish_reason: Option<String>,
+    /// Whether it stopped because the answer had reached its length limit.
+    pub is_cut: bool,
     /// Tokens of the question.
     pub input_tokens: Option<i64>,
     /// Tokens of the answer.

@@ -243,6 +243,11 @@ async fn what_the_reader_gets_is_the_answer_whole_and_nothing_else() {
             "length",
             "Step 1: mix. Step 2:\n\n(The answer was cut off: it reached the length limit.)",
         ),
+        (
+            "Run:\n\n~~~sh\nls",
+            "FinishReason.MAX_TOKENS",
+            "Run:\n\nls\n\n(The answer was cut off: it reached the length limit.)",
+        ),
     ]
     .into_iter()
     .enumerate()

@@ -97,7 +97,7 @@ pub(super) fn answers(batch: &RecordBatch, silver_version: i64) -> error::Result
             (None, Some(response)) => {
                 // A row from before rows contained their messages: composed the way they were then.
                 let (chat_type, message_id) = (text(chat_types, row), integer(message_ids, row));
-                Ok(reply::compose(response, Answered { chat_id, chat_type, message_id }))
+                Ok(reply::compose(response, None, Answered { chat_id, chat_type, message_id }))
             }
             (None, None) => return None,
         };

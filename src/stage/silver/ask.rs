@@ -1,6 +1,5 @@
 //! Asks the model about one row, for as long as it takes: outages are waited out, the row's own failures are not.
 
-use std::borrow::Cow;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -268,12 +267,12 @@ impl Asker {
         let latency_ms = i64::try_from(took.as_millis()).unwrap_or(i64::MAX);
         self.hop(question, "answered", format!("{latency_ms} ms"));
         let row = &question.row;
-        let shown = self.shown(&answer);
+        let note = (answer.is_cut && !self.cut_text.is_empty()).then_some(self.cut_text.as_str());
         let reply = row.chat_id.map_or_else(Vec::new, |chat_id| {
             let answered = Answered { chat_id, chat_type: row.chat_type.as_deref(), message_id: row.message_id };
-            reply::compose(&shown, answered)
+            reply::compose(&answer.text, note, answered)
         });
-        let empty = reply.is_empty() && text::render(&shown).is_empty();
+        let empty = reply.is_empty() && text::render(&answer.text).is_empty();
         let reason = answer.finish_reason.as_deref().unwrap_or("none");
         SilverRow {
             status: if empty { Status::Failed } else { Status::Answered },
@@ -287,18 +286,6 @@ impl Asker {
             latency_ms: Some(latency_ms),
             ..self.failed(question, String::new(), tries)
         }
-    }
-
-    /// What the reader gets of an answer.
-    fn shown<'a>(&self, answer: &'a ChatAnswer) -> Cow<'a, str> {
-        let is_cut = matches!(answer.finish_reason.as_deref(), Some("length" | "max_tokens" | "MAX_TOKENS"));
-        if !is_cut || self.cut_text.is_empty() || answer.text.trim().is_empty() {
-            return Cow::Borrowed(&answer.text);
-        }
-        // The model may have been cut off within code.
-        let fences = answer.text.lines().filter(|line| line.trim_start().starts_with("```")).count();
-        let end = if fences % 2 == 1 { "\n```" } else { "" };
-        Cow::Owned(format!("{}{end}\n\n{}", answer.text, self.cut_text))
     }
 
     fn failed(&self, question: &Question, error: String, tries: &Tries) -> SilverRow {

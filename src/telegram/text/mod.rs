@@ -19,6 +19,8 @@ use serde::{Deserialize, Serialize};
 /// The longest message, in UTF-16 code units after entities are parsed
 /// (<https://core.telegram.org/bots/api#sendmessage>).
 pub const MESSAGE_LIMIT_UTF16: usize = 4_096;
+/// Telegram keeps no more entities than this per message (<https://core.telegram.org/bots/api#sendmessage>).
+pub(super) const MAX_ENTITIES: usize = 100;
 
 /// Formatting of a range of text (<https://core.telegram.org/bots/api#messageentity>).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,9 +1,7 @@
 //! Splits one long text into messages: at paragraphs, else lines, else words, and never inside a character.
 
-use super::{Entity, Part};
+use super::{Entity, MAX_ENTITIES, Part};
 
-/// Telegram keeps no more entities than this per message (<https://core.telegram.org/bots/api#sendmessage>).
-const MAX_ENTITIES: usize = 100;
 /// How many characters a cut moves back at most to keep a grapheme whole.
 const LONGEST_CLUSTER: usize = 16;
 

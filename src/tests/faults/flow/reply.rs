@@ -71,7 +71,7 @@ impl Stage for Replier {
     fn rows(&self, updates: &[Update]) -> RecordBatch {
         let reply = |(id, chat_id): &Update| {
             let answered = Answered { chat_id: *chat_id, chat_type: None, message_id: None };
-            reply::to_json(&reply::compose(&format!("answer {id}."), answered)).unwrap()
+            reply::to_json(&reply::compose(&format!("answer {id}."), None, answered)).unwrap()
         };
         let columns: [(&str, ArrayRef); 6] = [
             ("bot_id", integers(vec![self.telegram.bot_id().0; updates.len()])),
