@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::table_path::is_within;
 use super::{BronzeSettings, duration};
+use crate::clock::Timestamp;
 use crate::error::{Error, Result};
 
 /// How far below the position of a lane the daily look-back reaches.
@@ -31,7 +32,7 @@ pub enum CleanAction {
 pub struct CleanSource {
     /// What happens to them.
     pub action: CleanAction,
-    /// How long ago they must have been loaded.
+    /// How long ago they must have been loaded; zero means as soon as they are.
     #[serde(default = "default_after", deserialize_with = "duration")]
     pub after: Duration,
     /// The folder they are moved to, written the way the source is.
@@ -49,6 +50,15 @@ impl CleanSource {
     /// Whether anything is ever cleaned.
     pub fn is_on(&self) -> bool {
         self.action != CleanAction::Keep
+    }
+
+    /// What was loaded before this is old enough at `now`. With `after = "0s"` everything loaded is, whatever the clocks
+    /// say: rows have our time, and `now` may be that of a store which is a little behind.
+    pub fn loaded_before(&self, now: Timestamp) -> Timestamp {
+        match self.after.is_zero() {
+            true => Timestamp::from_micros(i64::MAX),
+            false => now.minus(self.after),
+        }
     }
 
     /// Checks what the settings alone can tell: that a move has a destination, separate from these other folders.

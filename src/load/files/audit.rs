@@ -116,7 +116,7 @@ pub async fn audit(options: FilesOptions, tell: &dyn Fn(u64)) -> Result<FilesAud
     }
     let memo = memo::read(&memo::path_of(&checkpoints, pipeline.name.as_str())).map(|(_, seen)| seen);
     let cleaning = &pipeline.source.clean_source;
-    let cleaned_before = cleaning.is_on().then(|| clock.now().minus(cleaning.after));
+    let cleaned_before = cleaning.is_on().then(|| cleaning.loaded_before(clock.now()));
     let mut holding = Holding { rows, memo, clock, found };
     let side = Side::source(&data, &pipeline.source)?;
     holding.hold(&side, tell).await?;

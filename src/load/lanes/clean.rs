@@ -69,7 +69,7 @@ pub async fn clean(options: CleanOptions, is_dry: bool, stop: &CancellationToken
         table,
         cleaner: Cleaner { storage: storage.clone(), archive, is_dry, metrics },
         storage: &storage,
-        limit: clock.now().minus(settings.clean_source.after),
+        limit: settings.clean_source.loaded_before(clock.now()),
         settle: settings.settle,
     };
     let mut owner = pipeline.name.clone();

@@ -101,7 +101,7 @@ impl Pass {
         Ok(Some(Self {
             cleaner: Cleaner { storage: source.storage.clone(), archive, is_dry, metrics },
             memo: memo::path_of(&checkpoints, pipeline.name.as_str()),
-            limit: now.minus(wanted.after),
+            limit: wanted.loaded_before(now),
             margin: MODIFIED_GRAIN.max(if is_local { settings.settle } else { Duration::ZERO }),
             has_overwrites: settings.allow_overwrites,
             source,

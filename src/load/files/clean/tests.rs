@@ -99,6 +99,24 @@ async fn what_was_loaded_long_enough_ago_is_deleted_and_nothing_else() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_was_just_loaded_is_old_enough_if_no_age_is_asked_for_though_the_clock_of_the_store_is_behind() {
+    for (after, files) in [("1ms", 0), ("0s", 6)] {
+        let world = loaded().await;
+        // Files have the time of the disk, which is before that of their rows.
+        let behind = world.clock.showing(world.clock.now().minus(Duration::from_secs(5)));
+        let settings = format!("clean_source = {{ action = \"delete\", after = \"{after}\" }}|");
+        let options = || FilesOptions { clock: behind.clone(), ..world.options(&settings) };
+        world.put("1.json", "{\"id\":9}\n");
+        let stop = CancellationToken::new();
+        let done = clean(options(), false, &stop).await.unwrap();
+        assert_eq!((done.files, done.changed), (files.min(5), 1), "what has changed stays nevertheless");
+        fs::remove_file(world.input().join("1.json")).unwrap();
+        let found = audit(options(), &|_| ()).await.unwrap();
+        assert_eq!((found.cleaned, found.gone), if files == 0 { (0, 1) } else { (6, 0) });
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_was_cleaned_is_never_loaded_again() {
     let world = loaded().await;
     later(&world, 31);

@@ -85,6 +85,17 @@ async fn what_is_young_or_not_below_the_reach_of_the_look_back_stays() {
 }
 
 #[tokio::test]
+async fn any_row_is_old_enough_if_no_age_is_asked_for_though_the_clock_of_the_store_is_behind() {
+    let (mut world, [first, second, again, today]) = aged().await;
+    let now = world.clock.now();
+    world.clock = world.clock.showing(now.minus(Duration::from_micros(7 * DAY.unsigned_abs())));
+    assert!(cleaned(&world, "action = \"delete\"\nafter = \"1ms\"", false).await.is_nothing());
+    let done = cleaned(&world, "action = \"delete\"\nafter = \"0s\"", false).await;
+    assert_eq!(done.names, [first.to_string(), second.to_string()]);
+    assert!(is_there(&world, &again).await && is_there(&world, &today).await, "what else is asked for still is");
+}
+
+#[tokio::test]
 async fn the_newest_segment_of_a_lane_stays_whatever_its_position_says() {
     let (world, [first, second, again, today]) = aged().await;
     for path in [&second, &again, &today] {
