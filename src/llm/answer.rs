@@ -232,6 +232,54 @@ mod tests {
         }
     }
 
+    /// A body of events with these choices.
+    fn stream(choices: &[Value]) -> String {
+        choices.iter().map(|choice| format!("data: {}\n\n", json!({"choices": [choice]}))).collect()
+    }
+
+    #[test]
+    fn a_stream_is_read_like_a_whole_answer() {
+        let text = |value: &str| json!([{"type": "text", "text": value}]);
+        let delta = |content: Value| json!({"delta": {"content": content}});
+        let ending = json!({"delta": {}, "finish_reason": "stop"});
+        let whole = json!({"message": {"role": "assistant", "content": "Hello!"}, "finish_reason": "stop"});
+        let empty = json!({"message": {"content": "", "refusal": ""}, "finish_reason": "stop"});
+        let both = |piece: &str, so_far: &str| json!({"delta": {"content": piece}, "message": {"content": so_far}});
+        for (name, events) in [
+            ("texts", vec![delta(json!("Hel")), delta(json!("lo!")), ending.clone()]),
+            ("blocks", vec![delta(text("Hel")), delta(text("lo!")), ending.clone()]),
+            ("mixed", vec![delta(text("Hel")), delta(json!("lo!")), delta(json!("")), ending.clone()]),
+            ("reasoning", vec![delta(json!([{"type": "thinking", "text": "hm"}])), delta(text("Hello!")), ending]),
+            ("a whole message", vec![whole.clone()]),
+            ("an empty message", vec![delta(json!("Hello!")), empty]),
+            ("a whole message at the end", vec![delta(json!("Hel")), delta(json!("lo!")), whole.clone()]),
+            ("a message that grows", vec![both("Hel", "Hel"), both("lo!", "Hello!"), whole]),
+        ] {
+            let answered = answer(stream(&events).as_bytes());
+            assert_eq!(answered.map(|answer| answer.text).as_deref(), Ok("Hello!"), "{name}");
+        }
+        let refusal = json!({"message": {"content": null, "refusal": "I cannot."}, "finish_reason": "stop"});
+        assert_eq!(answer(stream(&[refusal]).as_bytes()).unwrap().text, "I cannot.");
+    }
+
+    #[test]
+    fn a_stream_that_cannot_be_put_together_is_refused_with_the_reason() {
+        let picture = json!({"delta": {"content": [{"type": "image_url"}]}, "finish_reason": "stop"});
+        let piece = json!({"message": {"content": "Hel"}});
+        let last = json!({"message": {"content": "lo!"}, "finish_reason": "stop"});
+        for (events, expected) in [
+            (vec![picture], "a block of type `image_url`"),
+            (vec![json!({"delta": {"content": 7}, "finish_reason": "stop"})], "a block of type `unknown`"),
+            (vec![piece, last], "before the last one of the stream has a message instead of a delta"),
+            (vec![json!({"delta": {"content": "Hel"}})], "the event stream ends in the middle of the answer"),
+        ] {
+            let Err(ModelFault::Failing { message, .. }) = answer(stream(&events).as_bytes()) else {
+                panic!("{events:?}")
+            };
+            assert!(message.contains(expected), "{message}");
+        }
+    }
+
     #[test]
     fn a_filtered_answer_without_a_message_is_an_answer_without_text() {
         let filtered = answer(br#"{"choices":[{"index":0,"finish_reason":"SAFETY"}]}"#).unwrap();

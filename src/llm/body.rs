@@ -2,12 +2,13 @@
 
 use std::borrow::Cow;
 
-use serde_json::{Value, json};
+use serde::de::Error as _;
+use serde_json::{Error, Map, Value, json};
 
 /// The body of a 200 as JSON, as far as it can be understood; an event stream becomes the answer that it adds up to.
 ///
 /// # Errors
-/// Those of the parser.
+/// Those of the parser, or why a stream adds up to nothing.
 pub(super) fn parse(body: &[u8]) -> serde_json::Result<Value> {
     let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
     match serde_json::from_slice(body) {
@@ -16,8 +17,7 @@ pub(super) fn parse(body: &[u8]) -> serde_json::Result<Value> {
             let text = String::from_utf8_lossy(body);
             let text = text.trim_start();
             let is_stream = ["data:", "event:", ":"].iter().any(|start| text.starts_with(start));
-            let value = if is_stream { streamed(text) } else { serde_json::from_str(&repaired(text)).ok() };
-            value.ok_or(error)
+            if is_stream { streamed(text) } else { serde_json::from_str(&repaired(text)).map_err(|_| error) }
         }
     }
 }
@@ -61,31 +61,52 @@ fn escape(rest: &str) -> (usize, Cow<'_, str>) {
 }
 
 /// The completion that the events of a stream add up to
-/// (<https://platform.openai.com/docs/api-reference/chat-streaming>). `None` if one of them is something else.
-fn streamed(text: &str) -> Option<Value> {
-    let (mut content, mut refusal) = (String::new(), String::new());
+/// (<https://platform.openai.com/docs/api-reference/chat-streaming>). Its content is the list of what the events brought:
+/// texts and blocks alike; a whole message in the last event counts instead.
+fn streamed(text: &str) -> serde_json::Result<Value> {
+    let (mut content, mut refusal) = (Vec::new(), String::new());
     let mut completion = json!({"choices": [{"message": {}, "finish_reason": null}]});
-    let mut events = 0;
     for data in text.lines().filter_map(|line| line.strip_prefix("data:")).map(str::trim) {
         if data == "[DONE]" {
             break;
         }
-        let event: Value = serde_json::from_str(data).ok()?;
-        events += 1;
-        for (name, value) in event.as_object()?.iter().filter(|(name, value)| *name != "choices" && !value.is_null()) {
+        let event: Map<String, Value> = serde_json::from_str(data)?;
+        for (name, value) in event.iter().filter(|(name, value)| *name != "choices" && !value.is_null()) {
             completion[name] = value.clone();
         }
-        let choice = &event["choices"][0];
-        content.push_str(choice["delta"]["content"].as_str().unwrap_or_default());
-        refusal.push_str(choice["delta"]["refusal"].as_str().unwrap_or_default());
-        if choice["finish_reason"].is_string() {
+        let Some(choice) = event.get("choices").map(|choices| &choices[0]) else { continue };
+        let (delta, message) = (&choice["delta"], &choice["message"]);
+        let is_last = choice["finish_reason"].is_string();
+        if is_last {
             completion["choices"][0]["finish_reason"] = choice["finish_reason"].clone();
         }
+        let says = |said: &Value| ["content", "refusal"].iter().any(|field| !pieces(&said[*field]).is_empty());
+        let is_whole = is_last && says(message);
+        if is_whole {
+            (content, refusal) = (Vec::new(), String::new());
+        } else if says(message) && !says(delta) {
+            // Each of them may be a piece, or all there is so far.
+            return Err(Error::custom("an event before the last one of the stream has a message instead of a delta"));
+        }
+        let said = if is_whole { message } else { delta };
+        content.extend_from_slice(pieces(&said["content"]));
+        refusal.push_str(said["refusal"].as_str().unwrap_or_default());
     }
     completion["choices"][0]["message"] = json!({"content": content, "refusal": refusal});
-    // Without its end it is half an answer.
-    (events > 0 && (completion["choices"][0]["finish_reason"].is_string() || !completion["error"].is_null()))
-        .then_some(completion)
+    if completion["choices"][0]["finish_reason"].is_null() && completion["error"].is_null() {
+        return Err(Error::custom("the event stream ends in the middle of the answer"));
+    }
+    Ok(completion)
+}
+
+/// What a content consists of.
+fn pieces(content: &Value) -> &[Value] {
+    match content {
+        Value::Null => &[],
+        Value::String(text) if text.is_empty() => &[],
+        Value::Array(blocks) => blocks,
+        content => std::slice::from_ref(content),
+    }
 }
 
 #[cfg(test)]
@@ -121,10 +142,11 @@ mod tests {
             delta("lo", json!("stop"))
         );
         let whole = parse(stream.as_bytes()).unwrap();
-        assert_eq!(whole["choices"][0]["message"]["content"], "Hello");
+        assert_eq!(whole["choices"][0]["message"]["content"], json!(["Hel", "lo"]));
         assert_eq!((&whole["choices"][0]["finish_reason"], &whole["model"]), (&json!("stop"), &json!("m")));
         let cut = format!("data: {}\n\n", delta("Hel", Value::Null));
-        assert!(parse(cut.as_bytes()).is_err());
+        let error = parse(cut.as_bytes()).unwrap_err().to_string();
+        assert_eq!(error, "the event stream ends in the middle of the answer");
     }
 
     proptest! {
