@@ -43,7 +43,7 @@ pub(super) fn answer(bytes: &[u8], kind: &str, secret: Option<&str>) -> Result<C
     if is_error(&completion["error"]) || !has_message || finish_reason.as_deref() == Some("error") {
         return Err(failing(format!("the model's response has no answer: {}", error_text(bytes, secret))));
     }
-    let mut text = reasoning::without_reasoning(&text_of(&choice["message"]["content"])?).to_owned();
+    let mut text = reasoning::without_reasoning(&text_of(&choice["message"]["content"])?).into_owned();
     if text.trim().is_empty() {
         text = choice["message"]["refusal"].as_str().unwrap_or_default().to_owned();
     }
