@@ -275,8 +275,9 @@ mod tests {
 
     #[tokio::test]
     async fn every_kind_of_call_ends_in_time() {
-        let clock = Clock::fast(10_000);
-        let storage = Storage::memory().decorated(|_| Arc::new(Silent)).bounded(&clock);
+        let (clock, folder) = (Clock::fast(10_000), tempfile::tempdir().unwrap());
+        let storage = Storage::open(folder.path().to_str().unwrap()).unwrap();
+        let storage = storage.decorated(|_| Arc::new(Silent)).bounded(&clock);
         let (path, begins) = (Path::from("a"), Path::from("begins"));
         let bytes = Bytes::from_static(b"x");
         let (is_same, copied) = (storage.is_same(&path, &path).await, storage.copy_new(&path, &path).await);
@@ -285,6 +286,8 @@ mod tests {
             ("put_overwrite", storage.put_overwrite(&path, bytes).await, ErrorKind::Unavailable),
             ("get", storage.get(&path).await.map(drop), ErrorKind::Unavailable),
             ("the rest of a get", storage.get(&begins).await.map(drop), ErrorKind::Unavailable),
+            ("get_marked", storage.get_marked(&begins).await.map(drop), ErrorKind::Unavailable),
+            ("mark", storage.mark(&path).await.map(drop), ErrorKind::Unavailable),
             ("head", storage.head(&path).await.map(drop), ErrorKind::Unavailable),
             ("delete", storage.delete(&path).await, ErrorKind::Unavailable),
             ("list_after", storage.list_after(&path, None, 1).await.map(drop), ErrorKind::Unavailable),

@@ -67,6 +67,14 @@ pub(super) fn store_error(path: &FilePath, error: io::Error) -> object_store::Er
     }
 }
 
+/// A failed read. Only what is missing is told apart: the mode of a file may be changed back at any time.
+pub(super) fn unreadable(path: &FilePath, error: io::Error) -> object_store::Error {
+    match error.kind() {
+        IoKind::NotFound | IoKind::NotADirectory => store_error(path, IoKind::NotFound.into()),
+        _ => object_store::Error::Generic { store: STORE, source: format!("{}: {error}", path.display()).into() },
+    }
+}
+
 /// Runs blocking work on a thread for it.
 pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     tokio::task::spawn_blocking(work)

@@ -101,6 +101,11 @@ pub enum StorageKey {
 }
 
 impl StorageKey {
+    /// Whether an object belongs to the log of a table.
+    pub(super) fn is_in_log(path: &Path) -> bool {
+        path.parts().any(|part| part.as_ref() == "_delta_log")
+    }
+
     /// The path of this key.
     pub fn path(&self) -> Path {
         match self {

@@ -3,8 +3,8 @@
 //! object_store's own local store never fsyncs. Reads go through it; writes are ours.
 
 use std::fmt;
-use std::fs::{File, OpenOptions};
-use std::io::ErrorKind as IoKind;
+use std::fs::{File, Metadata, OpenOptions};
+use std::io::{self, ErrorKind as IoKind};
 use std::ops::Range;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path as FilePath, PathBuf};
@@ -17,18 +17,19 @@ use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{
-    CopyMode, CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMode,
-    PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions, Result,
+    Attributes, CopyMode, CopyOptions, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload,
+    ObjectMeta, ObjectStore, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions, Result,
 };
 
 use super::disk::{Disk, OperatingSystem};
-use super::fault::{blocking, persist_failed, store_error};
+use super::fault::{blocking, persist_failed, store_error, unreadable};
 use super::folders::{Folders, make_root, persist_folder};
+use super::key::StorageKey;
 use super::root::Root;
 use super::root_state::RootState;
 use super::staging::{Publish, STAGING_PREFIX, copy_file, folder_of, put_file};
 use super::upload::StagedUpload;
-use super::{Mark, walk};
+use super::walk;
 use crate::clock::Clock;
 
 /// Concurrent deletes of one stream, as in object_store's own local store.
@@ -86,22 +87,6 @@ impl DurableLocal {
         self.reader.path_to_filesystem(path)
     }
 
-    /// What tells a file from any other at its path; `None` when there is none.
-    pub(super) fn mark(&self, path: &Path) -> Result<Option<Mark>> {
-        let file = self.file(path)?;
-        match std::fs::symlink_metadata(&file) {
-            Ok(found) => Ok(Some(Mark {
-                size_bytes: found.len(),
-                modified_nanos: found.mtime().saturating_mul(1_000_000_000).saturating_add(found.mtime_nsec()),
-                tag: Some(format!("{}-{}", found.dev(), found.ino())),
-            })),
-            Err(error) if matches!(error.kind(), IoKind::NotFound | IoKind::NotADirectory) => {
-                self.root.look().map(|()| None)
-            }
-            Err(error) => Err(store_error(&file, error)),
-        }
-    }
-
     /// Opens a lock file, and creates its folder, durably.
     pub(super) fn open_lock_file(&self, path: &Path) -> Result<File> {
         let file = self.file(path)?;
@@ -149,9 +134,13 @@ impl DurableLocal {
     }
 
     async fn publish(&self, path: &Path, payload: PutPayload, publish: Publish) -> Result<PutResult> {
-        let file = self.file(path)?;
-        self.write(move |folders| put_file(folders, &file, &payload, publish)).await?;
-        Ok(PutResult { e_tag: None, version: None })
+        let (file, is_recognized) = (self.file(path)?, StorageKey::is_in_log(path));
+        let put = self.write(move |folders| {
+            let put = put_file(folders, &file, &payload, publish)?;
+            Ok(is_recognized.then(|| put.metadata()))
+        });
+        let e_tag = put.await?.and_then(io::Result::ok).as_ref().map(tag_of);
+        Ok(PutResult { e_tag, version: None })
     }
 
     /// Gives an object a second name, which must not exist yet. If the system does not allow that (another disk, a file
@@ -203,16 +192,13 @@ impl ObjectStore for DurableLocal {
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
-        // Most reads of a log ask for the version after its head. Finding out that it does not exist is faster than
-        // waking up another thread to look.
-        let file = self.file(location)?;
-        match std::fs::symlink_metadata(&file) {
-            Err(error) if error.kind() == IoKind::NotFound => {
-                self.root.look()?;
-                Err(store_error(&file, error))
-            }
-            _ => self.reader.get_opts(location, options).await,
-        }
+        let (root, file, location) = (Arc::clone(&self.root), self.file(location)?, location.clone());
+        blocking(move || match open_object(&file, location, &options) {
+            // What is missing from another folder at the root's path may well be in ours.
+            Err(error @ object_store::Error::NotFound { .. }) => root.look().and(Err(error)),
+            opened => opened,
+        })
+        .await
     }
 
     async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
@@ -253,7 +239,7 @@ impl ObjectStore for DurableLocal {
         if options.mode == CopyMode::Create {
             return self.link(from, to).await;
         }
-        let bytes = self.reader.get_opts(from, GetOptions::default()).await?.bytes().await?;
+        let bytes = self.get_opts(from, GetOptions::default()).await?.bytes().await?;
         self.publish(to, bytes.into(), Publish::Overwrite).await.map(drop)
     }
 
@@ -266,4 +252,36 @@ impl ObjectStore for DurableLocal {
         let deleted = self.delete_stream(stream::iter([Ok(from.clone())]).boxed());
         deleted.try_for_each(|_| futures::future::ready(Ok(()))).await
     }
+}
+
+/// Opens an object, or only looks at it. What is said about it is said of the file that was opened.
+fn open_object(file: &FilePath, location: Path, options: &GetOptions) -> Result<GetResult> {
+    let opened = match options.head {
+        true => None,
+        false => Some(File::open(file).map_err(|error| unreadable(file, error))?),
+    };
+    let metadata = opened.as_ref().map_or_else(|| std::fs::metadata(file), File::metadata);
+    let metadata = metadata.map_err(|error| unreadable(file, error))?;
+    if metadata.is_dir() {
+        return Err(unreadable(file, IoKind::NotFound.into()));
+    }
+    let modified = metadata.modified().map_err(|error| unreadable(file, error))?;
+    let e_tag = Some(tag_of(&metadata));
+    let meta = ObjectMeta { location, last_modified: modified.into(), size: metadata.len(), e_tag, version: None };
+    options.check_preconditions(&meta)?;
+    let range = match &options.range {
+        Some(range) => range.as_range(meta.size).map_err(|error| unreadable(file, io::Error::other(error)))?,
+        None => 0..meta.size,
+    };
+    let payload = match opened {
+        Some(opened) => GetResultPayload::File(opened, file.to_owned()),
+        None => GetResultPayload::Stream(stream::empty().boxed()),
+    };
+    Ok(GetResult { payload, meta, range, attributes: Attributes::default() })
+}
+
+/// What tells a file from any other that is, or will be, at its path.
+fn tag_of(metadata: &Metadata) -> String {
+    let modified_nanos = i128::from(metadata.mtime()) * 1_000_000_000 + i128::from(metadata.mtime_nsec());
+    format!("{:x}-{:x}-{modified_nanos:x}-{:x}", metadata.dev(), metadata.ino(), metadata.len())
 }

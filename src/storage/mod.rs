@@ -45,8 +45,9 @@ pub struct Storage {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mark {
     size_bytes: u64,
-    modified_nanos: i64,
-    /// The store's own name for its content; of a local file its device and number.
+    /// `None` for a local file, whose tag says it.
+    modified_nanos: Option<i64>,
+    /// The store's own name for its content; of a local file its device, number, size and time.
     tag: Option<String>,
 }
 

@@ -130,6 +130,11 @@ impl Storage {
         &self.url
     }
 
+    /// Whether it is a folder on a disk of this machine, where a look costs no request.
+    pub fn is_local(&self) -> bool {
+        self.local.is_some()
+    }
+
     /// The local folder, if there is one.
     pub fn local_root(&self) -> Option<&FilePath> {
         self.local.as_deref().map(DurableLocal::root)
@@ -141,14 +146,25 @@ impl Storage {
     /// Unavailable: nothing is there now, the same bytes may be put again. Unknown: it could not be read back either.
     /// Fatal: the disk failed to persist it.
     pub async fn put_new(&self, path: &Path, bytes: Bytes) -> Result<PutNew> {
+        self.put_new_marked(path, bytes).await.map(|(put, _)| put)
+    }
+
+    /// As [`Storage::put_new`]; also returns the mark of a commit that this very call has put on a local disk.
+    pub async fn put_new_marked(&self, path: &Path, bytes: Bytes) -> Result<(PutNew, Option<Mark>)> {
         self.check_root()?;
-        let failed = match self.store.put_opts(path, bytes.clone().into(), PutMode::Create.into()).await {
-            Ok(_) => {
-                self.remember(path, &bytes);
-                return Ok(PutNew::Created);
+        match self.store.put_opts(path, bytes.clone().into(), PutMode::Create.into()).await {
+            Ok(put) => {
+                let tag = put.e_tag.filter(|_| self.is_local());
+                let mark = tag.map(|tag| Mark { size_bytes: bytes.len() as u64, modified_nanos: None, tag: Some(tag) });
+                self.remember(path, &bytes, mark.clone());
+                Ok((PutNew::Created, mark))
             }
-            Err(failed) => failed,
-        };
+            Err(failed) => self.read_back(path, &bytes, failed).await.map(|put| (put, None)),
+        }
+    }
+
+    /// How a failed put has ended.
+    async fn read_back(&self, path: &Path, bytes: &Bytes, failed: object_store::Error) -> Result<PutNew> {
         // What is in another folder says nothing about ours, so it is not read back either.
         if is_persist_failure(&failed) || not_the_root(&failed).is_some() {
             return Err(failed_call(failed, "put", path));
@@ -158,7 +174,7 @@ impl Storage {
             return if is_taken { Ok(PutNew::Taken) } else { Err(failed_call(failed, "put", path)) };
         }
         match self.get_from_store(path).await {
-            Ok(Some(there)) if there == bytes => {
+            Ok(Some(there)) if there == *bytes => {
                 // The name may exist without being durable: an earlier try of ours died before it was.
                 self.persist_folder_of(path).await?;
                 Ok(PutNew::Created)
@@ -188,8 +204,19 @@ impl Storage {
     /// When the store fails.
     pub async fn get(&self, path: &Path) -> Result<Option<Bytes>> {
         match self.recent.as_ref().and_then(|recent| recent.take(path)) {
-            Some(bytes) => Ok(Some(bytes)),
+            Some((bytes, _)) => Ok(Some(bytes)),
             None => self.get_from_store(path).await,
+        }
+    }
+
+    /// As [`Storage::get`], with the mark of the object that has these bytes.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn get_with_mark(&self, path: &Path) -> Result<Option<(Bytes, Option<Mark>)>> {
+        match self.recent.as_ref().and_then(|recent| recent.take(path)) {
+            Some(found) => Ok(Some(found)),
+            None => Ok(self.get_marked(path).await?.map(|(bytes, mark)| (bytes, Some(mark)))),
         }
     }
 
@@ -201,18 +228,14 @@ impl Storage {
         existing(found, "get", path)
     }
 
-    /// The bytes of an object and its mark; `None` if it does not exist. The mark is not newer than the bytes: if the
-    /// object is replaced meanwhile, the next look finds another one. Always asks the store.
+    /// The bytes of an object and its mark, both of the same one even if another takes its place meanwhile; `None` if
+    /// it does not exist. Always asks the store.
     ///
     /// # Errors
     /// When the store fails.
     pub async fn get_marked(&self, path: &Path) -> Result<Option<(Bytes, Mark)>> {
-        let here = self.mark_here(path)?;
-        if here == Some(None) {
-            return Ok(None);
-        }
         let Some(found) = existing(self.store.get(path).await, "get", path)? else { return Ok(None) };
-        let mark = here.flatten().unwrap_or_else(|| Mark::of(&found.meta));
+        let mark = self.mark_of(&found.meta);
         Ok(existing(found.bytes().await, "get", path)?.map(|bytes| (bytes, mark)))
     }
 
@@ -229,20 +252,12 @@ impl Storage {
     /// # Errors
     /// When the store fails.
     pub async fn mark(&self, path: &Path) -> Result<Option<Mark>> {
-        if let Some(mark) = self.mark_here(path)? {
-            return Ok(mark);
-        }
-        Ok(self.head(path).await?.as_ref().map(Mark::of))
+        Ok(self.head(path).await?.map(|meta| self.mark_of(&meta)))
     }
 
-    /// As [`Storage::mark`], on a local disk: one look, which needs no thread of its own. `None` in the cloud, where it
-    /// takes a request.
-    ///
-    /// # Errors
-    /// When what is at the root's path is not what was opened.
-    pub fn mark_here(&self, path: &Path) -> Result<Option<Option<Mark>>> {
-        let Some(local) = &self.local else { return Ok(None) };
-        local.mark(path).map(Some).map_err(|error| failed_call(error, "look at", path))
+    fn mark_of(&self, meta: &ObjectMeta) -> Mark {
+        let modified_nanos = meta.last_modified.timestamp_nanos_opt().filter(|_| !self.is_local());
+        Mark { size_bytes: meta.size, modified_nanos, tag: meta.e_tag.clone() }
     }
 
     /// Deletes an object. Deleting a missing one is success.
@@ -315,9 +330,9 @@ impl Storage {
         }
     }
 
-    fn remember(&self, path: &Path, bytes: &Bytes) {
+    fn remember(&self, path: &Path, bytes: &Bytes, mark: Option<Mark>) {
         if let Some(recent) = &self.recent {
-            recent.created(path, bytes);
+            recent.created(path, bytes, mark);
         }
     }
 
@@ -353,17 +368,6 @@ impl Storage {
                 local.sweep(clock, older_than).await.map_err(|error| failed_call(error, "sweep", &Path::default()))
             }
             None => Ok(0),
-        }
-    }
-}
-
-impl Mark {
-    /// Of an object in the cloud.
-    fn of(meta: &ObjectMeta) -> Self {
-        Self {
-            size_bytes: meta.size,
-            modified_nanos: meta.last_modified.timestamp_nanos_opt().unwrap_or_default(),
-            tag: meta.e_tag.clone(),
         }
     }
 }

@@ -32,22 +32,23 @@ pub(super) fn stage(folders: &Folders, file: &FilePath) -> Result<PathBuf> {
 
 /// Writes a file durably, if there is none yet.
 pub(super) fn create_file(folders: &Folders, file: &FilePath, payload: &PutPayload) -> Result<()> {
-    put_file(folders, file, payload, Publish::Create)
+    put_file(folders, file, payload, Publish::Create).map(drop)
 }
 
-/// Writes a file durably.
-pub(super) fn put_file(folders: &Folders, file: &FilePath, payload: &PutPayload, publish: Publish) -> Result<()> {
+/// Writes a file durably. Returns it open, whatever has its name by now.
+pub(super) fn put_file(folders: &Folders, file: &FilePath, payload: &PutPayload, publish: Publish) -> Result<File> {
     let (disk, staging) = (folders.disk(), stage(folders, file)?);
-    let outcome = write_staged(disk, &staging, payload).and_then(|()| publish_staged(disk, &staging, file, publish));
+    let written = write_staged(disk, &staging, payload);
+    let outcome = written.and_then(|written| publish_staged(disk, &staging, file, publish).map(|()| written));
     finish_staged(disk, &staging, file, outcome)
 }
 
-fn write_staged(disk: &dyn Disk, staging: &FilePath, payload: &PutPayload) -> Result<()> {
+fn write_staged(disk: &dyn Disk, staging: &FilePath, payload: &PutPayload) -> Result<File> {
     let file = disk.create(staging).map_err(|error| store_error(staging, error))?;
     for chunk in payload {
         disk.write(&file, staging, chunk).map_err(|error| store_error(staging, error))?;
     }
-    persist_file(disk, &file, staging)
+    persist_file(disk, &file, staging).map(|()| file)
 }
 
 /// Copies a file durably to a name that must not exist yet.
@@ -88,7 +89,7 @@ pub(super) fn publish_staged(disk: &dyn Disk, staging: &FilePath, file: &FilePat
 
 /// Removes the staging name. After a create it is a second name of the object, after a failure the only one; if a crash
 /// leaves it behind, it is swept.
-pub(super) fn finish_staged(disk: &dyn Disk, staging: &FilePath, file: &FilePath, outcome: Result<()>) -> Result<()> {
+pub(super) fn finish_staged<T>(disk: &dyn Disk, staging: &FilePath, file: &FilePath, outcome: Result<T>) -> Result<T> {
     match disk.unlink(staging) {
         Err(error) if error.kind() != IoKind::NotFound => {
             tracing::warn!(%error, file = %file.display(), "could not remove a staging file");

@@ -18,7 +18,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::id::random_id;
 use crate::retry::Backoff;
 use crate::sabotage::{Sabotage, is_on};
-use crate::storage::PutNew;
+use crate::storage::{Mark, PutNew};
 
 /// The first and the longest delay between retries of transient failures.
 const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
@@ -68,9 +68,13 @@ pub(crate) enum Landing {
 }
 
 /// How a retried put ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum PutEnd {
-    Created { earlier: bool },
+    /// With the mark of the object, where this very try has created it and a store on a local disk says so.
+    Created {
+        earlier: bool,
+        mark: Option<Mark>,
+    },
     Taken,
     Expired,
 }
@@ -103,8 +107,9 @@ impl LakeTable {
             let put_at = Moment::now(&self.clock);
             match self.put_patiently(&self.log.commit_path(version), commit_bytes(&actions)?).await? {
                 PutEnd::Expired => return Ok(Landing::Expired),
-                PutEnd::Created { earlier } => {
+                PutEnd::Created { earlier, mark } => {
                     self.pass(&[Passed { version, actions }])?;
+                    self.head_mark = mark;
                     self.touched = put_at;
                     return Ok(Landing::Landed { version, earlier });
                 }
@@ -129,11 +134,11 @@ impl LakeTable {
         let mut backoff = Backoff::new(RETRY.0, RETRY.1);
         let mut in_doubt = false;
         while self.is_alive() {
-            let error = match self.log.storage.put_new(path, bytes.clone()).await {
+            let error = match self.log.storage.put_new_marked(path, bytes.clone()).await {
                 // Too late: a file may be vacuumed by now, and a commit may be below the part of the log that is left.
                 Ok(_) if !self.is_alive() => break,
-                Ok(PutNew::Created) => return Ok(PutEnd::Created { earlier: in_doubt }),
-                Ok(PutNew::Taken) => return Ok(PutEnd::Taken),
+                Ok((PutNew::Created, mark)) => return Ok(PutEnd::Created { earlier: in_doubt, mark }),
+                Ok((PutNew::Taken, _)) => return Ok(PutEnd::Taken),
                 Err(error) if is_transient(&error) => error,
                 Err(error) => return Err(error),
             };
@@ -188,10 +193,10 @@ impl LakeTable {
             return Ok(None);
         }
         let began = Moment::now(&self.clock);
-        let is_there = match self.log.storage.mark_here(&self.log.commit_path(self.state.version))? {
-            Some(head) => head.is_some() && self.is_anchored().await?,
-            None if self.seen.is_some_and(|seen| seen.age(&self.clock) < SEEN) => return Ok(None),
-            None => match self.is_anchored().await {
+        let is_there = match self.log.storage.is_local() {
+            true => self.is_head_there().await?,
+            false if self.seen.is_some_and(|seen| seen.age(&self.clock) < SEEN) => return Ok(None),
+            false => match self.is_anchored().await {
                 // If the store is in trouble, the put reports it.
                 Err(error) if is_transient(&error) => return Ok(None),
                 looked => looked?,
@@ -205,6 +210,23 @@ impl LakeTable {
         let news = self.read_anew(began).await?;
         // Some writers clean up even the commit of the checkpoint, so a head may have no commit.
         Ok((self.state.version > version).then_some(news))
+    }
+
+    /// Whether the head's commit is there, and the table is the one that was read.
+    async fn is_head_there(&mut self) -> Result<bool> {
+        let (path, taken) = (self.log.commit_path(self.state.version), Moment::now(&self.clock));
+        let Some(mark) = self.log.storage.mark(&path).await? else { return Ok(false) };
+        let anchor = self.anchor.as_ref().filter(|anchor| anchor.path == path);
+        if self.head_mark.as_ref().or(anchor.map(|anchor| &anchor.mark)) == Some(&mark) {
+            if self.anchor.as_ref().is_none_or(|anchor| anchor.taken.age(&self.clock) >= FRESH) {
+                self.anchor = Some(Anchor { path, mark, taken });
+            }
+            return Ok(true);
+        }
+        let is_there = self.is_anchored().await?;
+        // One after the other: the table was still this one after the look at its head.
+        self.head_mark = is_there.then_some(mark);
+        Ok(is_there)
     }
 
     /// Whether the object of the log that the table is recognized by is unchanged. It is taken from the snapshot that
@@ -233,6 +255,7 @@ impl LakeTable {
                 self.recent = Recent::from(&fresh.state.txns);
                 self.state = fresh.state;
                 self.anchor = fresh.newest.map(|object| Anchor::new(object, began));
+                self.head_mark = None;
                 (self.touched, self.seen) = (began, None);
                 Ok(News::Gap)
             }
@@ -303,6 +326,7 @@ impl LakeTable {
             return Err(self.gone("was replaced by another one"));
         }
         self.state = state;
+        self.head_mark = None;
         for commit in commits {
             self.recent.push(Commit::from_actions(commit.version, &commit.actions));
         }

@@ -25,7 +25,7 @@ pub(super) struct Landmarks {
     checked: Option<SeenCommit>,
     /// The object that is looked at: that commit, or `_last_checkpoint`.
     path: Path,
-    /// Its mark. In the cloud only that of `_last_checkpoint` is known.
+    /// Its mark.
     mark: Option<Mark>,
 }
 
@@ -41,7 +41,7 @@ pub(super) enum Finding {
 }
 
 impl Landmarks {
-    /// Of a commit that was just read, with its mark from before, if it is on a local disk.
+    /// Of a commit that was just read, with the mark of the object that was read.
     pub(super) fn of(path: Path, version: i64, digest: u64, mark: Option<Mark>) -> Self {
         let seen = Some(SeenCommit { version, digest });
         Self { last: seen, checked: seen, path, mark }
@@ -53,9 +53,8 @@ impl Landmarks {
     /// When the store fails.
     pub(super) async fn find(log: &TableLog, version: i64) -> Result<Self> {
         let path = log.commit_path(version);
-        let mark = log.storage.mark_here(&path)?.flatten();
-        if let Some(bytes) = log.bytes(version).await? {
-            return Ok(Self::of(path, version, digest(&bytes), mark));
+        if let Some((bytes, mark)) = log.bytes_marked(version).await? {
+            return Ok(Self::of(path, version, digest(&bytes), Some(mark)));
         }
         let path = log.hint_path();
         let mark = log.storage.mark(&path).await?;
@@ -67,12 +66,12 @@ impl Landmarks {
         Self { checked: self.checked, ..next }
     }
 
-    /// Whether the object that is looked at may be another one. Only a local disk can tell, with one look.
+    /// Whether the object that is looked at may be another one. Only asked on a local disk, where it takes one look.
     ///
     /// # Errors
-    /// When what is at the root's path is not what was opened.
-    pub(super) fn may_have_changed(&self, log: &TableLog) -> Result<bool> {
-        Ok(log.storage.mark_here(&self.path)?.is_some_and(|here| here != self.mark))
+    /// When the store fails.
+    pub(super) async fn may_have_changed(&self, log: &TableLog) -> Result<bool> {
+        Ok(log.storage.is_local() && log.storage.mark(&self.path).await? != self.mark)
     }
 
     /// Compares the log with what was read of it, with one request or two.
@@ -84,17 +83,18 @@ impl Landmarks {
             let is_same = self.mark.is_some() && log.storage.mark(&self.path).await? == self.mark;
             return Ok(if is_same { Finding::Same } else { Finding::Gone });
         };
-        let mark = log.storage.mark_here(&self.path)?.flatten();
         let mut finding = Finding::Same;
-        for seen in [Some(last), self.checked.filter(|checked| *checked != last)].into_iter().flatten() {
-            match log.bytes(seen.version).await? {
-                Some(bytes) if digest(&bytes) == seen.digest => {}
+        let mut found = None;
+        // The last one last: its mark is kept.
+        for seen in [self.checked.filter(|checked| *checked != last), Some(last)].into_iter().flatten() {
+            match log.bytes_marked(seen.version).await? {
+                Some((bytes, mark)) if digest(&bytes) == seen.digest => found = Some(mark),
                 Some(_) => return Ok(Finding::Rewritten),
                 None => finding = Finding::Gone,
             }
         }
         if finding == Finding::Same {
-            (self.mark, self.checked) = (mark, self.last);
+            (self.mark, self.checked) = (found, self.last);
         }
         Ok(finding)
     }

@@ -153,6 +153,8 @@ pub struct LakeTable {
     seen: Option<Moment>,
     /// What tells the table from another one in its place.
     anchor: Option<Anchor>,
+    /// The mark of the head's commit, if it is known to belong to the table. Only on a local disk.
+    head_mark: Option<Mark>,
     recent: Recent,
     /// Set if what is known may be wrong: only reopening helps.
     stale: bool,

@@ -105,6 +105,7 @@ impl LakeTable {
             touched,
             seen: None,
             anchor: newest.map(|object| Anchor::new(object, touched)),
+            head_mark: None,
             clock: clock.clone(),
             stale: false,
             unsettled: None,

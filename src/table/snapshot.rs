@@ -114,12 +114,15 @@ impl TableLog {
         parse_commit(version, bytes).map_err(|error| self.during(error))
     }
 
+    /// The bytes of one commit as it is in the store now, and its mark; `None` if there is none.
+    pub(crate) async fn bytes_marked(&self, version: i64) -> Result<Option<(Bytes, Mark)>> {
+        let read = self.storage.get_marked(&self.commit_path(version)).await;
+        read.map_err(|error| error.during(format!("read version {version} of table {}", self.table)))
+    }
+
     async fn read_marked(&self, version: i64) -> Result<Option<(Vec<Action>, LogObject)>> {
-        let path = self.commit_path(version);
-        let found = self.storage.get_marked(&path).await;
-        let found = found.map_err(|error| error.during(format!("read version {version} of table {}", self.table)))?;
-        let Some((bytes, mark)) = found else { return Ok(None) };
-        let object = LogObject { path, mark, digest: Some(digest(&bytes)) };
+        let Some((bytes, mark)) = self.bytes_marked(version).await? else { return Ok(None) };
+        let object = LogObject { path: self.commit_path(version), mark, digest: Some(digest(&bytes)) };
         Ok(Some((self.parse(version, &bytes)?, object)))
     }
 

@@ -146,8 +146,13 @@ impl Tail {
         }
         let version = self.version + 1;
         let path = self.log.commit_path(version);
-        let mark = self.log.storage.mark_here(&path)?.flatten();
-        let Some(bytes) = self.log.bytes(version).await? else {
+        let Some((bytes, mark)) = self
+            .log
+            .storage
+            .get_with_mark(&path)
+            .await
+            .map_err(|error| error.during(format!("read version {version} of table {}", self.log.table)))?
+        else {
             return self.nothing_there(version, head, began).await;
         };
         let actions = self.log.parse(version, &bytes)?;
@@ -223,7 +228,7 @@ impl Tail {
             known.landmarks = Some(Landmarks::find(&self.log, self.version).await?);
             return Ok(true);
         };
-        if known.verified.age(&self.clock) < VERIFY_EVERY && !landmarks.may_have_changed(&self.log)? {
+        if known.verified.age(&self.clock) < VERIFY_EVERY && !landmarks.may_have_changed(&self.log).await? {
             return Ok(true);
         }
         let finding = landmarks.check(&self.log).await?;
@@ -519,6 +524,26 @@ mod tests {
                 assert_eq!(ids(&mut tail).await, [20]);
             }
         }
+    }
+
+    /// The process that reads the table may have just written it, and remembers what it wrote.
+    #[tokio::test]
+    async fn another_copy_is_not_hidden_by_what_this_process_has_just_put() {
+        let folder = tempfile::tempdir().unwrap();
+        let (storage, clock) = (Storage::open(folder.path().to_str().unwrap()).unwrap(), Clock::system());
+        let mut table = open(&storage, &clock).await;
+        append(&mut table, 1).await;
+        let older = copy_of(&storage).await;
+        append(&mut table, 2).await;
+        let mut tail = Tail::new(&storage, &Path::from("t"), 100, &["id"], &clock);
+        assert!(matches!(tail.next().await.unwrap(), TailStep::Lost));
+        assert_eq!(tail.snapshot().await.unwrap().0, 2);
+        let others = Storage::open(folder.path().to_str().unwrap()).unwrap();
+        restore(&others, &older).await;
+        let mut copy = open(&others, &clock).await;
+        append(&mut copy, 12).await;
+        append(&mut copy, 13).await;
+        assert!(matches!(tail.next().await.unwrap(), TailStep::Replaced));
     }
 
     #[tokio::test]

@@ -7,12 +7,16 @@ pub(crate) mod troubled;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use bytes::Bytes;
 use futures::TryStreamExt;
 use object_store::path::Path;
-use object_store::{CopyMode, CopyOptions, ObjectStoreExt, PutMode, RenameOptions, UpdateVersion};
+use object_store::{
+    CopyMode, CopyOptions, GetOptions, GetResult, ObjectStoreExt, PutMode, RenameOptions, UpdateVersion,
+};
 use proptest::prelude::*;
 
+use self::intercepted::{Inner, Intercept};
 use self::simulated::{CutAt, Lies, Moment, SimulatedDisk};
 use super::disk::OperatingSystem;
 use super::fault::{failed_call, not_persisted, store_error};
@@ -214,6 +218,39 @@ fn a_file_url_is_decoded_and_one_with_a_host_is_refused() {
     assert_eq!(Storage::open("file://elsewhere/x").unwrap_err().exit_code(), 2);
 }
 
+/// Replaces an object before it is read.
+#[derive(Debug)]
+struct Replacing;
+
+#[async_trait]
+impl Intercept for Replacing {
+    async fn get(&self, inner: &Inner, from: &Path, options: GetOptions) -> object_store::Result<GetResult> {
+        if !options.head {
+            inner.put(from, "another".into()).await?;
+        }
+        inner.get_opts(from, options).await
+    }
+}
+
+#[tokio::test]
+async fn bytes_and_mark_are_of_the_same_object_and_a_mark_is_the_same_however_it_is_learned() {
+    let folder = tempfile::tempdir().unwrap();
+    for storage in [Storage::memory(), Storage::open(folder.path().to_str().unwrap()).unwrap()] {
+        let path = Path::from("t/_delta_log/00000000000000000001.json");
+        let (_, put) = storage.put_new_marked(&path, Bytes::from_static(b"one")).await.unwrap();
+        assert_eq!(put.is_some(), storage.is_local());
+        let mark = storage.mark(&path).await.unwrap();
+        assert_eq!(put.or(mark.clone()), mark);
+        assert_eq!(storage.get_with_mark(&path).await.unwrap(), mark.clone().map(|mark| ("one".into(), Some(mark))));
+        let found = storage.clone().intercepted(Replacing).get_marked(&path).await.unwrap().unwrap();
+        let another = storage.mark(&path).await.unwrap();
+        assert_ne!(another, mark);
+        assert_eq!(Some(found), another.map(|mark| (Bytes::from_static(b"another"), mark)));
+        assert_eq!(storage.mark(&Path::from("t/nothing")).await.unwrap(), None);
+        assert_eq!(storage.mark(&path.join("below")).await.unwrap(), None, "nothing is below an object");
+    }
+}
+
 #[tokio::test]
 async fn a_put_that_expects_a_version_is_refused() {
     let folder = tempfile::tempdir().unwrap();
@@ -268,7 +305,7 @@ fn a_full_disk_is_a_failed_put_and_a_failed_fsync_is_the_end() {
     assert_eq!(kind(store_error(&staging, full())), ErrorKind::Unavailable);
     assert_eq!(kind(not_persisted(&staging, full())), ErrorKind::Unavailable);
     assert_eq!(kind(not_persisted(&staging, broken)), ErrorKind::Fatal);
-    assert!(finish_staged(&OperatingSystem, &staging, &staging, Err(store_error(&staging, full()))).is_err());
+    assert!(finish_staged(&OperatingSystem, &staging, &staging, Err::<(), _>(store_error(&staging, full()))).is_err());
     assert!(!staging.exists(), "what was staged gives its space back");
 }
 

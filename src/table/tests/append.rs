@@ -29,6 +29,33 @@ async fn a_quiet_append_is_two_puts_and_nothing_else() {
 }
 
 #[tokio::test]
+async fn on_a_disk_one_look_precedes_each_put() {
+    let (folder, clock) = (tempfile::tempdir().unwrap(), Clock::system());
+    let local = Storage::open(folder.path().to_str().unwrap()).unwrap();
+    let (storage, script) = scripted(&local, &clock);
+    let mut table = open(&storage, &clock).await;
+    for id in 0..5 {
+        script.counts();
+        append(&mut table, STAGE, rows([id])).await;
+        assert_eq!(script.counts(), (2, 2, 0), "only the head is looked at, which this handle has put or seen");
+    }
+    table.append(progress(5, 1)).await.unwrap();
+    assert_eq!(script.counts(), (1, 1, 0));
+    let mut other = open(&storage, &clock).await;
+    append(&mut other, OTHER, rows([6])).await;
+    assert_eq!(table.refresh().await.unwrap().len(), 1);
+    script.counts();
+    append(&mut table, STAGE, rows([7])).await;
+    assert_eq!(script.counts(), (2, 3, 0), "the head is somebody else's: an older commit says whose table it is");
+    // An older commit may be cleaned up.
+    clock.step(301_000_000);
+    append(&mut table, STAGE, rows([8])).await;
+    local.delete(&StorageKey::Commit { table: table_path(), version: 0 }.path()).await.unwrap();
+    append(&mut other, OTHER, rows([9])).await;
+    append(&mut table, STAGE, rows([10])).await;
+}
+
+#[tokio::test]
 async fn progress_rides_along_and_never_decreases() {
     let mut table = open(&Storage::memory(), &Clock::system()).await;
     for (seen, lane) in [(0, 5), (1, 3), (2, 8)] {
