@@ -42,8 +42,21 @@ impl Folders {
         self.persisted.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
+    /// Runs `work` in a folder, which is created if it is missing. Whether a known one is still there is not asked: work
+    /// that finds nothing there is done once more, in a folder that was created again.
+    pub(super) fn inside<T>(&self, folder: &FilePath, work: impl Fn(&FilePath) -> Result<T>) -> Result<T> {
+        if self.remembers(folder) {
+            match work(folder) {
+                Err(object_store::Error::NotFound { .. }) => {}
+                ended => return ended,
+            }
+        }
+        self.ensure(folder)?;
+        work(folder)
+    }
+
     /// Creates `folder` and those above it, and persists the name of each in its parent, once per process.
-    pub(super) fn ensure(&self, folder: &FilePath) -> Result<()> {
+    fn ensure(&self, folder: &FilePath) -> Result<()> {
         if folder == self.root || (self.remembers(folder) && folder.is_dir()) {
             return Ok(());
         }

@@ -91,9 +91,10 @@ impl DurableLocal {
     pub(super) fn open_lock_file(&self, path: &Path) -> Result<File> {
         let file = self.file(path)?;
         self.root.guarded(|folders| {
-            folders.ensure(folder_of(&file))?;
-            let open = OpenOptions::new().create(true).truncate(false).write(true).open(&file);
-            open.map_err(|error| store_error(&file, error))
+            folders.inside(folder_of(&file), |_| {
+                let open = OpenOptions::new().create(true).truncate(false).write(true).open(&file);
+                open.map_err(|error| store_error(&file, error))
+            })
         })
     }
 
@@ -148,16 +149,17 @@ impl DurableLocal {
     async fn link(&self, from: &Path, to: &Path) -> Result<()> {
         let (from, to) = (self.file(from)?, self.file(to)?);
         self.write(move |folders| {
-            let (disk, folder) = (folders.disk(), folder_of(&to));
-            folders.ensure(folder)?;
-            let handle = File::open(folder).map_err(|error| store_error(folder, error))?;
-            match disk.link(&from, &to) {
-                Err(error) if matches!(error.kind(), IoKind::CrossesDevices | IoKind::PermissionDenied) => {
-                    return copy_file(folders, &from, &to);
+            let disk = folders.disk();
+            folders.inside(folder_of(&to), |folder| {
+                let handle = File::open(folder).map_err(|error| store_error(folder, error))?;
+                match disk.link(&from, &to) {
+                    Err(error) if matches!(error.kind(), IoKind::CrossesDevices | IoKind::PermissionDenied) => {
+                        return copy_file(folders, &from, &to);
+                    }
+                    linked => linked.map_err(|error| store_error(&to, error))?,
                 }
-                linked => linked.map_err(|error| store_error(&to, error))?,
-            }
-            disk.sync_folder(&handle, folder).map_err(|error| persist_failed(&to, error))
+                disk.sync_folder(&handle, folder).map_err(|error| persist_failed(&to, error))
+            })
         })
         .await
     }

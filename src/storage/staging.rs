@@ -23,11 +23,9 @@ pub(super) enum Publish {
     Overwrite,
 }
 
-/// Names a staging file beside `file` and creates its folder.
-pub(super) fn stage(folders: &Folders, file: &FilePath) -> Result<PathBuf> {
-    let folder = folder_of(file);
-    folders.ensure(folder)?;
-    Ok(folder.join(format!("{STAGING_PREFIX}{}", random_id().simple())))
+/// Names a staging file in a folder.
+pub(super) fn staging_in(folder: &FilePath) -> PathBuf {
+    folder.join(format!("{STAGING_PREFIX}{}", random_id().simple()))
 }
 
 /// Writes a file durably, if there is none yet.
@@ -37,10 +35,12 @@ pub(super) fn create_file(folders: &Folders, file: &FilePath, payload: &PutPaylo
 
 /// Writes a file durably. Returns it open, whatever has its name by now.
 pub(super) fn put_file(folders: &Folders, file: &FilePath, payload: &PutPayload, publish: Publish) -> Result<File> {
-    let (disk, staging) = (folders.disk(), stage(folders, file)?);
-    let written = write_staged(disk, &staging, payload);
-    let outcome = written.and_then(|written| publish_staged(disk, &staging, file, publish).map(|()| written));
-    finish_staged(disk, &staging, file, outcome)
+    folders.inside(folder_of(file), |folder| {
+        let (disk, staging) = (folders.disk(), staging_in(folder));
+        let written = write_staged(disk, &staging, payload);
+        let outcome = written.and_then(|written| publish_staged(disk, &staging, file, publish).map(|()| written));
+        finish_staged(disk, &staging, file, outcome)
+    })
 }
 
 fn write_staged(disk: &dyn Disk, staging: &FilePath, payload: &PutPayload) -> Result<File> {
@@ -53,9 +53,12 @@ fn write_staged(disk: &dyn Disk, staging: &FilePath, payload: &PutPayload) -> Re
 
 /// Copies a file durably to a name that must not exist yet.
 pub(super) fn copy_file(folders: &Folders, from: &FilePath, to: &FilePath) -> Result<()> {
-    let (disk, staging) = (folders.disk(), stage(folders, to)?);
-    let outcome = write_copy(disk, from, &staging).and_then(|()| publish_staged(disk, &staging, to, Publish::Create));
-    finish_staged(disk, &staging, to, outcome)
+    folders.inside(folder_of(to), |folder| {
+        let (disk, staging) = (folders.disk(), staging_in(folder));
+        let written = write_copy(disk, from, &staging);
+        let outcome = written.and_then(|()| publish_staged(disk, &staging, to, Publish::Create));
+        finish_staged(disk, &staging, to, outcome)
+    })
 }
 
 fn write_copy(disk: &dyn Disk, from: &FilePath, staging: &FilePath) -> Result<()> {

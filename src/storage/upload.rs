@@ -10,7 +10,7 @@ use object_store::{MultipartUpload, PutPayload, PutResult, Result, UploadPart};
 
 use super::fault::{blocking, store_error};
 use super::root::Root;
-use super::staging::{Publish, finish_staged, persist_file, publish_staged, stage};
+use super::staging::{Publish, finish_staged, folder_of, persist_file, publish_staged, staging_in};
 
 /// An upload in parts to a local file. What was not completed leaves a staging file, which is swept.
 #[derive(Debug)]
@@ -26,9 +26,11 @@ impl StagedUpload {
     pub(super) async fn start(root: Arc<Root>, file: PathBuf) -> Result<Self> {
         blocking(move || {
             let (staging, handle) = root.guarded(|folders| {
-                let staging = stage(folders, &file)?;
-                let handle = folders.disk().create(&staging).map_err(|error| store_error(&staging, error))?;
-                Ok((staging, handle))
+                folders.inside(folder_of(&file), |folder| {
+                    let staging = staging_in(folder);
+                    let handle = folders.disk().create(&staging).map_err(|error| store_error(&staging, error))?;
+                    Ok((staging, handle))
+                })
             })?;
             Ok(Self { root, file, staging, handle: Arc::new(handle), offset: 0 })
         })

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 
 use crate::support::{PATIENCE, TestApp};
 
-const CALLS: &str = "trace=fsync,fdatasync,link,linkat,openat,write,writev,sendto,sendmsg";
+const DURABLE_CALLS: &str = "trace=fsync,fdatasync,link,linkat,openat,write,writev,sendto,sendmsg";
 /// One by one, so that each 200 has its own segment.
 const SINGLE: i64 = 5;
 /// All at once, so that some share a segment.
@@ -30,9 +30,9 @@ enum Event {
 }
 
 /// Attaches strace to a process; `None` if strace is missing or not allowed.
-async fn attach(pid: u32, log: &Path) -> Option<Child> {
+async fn attach(pid: u32, calls: &str, log: &Path) -> Option<Child> {
     let mut command = Command::new("strace");
-    command.args(["-f", "-ttt", "-y", "-s", "512", "-e", CALLS, "-o"]).arg(log).args(["-p", &pid.to_string()]);
+    command.args(["-f", "-ttt", "-y", "-s", "512", "-e", calls, "-o"]).arg(log).args(["-p", &pid.to_string()]);
     let mut strace = command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().ok()?;
     let mut lines = BufReader::new(strace.stderr.take().unwrap()).lines();
     let attached = tokio::task::spawn_blocking(move || {
@@ -129,7 +129,7 @@ async fn strace_sees_no_200_before_the_segment_and_its_folder_are_on_the_disk() 
     let app = TestApp::new().await;
     let running = app.serve().await;
     let log = app.folder().join("trace");
-    let Some(mut strace) = attach(running.pid(), &log).await else {
+    let Some(mut strace) = attach(running.pid(), DURABLE_CALLS, &log).await else {
         println!(
             "\nSKIPPED: strace is not there or may not trace here. The order of fsync and 200 was not looked at.\n"
         );
@@ -147,6 +147,41 @@ async fn strace_sees_no_200_before_the_segment_and_its_folder_are_on_the_disk() 
     tokio::task::spawn_blocking(move || strace.wait().unwrap()).await.unwrap();
     let answered = check(&events(&std::fs::read_to_string(&log).unwrap()));
     assert_eq!(answered as i64, SINGLE + TOGETHER, "the trace does not show every 200");
+}
+
+/// Looks at what is on the disk, of each message: two at the root for each of eight puts and a delete, before and after
+/// it; one at the head of a table for each of two puts to each of three; one at each of three commits that was put; one
+/// at what was read before, in two tables; two for an outcome that nobody else has recorded.
+const LOOKS: usize = 18 + 6 + 3 + 2 + 2;
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs strace and the right to trace; tests/run.sh runs it with --ignored strace"]
+async fn strace_sees_no_more_looks_at_the_disk_than_a_message_needs() {
+    let app = TestApp::new().await;
+    let running = app.serve().await;
+    // The first ones find the folders.
+    for chat in 1..=SINGLE {
+        app.telegram.user_sends(chat, "alone");
+        app.wait_for_sent(usize::try_from(chat).unwrap()).await;
+    }
+    let log = app.folder().join("trace");
+    let Some(mut strace) = attach(running.pid(), "trace=statx,newfstatat,fstat", &log).await else {
+        println!("\nSKIPPED: strace is not there or may not trace here. Looks at the disk were not counted.\n");
+        return;
+    };
+    let sent = usize::try_from(SINGLE).unwrap();
+    for (number, chat) in (1..).zip(SINGLE + 1..=SINGLE + TOGETHER) {
+        app.telegram.user_sends(chat, "alone");
+        app.wait_for_sent(sent + number).await;
+    }
+    running.terminate().await;
+    tokio::task::spawn_blocking(move || strace.wait().unwrap()).await.unwrap();
+    let trace = std::fs::read_to_string(&log).unwrap();
+    let looks = trace.lines().filter(|line| line.contains("stat") && !line.contains("resumed>")).count();
+    let messages = usize::try_from(TOGETHER).unwrap();
+    println!("{:.1} looks at the disk per message", looks as f64 / messages as f64);
+    // The last one of the first messages may still be recorded, and timers look as well.
+    assert!(looks <= messages * LOOKS + 2 * LOOKS, "{looks} looks for {messages} messages");
 }
 
 #[test]
