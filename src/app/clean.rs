@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::App;
 use super::apart::run_apart;
-use super::upkeep::Troubles;
+use super::troubles::Troubles;
 use crate::error::{Error, ErrorKind, Result};
 use crate::load::clean::Cleaned;
 use crate::load::{files, lanes};
@@ -37,7 +37,7 @@ pub struct SourceCleaning {
 pub struct SourceCleanings {
     /// The sources that were cleaned.
     pub done: Vec<SourceCleaning>,
-    /// The first error, if one of the others failed.
+    /// The gravest error, if others failed.
     pub trouble: Option<Error>,
 }
 
@@ -73,7 +73,7 @@ impl App {
         for pipeline in self.pipelines.iter().filter(|pipeline| pipeline.bronze.clean_source.is_on()) {
             done.extend(troubles.pass(app.clean_lanes(pipeline, is_dry, stop).await)?);
         }
-        Ok(SourceCleanings { done, trouble: troubles.first() })
+        Ok(SourceCleanings { done, trouble: troubles.gravest() })
     }
 
     async fn clean_loader(
@@ -188,5 +188,9 @@ mod tests {
         let cleanings = app.clean(false, &stop).await.unwrap();
         assert_eq!(cleaned(&cleanings), ["foreign", "telegram"]);
         assert!(cleanings.trouble.is_none());
+        switch.begin(Trouble::Server, &["bronze/foreign"]);
+        app.pipelines[0].bronze.clean_source = toml::from_str("action = \"move\"\nto = \"raw\"").unwrap();
+        let trouble = app.clean(false, &stop).await.unwrap().trouble.unwrap();
+        assert_eq!(trouble.kind(), ErrorKind::Configuration, "it comes later and does not pass by itself: {trouble}");
     }
 }

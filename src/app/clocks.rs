@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::App;
+use super::troubles::Troubles;
 use crate::clock::Timestamp;
 use crate::error::Result;
 use crate::health::{StageId, StageState, Unwell};
@@ -46,15 +47,15 @@ impl App {
     /// # Errors
     /// When the store fails; the lanes that could be read were compared.
     pub(super) async fn look_at_clocks(&self, writes_lanes: bool, next: Duration) -> Result<()> {
-        let (theirs, mut outcome) = (self.storage.time().await?, Ok(()));
+        let (theirs, mut troubles) = (self.storage.time().await?, Troubles::default());
         self.note_clock("", self.clock_trouble(theirs), next);
         for pipeline in self.pipelines.iter().filter(|_| writes_lanes) {
-            match self.lane_trouble(pipeline, theirs).await {
-                Ok(trouble) => self.note_clock(pipeline.name.as_str(), trouble, next),
-                Err(error) => outcome = outcome.and(Err(error.during(&pipeline.name))),
+            let trouble = self.lane_trouble(pipeline, theirs).await.map_err(|error| error.during(&pipeline.name));
+            if let Some(trouble) = troubles.pass(trouble)? {
+                self.note_clock(pipeline.name.as_str(), trouble, next);
             }
         }
-        outcome
+        troubles.outcome()
     }
 
     fn note_clock(&self, pipeline: &str, trouble: Option<String>, next: Duration) {

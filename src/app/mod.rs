@@ -14,6 +14,7 @@ mod root;
 mod serve;
 mod stages;
 mod survey;
+mod troubles;
 mod unread;
 mod upkeep;
 

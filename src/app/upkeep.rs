@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::apart::run_apart;
 use super::pace::{self, Pace};
+use super::troubles::Troubles;
 use super::{App, TableRef};
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
@@ -51,38 +52,11 @@ impl CleanUps {
     }
 }
 
-/// The outcome of many tables: trouble with one keeps none of the others from its turn.
-#[derive(Debug, Default)]
-pub(super) struct Troubles {
-    first: Option<Error>,
-}
-
-impl Troubles {
-    /// The result; `None` if it failed.
-    ///
-    /// # Errors
-    /// Fatal when the disk failed.
-    pub(super) fn pass<T>(&mut self, done: Result<T>) -> Result<Option<T>> {
-        match done {
-            Ok(done) => return Ok(Some(done)),
-            Err(error) if error.kind() == ErrorKind::Fatal => return Err(error),
-            Err(error) if self.first.is_none() => self.first = Some(error),
-            Err(error) => tracing::warn!(%error, "another table or source failed as well"),
-        }
-        Ok(None)
-    }
-
-    /// The first of them.
-    pub(super) fn first(self) -> Option<Error> {
-        self.first
-    }
-}
-
 impl App {
     /// Maintains every table of every pipeline once.
     ///
     /// # Errors
-    /// The first error of a table; the others were maintained.
+    /// The gravest of the tables' errors; the other tables were maintained.
     pub async fn maintain(
         &self,
         options: &MaintainOptions,
@@ -104,7 +78,8 @@ impl App {
                 }));
             }
         }
-        troubles.first().or(refused).map_or(Ok(upkeep), Err)
+        refused.into_iter().for_each(|error| troubles.note(error));
+        troubles.outcome().map(|()| upkeep)
     }
 
     /// Maintains every table until `stop`, on a separate thread: merging files and reading logs takes long, and a
@@ -167,7 +142,8 @@ impl App {
                 }
             }
         }
-        troubles.first().or(refused).map_or(Ok(()), Err)
+        refused.into_iter().for_each(|error| troubles.note(error));
+        troubles.outcome()
     }
 
     /// Whether a table has reached a version.
