@@ -42,6 +42,10 @@ pub(super) struct Answer {
     pub(super) chat_id: i64,
     /// The messages to send, or why there are none if the row cannot be understood.
     pub(super) messages: Result<Vec<ReplyMessage>, String>,
+    /// Whether the row has no messages, so that they were composed of its text by this release.
+    pub(super) is_composed_here: bool,
+    /// Why no message of it may be sent.
+    pub(super) barred: Option<&'static str>,
     pub(super) trace_id: String,
     pub(super) silver_version: i64,
     /// When silver wrote it; the first moment there is where it does not say.
@@ -51,6 +55,17 @@ pub(super) struct Answer {
 }
 
 impl Answer {
+    /// Bars what is left of a reply of so many parts. The messages only stand for them from now on.
+    pub(super) fn bar(&mut self, parts: i64, why: &'static str) {
+        let parts = usize::try_from(parts).unwrap_or_default();
+        if let Ok(messages) = &mut self.messages
+            && let Some(message) = messages.first().cloned()
+        {
+            messages.resize(parts, message);
+        }
+        self.barred = Some(why);
+    }
+
     /// How many messages it has.
     pub(super) fn parts(&self) -> i64 {
         self.messages.as_ref().map_or(1, |messages| i64::try_from(messages.len()).unwrap_or(i64::MAX))
@@ -92,12 +107,13 @@ pub(super) fn answers(batch: &RecordBatch, silver_version: i64) -> error::Result
             attempt: integer(attempts, row).unwrap_or(1),
         };
         let chat_id = integer(chat_ids, row)?;
-        let messages = match (replies.and_then(|replies| text(replies, row)), text(responses, row)) {
-            (Some(reply), _) => understand(reply),
+        let (messages, is_composed_here) = match (replies.and_then(|replies| text(replies, row)), text(responses, row))
+        {
+            (Some(reply), _) => (understand(reply), false),
             (None, Some(response)) => {
-                // A row from before rows contained their messages: composed the way they were then.
+                // A row of release 0.1, which composed messages as it sent them.
                 let (chat_type, message_id) = (text(chat_types, row), integer(message_ids, row));
-                Ok(reply::compose(response, None, Answered { chat_id, chat_type, message_id }))
+                (Ok(reply::compose(response, None, Answered { chat_id, chat_type, message_id })), true)
             }
             (None, None) => return None,
         };
@@ -105,6 +121,8 @@ pub(super) fn answers(batch: &RecordBatch, silver_version: i64) -> error::Result
             key,
             chat_id,
             messages,
+            is_composed_here,
+            barred: None,
             trace_id: text(trace_ids, row).unwrap_or_default().to_owned(),
             silver_version,
             processed_at: moment(processed, row).unwrap_or_default(),

@@ -31,6 +31,9 @@ const WATCH_MARGIN: Duration = Duration::from_secs(60);
 const WATCH_EVERY: Duration = Duration::from_secs(2);
 /// How long a sender waits after its token was refused before it tries again.
 const BAD_TOKEN_WAIT: Duration = Duration::from_secs(60);
+/// Why the rest of a reply is not sent if its row has no messages and another process began it.
+pub(super) const BEGUN_ELSEWHERE: &str = "an earlier release may have begun this reply, and split its text at other places: the rest is \
+                               not sent; the whole text is the `response` of its row in the silver table";
 /// Maximum intents whose first byte has not left yet: so many parts may be `unknown` after a crash without any call.
 /// Telegram accepts thirty messages a second, which is what a slow store lets through.
 pub(super) const MAX_UNSENT_INTENTS: usize = 4;
@@ -107,7 +110,14 @@ impl Sender {
     ///
     /// # Errors
     /// When the store fails permanently.
-    pub(super) async fn send(self: Arc<Self>, answer: Answer, desk: Desk<Outcome>) -> Result<bool> {
+    pub(super) async fn send(self: Arc<Self>, mut answer: Answer, desk: Desk<Outcome>) -> Result<bool> {
+        if answer.is_composed_here {
+            match self.parts_begun(&answer, &desk).await {
+                Ok(Some(parts)) => answer.bar(parts, BEGUN_ELSEWHERE),
+                Ok(None) => {}
+                Err(Stopped) => return Ok(false),
+            }
+        }
         let messages = answer.messages.as_deref().unwrap_or_default();
         let mut number = 0;
         while let Some(message) = messages.get(number) {
@@ -127,6 +137,17 @@ impl Sender {
             }
         }
         Ok(true)
+    }
+
+    /// Into how many parts a reply was split of which the first has been sent.
+    async fn parts_begun(&self, answer: &Answer, desk: &Desk<Outcome>) -> std::result::Result<Option<i64>, Stopped> {
+        for send in 1..=MAX_SENDS {
+            let first = desk.state(answer.key, PartOf { send, part: 1 }).await?;
+            if let Some(PartState { status: Status::Sent, parts, .. }) = first {
+                return Ok(Some(parts));
+            }
+        }
+        Ok(None)
     }
 
     async fn send_part(
@@ -226,6 +247,9 @@ impl Sender {
     /// Calls the Bot API, with the repairs it allows, until something is known. No byte leaves late in the life of the
     /// intent: half of it is reserved for connecting.
     async fn deliver(&self, part: &Part<'_>, delivery: &mut Delivery, since: Moment) -> Attempt {
+        if let Some(why) = part.answer.barred {
+            return Attempt::Done(Verdict::failed(why.to_owned(), 0));
+        }
         loop {
             if since.age(&self.clock) >= self.intent_ttl / 2 {
                 return Attempt::Again(Duration::ZERO);

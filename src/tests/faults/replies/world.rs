@@ -19,7 +19,7 @@ use crate::schema;
 use crate::standin::telegram::{Fate, Options, TelegramStandIn};
 use crate::storage::Storage;
 use crate::table::{Append, CommitOutcome, Fence, LakeTable, TableRole, TableSpec};
-use crate::telegram::text;
+use crate::telegram::reply::{self, Answered, ReplyMessage};
 use crate::tests::kit::{SILVER, integers, reply_stage, rows};
 
 /// How many times faster than real time; a call may take half the lifetime of an intent.
@@ -89,14 +89,16 @@ impl World {
     pub(super) async fn answer(&mut self, answers: &[(i64, usize)]) {
         let first = i64::try_from(self.asked.len()).unwrap() + 1;
         let ids: Vec<i64> = (first..).take(answers.len()).collect();
-        let responses: Vec<String> = ids.iter().zip(answers).map(|(id, (_, parts))| response(*id, *parts)).collect();
-        let texts: Vec<Vec<String>> = responses.iter().map(|response| texts(response)).collect();
+        let messages: Vec<Vec<ReplyMessage>> = ids.iter().zip(answers).map(|(id, of)| messages(*id, *of)).collect();
+        let replies = messages.iter().map(|messages| reply::to_json(messages).unwrap()).collect::<Vec<_>>();
+        let texts: Vec<Vec<String>> =
+            messages.into_iter().map(|messages| messages.into_iter().map(|message| message.text).collect()).collect();
         let columns: [(&str, ArrayRef); 6] = [
             ("bot_id", integers(vec![self.telegram.bot_id().0; ids.len()])),
             ("update_id", integers(ids.clone())),
             ("attempt", integers(vec![1; ids.len()])),
             ("chat_id", integers(answers.iter().map(|(chat_id, _)| *chat_id))),
-            ("response", Arc::new(StringArray::from(responses))),
+            ("reply", Arc::new(StringArray::from(replies))),
             ("reply_parts", integers(texts.iter().map(|texts| i64::try_from(texts.len()).unwrap()))),
         ];
         let fence = Fence { role: TableRole::Silver, seen: self.silver.fence(TableRole::Silver) };
@@ -163,12 +165,10 @@ impl World {
     }
 }
 
-/// A unique answer.
-fn response(update_id: i64, parts: usize) -> String {
+/// A unique answer to a chat in this many messages.
+fn messages(update_id: i64, (chat_id, parts): (i64, usize)) -> Vec<ReplyMessage> {
     let sentences = if parts == 1 { 1 } else { parts * 110 };
-    (0..sentences).map(|number| format!("answer {update_id} in sentence {number}, no more.\n\n")).collect()
-}
-
-fn texts(response: &str) -> Vec<String> {
-    text::render(response).into_iter().map(|part| part.text).collect()
+    let sentence = |number| format!("answer {update_id} in sentence {number}, no more.\n\n");
+    let answered = Answered { chat_id, chat_type: None, message_id: None };
+    reply::compose(&(0..sentences).map(sentence).collect::<String>(), None, answered)
 }
