@@ -155,8 +155,6 @@ impl SourceCleaning {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::settings::{Environment, Settings};
-    use crate::storage::Storage;
     use crate::storage::tests::troubled::{Switch, Trouble};
 
     const LOADER: &str = r#"
@@ -168,11 +166,8 @@ mod tests {
 
     #[tokio::test]
     async fn trouble_with_one_source_keeps_no_other_from_being_cleaned() {
-        let nowhere = ["LAKEGRAM_PIPELINES", "LAKEGRAM_SCHEMAS"].map(|name| (name, "nowhere"));
-        let environment = Environment::from_pairs(nowhere.into_iter().chain([("LAKEGRAM_DATA", "memory://")]));
-        let mut app = App::open(Settings::of(environment).unwrap(), &[], &[]).unwrap();
-        let (switch, stop) = (Switch::default(), CancellationToken::new());
-        app.storage = Storage::memory().decorated(|inner| switch.wrap(inner));
+        let (mut app, switch, stop) = (App::in_memory(&[]), Switch::default(), CancellationToken::new());
+        app.storage = app.storage.decorated(|inner| switch.wrap(inner));
         let loader: FilesPipeline = toml::from_str(LOADER).unwrap();
         app.pipelines[0].bronze.clean_source = loader.source.clean_source.clone();
         app.loaders.push(loader);

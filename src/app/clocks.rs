@@ -85,19 +85,10 @@ mod tests {
 
     use super::*;
     use crate::id::BotId;
-    use crate::settings::{Environment, Settings};
+    use crate::storage::StorageKey;
     use crate::storage::tests::troubled::{Switch, Trouble};
-    use crate::storage::{Storage, StorageKey};
 
-    fn app(token: Option<&str>) -> App {
-        let nowhere = ["LAKEGRAM_PIPELINES", "LAKEGRAM_SCHEMAS"].map(|name| (name, "nowhere"));
-        let variables = nowhere.into_iter().chain([("LAKEGRAM_DATA", "memory://"), ("HOSTNAME", "edge")]);
-        let environment = Environment::from_pairs(variables.chain(token.map(|token| ("TELEGRAM_BOT_TOKEN", token))));
-        let mut app = App::open(Settings::of(environment).unwrap(), &[], &[]).unwrap();
-        assert_eq!(app.pipelines.len(), 1, "the pipeline that is built in");
-        app.storage = Storage::memory();
-        app
-    }
+    const WITH_TOKEN: [(&str, &str); 2] = [("HOSTNAME", "edge"), ("TELEGRAM_BOT_TOKEN", "42:token")];
 
     /// A segment whose key is a day ahead of every clock.
     async fn land_ahead(app: &App) {
@@ -113,7 +104,7 @@ mod tests {
 
     #[tokio::test]
     async fn keys_are_compared_by_whoever_writes_the_lane() {
-        let app = app(Some("42:token"));
+        let app = App::in_memory(&WITH_TOKEN);
         land_ahead(&app).await;
         app.look_at_clocks(false, Duration::ZERO).await.unwrap();
         assert_eq!(unwell(&app), Vec::<String>::new(), "another process writes it");
@@ -123,7 +114,7 @@ mod tests {
 
     #[tokio::test]
     async fn without_a_token_there_is_no_lane_and_clocks_are_compared_all_the_same() {
-        let app = app(None);
+        let app = App::in_memory(&[("HOSTNAME", "edge")]);
         land_ahead(&app).await;
         app.clock.step(2 * 3_600_000_000);
         app.look_at_clocks(true, Duration::ZERO).await.unwrap();
@@ -132,7 +123,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_lane_that_cannot_be_read_leaves_the_comparison_of_the_clocks_alone() {
-        let (mut app, switch) = (app(Some("42:token")), Switch::default());
+        let (mut app, switch) = (App::in_memory(&WITH_TOKEN), Switch::default());
         app.storage = app.storage.decorated(|inner| switch.wrap(inner));
         app.clock.step(2 * 3_600_000_000);
         switch.begin(Trouble::Server, &["raw/"]);

@@ -31,6 +31,8 @@ use crate::load::files::{FilesOptions, FilesProgress};
 use crate::pipeline::files::FilesPipeline;
 use crate::pipeline::load::PipelineFile;
 use crate::pipeline::{self, Pipeline};
+#[cfg(test)]
+use crate::settings::Environment;
 use crate::settings::{Secret, Settings};
 use crate::storage::Storage;
 use crate::table::{LakeTable, TableRole, TxnId};
@@ -149,6 +151,18 @@ impl App {
         app.check_bots()?;
         app.check_sources()?;
         Ok(app)
+    }
+
+    /// An app of the built-in pipeline with these variables in its environment, on an empty store in memory.
+    #[cfg(test)]
+    fn in_memory(variables: &[(&str, &str)]) -> Self {
+        let nowhere =
+            [("LAKEGRAM_DATA", "memory://"), ("LAKEGRAM_PIPELINES", "nowhere"), ("LAKEGRAM_SCHEMAS", "nowhere")];
+        let environment = Environment::from_pairs(nowhere.iter().chain(variables).copied());
+        let mut app = Self::open(Settings::of(environment).unwrap(), &[], &[]).unwrap();
+        assert_eq!(app.pipelines.len(), 1, "the pipeline that is built in");
+        app.storage = Storage::memory();
+        app
     }
 
     /// The bot id of a pipeline, from its token.

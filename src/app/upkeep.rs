@@ -190,8 +190,6 @@ impl App {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::settings::{Environment, Settings};
-    use crate::storage::Storage;
     use crate::storage::tests::troubled::{Switch, Trouble};
     use crate::table::TableSpec;
 
@@ -207,11 +205,8 @@ mod tests {
 
     #[tokio::test]
     async fn trouble_with_one_table_keeps_no_other_from_its_turn() {
-        let nowhere = ["LAKEGRAM_PIPELINES", "LAKEGRAM_SCHEMAS"].map(|name| (name, "nowhere"));
-        let environment = Environment::from_pairs(nowhere.into_iter().chain([("LAKEGRAM_DATA", "memory://")]));
-        let mut app = App::open(Settings::of(environment).unwrap(), &[], &[]).unwrap();
-        let (switch, stop) = (Switch::default(), CancellationToken::new());
-        app.storage = Storage::memory().decorated(|inner| switch.wrap(inner));
+        let (mut app, switch, stop) = (App::in_memory(&[]), Switch::default(), CancellationToken::new());
+        app.storage = app.storage.decorated(|inner| switch.wrap(inner));
         let tables = app.tables(&app.pipelines[0]);
         let schema = crate::schema::built_in(crate::schema::MESSAGES).unwrap();
         for table in &tables {

@@ -126,17 +126,8 @@ async fn a_lane_has_one_writer() {
     let folder = tempfile::tempdir().unwrap();
     let storage = Storage::open(folder.path().to_str().unwrap()).unwrap();
     let lane = LaneSetup { storage: storage.clone(), ..LaneSetup::default() }.open().await;
-    let options = LaneOptions {
-        storage: storage.clone(),
-        pipeline: Name::new("telegram").unwrap(),
-        bot_id: BotId(42),
-        lane: Name::new("edge").unwrap(),
-        admission: Admission::new(1),
-        hinter: key_hints().0,
-        clock: lane.clock.clone(),
-        telemetry: Telemetry::new(),
-    };
-    let error = LaneWriter::open(options).map(drop).unwrap_err();
+    let second = LaneSetup { storage: storage.clone(), clock: lane.clock.clone(), ..LaneSetup::default() };
+    let error = LaneWriter::open(second.options()).map(drop).unwrap_err();
     assert_eq!(error.exit_code(), 2);
     assert!(error.to_string().contains("lane `edge` is in use"), "{error}");
     lane.land("{\"a\": 1}").await;
@@ -189,18 +180,8 @@ async fn a_root_that_is_replaced_while_the_lane_is_opened_is_noticed() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path().join("data");
     let storage = Storage::open(root.to_str().unwrap()).unwrap();
-    let (clock, hinter) = (Clock::system(), key_hints().0);
-    let options = LaneOptions {
-        storage: storage.clone(),
-        pipeline: Name::new("telegram").unwrap(),
-        bot_id: BotId(42),
-        lane: Name::new("edge").unwrap(),
-        admission: Admission::new(1_000),
-        hinter,
-        clock: clock.clone(),
-        telemetry: Telemetry::new(),
-    };
-    let (writer, opening) = LaneWriter::open(options).unwrap();
+    let setup = LaneSetup { storage: storage.clone(), ..LaneSetup::default() };
+    let (writer, opening) = LaneWriter::open(setup.options()).unwrap();
     std::fs::remove_dir_all(&root).unwrap();
     storage.put_new(&Path::from("raw/x"), Bytes::new()).await.unwrap();
     let task = tokio::spawn(opening);

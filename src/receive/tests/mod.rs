@@ -63,23 +63,28 @@ impl Default for LaneSetup {
 
 impl LaneSetup {
     async fn open(self) -> Lane {
-        let (storage, control) = controlled(self.storage, &self.clock);
+        let (storage, control) = controlled(self.storage.clone(), &self.clock);
         let (hinter, hints) = key_hints();
-        let (clock, telemetry) = (self.clock, Telemetry::new());
-        let options = LaneOptions {
-            storage: storage.clone(),
-            pipeline: Name::new("telegram").unwrap(),
-            bot_id: BotId(42),
-            lane: Name::new("edge").unwrap(),
-            admission: Admission::new(self.max_in_flight),
-            hinter,
-            clock: clock.clone(),
-            telemetry: telemetry.clone(),
-        };
+        let options = LaneOptions { storage: storage.clone(), hinter, ..self.options() };
+        let (clock, telemetry) = (self.clock, options.telemetry.clone());
         let (writer, task) = LaneWriter::open_with(options, self.patience).unwrap();
         let task = tokio::spawn(task);
         until(&clock, async || writer.readiness()().is_ok()).await;
         Lane { storage, control, clock, telemetry, hints, writer, task }
+    }
+
+    /// What a writer of the lane is opened with; nobody hears its hints.
+    fn options(&self) -> LaneOptions {
+        LaneOptions {
+            storage: self.storage.clone(),
+            pipeline: Name::new("telegram").unwrap(),
+            bot_id: BotId(42),
+            lane: Name::new("edge").unwrap(),
+            admission: Admission::new(self.max_in_flight),
+            hinter: key_hints().0,
+            clock: self.clock.clone(),
+            telemetry: Telemetry::new(),
+        }
     }
 }
 
