@@ -170,8 +170,8 @@ impl App {
         maintain(&self.storage, &table.path, &options, clock, stop).await
     }
 
-    /// What deletes by age goes by the store's clock. Where that one cannot be trusted the rest is done all the same, and
-    /// the reason comes last.
+    /// The options and the clock to maintain tables with, where that may delete by age: the store's clock. If it cannot
+    /// be trusted, the options leave the clean-up out, and the error says why.
     async fn for_clean_up(&self, options: &MaintainOptions) -> (MaintainOptions, Clock, Option<Error>) {
         let mut options = options.clone();
         if !options.clean || options.allow_short_retention {

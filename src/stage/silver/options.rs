@@ -37,7 +37,7 @@ pub struct SilverOptions {
     pub own: OwnTable,
     /// The model.
     pub model: ModelClient,
-    /// Shows users that their message was noticed; nobody does when `None`.
+    /// The bot that shows users that their message was noticed, as `reply.acknowledge` says. If `None`, nothing is shown.
     pub acknowledger: Option<BotClient>,
     /// Time.
     pub clock: Clock,

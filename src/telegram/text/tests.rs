@@ -390,7 +390,7 @@ fn a_table_keeps_every_cell() {
 }
 
 #[test]
-fn a_text_of_the_private_plane_is_kept() {
+fn a_text_of_private_use_areas_is_kept() {
     let odd = "\u{f0000} https://e.org/_a_ \u{f0001}\u{ffffd}";
     assert_eq!(shown(odd).0, odd);
 }
