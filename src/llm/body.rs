@@ -61,8 +61,8 @@ fn escape(rest: &str) -> (usize, Cow<'_, str>) {
 }
 
 /// The completion that the events of a stream add up to
-/// (<https://platform.openai.com/docs/api-reference/chat-streaming>). Its content is the list of what the events brought:
-/// texts and blocks alike; a whole message in the last event counts instead.
+/// (<https://platform.openai.com/docs/api-reference/chat-streaming>). Its content is the list of what the events
+/// brought: texts and blocks alike; a whole message in the last event counts instead.
 fn streamed(text: &str) -> serde_json::Result<Value> {
     let (mut content, mut refusal) = (Vec::new(), String::new());
     let mut completion = json!({"choices": [{"message": {}, "finish_reason": null}]});

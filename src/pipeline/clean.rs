@@ -52,7 +52,7 @@ impl CleanSource {
         self.action != CleanAction::Keep
     }
 
-    /// What was loaded before this is old enough at `now`. With `after = "0s"` everything loaded is, whatever the clocks
+    /// What was loaded before this is old enough at `now`. With `after = "0s"` everything loaded is, whatever clocks
     /// say: rows have our time, and `now` may be that of a store which is a little behind.
     pub fn loaded_before(&self, now: Timestamp) -> Timestamp {
         match self.after.is_zero() {

@@ -32,8 +32,9 @@ const WATCH_EVERY: Duration = Duration::from_secs(2);
 /// How long a sender waits after its token was refused before it tries again.
 const BAD_TOKEN_WAIT: Duration = Duration::from_secs(60);
 /// Why the rest of a reply is not sent if its row has no messages and another process began it.
-pub(super) const BEGUN_ELSEWHERE: &str = "an earlier release may have begun this reply, and split its text at other places: the rest is \
-                               not sent; the whole text is the `response` of its row in the silver table";
+pub(super) const BEGUN_ELSEWHERE: &str = "an earlier release may have begun this reply, and split its text at other \
+                                          places: the rest is not sent; the whole text is the `response` of its row \
+                                          in the silver table";
 /// Maximum intents whose first byte has not left yet: so many parts may be `unknown` after a crash without any call.
 /// Telegram accepts thirty messages a second, which is what a slow store lets through.
 pub(super) const MAX_UNSENT_INTENTS: usize = 4;

@@ -37,7 +37,7 @@ pub struct SilverOptions {
     pub own: OwnTable,
     /// The model.
     pub model: ModelClient,
-    /// The bot that shows users that their message was noticed, as `reply.acknowledge` says. If `None`, nothing is shown.
+    /// The bot that shows users that their message was noticed, as `reply.acknowledge` says; `None` shows nothing.
     pub acknowledger: Option<BotClient>,
     /// Time.
     pub clock: Clock,
