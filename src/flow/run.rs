@@ -291,21 +291,30 @@ impl<W: Work> Flow<W> {
     }
 
     /// Lets items in progress finish after an error, as far as the ledger can still be written: otherwise the outcome
-    /// of what is on the wire would be unknown. Not after a disk failure: then nothing can be trusted.
+    /// of what is on the wire would be unknown. Not after a disk failure: then nothing can be trusted. Returns the error
+    /// that ends the stage: a disk failure on the way outweighs the one before it.
     async fn drain_after(&mut self, error: Error) -> Error {
-        if error.kind() != ErrorKind::Fatal {
-            // What failed may already count as done in memory: rows are recorded, progress is not.
-            self.upstream = None;
-            let clock = self.clock.clone();
-            if !matches!(clock.timeout(GRACE, Box::pin(self.drain())).await, Some(Ok(()))) {
-                tracing::warn!(%error, "not everything in progress could be recorded; the next start picks it up");
-            }
+        if error.kind() == ErrorKind::Fatal {
+            return error;
         }
+        // What failed may already count as done in memory: rows are recorded, progress is not.
+        self.upstream = None;
+        let clock = self.clock.clone();
+        let also = match clock.timeout(GRACE, Box::pin(self.drain())).await {
+            Some(Ok(())) => return error,
+            Some(Err(also)) => also,
+            None => Error::unavailable(format!("the items in progress did not end within {GRACE:?}")),
+        };
+        if also.kind() == ErrorKind::Fatal {
+            tracing::error!(%error, "the stage had failed before the disk did");
+            return also;
+        }
+        tracing::warn!(error = %also, "not everything in progress could be recorded; the next start picks it up");
         error
     }
 
     /// Lets items in progress finish; waiting ones are found again at the next start. An item that fails does not keep
-    /// the others from finishing.
+    /// the others from finishing, unless the disk has failed: then nothing more is written.
     async fn drain(&mut self) -> Result<()> {
         self.work.wind_down();
         let (mut hints, never) = (None, CancellationToken::new());
@@ -316,8 +325,10 @@ impl<W: Work> Flow<W> {
         while !self.running.is_empty() {
             match self.wake(&mut hints, &never).await {
                 Wake::Ended(ended) if matches!(*ended, Ok((_, (_, Err(_))))) => {
-                    let ended = self.handle(Wake::Ended(ended), Mode::Service).await;
-                    failed = failed.and(ended);
+                    match self.handle(Wake::Ended(ended), Mode::Service).await {
+                        Err(error) if error.kind() == ErrorKind::Fatal => return Err(error),
+                        ended => failed = failed.and(ended),
+                    }
                 }
                 wake => self.handle(wake, Mode::Service).await?,
             }

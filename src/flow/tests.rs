@@ -5,9 +5,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
+use async_trait::async_trait;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use object_store::path::Path;
+use object_store::{PutOptions, PutPayload, PutResult};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::key::UpdateKey;
@@ -15,9 +18,10 @@ use super::ledger::{ExistingRow, Ledger, LedgerOptions, LedgerRow, Parts};
 use super::work::{Desk, Item, Work};
 use super::{Flow, FlowOptions};
 use crate::clock::Clock;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::id::BotId;
-use crate::storage::Storage;
+use crate::storage::tests::intercepted::{Inner, Intercept};
+use crate::storage::{Storage, disk_failure};
 use crate::table::{Append, Fence, LakeTable, TableRole, TableSpec};
 
 /// The work on this row always panics.
@@ -29,6 +33,10 @@ const FLUKE: i64 = 4;
 const SLOW: i64 = 20;
 /// The work on this one fails while [`Numbers::is_broken`].
 const FAILING: i64 = 21;
+/// The work on this one fails when the flow winds down, while [`Numbers::is_broken`].
+const FAILING_LATE: i64 = 22;
+/// The work on this one then finds that the disk has failed.
+const DISK: i64 = 23;
 /// A batch with this one cannot be read while [`Numbers::is_broken`].
 const BROKEN: i64 = 30;
 
@@ -49,6 +57,27 @@ struct Numbers {
     begun: Arc<AtomicUsize>,
     is_broken: bool,
     winds_down: CancellationToken,
+    has_failed_late: CancellationToken,
+}
+
+/// A disk that fails once the flow winds down.
+#[derive(Debug)]
+struct FailingDisk(CancellationToken);
+
+#[async_trait]
+impl Intercept for FailingDisk {
+    async fn put(
+        &self,
+        inner: &Inner,
+        to: &Path,
+        payload: PutPayload,
+        options: PutOptions,
+    ) -> object_store::Result<PutResult> {
+        match self.0.is_cancelled() {
+            true => Err(disk_failure()),
+            false => inner.put_opts(to, payload, options).await,
+        }
+    }
 }
 
 fn key(update_id: i64) -> UpdateKey {
@@ -121,12 +150,22 @@ impl Work for Numbers {
     fn begin(&mut self, item: Number, desk: Desk<Done>) -> BoxFuture<'static, Result<bool>> {
         let begun = self.begun.fetch_add(usize::from(item.id == FLUKE), Ordering::Relaxed);
         let (winds_down, is_broken) = (self.winds_down.clone(), self.is_broken);
+        let has_failed_late = self.has_failed_late.clone();
         let work = async move {
             if item.id == SLOW && is_broken {
                 winds_down.cancelled().await;
             }
             if item.id == FAILING && is_broken {
                 return Err(Error::corrupt("the work fails"));
+            }
+            if item.id == FAILING_LATE && is_broken {
+                winds_down.cancelled().await;
+                has_failed_late.cancel();
+                return Err(Error::corrupt("the work fails late"));
+            }
+            if item.id == DISK && is_broken {
+                has_failed_late.cancelled().await;
+                return Err(Error::new(ErrorKind::Fatal, "the disk fails"));
             }
             assert!(item.id != POISON, "poison in row {}", item.id);
             assert!(item.id != FLUKE || begun > 0, "a fluke");
@@ -188,7 +227,7 @@ async fn a_stage_that_fails_records_what_is_in_progress_and_passes_nothing() {
     append(&storage, &clock, [BROKEN + 1]).await;
     for _ in 0..3 {
         let flow = open(&storage, &clock, Numbers { is_broken: true, ..Numbers::default() }).await;
-        let (_hints, versions) = tokio::sync::watch::channel(-1);
+        let (_hints, versions) = watch::channel(-1);
         let error = flow.run(versions, CancellationToken::new()).await.unwrap_err();
         assert_eq!(error.to_string(), "a column has another type");
         let (_, found) = recorded(&storage, &clock).await;
@@ -228,10 +267,26 @@ async fn an_item_that_fails_keeps_no_other_from_finishing() {
     let (storage, clock) = (Storage::memory(), Clock::system());
     append(&storage, &clock, [SLOW, FAILING]).await;
     let flow = open(&storage, &clock, Numbers { is_broken: true, ..Numbers::default() }).await;
-    let (_hints, versions) = tokio::sync::watch::channel(-1);
+    let (_hints, versions) = watch::channel(-1);
     let error = flow.run(versions, CancellationToken::new()).await.unwrap_err();
     assert_eq!(error.to_string(), "the work fails");
     assert_eq!(recorded(&storage, &clock).await.1, [(SLOW, None)]);
+}
+
+/// Whatever ended the stage before: a disk that fails must end the process.
+#[tokio::test]
+async fn a_disk_that_fails_while_a_failed_stage_winds_down_is_what_is_reported() {
+    for first in [[SLOW, FAILING].as_slice(), &[FAILING_LATE, DISK]] {
+        let (storage, clock) = (Storage::memory(), Clock::system());
+        append(&storage, &clock, first.iter().copied()).await;
+        append(&storage, &clock, [BROKEN]).await;
+        let work = Numbers { is_broken: true, ..Numbers::default() };
+        let storage = storage.intercepted(FailingDisk(work.winds_down.clone()));
+        let flow = open(&storage, &clock, work).await;
+        let (_hints, versions) = watch::channel(-1);
+        let error = flow.run(versions, CancellationToken::new()).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Fatal, "{first:?}: {error}");
+    }
 }
 
 #[tokio::test]
