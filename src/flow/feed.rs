@@ -74,11 +74,14 @@ pub(crate) enum Step {
         /// The version up to which everything has now been delivered.
         version: i64,
     },
-    /// The others are gone: somebody has moved them again. They come with the contents of the table, next.
+    /// The rest of these rows cannot be read: they were moved once more, or another copy of the table is there.
+    /// Positions may be wrong; whatever is not done comes with the contents of the table, next.
     Abandoned {
         /// The version up to which they were to be delivered.
         version: i64,
     },
+    /// Another copy of the table is there. Positions say nothing about it; its contents come next.
+    Replaced,
 }
 
 /// What is read next.
@@ -126,15 +129,13 @@ pub(crate) struct Feed {
     next: Next,
     /// The files of snapshots by version, as long as rows of them may be requested.
     snapshots: BTreeMap<i64, Arc<[DataFile]>>,
-    /// Whether positions from before another copy of the table was noticed may still be requested.
-    is_replaced: bool,
 }
 
 impl Feed {
     /// The `columns` of the table at `path`.
     pub(crate) fn new(storage: &Storage, path: &Path, columns: &[&str], clock: &Clock) -> Self {
         let tail = Tail::new(storage, path, -1, columns, clock);
-        Self { tail, next: Next::Start, snapshots: BTreeMap::new(), is_replaced: false }
+        Self { tail, next: Next::Start, snapshots: BTreeMap::new() }
     }
 
     /// Answers [`Step::Found`]: everything up to this version is done. Without a version, the whole table is delivered
@@ -152,7 +153,6 @@ impl Feed {
     /// Delivers the whole table again, as unclear. Returns the version of the stretch that is not delivered to its end
     /// because of that: no [`Step::Cleared`] comes for it.
     pub(crate) fn compare(&mut self) -> Option<i64> {
-        self.is_replaced = false;
         match std::mem::replace(&mut self.next, Next::Snapshot) {
             Next::Stretch(stretch) => Some(stretch.version),
             _ => None,
@@ -193,8 +193,7 @@ impl Feed {
                     // Rewritten and cleaned up again since that commit, or another copy of the table is there.
                     Err(error) if error.kind() == ErrorKind::Corrupt && !is_snapshot => {
                         tracing::info!(%error, version, "rows of a rewritten table were moved again");
-                        self.doubt_positions();
-                        self.next = Next::Snapshot;
+                        self.begin_anew();
                         Ok(Step::Abandoned { version })
                     }
                     Err(error) => Err(error),
@@ -203,11 +202,10 @@ impl Feed {
         }
     }
 
-    /// Another copy of the table may be there. Rows that wait as positions are delivered again, once one of them is
-    /// fetched.
-    fn doubt_positions(&mut self) {
-        self.is_replaced = true;
+    /// Another copy of the table may be there: its contents come next, and no position from before is asked for.
+    fn begin_anew(&mut self) {
         self.snapshots.clear();
+        self.next = Next::Snapshot;
     }
 
     async fn next_commit(&mut self) -> Result<Step> {
@@ -215,8 +213,8 @@ impl Feed {
             TailStep::AtHead => Ok(Step::AtHead),
             TailStep::Lost => self.next_snapshot().await,
             TailStep::Replaced => {
-                self.doubt_positions();
-                self.next_snapshot().await
+                self.begin_anew();
+                Ok(Step::Replaced)
             }
             TailStep::Rows { version, batches } => {
                 let first = |file| RowPosition { version, file, row: 0 };
@@ -243,15 +241,12 @@ impl Feed {
         Ok(Step::Unclear { version })
     }
 
-    /// The rows at these positions, a batch per file; `None` if one of the files is gone or the positions may be those
-    /// of another copy of the table, and only a comparison of contents finds the rows again.
+    /// The rows at these positions, a batch per file; `None` if one of the files is gone, and only a comparison of
+    /// contents finds the rows again. If another copy of the table has taken its place meanwhile, they may be others.
     ///
     /// # Errors
     /// When the store fails.
     pub(crate) async fn fetch(&mut self, mut positions: Vec<RowPosition>) -> Result<Option<Vec<Fetched>>> {
-        if self.is_replaced {
-            return Ok(None);
-        }
         positions.sort_unstable();
         let (tail, snapshots) = (&self.tail, &self.snapshots);
         let mut reads = Vec::new();
@@ -486,5 +481,8 @@ mod tests {
         assert!(delivered.into_iter().eq(0..7));
         assert!(matches!(feed.next().await.unwrap(), Step::Cleared { version: 5 }));
         assert!(matches!(feed.next().await.unwrap(), Step::AtHead));
+        // Their positions are good from then on.
+        let fetched = feed.fetch(vec![RowPosition { version: 5, file: 0, row: 0 }]).await.unwrap();
+        assert_eq!(fetched.unwrap().len(), 1);
     }
 }

@@ -8,7 +8,7 @@ use super::ledger::LedgerRow;
 use super::queue::Later;
 use super::watermark::Watermark;
 use super::work::{Call, Item, Work};
-use super::{Flow, Success};
+use super::{Flow, Success, Wanted};
 use crate::error::Result;
 
 impl<W: Work> Flow<W> {
@@ -55,9 +55,10 @@ impl<W: Work> Flow<W> {
             Step::Some(rows) => self.take_rows(rows).await?,
             Step::Cleared { version } => self.watermark.done(version),
             Step::Abandoned { version } => {
-                self.watermark.hold();
+                self.forget_waiting(Vec::new());
                 self.watermark.done(version);
             }
+            Step::Replaced => self.forget_waiting(Vec::new()),
         }
         Ok(())
     }
@@ -92,14 +93,19 @@ impl<W: Work> Flow<W> {
 
     /// Takes rows in that had been waiting in the upstream table.
     async fn take_fetched(&mut self, later: Vec<Later>, fetched: Vec<Fetched>) -> Result<()> {
-        let keys: Vec<UpdateKey> = later.iter().map(|later| later.key).collect();
-        // Another process may have done them meanwhile.
-        let done = self.ledger.are_done(&keys).await?;
         let mut items = HashMap::with_capacity(later.len());
         for Fetched { positions, batch } in fetched {
             let version = positions.first().map_or(-1, |position| position.version);
             items.extend(positions.into_iter().zip(self.work.items(&batch, version)?));
         }
+        let found = |later: &Later| items.get(&later.position).and_then(Option::as_ref).map(Item::key);
+        if later.iter().any(|later| found(later).is_some_and(|found| found != later.key)) {
+            self.compare_again(later);
+            return Ok(());
+        }
+        let keys: Vec<UpdateKey> = later.iter().map(|later| later.key).collect();
+        // Another process may have done them meanwhile.
+        let done = self.ledger.are_done(&keys).await?;
         for (later, is_done) in later.into_iter().zip(done) {
             let item = items.remove(&later.position).flatten().filter(|_| !is_done);
             match &item {
@@ -114,17 +120,24 @@ impl<W: Work> Flow<W> {
         Ok(())
     }
 
-    /// Rows waiting in the upstream table were moved: a comparison of contents finds them again.
+    /// Rows waiting in the upstream table are no longer where they were: a comparison of contents finds them again.
     fn compare_again(&mut self, fetching: Vec<Later>) {
-        tracing::info!("waiting rows were moved by a clean-up; comparing contents");
+        tracing::info!("waiting rows were moved by a clean-up, or the table was replaced; comparing contents");
+        self.forget_waiting(fetching);
+        self.wanted = Wanted::Head;
+        // A comparison that was under way is not finished.
+        if let Some(version) = self.feed.as_mut().and_then(Feed::compare) {
+            self.watermark.done(version);
+        }
+    }
+
+    /// Forgets the rows that wait in the upstream table, and those that were being fetched: they come again with its
+    /// contents, and until then they are open.
+    fn forget_waiting(&mut self, fetching: Vec<Later>) {
         self.watermark.hold();
         for Later { position, key, .. } in fetching.into_iter().chain(self.queue.forget_later()) {
             self.taken.remove(&key);
             self.watermark.done(position.version);
-        }
-        // A comparison that was under way is not finished.
-        if let Some(version) = self.feed.as_mut().and_then(Feed::compare) {
-            self.watermark.done(version);
         }
     }
 

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use object_store::path::Path;
-use object_store::{PutOptions, PutPayload, PutResult};
+use object_store::{GetOptions, GetResult, PutOptions, PutPayload, PutResult};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -20,7 +20,7 @@ use super::{Flow, FlowOptions};
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::BotId;
-use crate::storage::tests::intercepted::{Inner, Intercept};
+use crate::storage::tests::intercepted::{Inner, Intercept, Listing, listing};
 use crate::storage::{Storage, disk_failure};
 use crate::table::{Append, Fence, LakeTable, TableRole, TableSpec};
 
@@ -37,6 +37,8 @@ const FAILING: i64 = 21;
 const FAILING_LATE: i64 = 22;
 /// The work on this one then finds that the disk has failed.
 const DISK: i64 = 23;
+/// The work on this one ends once [`Numbers::released`] is.
+const GATED: i64 = 60;
 /// A batch with this one cannot be read while [`Numbers::is_broken`].
 const BROKEN: i64 = 30;
 
@@ -58,6 +60,33 @@ struct Numbers {
     is_broken: bool,
     winds_down: CancellationToken,
     has_failed_late: CancellationToken,
+    released: CancellationToken,
+    /// How many rows wait or are in progress.
+    waiting: watch::Sender<usize>,
+}
+
+/// Counts the listings of the upstream table, and notices when nothing is found after version 2 of it.
+#[derive(Clone, Debug, Default)]
+struct Listings {
+    count: Arc<AtomicUsize>,
+    is_at_head: CancellationToken,
+}
+
+#[async_trait]
+impl Intercept for Listings {
+    async fn get(&self, inner: &Inner, from: &Path, options: GetOptions) -> object_store::Result<GetResult> {
+        let found = inner.get_opts(from, options).await;
+        if found.is_err() && from.as_ref() == "upstream/_delta_log/00000000000000000003.json" {
+            self.is_at_head.cancel();
+        }
+        found
+    }
+
+    fn list(&self, inner: &Inner, prefix: Option<&Path>, offset: Option<&Path>) -> Listing {
+        self.count
+            .fetch_add(usize::from(prefix.is_some_and(|at| at.as_ref().starts_with("upstream"))), Ordering::SeqCst);
+        listing(inner, prefix, offset)
+    }
 }
 
 /// A disk that fails once the flow winds down.
@@ -150,13 +179,16 @@ impl Work for Numbers {
     fn begin(&mut self, item: Number, desk: Desk<Done>) -> BoxFuture<'static, Result<bool>> {
         let begun = self.begun.fetch_add(usize::from(item.id == FLUKE), Ordering::Relaxed);
         let (winds_down, is_broken) = (self.winds_down.clone(), self.is_broken);
-        let has_failed_late = self.has_failed_late.clone();
+        let (has_failed_late, released) = (self.has_failed_late.clone(), self.released.clone());
         let work = async move {
             if item.id == SLOW && is_broken {
                 winds_down.cancelled().await;
             }
             if item.id == FAILING && is_broken {
                 return Err(Error::corrupt("the work fails"));
+            }
+            if item.id == GATED {
+                released.cancelled().await;
             }
             if item.id == FAILING_LATE && is_broken {
                 winds_down.cancelled().await;
@@ -180,18 +212,26 @@ impl Work for Numbers {
 
     fn committed(&mut self, _: &[Done], _: i64) {}
 
+    fn waiting(&self, rows: usize) {
+        self.waiting.send_replace(rows);
+    }
+
     fn wind_down(&self) {
         self.winds_down.cancel();
     }
 }
 
 async fn open(storage: &Storage, clock: &Clock, work: Numbers) -> Flow<Numbers> {
+    open_bounded(storage, clock, work, 100).await
+}
+
+async fn open_bounded(storage: &Storage, clock: &Clock, work: Numbers, max_waiting: usize) -> Flow<Numbers> {
     let settles = |rows: &Parts<Done>| !rows.is_empty();
     let (role, spec) = (TableRole::Silver, spec("own"));
     let options = LedgerOptions { storage: storage.clone(), spec, role, settles, clock: clock.clone() };
     let (ledger, _) = Ledger::open(options).await.unwrap();
     let upstream = &Path::from("upstream");
-    let flow = FlowOptions { storage, upstream, columns: &["update_id"], max_waiting: 100, clock };
+    let flow = FlowOptions { storage, upstream, columns: &["update_id"], max_waiting, clock };
     Flow::new(work, ledger, &flow)
 }
 
@@ -260,6 +300,88 @@ async fn rows_of_an_older_copy_of_the_upstream_table_are_done_once_each() {
     }
     flow.work_until_idle(&CancellationToken::new()).await.unwrap();
     assert_eq!(recorded(&storage, &clock).await.1, [40, 41, 42, 50, 51].map(|id| (id, None)));
+}
+
+/// A stage with one item in progress and three rows that wait as positions, when an older copy of the upstream table
+/// takes its place.
+struct Overtaken {
+    folder: tempfile::TempDir,
+    storage: Storage,
+    clock: Clock,
+    listings: Listings,
+    released: CancellationToken,
+    waiting: watch::Receiver<usize>,
+    hints: watch::Sender<i64>,
+    stop: CancellationToken,
+    running: tokio::task::JoinHandle<Result<()>>,
+}
+
+impl Overtaken {
+    /// The copy has a commit of these rows for each that was read, and one more.
+    async fn by(copied: [[i64; 3]; 2]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let (storage, clock) = (Storage::open(folder.path().to_str().unwrap()).unwrap(), Clock::system());
+        let (table, aside) = (folder.path().join("upstream"), folder.path().join("aside"));
+        append(&storage, &clock, [GATED]).await;
+        let moved = std::process::Command::new("cp").arg("-r").args([&table, &aside]).status().unwrap();
+        assert!(moved.success());
+        let (listings, stop) = (Listings::default(), CancellationToken::new());
+        let (hints, versions) = watch::channel(-1);
+        let work = Numbers::default();
+        let (released, mut waiting) = (work.released.clone(), work.waiting.subscribe());
+        let counted = storage.clone().intercepted(listings.clone());
+        let flow = open_bounded(&counted, &clock, work, 1).await;
+        let running = tokio::spawn(flow.run(versions, stop.clone()));
+        waiting.wait_for(|rows| *rows == 1).await.unwrap();
+        append(&storage, &clock, [62, 64, 66]).await;
+        hints.send(2).unwrap();
+        waiting.wait_for(|rows| *rows == 4).await.unwrap();
+        listings.is_at_head.cancelled().await;
+        std::fs::remove_dir_all(&table).unwrap();
+        std::fs::rename(&aside, &table).unwrap();
+        for rows in copied {
+            append(&storage, &clock, rows).await;
+        }
+        Self { folder, storage, clock, listings, released, waiting, hints, stop, running }
+    }
+
+    /// What was recorded once nothing is left to do.
+    async fn end(mut self, rows: usize) -> Vec<i64> {
+        let mut found = Vec::new();
+        while found.len() < rows {
+            self.waiting.wait_for(|rows| *rows == 0).await.unwrap();
+            found = recorded(&self.storage, &self.clock).await.1;
+            tokio::task::yield_now().await;
+        }
+        self.stop.cancel();
+        self.running.await.unwrap().unwrap();
+        drop(self.folder);
+        found.into_iter().map(|(id, _)| id).collect()
+    }
+}
+
+#[tokio::test]
+async fn rows_that_wait_as_positions_of_another_copy_come_with_the_one_comparison_that_follows() {
+    let mut stage = Overtaken::by([[70, 62, 72], [74, 76, 78]]).await;
+    stage.hints.send(3).unwrap();
+    // What only the copy that is gone had will not come back.
+    let expected = [GATED, 62, 70, 72, 74, 76, 78];
+    stage.waiting.wait_for(|rows| *rows >= expected.len()).await.unwrap();
+    let listings = Arc::clone(&stage.listings.count);
+    let listed = listings.load(Ordering::SeqCst);
+    stage.released.cancel();
+    assert_eq!(stage.end(expected.len()).await, expected);
+    assert_eq!(listings.load(Ordering::SeqCst), listed, "the contents were compared twice");
+}
+
+#[tokio::test]
+async fn a_row_of_another_copy_is_not_taken_for_the_one_that_waited_at_its_position() {
+    for copied in [[[70, 62, 72], [74, 76, 78]], [[70, 72, 74], [62, 76, 78]]] {
+        let stage = Overtaken::by(copied).await;
+        // Nothing has told the feed yet.
+        stage.released.cancel();
+        assert_eq!(stage.end(7).await, [GATED, 62, 70, 72, 74, 76, 78]);
+    }
 }
 
 #[tokio::test]
