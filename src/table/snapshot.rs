@@ -75,12 +75,20 @@ enum Reached {
     Gap(Checkpoint),
 }
 
+/// The newest object that was read so far.
+struct Newest {
+    path: Path,
+    mark: Mark,
+    /// Of a commit.
+    bytes: Option<Bytes>,
+}
+
 #[derive(Default)]
 struct Reading {
     version: i64,
     replay: Replay,
     files: BTreeMap<String, DataFile>,
-    newest: Option<LogObject>,
+    newest: Option<Newest>,
     with_files: bool,
 }
 
@@ -118,12 +126,6 @@ impl TableLog {
     pub(crate) async fn bytes_marked(&self, version: i64) -> Result<Option<(Bytes, Mark)>> {
         let read = self.storage.get_marked(&self.commit_path(version)).await;
         read.map_err(|error| error.during(format!("read version {version} of table {}", self.table)))
-    }
-
-    async fn read_marked(&self, version: i64) -> Result<Option<(Vec<Action>, LogObject)>> {
-        let Some((bytes, mark)) = self.bytes_marked(version).await? else { return Ok(None) };
-        let object = LogObject { path: self.commit_path(version), mark, digest: Some(digest(&bytes)) };
-        Ok(Some((self.parse(version, &bytes)?, object)))
     }
 
     /// The path of `_last_checkpoint`.
@@ -224,7 +226,7 @@ impl TableLog {
             };
             let actions = checkpoint::actions(bytes, with_files).map_err(|error| error.during(&path))?;
             actions.into_iter().for_each(|action| reading.take(action));
-            reading.newest = Some(LogObject { path, mark, digest: None });
+            reading.newest = Some(Newest { path, mark, bytes: None });
         }
         reading.version = base.version;
         Ok(reading)
@@ -234,12 +236,13 @@ impl TableLog {
     async fn read_on(&self, reading: &mut Reading, at: Option<i64>) -> Result<()> {
         let last = at.unwrap_or(i64::MAX - 1);
         let versions = reading.version + 1..last + 1;
-        let mut commits = stream::iter(versions).map(|version| self.read_marked(version)).buffered(READ_AHEAD);
+        let mut commits = stream::iter(versions).map(|version| self.bytes_marked(version)).buffered(READ_AHEAD);
         while let Some(commit) = commits.next().await {
-            let Some((actions, object)) = commit? else { break };
-            actions.into_iter().for_each(|action| reading.take(action));
-            reading.version += 1;
-            reading.newest = Some(object);
+            let Some((bytes, mark)) = commit? else { break };
+            let version = reading.version + 1;
+            self.parse(version, &bytes)?.into_iter().for_each(|action| reading.take(action));
+            reading.version = version;
+            reading.newest = Some(Newest { path: self.commit_path(version), mark, bytes: Some(bytes) });
         }
         Ok(())
     }
@@ -248,7 +251,11 @@ impl TableLog {
         // The writer of the head may have died before it was durable.
         self.storage.persist_folder_of(&self.commit_path(reading.version)).await?;
         let state = reading.replay.finish(&self.table, reading.version)?;
-        Ok(Snapshot { state, files: reading.files, newest: reading.newest })
+        let newest = reading.newest.map(|Newest { path, mark, bytes }| {
+            let digest = bytes.as_deref().map(digest);
+            LogObject { path, mark, digest }
+        });
+        Ok(Snapshot { state, files: reading.files, newest })
     }
 
     /// Lists what lies beyond `version`, including the newest checkpoint that is not after `at`.
