@@ -234,7 +234,7 @@ impl<W: Work> Flow<W> {
         }
     }
 
-    /// Gives a read that failed back, so that it can be made again; any other is handed on.
+    /// What was read. If that failed, the rows that were to be fetched wait again.
     fn unread(&mut self, read: Read) -> Result<Success> {
         match read {
             Read::Step(step) => step.map(Success::Step),

@@ -1,7 +1,10 @@
 //! What a reader has seen of a log, by which it notices that another copy of the table has taken its place.
 //!
 //! A copy has the table's id, and its own commits may have the versions that were read before. So the content of two
-//! commits is compared: of the last one that was read, and of the one that was the last at the check before.
+//! commits is compared: of the last one that was read, and of the last one that had been compared before.
+//!
+//! Whoever writes a table only has to know whether it is still in place, and puts nothing after a commit that it does
+//! not know. For that one object with a known mark is enough: the [`Anchor`](super::Anchor).
 
 use object_store::path::Path;
 
@@ -19,20 +22,20 @@ struct SeenCommit {
 /// What is known about the log at the version that was read last.
 #[derive(Clone, Debug)]
 pub(super) struct Landmarks {
-    /// The commit of that version; `None` if it was cleaned up, so that only `_last_checkpoint` tells.
+    /// The commit of that version. `None` if it was cleaned up: only a change of `_last_checkpoint` can be noticed then.
     last: Option<SeenCommit>,
-    /// The last commit at the check before.
+    /// The last commit that was compared with the log. Those after it may be another copy's already.
     checked: Option<SeenCommit>,
     /// The object that is looked at: that commit, or `_last_checkpoint`.
     path: Path,
-    /// Its mark.
+    /// The mark it had; `None` if that is not known.
     mark: Option<Mark>,
 }
 
-/// What a check has found.
+/// How a log compares with what was read of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Finding {
-    /// The log is the one that was read.
+pub(super) enum LogComparison {
+    /// What was read is there, with the same content.
     Same,
     /// A commit that was read is gone, which a clean-up explains.
     Gone,
@@ -56,7 +59,7 @@ impl Landmarks {
         if let Some((bytes, mark)) = log.bytes_marked(version).await? {
             return Ok(Self::of(path, version, digest(&bytes), Some(mark)));
         }
-        let path = log.hint_path();
+        let path = log.last_checkpoint_path();
         let mark = log.storage.mark(&path).await?;
         Ok(Self { last: None, checked: None, path, mark })
     }
@@ -78,24 +81,24 @@ impl Landmarks {
     ///
     /// # Errors
     /// When the store fails.
-    pub(super) async fn check(&mut self, log: &TableLog) -> Result<Finding> {
+    pub(super) async fn check(&mut self, log: &TableLog) -> Result<LogComparison> {
         let Some(last) = self.last else {
             let is_same = self.mark.is_some() && log.storage.mark(&self.path).await? == self.mark;
-            return Ok(if is_same { Finding::Same } else { Finding::Gone });
+            return Ok(if is_same { LogComparison::Same } else { LogComparison::Gone });
         };
-        let mut finding = Finding::Same;
+        let mut compared = LogComparison::Same;
         let mut found = None;
         // The last one last: its mark is kept.
         for seen in [self.checked.filter(|checked| *checked != last), Some(last)].into_iter().flatten() {
             match log.bytes_marked(seen.version).await? {
                 Some((bytes, mark)) if digest(&bytes) == seen.digest => found = Some(mark),
-                Some(_) => return Ok(Finding::Rewritten),
-                None => finding = Finding::Gone,
+                Some(_) => return Ok(LogComparison::Rewritten),
+                None => compared = LogComparison::Gone,
             }
         }
-        if finding == Finding::Same {
+        if compared == LogComparison::Same {
             (self.mark, self.checked) = (found, self.last);
         }
-        Ok(finding)
+        Ok(compared)
     }
 }

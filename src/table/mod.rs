@@ -162,7 +162,9 @@ pub struct LakeTable {
     unsettled: Option<PutFile>,
 }
 
-/// An object of the log that is known to belong to the table.
+/// An object of the log that is known to belong to the table: a commit, or the checkpoint that the table was read from.
+/// While it is unchanged, the table is in place. What a reader compares is its
+/// [`Landmarks`](landmark::Landmarks).
 #[derive(Debug)]
 struct Anchor {
     path: Path,

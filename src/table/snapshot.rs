@@ -129,7 +129,7 @@ impl TableLog {
     }
 
     /// The path of `_last_checkpoint`.
-    pub(crate) fn hint_path(&self) -> Path {
+    pub(crate) fn last_checkpoint_path(&self) -> Path {
         StorageKey::LastCheckpoint { table: self.table.clone() }.path()
     }
 
@@ -141,7 +141,7 @@ impl TableLog {
             version: i64,
             parts: Option<u32>,
         }
-        let hint = self.storage.get(&self.hint_path()).await.map_err(|error| self.during(error))?;
+        let hint = self.storage.get(&self.last_checkpoint_path()).await.map_err(|error| self.during(error))?;
         let hint = hint.and_then(|bytes| serde_json::from_slice::<Hint>(&bytes).ok());
         let hint = hint.filter(|hint| hint.version >= 0 && hint.parts.is_none_or(|parts| (1..=PARTS).contains(&parts)));
         Ok(hint.map(|hint| Checkpoint { version: hint.version, parts: hint.parts }))

@@ -8,7 +8,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use object_store::path::Path;
 
 use super::head::{FRESH, Moment};
-use super::landmark::{Finding, Landmarks};
+use super::landmark::{Landmarks, LogComparison};
 use super::log::Action;
 use super::scan::{Part, Scan};
 use super::snapshot::{LogObject, TableLog, Want, digest};
@@ -231,8 +231,8 @@ impl Tail {
         if known.verified.age(&self.clock) < VERIFY_EVERY && !landmarks.may_have_changed(&self.log).await? {
             return Ok(true);
         }
-        let finding = landmarks.check(&self.log).await?;
-        if finding == Finding::Same {
+        let compared = landmarks.check(&self.log).await?;
+        if compared == LogComparison::Same {
             known.verified = began;
             return Ok(true);
         }
@@ -240,7 +240,7 @@ impl Tail {
         let snapshot = self.log.snapshot(Want::default()).await?;
         let snapshot = snapshot.ok_or_else(|| Error::corrupt(format!("table {} is gone", self.log.table)))?;
         self.recognize(&snapshot.state.metadata.id)?;
-        if finding == Finding::Rewritten || snapshot.state.version < self.version {
+        if compared == LogComparison::Rewritten || snapshot.state.version < self.version {
             tracing::error!(
                 table = %self.log.table, version = self.version, head = snapshot.state.version,
                 "the table was replaced by another copy of itself while it was in use; comparing contents"
