@@ -67,6 +67,12 @@ pub(super) fn store_error(path: &FilePath, error: io::Error) -> object_store::Er
     }
 }
 
+/// Nothing was put, because the object that must be beside it is gone or another one.
+pub(super) fn displaced(beside: &FilePath) -> object_store::Error {
+    let path = beside.display().to_string();
+    object_store::Error::Precondition { path, source: "it is not what it was".into() }
+}
+
 /// A failed read. Only what is missing is told apart: the mode of a file may be changed back at any time.
 pub(super) fn unreadable(path: &FilePath, error: io::Error) -> object_store::Error {
     match error.kind() {

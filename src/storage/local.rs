@@ -22,14 +22,14 @@ use object_store::{
 };
 
 use super::disk::{Disk, OperatingSystem};
-use super::fault::{blocking, persist_failed, store_error, unreadable};
+use super::fault::{blocking, displaced, persist_failed, store_error, unreadable};
 use super::folders::{Folders, make_root, persist_folder};
 use super::key::StorageKey;
 use super::root::Root;
 use super::root_state::RootState;
 use super::staging::{Publish, STAGING_PREFIX, copy_file, folder_of, put_file};
 use super::upload::StagedUpload;
-use super::walk;
+use super::{Beside, Mark, walk};
 use crate::clock::Clock;
 
 /// Concurrent deletes of one stream, as in object_store's own local store.
@@ -134,11 +134,30 @@ impl DurableLocal {
         }
     }
 
-    async fn publish(&self, path: &Path, payload: PutPayload, publish: Publish) -> Result<PutResult> {
+    async fn publish(
+        &self,
+        path: &Path,
+        payload: PutPayload,
+        publish: Publish,
+        beside: Option<Beside>,
+    ) -> Result<PutResult> {
         let (file, is_recognized) = (self.file(path)?, StorageKey::is_in_log(path));
-        let put = self.write(move |folders| {
-            let put = put_file(folders, &file, &payload, publish)?;
-            Ok(is_recognized.then(|| put.metadata()))
+        let beside = match beside {
+            Some(Beside { path, mark }) => Some((self.file(&path)?, mark)),
+            None => None,
+        };
+        let root = Arc::clone(&self.root);
+        let put = blocking(move || {
+            let put = |folders: &Folders| {
+                let put = put_file(folders, &file, &payload, publish)?;
+                Ok(is_recognized.then(|| put.metadata()))
+            };
+            match beside {
+                None => root.guarded(put),
+                // Its device and number tell that the folder is in place.
+                Some((beside, mark)) if is_still(&beside, &mark) => root.guarded_after(put),
+                Some((beside, _)) => root.look().and(Err(displaced(&beside))),
+            }
         });
         let e_tag = put.await?.and_then(io::Result::ok).as_ref().map(tag_of);
         Ok(PutResult { e_tag, version: None })
@@ -175,8 +194,11 @@ impl DurableLocal {
 impl ObjectStore for DurableLocal {
     async fn put_opts(&self, location: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
         match options.mode {
-            PutMode::Create => self.publish(location, payload, Publish::Create).await,
-            PutMode::Overwrite => self.publish(location, payload, Publish::Overwrite).await,
+            PutMode::Create => {
+                let beside = options.extensions.get::<Beside>().cloned();
+                self.publish(location, payload, Publish::Create, beside).await
+            }
+            PutMode::Overwrite => self.publish(location, payload, Publish::Overwrite, None).await,
             PutMode::Update(_) => Err(object_store::Error::NotImplemented {
                 operation: "put with an expected version".to_owned(),
                 implementer: self.to_string(),
@@ -242,7 +264,7 @@ impl ObjectStore for DurableLocal {
             return self.link(from, to).await;
         }
         let bytes = self.get_opts(from, GetOptions::default()).await?.bytes().await?;
-        self.publish(to, bytes.into(), Publish::Overwrite).await.map(drop)
+        self.publish(to, bytes.into(), Publish::Overwrite, None).await.map(drop)
     }
 
     async fn rename_opts(&self, from: &Path, to: &Path, options: RenameOptions) -> Result<()> {
@@ -280,6 +302,11 @@ fn open_object(file: &FilePath, location: Path, options: &GetOptions) -> Result<
         None => GetResultPayload::Stream(stream::empty().boxed()),
     };
     Ok(GetResult { payload, meta, range, attributes: Attributes::default() })
+}
+
+/// Whether a file is the one with this mark.
+fn is_still(file: &FilePath, mark: &Mark) -> bool {
+    std::fs::metadata(file).is_ok_and(|metadata| mark.tag.as_ref() == Some(&tag_of(&metadata)))
 }
 
 /// What tells a file from any other that is, or will be, at its path.

@@ -8,6 +8,7 @@ mod fault;
 mod folders;
 mod key;
 mod local;
+mod mark;
 mod open;
 mod origin;
 mod recent;
@@ -25,6 +26,7 @@ use url::Url;
 
 pub use self::key::StorageKey;
 pub use self::local::DurableLocal;
+pub use self::mark::{Beside, Mark};
 pub use self::open::StorageLock;
 pub use self::origin::origin;
 use self::recent::Recent;
@@ -39,16 +41,6 @@ pub struct Storage {
     /// `None` if every read must reach the store, so that tests can count and fail it.
     recent: Option<Arc<Recent>>,
     root_state: Arc<RootState>,
-}
-
-/// What tells an object from any other that is, or will be, at its path.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Mark {
-    size_bytes: u64,
-    /// `None` for a local file, whose tag says it.
-    modified_nanos: Option<i64>,
-    /// The store's own name for its content; of a local file its device, number, size and time.
-    tag: Option<String>,
 }
 
 /// What a create-only put found.

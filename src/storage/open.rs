@@ -10,7 +10,7 @@ use futures::{StreamExt, TryStreamExt};
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::prefix::PrefixStore;
-use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, PutMode};
+use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutResult};
 use url::Url;
 
 use super::disk::{Disk, OperatingSystem};
@@ -149,17 +149,20 @@ impl Storage {
         self.put_new_marked(path, bytes).await.map(|(put, _)| put)
     }
 
-    /// As [`Storage::put_new`]; also returns the mark of a commit that this very call has put on a local disk.
-    pub async fn put_new_marked(&self, path: &Path, bytes: Bytes) -> Result<(PutNew, Option<Mark>)> {
-        self.check_root()?;
-        match self.store.put_opts(path, bytes.clone().into(), PutMode::Create.into()).await {
+    pub(super) async fn put_ended(
+        &self,
+        path: &Path,
+        bytes: &Bytes,
+        put: object_store::Result<PutResult>,
+    ) -> Result<(PutNew, Option<Mark>)> {
+        match put {
             Ok(put) => {
                 let tag = put.e_tag.filter(|_| self.is_local());
                 let mark = tag.map(|tag| Mark { size_bytes: bytes.len() as u64, modified_nanos: None, tag: Some(tag) });
-                self.remember(path, &bytes, mark.clone());
+                self.remember(path, bytes, mark.clone());
                 Ok((PutNew::Created, mark))
             }
-            Err(failed) => self.read_back(path, &bytes, failed).await.map(|put| (put, None)),
+            Err(failed) => self.read_back(path, bytes, failed).await.map(|put| (put, None)),
         }
     }
 
@@ -209,17 +212,6 @@ impl Storage {
         }
     }
 
-    /// As [`Storage::get`], with the mark of the object that has these bytes.
-    ///
-    /// # Errors
-    /// When the store fails.
-    pub async fn get_with_mark(&self, path: &Path) -> Result<Option<(Bytes, Option<Mark>)>> {
-        match self.recent.as_ref().and_then(|recent| recent.take(path)) {
-            Some(found) => Ok(Some(found)),
-            None => Ok(self.get_marked(path).await?.map(|(bytes, mark)| (bytes, Some(mark)))),
-        }
-    }
-
     async fn get_from_store(&self, path: &Path) -> Result<Option<Bytes>> {
         let found = match self.store.get(path).await {
             Ok(found) => found.bytes().await,
@@ -228,36 +220,12 @@ impl Storage {
         existing(found, "get", path)
     }
 
-    /// The bytes of an object and its mark, both of the same one even if another takes its place meanwhile; `None` if
-    /// it does not exist. Always asks the store.
-    ///
-    /// # Errors
-    /// When the store fails.
-    pub async fn get_marked(&self, path: &Path) -> Result<Option<(Bytes, Mark)>> {
-        let Some(found) = existing(self.store.get(path).await, "get", path)? else { return Ok(None) };
-        let mark = self.mark_of(&found.meta);
-        Ok(existing(found.bytes().await, "get", path)?.map(|bytes| (bytes, mark)))
-    }
-
     /// Size and last-modified time of an object; `None` if it does not exist.
     ///
     /// # Errors
     /// When the store fails.
     pub async fn head(&self, path: &Path) -> Result<Option<ObjectMeta>> {
         existing(self.store.head(path).await, "look at", path)
-    }
-
-    /// What tells an object from any other at its path; `None` when there is none.
-    ///
-    /// # Errors
-    /// When the store fails.
-    pub async fn mark(&self, path: &Path) -> Result<Option<Mark>> {
-        Ok(self.head(path).await?.map(|meta| self.mark_of(&meta)))
-    }
-
-    fn mark_of(&self, meta: &ObjectMeta) -> Mark {
-        let modified_nanos = meta.last_modified.timestamp_nanos_opt().filter(|_| !self.is_local());
-        Mark { size_bytes: meta.size, modified_nanos, tag: meta.e_tag.clone() }
     }
 
     /// Deletes an object. Deleting a missing one is success.
@@ -385,7 +353,7 @@ fn local_folder(url: &str) -> Result<Option<PathBuf>> {
 }
 
 /// A missing object is a value, not an error.
-fn existing<T>(found: object_store::Result<T>, doing: &str, path: &Path) -> Result<Option<T>> {
+pub(super) fn existing<T>(found: object_store::Result<T>, doing: &str, path: &Path) -> Result<Option<T>> {
     match found {
         Ok(found) => Ok(Some(found)),
         Err(object_store::Error::NotFound { .. }) => Ok(None),

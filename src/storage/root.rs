@@ -102,6 +102,11 @@ impl Root {
     /// nothing counts as written that may be elsewhere.
     pub(super) fn guarded<T>(&self, work: impl FnOnce(&Folders) -> Result<T>) -> Result<T> {
         self.ensure()?;
+        self.guarded_after(work)
+    }
+
+    /// The same after a look that has found one of the folder's own files at its path.
+    pub(super) fn guarded_after<T>(&self, work: impl FnOnce(&Folders) -> Result<T>) -> Result<T> {
         let epoch = self.state.epoch();
         let done = work(&self.folders)?;
         match self.is_in_place() && self.state.epoch() == epoch {
@@ -231,7 +236,7 @@ mod tests {
     use object_store::path::Path;
 
     use super::super::disk::OperatingSystem;
-    use super::super::{PutNew, Storage};
+    use super::super::{Beside, PutNew, Storage};
     use super::*;
     use crate::clock::Clock;
     use crate::error::{ErrorKind, Result};
@@ -296,6 +301,27 @@ mod tests {
         fs::rename(&scene.aside, &scene.root).unwrap();
         assert_eq!(scene.put("meanwhile").await.unwrap(), PutNew::Created);
         assert_eq!((scene.files(), scene.storage.root_epoch()), (2, 0));
+    }
+
+    #[tokio::test]
+    async fn what_is_put_beside_an_object_goes_to_no_other_folder() {
+        let scene = Scene::new().await;
+        let [commit, next, last] = [1, 2, 3].map(|version| Path::from(format!("t/_delta_log/{version:020}.json")));
+        let (_, mark) = scene.storage.put_new_marked(&commit, Bytes::from_static(b"x")).await.unwrap();
+        let beside = Beside { path: commit.clone(), mark: mark.unwrap() };
+        let put = async |path| scene.storage.put_new_beside(path, Bytes::new(), beside.clone()).await;
+        assert!(matches!(put(&next).await.unwrap(), Some((PutNew::Created, Some(_)))));
+        fs::rename(&scene.root, &scene.aside).unwrap();
+        assert_eq!(put(&last).await.unwrap_err().kind(), ErrorKind::Unavailable);
+        fs::create_dir_all(scene.root.join("t/_delta_log")).unwrap();
+        fs::copy(scene.aside.join(commit.as_ref()), scene.root.join(commit.as_ref())).unwrap();
+        assert_eq!(put(&last).await.unwrap_err().kind(), ErrorKind::Unavailable);
+        assert_eq!(fs::read_dir(scene.root.join("t/_delta_log")).unwrap().count(), 1);
+        fs::remove_dir_all(&scene.root).unwrap();
+        fs::rename(&scene.aside, &scene.root).unwrap();
+        scene.storage.put_overwrite(&commit, Bytes::from_static(b"x")).await.unwrap();
+        assert!(put(&last).await.unwrap().is_none(), "it is another one with the same content");
+        assert_eq!(scene.storage.head(&last).await.unwrap(), None);
     }
 
     #[tokio::test]

@@ -31,6 +31,15 @@ pub(crate) struct PutFile {
     bytes: Bytes,
 }
 
+/// How writing a file has ended.
+enum FilePut {
+    Put(PutFile),
+    /// The attempt's life ended before.
+    Expired,
+    /// The head is no longer what it was, so nothing was put.
+    Displaced,
+}
+
 /// What an append requires of the table's current columns.
 pub(super) struct Shape {
     /// The metadata this was made for.
@@ -56,7 +65,7 @@ impl LakeTable {
         }
         self.freshen().await?;
         let rows = append.rows.as_ref().filter(|rows| rows.num_rows() > 0);
-        if rows.is_some() {
+        if rows.is_some() && self.beside().is_none() {
             // The commit checks this too, but a file that is put before it would create the folder of a removed table.
             self.ensure_there().await?;
         }
@@ -72,9 +81,13 @@ impl LakeTable {
             if let Some(rows) = rows {
                 let columns = Arc::new(columns::file_schema(&self.log.table, &shape.schema, rows)?);
                 if file.as_ref().is_none_or(|file| file.schema != columns) {
-                    file = self.put_file(rows, &columns).await?;
-                    if file.is_none() {
-                        return self.give_up(None).await;
+                    match self.put_file(rows, &columns).await? {
+                        FilePut::Put(put) => file = Some(put),
+                        FilePut::Expired => return self.give_up(None).await,
+                        FilePut::Displaced => {
+                            self.look_again().await?;
+                            continue;
+                        }
                     }
                 }
             }
@@ -123,19 +136,20 @@ impl LakeTable {
         Ok(Shape { found: state.metadata.clone(), widened, schema })
     }
 
-    /// Encodes and writes the rows as a new file; `None` if the attempt's life ended before that.
-    async fn put_file(&self, rows: &RecordBatch, schema: &SchemaRef) -> Result<Option<PutFile>> {
+    /// Encodes and writes the rows as a new file.
+    async fn put_file(&self, rows: &RecordBatch, schema: &SchemaRef) -> Result<FilePut> {
         let schema = Arc::clone(schema);
         let encoded = parquet::encode_aside(rows.clone(), Arc::clone(&schema), self.stats_columns.clone()).await?;
         let name = format!("part-{}.parquet", random_id());
         let location = StorageKey::TableFile { table: self.log.table.clone(), file: name.clone() }.path();
-        match self.put_patiently(&location, encoded.bytes.clone()).await? {
-            PutEnd::Expired => Ok(None),
+        match self.put_patiently(&location, encoded.bytes.clone(), self.beside().as_ref()).await? {
+            PutEnd::Expired => Ok(FilePut::Expired),
+            PutEnd::Displaced => Ok(FilePut::Displaced),
             PutEnd::Taken => Err(Error::corrupt(format!("{location} does not contain the bytes that were written"))),
             PutEnd::Created { .. } => {
                 let now = self.clock.now().as_millis();
                 let add = Add::new(&name, encoded.bytes.len(), now, encoded.stats, true);
-                Ok(Some(PutFile { schema, add, location, bytes: encoded.bytes }))
+                Ok(FilePut::Put(PutFile { schema, add, location, bytes: encoded.bytes }))
             }
         }
     }

@@ -11,19 +11,17 @@ use serde_json::{Value, json};
 
 use super::head::{FRESH, LIFE, Moment, Recent};
 use super::log::{Action, CommitInfo, commit_bytes};
-use super::snapshot::{LogObject, Want};
+use super::snapshot::Want;
 use super::state::State;
 use super::{Anchor, Commit, LakeTable};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::random_id;
 use crate::retry::Backoff;
 use crate::sabotage::{Sabotage, is_on};
-use crate::storage::{Mark, PutNew};
+use crate::storage::{Beside, Mark, PutNew};
 
 /// The first and the longest delay between retries of transient failures.
 const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
-/// In the cloud, a table that was seen this recently is assumed to be still there.
-const SEEN: Duration = Duration::from_secs(30);
 /// A handle further behind than this is reopened rather than caught up.
 const READ_ON_LIMIT: usize = 10_000;
 
@@ -77,6 +75,8 @@ pub(crate) enum PutEnd {
     },
     Taken,
     Expired,
+    /// The head is no longer what it was, so nothing was put.
+    Displaced,
 }
 
 impl LakeTable {
@@ -97,17 +97,28 @@ impl LakeTable {
                 return Ok(Landing::Expired);
             }
             let Some(planned) = plan(&self.state, &news)? else { return Ok(Landing::Withdrawn) };
-            if let Some(gap) = self.ensure_there().await? {
-                news = gap;
-                continue;
+            let mut beside = self.beside();
+            if beside.is_none() {
+                if let Some(gap) = self.ensure_there().await? {
+                    news = gap;
+                    continue;
+                }
+                beside = self.beside();
             }
             let mut actions = vec![Action::CommitInfo(self.commit_info(provenance, &commit_id))];
             actions.extend(planned);
             let version = self.state.version + 1;
             let put_at = Moment::now(&self.clock);
-            match self.put_patiently(&self.log.commit_path(version), commit_bytes(&actions)?).await? {
+            let path = self.log.commit_path(version);
+            match self.put_patiently(&path, commit_bytes(&actions)?, beside.as_ref()).await? {
                 PutEnd::Expired => return Ok(Landing::Expired),
+                PutEnd::Displaced => {
+                    (self.head_mark, news) = (None, News::Commits(Vec::new()));
+                }
                 PutEnd::Created { earlier, mark } => {
+                    if let Some(Beside { path, mark }) = beside {
+                        self.keep_anchor(path, mark, put_at);
+                    }
                     self.pass(&[Passed { version, actions }])?;
                     self.head_mark = mark;
                     self.touched = put_at;
@@ -129,16 +140,22 @@ impl LakeTable {
     }
 
     /// Puts a new object, retrying with the same bytes while the head is young enough. How long one put may take is up
-    /// to the store.
-    pub(crate) async fn put_patiently(&self, path: &Path, bytes: Bytes) -> Result<PutEnd> {
+    /// to the store. Nothing is put if what must be `beside` it is not there.
+    pub(crate) async fn put_patiently(&self, path: &Path, bytes: Bytes, beside: Option<&Beside>) -> Result<PutEnd> {
         let mut backoff = Backoff::new(RETRY.0, RETRY.1);
         let mut in_doubt = false;
         while self.is_alive() {
-            let error = match self.log.storage.put_new_marked(path, bytes.clone()).await {
+            let put = match beside {
+                Some(beside) => self.log.storage.put_new_beside(path, bytes.clone(), beside.clone()).await,
+                None => self.log.storage.put_new_marked(path, bytes.clone()).await.map(Some),
+            };
+            let error = match put {
                 // Too late: a file may be vacuumed by now, and a commit may be below the part of the log that is left.
                 Ok(_) if !self.is_alive() => break,
-                Ok((PutNew::Created, mark)) => return Ok(PutEnd::Created { earlier: in_doubt, mark }),
-                Ok((PutNew::Taken, _)) => return Ok(PutEnd::Taken),
+                // An earlier try may have put it, and is looked for when the head is read on.
+                Ok(None) => return Ok(PutEnd::Displaced),
+                Ok(Some((PutNew::Created, mark))) => return Ok(PutEnd::Created { earlier: in_doubt, mark }),
+                Ok(Some((PutNew::Taken, _))) => return Ok(PutEnd::Taken),
                 Err(error) if is_transient(&error) => error,
                 Err(error) => return Err(error),
             };
@@ -182,74 +199,8 @@ impl LakeTable {
         self.read_anew(began).await
     }
 
-    /// Checks that the table is still there: nobody could read a commit in a folder that was removed, or in another
-    /// table's. On a local disk this checks two files of the log; in the cloud it takes a request now and then. Returns
-    /// news if the table is there, but its log was cleaned up past the known head.
-    ///
-    /// # Errors
-    /// Corrupt when the table was removed or replaced.
-    pub(crate) async fn ensure_there(&mut self) -> Result<Option<News>> {
-        if is_on(Sabotage::StaleHead) {
-            return Ok(None);
-        }
-        let began = Moment::now(&self.clock);
-        let is_there = match self.log.storage.is_local() {
-            true => self.is_head_there().await?,
-            false if self.seen.is_some_and(|seen| seen.age(&self.clock) < SEEN) => return Ok(None),
-            false => match self.is_anchored().await {
-                // If the store is in trouble, the put reports it.
-                Err(error) if is_transient(&error) => return Ok(None),
-                looked => looked?,
-            },
-        };
-        if is_there {
-            self.seen = Some(began);
-            return Ok(None);
-        }
-        let version = self.state.version;
-        let news = self.read_anew(began).await?;
-        // Some writers clean up even the commit of the checkpoint, so a head may have no commit.
-        Ok((self.state.version > version).then_some(news))
-    }
-
-    /// Whether the head's commit is there, and the table is the one that was read.
-    async fn is_head_there(&mut self) -> Result<bool> {
-        let (path, taken) = (self.log.commit_path(self.state.version), Moment::now(&self.clock));
-        let Some(mark) = self.log.storage.mark(&path).await? else { return Ok(false) };
-        let anchor = self.anchor.as_ref().filter(|anchor| anchor.path == path);
-        if self.head_mark.as_ref().or(anchor.map(|anchor| &anchor.mark)) == Some(&mark) {
-            if self.anchor.as_ref().is_none_or(|anchor| anchor.taken.age(&self.clock) >= FRESH) {
-                self.anchor = Some(Anchor { path, mark, taken });
-            }
-            return Ok(true);
-        }
-        let is_there = self.is_anchored().await?;
-        // One after the other: the table was still this one after the look at its head.
-        self.head_mark = is_there.then_some(mark);
-        Ok(is_there)
-    }
-
-    /// Whether the object of the log that the table is recognized by is unchanged. It is taken from the snapshot that
-    /// the table was read from, and from time to time replaced by the head's commit, since a log is cleaned.
-    async fn is_anchored(&mut self) -> Result<bool> {
-        let (path, taken) = (self.log.commit_path(self.state.version), Moment::now(&self.clock));
-        if let Some(anchor) = &mut self.anchor {
-            let there = self.log.storage.mark(&anchor.path).await?;
-            let is_same = there.as_ref() == Some(&anchor.mark);
-            if is_same && anchor.path == path {
-                anchor.taken = taken;
-            }
-            if !is_same || anchor.taken.age(&self.clock) < FRESH {
-                return Ok(is_same);
-            }
-        }
-        let mark = self.log.storage.mark(&path).await?;
-        self.anchor = mark.map(|mark| Anchor { path, mark, taken });
-        Ok(self.anchor.is_some())
-    }
-
     /// Reads the state of the table from its checkpoint on.
-    async fn read_anew(&mut self, began: Moment) -> Result<News> {
+    pub(super) async fn read_anew(&mut self, began: Moment) -> Result<News> {
         match self.log.snapshot(Want::default()).await? {
             Some(fresh) if self.is_same(&fresh.state) && fresh.state.version >= self.state.version => {
                 self.recent = Recent::from(&fresh.state.txns);
@@ -347,12 +298,6 @@ impl LakeTable {
             txn_id: Some(commit_id.to_owned()),
             other: other.as_object().cloned().unwrap_or_default(),
         }
-    }
-}
-
-impl Anchor {
-    pub(super) fn new(object: LogObject, taken: Moment) -> Self {
-        Self { path: object.path, mark: object.mark, taken }
     }
 }
 

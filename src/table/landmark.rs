@@ -4,7 +4,7 @@
 //! commits is compared: of the last one that was read, and of the last one that had been compared before.
 //!
 //! Whoever writes a table only has to know whether it is still in place, and puts nothing after a commit that it does
-//! not know. For that one object with a known mark is enough: the [`Anchor`](super::Anchor).
+//! not know. For that one object with a known mark is enough: the [`Anchor`](super::anchor::Anchor).
 
 use object_store::path::Path;
 

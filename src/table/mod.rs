@@ -1,5 +1,6 @@
 //! `LakeTable`: a Delta table with one appending stage, at a cost per commit that does not grow.
 
+mod anchor;
 mod append;
 mod checkpoint;
 mod columns;
@@ -31,6 +32,7 @@ use futures::stream::{self, BoxStream, StreamExt};
 use object_store::path::Path;
 use serde_json::Value;
 
+use self::anchor::Anchor;
 use self::append::PutFile;
 use self::commit::News;
 use self::head::{Moment, Recent};
@@ -160,16 +162,6 @@ pub struct LakeTable {
     stale: bool,
     /// The file of an attempt whose outcome is unknown.
     unsettled: Option<PutFile>,
-}
-
-/// An object of the log that is known to belong to the table: a commit, or the checkpoint that the table was read from.
-/// While it is unchanged, the table is in place. What a reader compares is its
-/// [`Landmarks`](landmark::Landmarks).
-#[derive(Debug)]
-struct Anchor {
-    path: Path,
-    mark: Mark,
-    taken: Moment,
 }
 
 impl LakeTable {

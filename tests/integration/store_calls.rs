@@ -179,14 +179,8 @@ async fn one_message_costs_the_calls_that_the_design_names() {
             "get telegram_replies commit",
             "get telegram_responses commit",
             "get telegram_responses file",
-            // On a disk: the head of a table before each put to it, and what was read last before the next is read.
+            // On a disk: what was read last, before the next is read.
             "head telegram_messages commit",
-            "head telegram_messages commit",
-            "head telegram_messages commit",
-            "head telegram_replies commit",
-            "head telegram_replies commit",
-            "head telegram_responses commit",
-            "head telegram_responses commit",
             "head telegram_responses commit",
         ]
     );

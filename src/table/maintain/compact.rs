@@ -136,8 +136,8 @@ async fn put(
     let name = format!("part-{}.parquet", random_id());
     let location = StorageKey::TableFile { table: table.log.table.clone(), file: name.clone() }.path();
     let put_at = Moment::now(&table.clock);
-    match table.put_patiently(&location, merged.bytes.clone()).await? {
-        PutEnd::Expired => Ok(None),
+    match table.put_patiently(&location, merged.bytes.clone(), None).await? {
+        PutEnd::Expired | PutEnd::Displaced => Ok(None),
         PutEnd::Taken => Err(Error::corrupt(format!("{location} does not contain the bytes that were written"))),
         PutEnd::Created { .. } => {
             // Readers order the files of a snapshot by these times, and the rows are as old as they were.

@@ -1,12 +1,14 @@
 //! Several writers on one table.
 
+use async_trait::async_trait;
 use bytes::Bytes;
-use object_store::ObjectStoreExt;
+use object_store::{ObjectStoreExt, PutOptions, PutPayload, PutResult};
 use proptest::prelude::*;
 
 use super::faulty::{Fault, scripted};
 use super::*;
 use crate::error::ErrorKind;
+use crate::storage::tests::intercepted::{Inner, Intercept};
 use crate::table::Identity;
 use crate::table::commit::{Landing, News, Provenance};
 
@@ -226,6 +228,38 @@ async fn a_table_that_is_replaced_between_its_opening_and_the_first_append_is_to
             take_away(&storage).await;
         }
     }
+}
+
+/// Deletes the head of the table after a data file was put.
+#[derive(Debug)]
+struct Vanishing(Path);
+
+#[async_trait]
+impl Intercept for Vanishing {
+    async fn put(
+        &self,
+        inner: &Inner,
+        to: &Path,
+        payload: PutPayload,
+        options: PutOptions,
+    ) -> object_store::Result<PutResult> {
+        let put = inner.put_opts(to, payload, options).await;
+        if to.as_ref().ends_with(".parquet") {
+            inner.delete(&self.0).await?;
+        }
+        put
+    }
+}
+
+#[tokio::test]
+async fn a_table_that_is_replaced_between_a_file_and_its_commit_is_told_before_the_commit() {
+    let (folder, clock) = (tempfile::tempdir().unwrap(), Clock::system());
+    let plain = Storage::open(folder.path().to_str().unwrap()).unwrap();
+    append(&mut open(&plain, &clock).await, STAGE, rows([1])).await;
+    let path = |version| StorageKey::Commit { table: table_path(), version }.path();
+    let mut table = open(&plain.clone().intercepted(Vanishing(path(1))), &clock).await;
+    assert!(refused(&mut table).await.contains("was replaced by an older copy of itself"));
+    assert_eq!(plain.head(&path(2)).await.unwrap(), None);
 }
 
 async fn refused(table: &mut LakeTable) -> String {
