@@ -12,7 +12,7 @@ use futures::TryStreamExt;
 
 use super::SMALL_FILE_BYTES;
 use super::key::{KeySet, UpdateKey};
-pub(crate) use super::row::{ExistingRow, LedgerRow, Parts};
+pub(crate) use super::row::{ExistingRow, LedgerRow, Parts, Recorded};
 use super::unread::Unread;
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
@@ -22,16 +22,6 @@ use crate::table::{Append, Commit, CommitOutcome, DataFile, Fence, LakeTable, Ta
 
 /// Files that are read side by side where many are.
 const READ_TOGETHER: usize = 64;
-
-/// The result of a commit.
-#[derive(Debug)]
-pub(crate) struct Recorded<R> {
-    /// A version that has all the rows, if there were rows.
-    pub(crate) version: Option<i64>,
-    /// The rows that are ours; the others were written first by another process, or by an earlier try of ours whose
-    /// outcome was unknown.
-    pub(crate) rows: Vec<R>,
-}
 
 /// What a ledger is for.
 pub(crate) struct LedgerOptions<R: LedgerRow> {
@@ -133,6 +123,17 @@ impl<R: LedgerRow> Ledger<R> {
         if item.rows.is_empty() || (self.options.settles)(&item.rows) {
             self.items.remove(key);
         }
+    }
+
+    /// Releases memory beyond what is in use or was asked for.
+    pub(crate) fn shrink_to(&mut self, capacity: usize) {
+        self.items.shrink_to(capacity);
+    }
+
+    /// How many updates fit without more memory.
+    #[cfg(test)]
+    pub(crate) fn capacity(&self) -> usize {
+        self.items.capacity()
     }
 
     /// What is known about a row of an update in progress.

@@ -96,7 +96,7 @@ pub(crate) struct Flow<W: Work> {
     /// Updates that were taken and are not done.
     taken: HashSet<UpdateKey>,
     watermark: Watermark,
-    running: JoinSet<Ended<W>>,
+    running: JoinSet<Result<bool>>,
     /// Items in progress.
     under_way: HashMap<UpdateKey, UnderWay<W::Item>>,
     /// By the task that processes it.
@@ -135,9 +135,6 @@ struct UnderWay<I> {
     is_done: bool,
     has_panicked: bool,
 }
-
-/// How the work on an item ended.
-type Ended<W> = (<W as Work>::Item, Result<bool>);
 
 /// A read from the upstream table in progress. The feed is returned with it.
 type Reading = BoxFuture<'static, (Feed, Read)>;
@@ -198,3 +195,6 @@ impl<W: Work> Flow<W> {
 
 /// Concurrent calls of items are recorded together.
 const CALLS: usize = 1_024;
+
+/// Memory for this many items is kept between two backlogs.
+const KEPT_CAPACITY: usize = 1_024;

@@ -8,7 +8,7 @@ use super::ledger::LedgerRow;
 use super::queue::Later;
 use super::watermark::Watermark;
 use super::work::{Call, Item, Work};
-use super::{Flow, Success, Wanted};
+use super::{Flow, KEPT_CAPACITY, Success, Wanted};
 use crate::error::Result;
 
 impl<W: Work> Flow<W> {
@@ -206,8 +206,22 @@ impl<W: Work> Flow<W> {
         if let Some(version) = recorded.version {
             self.work.committed(&recorded.rows, version);
         }
+        self.release_memory();
         self.forget();
         Ok(())
+    }
+
+    /// Releases the memory that a backlog took, once it is gone.
+    pub(super) fn release_memory(&mut self) {
+        if self.taken.is_empty() {
+            self.taken.shrink_to(KEPT_CAPACITY);
+            self.under_way.shrink_to(KEPT_CAPACITY);
+            self.tasks.shrink_to(KEPT_CAPACITY);
+            self.settled.shrink_to(KEPT_CAPACITY);
+            self.settled_items.shrink_to(KEPT_CAPACITY);
+            self.queue.shrink_to(KEPT_CAPACITY);
+            self.ledger.shrink_to(KEPT_CAPACITY);
+        }
     }
 
     /// Commits the progress if it has moved.

@@ -208,6 +208,19 @@ impl<T> Queue<T> {
     pub(crate) fn is_empty(&self) -> bool {
         self.len() == 0
     }
+
+    /// Releases memory beyond what is in use or was asked for.
+    pub(crate) fn shrink_to(&mut self, capacity: usize) {
+        self.chats.shrink_to(capacity);
+        self.ready.shrink_to(capacity);
+        self.behind.shrink_to(capacity);
+    }
+
+    /// How many chats fit without more memory.
+    #[cfg(test)]
+    pub(crate) fn capacity(&self) -> usize {
+        self.chats.capacity().max(self.ready.capacity()).max(self.behind.capacity())
+    }
 }
 
 #[cfg(test)]

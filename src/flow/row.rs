@@ -37,3 +37,13 @@ pub(crate) struct ExistingRow<R: LedgerRow> {
 
 /// The existing rows of one update.
 pub(crate) type Parts<R> = [(<R as LedgerRow>::Part, <R as LedgerRow>::State)];
+
+/// The result of a commit.
+#[derive(Debug)]
+pub(crate) struct Recorded<R> {
+    /// A version that has all the rows, if there were rows.
+    pub(crate) version: Option<i64>,
+    /// The rows that are ours; the others were written first by another process, or by an earlier try of ours whose
+    /// outcome was unknown.
+    pub(crate) rows: Vec<R>,
+}

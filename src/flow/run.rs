@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use futures::FutureExt;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::key::UpdateKey;
 use super::work::{Call, Desk, Item, Work};
-use super::{CALLS, Ended, Flow, Read, Reading, Success, UnderWay, Wanted};
+use super::{CALLS, Flow, Read, Reading, Success, UnderWay, Wanted};
 use crate::error::{Error, ErrorKind, Result};
 use crate::panic::Panic;
 
@@ -26,7 +26,7 @@ enum Wake<W: Work> {
     Hint(Option<i64>),
     Read(Box<(super::Feed, Read)>),
     Calls(Vec<Call<W::Row>>),
-    Ended(Box<std::result::Result<(tokio::task::Id, Ended<W>), tokio::task::JoinError>>),
+    Ended(Box<std::result::Result<(tokio::task::Id, Result<bool>), tokio::task::JoinError>>),
 }
 
 /// Whether the loop ends when there is nothing left to do.
@@ -119,9 +119,7 @@ impl<W: Work> Flow<W> {
     fn start(&mut self, item: W::Item, has_panicked: bool) {
         let key = item.key();
         let desk = Desk { calls: self.calls_in.clone() };
-        let work = self.work.begin(item.clone(), desk);
-        let returned = item.clone();
-        let task = self.running.spawn(work.map(|ended| (returned, ended)));
+        let task = self.running.spawn(self.work.begin(item.clone(), desk));
         self.tasks.insert(task.id(), key);
         self.under_way.insert(key, UnderWay { item, is_done: false, has_panicked });
     }
@@ -224,9 +222,12 @@ impl<W: Work> Flow<W> {
             }
             Wake::Calls(calls) => self.answer(calls).await,
             Wake::Ended(ended) => match *ended {
-                Ok((id, (item, ended))) => {
-                    self.tasks.remove(&id);
-                    self.ended(&item, ended?);
+                Ok((id, ended)) => {
+                    let key = self.tasks.remove(&id);
+                    let is_done = ended?;
+                    if let Some(key) = key {
+                        self.ended(&key, is_done);
+                    }
                     Ok(())
                 }
                 Err(error) => self.panicked(error).await,
@@ -247,26 +248,25 @@ impl<W: Work> Flow<W> {
     }
 
     /// The work on an item has ended.
-    fn ended(&mut self, item: &W::Item, is_done: bool) {
-        let key = item.key();
-        let under_way = self.under_way.remove(&key);
-        let is_recorded = under_way.is_some_and(|under_way| under_way.is_done);
+    fn ended(&mut self, key: &UpdateKey, is_done: bool) {
+        let Some(UnderWay { item, is_done: is_recorded, .. }) = self.under_way.remove(key) else { return };
         if !is_recorded && !is_done {
             // Stopped: the next start picks it up.
             return;
         }
         if !is_recorded {
-            self.done(item);
+            self.done(&item);
         }
-        self.taken.remove(&key);
-        self.ledger.end(&key);
+        self.taken.remove(key);
+        self.ledger.end(key);
         self.queue.done(item.chat_id());
+        self.release_memory();
     }
 
     async fn panicked(&mut self, error: tokio::task::JoinError) -> Result<()> {
         let Some(key) = self.tasks.remove(&error.id()) else { return Ok(()) };
-        let Some(under_way) = self.under_way.remove(&key) else { return Ok(()) };
-        let UnderWay { item, is_done, has_panicked } = under_way;
+        let Some(UnderWay { item, is_done, has_panicked }) = self.under_way.get(&key) else { return Ok(()) };
+        let (item, is_done, has_panicked) = (item.clone(), *is_done, *has_panicked);
         let Some(panic) = Panic::of_task(error) else {
             return Err(Error::unavailable("a task was cancelled"));
         };
@@ -283,10 +283,9 @@ impl<W: Work> Flow<W> {
                 "the work on a row panicked again; setting it aside"
             );
             let row = self.work.set_aside(&item, self.ledger.rows(&key), text);
-            self.under_way.insert(key, UnderWay { item: item.clone(), is_done: false, has_panicked: true });
             self.record(vec![(row, true)]).await?;
         }
-        self.ended(&item, true);
+        self.ended(&key, true);
         Ok(())
     }
 
@@ -324,7 +323,7 @@ impl<W: Work> Flow<W> {
         let mut failed = Ok(());
         while !self.running.is_empty() {
             match self.wake(&mut hints, &never).await {
-                Wake::Ended(ended) if matches!(*ended, Ok((_, (_, Err(_))))) => {
+                Wake::Ended(ended) if matches!(*ended, Ok((_, Err(_)))) => {
                     match self.handle(Wake::Ended(ended), Mode::Service).await {
                         Err(error) if error.kind() == ErrorKind::Fatal => return Err(error),
                         ended => failed = failed.and(ended),

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::key::UpdateKey;
 use super::ledger::{ExistingRow, Ledger, LedgerOptions, LedgerRow, Parts};
 use super::work::{Desk, Item, Work};
-use super::{Flow, FlowOptions};
+use super::{Flow, FlowOptions, KEPT_CAPACITY};
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::BotId;
@@ -408,6 +408,21 @@ async fn a_disk_that_fails_while_a_failed_stage_winds_down_is_what_is_reported()
         let (_hints, versions) = watch::channel(-1);
         let error = flow.run(versions, CancellationToken::new()).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Fatal, "{first:?}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn memory_that_a_backlog_took_is_released() {
+    let (storage, clock) = (Storage::memory(), Clock::system());
+    append(&storage, &clock, 100..5_100).await;
+    let mut flow = open_bounded(&storage, &clock, Numbers::default(), 10_000).await;
+    flow.work_until_idle(&CancellationToken::new()).await.unwrap();
+    assert_eq!(flow.waiting(), 0);
+    let maps = [flow.taken.capacity(), flow.under_way.capacity(), flow.tasks.capacity()];
+    let lists = [flow.settled.capacity(), flow.settled_items.capacity()];
+    let others = [flow.queue.capacity(), flow.ledger.capacity()];
+    for capacity in [&maps[..], &lists, &others].concat() {
+        assert!(capacity < 2 * KEPT_CAPACITY, "{maps:?} {lists:?} {others:?}");
     }
 }
 
