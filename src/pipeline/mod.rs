@@ -248,6 +248,10 @@ pub struct RouteMatch {
     /// The bot command the text starts with, without its slash.
     #[serde(default)]
     pub command: Option<String>,
+    /// Whether a bot wrote it. What bots write is matched by no route that does not say so: two bots that answer each
+    /// other would never stop.
+    #[serde(default)]
+    pub from_bot: bool,
 }
 
 /// Who answers.

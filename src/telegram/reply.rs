@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::text::{self, Entity};
+use super::update::Topic;
 use crate::error::{Context, ErrorKind, Result};
 
 /// How a message is sent.
@@ -35,6 +36,9 @@ pub struct ReplyMessage {
     /// The topic it belongs to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub thread: Option<i64>,
+    /// The person's topic it belongs to, among the direct messages of a channel.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub direct_messages_topic: Option<i64>,
     /// The message it replies to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reply_to: Option<i64>,
@@ -50,6 +54,8 @@ pub struct Answered<'a> {
     pub chat_id: i64,
     /// The type of that chat.
     pub chat_type: Option<&'a str>,
+    /// The topic it stands in.
+    pub topic: Option<Topic>,
     /// Its id.
     pub message_id: Option<i64>,
 }
@@ -64,13 +70,19 @@ pub fn compose(markdown: &str, note: Option<&str>, answered: Answered<'_>) -> Ve
     }
     // In a private chat it is clear what is being answered; in a group it is not.
     let in_group = answered.chat_type.is_some_and(|kind| matches!(kind, "group" | "supergroup"));
+    let (thread, direct_messages_topic) = match answered.topic {
+        None => (None, None),
+        Some(Topic::Thread(id)) => (Some(id), None),
+        Some(Topic::DirectMessages(id)) => (None, Some(id)),
+    };
     let message = |part: text::Part| ReplyMessage {
         method: Method::Send,
         chat_id: answered.chat_id,
         text: part.text,
         entities: part.entities,
         markup: None,
-        thread: None,
+        thread,
+        direct_messages_topic,
         reply_to: answered.message_id.filter(|_| in_group),
         edits: None,
     };
@@ -121,7 +133,23 @@ mod tests {
     use super::*;
 
     fn answered(chat_type: Option<&str>) -> Answered<'_> {
-        Answered { chat_id: 7, chat_type, message_id: Some(70) }
+        Answered { chat_id: 7, chat_type, topic: None, message_id: Some(70) }
+    }
+
+    #[test]
+    fn every_message_of_a_reply_goes_to_the_topic_of_the_question() {
+        let long = "word ".repeat(2_000);
+        for (topic, expected) in [
+            (None, (None, None)),
+            (Some(Topic::Thread(15)), (Some(15), None)),
+            (Some(Topic::DirectMessages(777)), (None, Some(777))),
+        ] {
+            let messages = compose(&long, Some("note"), Answered { topic, ..answered(Some("supergroup")) });
+            assert!(messages.len() > 1);
+            for message in messages {
+                assert_eq!((message.thread, message.direct_messages_topic), expected);
+            }
+        }
     }
 
     #[test]

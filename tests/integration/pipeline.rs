@@ -285,3 +285,103 @@ async fn an_answer_whose_formatting_is_refused_arrives_as_text_with_its_addresse
     assert_eq!(running.terminate().await, Some(0));
     app.audit().await;
 }
+
+/// A topic is a conversation of its own: the answer and "typing…" go there, and what was said elsewhere does not.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_goes_to_the_topic_of_its_question_and_topics_share_no_history() {
+    let app = TestApp::new().await;
+    let running = app.serve().await;
+    let (group, ada) = (-1_004_006, json!({"id": 4006, "is_bot": false, "first_name": "Ada"}));
+    let mut answered = 0;
+    for (chat, extra, parameters) in [
+        (
+            json!({"id": group, "type": "supergroup", "title": "G"}),
+            json!({"message_thread_id": 15, "is_topic_message": true}),
+            json!([15, null]),
+        ),
+        (
+            json!({"id": group, "type": "supergroup", "title": "G"}),
+            json!({"message_thread_id": 16, "is_topic_message": true}),
+            json!([16, null]),
+        ),
+        // A chain of replies, to which nothing can be sent.
+        (
+            json!({"id": group, "type": "supergroup", "title": "G"}),
+            json!({"message_thread_id": 99}),
+            json!([null, null]),
+        ),
+        (
+            json!({"id": 4006, "type": "private", "first_name": "Ada"}),
+            json!({"message_thread_id": 17, "is_topic_message": true}),
+            json!([17, null]),
+        ),
+        (
+            json!({"id": -1_004_020, "type": "supergroup", "title": "DM of News", "is_direct_messages": true}),
+            json!({"direct_messages_topic": {"topic_id": 777, "user": ada}}),
+            json!([null, 777]),
+        ),
+    ] {
+        for word in ["first", "second"] {
+            app.telegram.add_chat(chat["id"].as_i64().unwrap());
+            let mut message = json!({"message_id": 1_000 + answered, "date": 1_795_632_472, "chat": chat, "from": ada,
+                "text": format!("{word} in {parameters}")});
+            message.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+            app.telegram.push_update(json!({ "message": message }));
+            answered += 1;
+            app.wait_for_sent(answered).await;
+            let raw: serde_json::Value = serde_json::from_str(&app.telegram.sent()[answered - 1].raw).unwrap();
+            assert_eq!(json!([raw["message_thread_id"], raw["direct_messages_topic_id"]]), parameters, "{raw}");
+            app.wait_for_status(|status| rows(status, 2) == answered as i64).await;
+        }
+        let typing = app.telegram.read(|history| history.calls_of("sendChatAction").next_back().unwrap().raw.clone());
+        let typing: serde_json::Value = serde_json::from_str(&typing).unwrap();
+        assert_eq!(typing["message_thread_id"], parameters[0], "{typing}");
+        let asked = app.model.requests().last().unwrap().messages.clone();
+        let said: Vec<&str> = asked.iter().map(|message| message.content.as_str()).collect();
+        let both = ["first", "second"].map(|word| format!("{word} in {parameters}"));
+        assert!(said.contains(&both[0].as_str()) && said.ends_with(&[&both[1]]), "{said:?}");
+        let others =
+            said.iter().filter(|content| content.contains(" in [") && !content.contains(&parameters.to_string()));
+        assert_eq!(others.count(), 0, "{said:?}");
+    }
+    // The same after a restart.
+    assert_eq!(running.terminate().await, Some(0));
+    let running = app.serve().await;
+    app.telegram.push_update(json!({"message": {"message_id": 2_000, "date": 1_795_632_472, "from": ada, "text": "third",
+        "chat": {"id": group, "type": "supergroup", "title": "G"}, "message_thread_id": 15, "is_topic_message": true}}));
+    app.wait_for_sent(answered + 1).await;
+    let asked = app.model.requests().last().unwrap().messages.clone();
+    let turns: Vec<&str> =
+        asked.iter().map(|message| message.content.as_str()).filter(|text| text.starts_with("first")).collect();
+    assert_eq!(turns, ["first in [15,null]"]);
+    assert_eq!(running.terminate().await, Some(0));
+    app.audit().await;
+}
+
+/// Two bots that answer each other would never stop, and a channel post would be answered twice.
+#[tokio::test(flavor = "multi_thread")]
+async fn bots_and_copies_of_channel_posts_are_not_answered() {
+    let app = TestApp::new().await;
+    let running = app.serve().await;
+    let group = json!({"id": -1_002_220, "type": "supergroup", "title": "Bots"});
+    app.telegram.add_chat(-1_002_220);
+    let message = |from: serde_json::Value, extra: serde_json::Value| {
+        let mut message = json!({"message_id": 8, "date": 1_795_632_269, "from": from, "chat": group, "text": "hello"});
+        message.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+        json!({ "message": message })
+    };
+    let bot = json!({"id": 444_555, "is_bot": true, "first_name": "Other", "username": "other_bot"});
+    app.telegram.push_update(message(bot.clone(), json!({})));
+    let forward = json!({"sender_chat": {"id": -1_003, "type": "channel"}, "is_automatic_forward": true});
+    app.telegram.push_update(message(json!({"id": 777_000, "is_bot": false, "first_name": "Telegram"}), forward));
+    let admin = json!({"id": 1_087_968_824, "is_bot": true, "first_name": "Group", "username": "GroupAnonymousBot"});
+    app.telegram.push_update(message(admin, json!({"sender_chat": group})));
+    app.wait_for_sent(1).await;
+    app.wait_for_status(|status| rows(status, 1) == 3).await;
+    assert_eq!(running.terminate().await, Some(0));
+    let statement = "select status, user_id from silver order by update_id";
+    let table = app.stdout(&["query", statement, "--format", "csv"]).await;
+    assert_eq!(table.trim(), "status,user_id\nignored,444555\nignored,777000\nanswered,1087968824");
+    assert_eq!(app.telegram.sent().len(), 1);
+    app.audit().await;
+}

@@ -60,6 +60,7 @@ impl Delivery {
                 text: message.text.clone(),
                 entities: message.entities.clone(),
                 message_thread_id: message.thread,
+                direct_messages_topic_id: message.direct_messages_topic,
                 reply_markup: message.markup.clone(),
                 reply_to_message_id: message.reply_to,
             },

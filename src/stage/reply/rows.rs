@@ -113,7 +113,7 @@ pub(super) fn answers(batch: &RecordBatch, silver_version: i64) -> error::Result
             (None, Some(response)) => {
                 // A row of release 0.1, which composed messages as it sent them.
                 let (chat_type, message_id) = (text(chat_types, row), integer(message_ids, row));
-                (Ok(reply::compose(response, None, Answered { chat_id, chat_type, message_id })), true)
+                (Ok(reply::compose(response, None, Answered { chat_id, chat_type, topic: None, message_id })), true)
             }
             (None, None) => return None,
         };

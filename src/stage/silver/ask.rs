@@ -269,7 +269,12 @@ impl Asker {
         let row = &question.row;
         let note = (answer.is_cut && !self.cut_text.is_empty()).then_some(self.cut_text.as_str());
         let reply = row.chat_id.map_or_else(Vec::new, |chat_id| {
-            let answered = Answered { chat_id, chat_type: row.chat_type.as_deref(), message_id: row.message_id };
+            let answered = Answered {
+                chat_id,
+                chat_type: row.chat_type.as_deref(),
+                topic: row.context.topic,
+                message_id: row.message_id,
+            };
             reply::compose(&answer.text, note, answered)
         });
         let empty = reply.is_empty() && text::render(&answer.text).is_empty();
@@ -326,7 +331,11 @@ impl Asker {
             return;
         }
         if let Some(chat_id) = row.chat_id {
-            self.acknowledge_with(row, move |bot: BotClient| async move { drop(bot.send_typing(chat_id, None).await) });
+            let topic = row.context.topic;
+            self.acknowledge_with(
+                row,
+                move |bot: BotClient| async move { drop(bot.send_typing(chat_id, topic).await) },
+            );
         }
     }
 

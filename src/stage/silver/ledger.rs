@@ -61,7 +61,7 @@ pub(super) async fn recall(
     let files = files.into_iter().filter(reaches).collect();
     let take = |batch: &arrow::array::RecordBatch| {
         for row in rows::said(batch)?.into_iter().filter(|row| row.received_at >= from) {
-            history.add(row.chat_id, row.received_at, &row.question, &row.answer);
+            history.add(row.conversation, row.received_at, &row.question, &row.answer);
         }
         Ok(())
     };

@@ -150,7 +150,7 @@ impl Work for SilverWork {
 
     fn begin(&mut self, row: BronzeRow, desk: Desk<SilverRow>) -> BoxFuture<'static, Result<bool>> {
         let Decision { route, .. } = route::decide(&row, &self.routes, self.bot_id);
-        let history = self.history.before(row.chat_id, row.received_at);
+        let history = self.history.before(row.conversation(), row.received_at);
         let (asker, question) = (Arc::clone(&self.asker), Question { row, route, history });
         let work = async move {
             let Some(row) = asker.ask(&question).await else { return Ok(false) };
@@ -172,9 +172,9 @@ impl Work for SilverWork {
                 Status::Ignored => self.summary.ignored += 1,
                 Status::Failed => self.summary.failed += 1,
             }
-            if let (Some(chat_id), Some(answer)) = (row.bronze.chat_id, &row.response) {
+            if let (Some(conversation), Some(answer)) = (row.bronze.conversation(), &row.response) {
                 let question = row.bronze.text.as_deref().unwrap_or_default();
-                self.history.add(chat_id, row.bronze.received_at, question, answer);
+                self.history.add(conversation, row.bronze.received_at, question, answer);
             }
             let (bot_id, update_id, at) = (row.bronze.bot_id, row.bronze.update_id, self.clock.now());
             self.telemetry.hop(|| Hop { bot_id, update_id, step: "silver", at, detail: version.to_string() });

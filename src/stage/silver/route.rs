@@ -25,8 +25,12 @@ pub(super) fn decide(row: &BronzeRow, routes: &[Route], bot_id: Option<BotId>) -
     let spoken = row.update_type.as_deref().is_some_and(|kind| SPOKEN.contains(&kind));
     let text = row.text.as_deref().map(str::trim).filter(|text| !text.is_empty());
     let (true, true, Some(text)) = (is_ours(row, bot_id), spoken, text) else { return Decision::IGNORED };
+    // The channel post it is a copy of is the question.
+    if row.context.is_automatic_forward {
+        return Decision::IGNORED;
+    }
     for (number, route) in routes.iter().enumerate() {
-        if matches(route, text) {
+        if route.matches.from_bot == row.context.is_from_bot && matches(route, text) {
             let name = route.name.clone().unwrap_or_else(|| (number + 1).to_string());
             return Decision { answer: route.answer, route: Some(name) };
         }
@@ -54,6 +58,7 @@ fn command(text: &str) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::telegram::update::MessageContext;
 
     fn routes(text: &str) -> Vec<Route> {
         #[derive(serde::Deserialize)]
@@ -77,6 +82,23 @@ mod tests {
             assert_eq!(decide(&ignored, &routes, None), Decision::IGNORED);
         }
         assert_eq!(decide(&row("message", "hi"), &routes, Some(BotId(9))), Decision::IGNORED);
+    }
+
+    #[test]
+    fn bots_are_answered_only_where_a_route_says_so_and_copies_of_channel_posts_never() {
+        let from = |is_from_bot, is_automatic_forward| {
+            let context = MessageContext { is_from_bot, is_automatic_forward, ..MessageContext::default() };
+            BronzeRow { context, ..row("message", "hi") }
+        };
+        let people = "[[route]]\nmatch = { text = true }\nanswer = \"model\"\n";
+        let bots = "[[route]]\nname = \"bots\"\nmatch = { from_bot = true }\nanswer = \"model\"\n";
+        let route = |row: BronzeRow, text: &str| decide(&row, &routes(text), None).route;
+        assert_eq!(route(from(false, false), people).as_deref(), Some("1"));
+        assert_eq!(route(from(true, false), people), None);
+        let both = format!("{bots}{people}");
+        assert_eq!(route(from(true, false), &both).as_deref(), Some("bots"));
+        assert_eq!(route(from(false, false), &both).as_deref(), Some("2"));
+        assert_eq!(route(from(false, true), &both), None);
     }
 
     #[test]

@@ -12,9 +12,10 @@ use crate::flow::work::Item;
 use crate::id::BotId;
 use crate::table::values::{Columns, integer, moment, text};
 use crate::telegram::reply::{self, ReplyMessage};
+use crate::telegram::update::{MessageContext, Topic};
 
 /// The columns read from the bronze table.
-pub(super) const BRONZE_COLUMNS: [&str; 14] = [
+pub(super) const BRONZE_COLUMNS: [&str; 15] = [
     "bot_id",
     "update_id",
     "update_type",
@@ -27,6 +28,7 @@ pub(super) const BRONZE_COLUMNS: [&str; 14] = [
     "sent_at",
     "text",
     "callback_query_id",
+    "payload",
     "_received_at",
     "_trace_id",
 ];
@@ -35,10 +37,18 @@ pub(super) const BRONZE_COLUMNS: [&str; 14] = [
 pub(super) const KEY_COLUMNS: [&str; 3] = ["bot_id", "update_id", "attempt"];
 
 /// The columns read for the history of chats.
-pub(super) const HISTORY_COLUMNS: [&str; 5] = ["chat_id", "status", "user_message", "response", "received_at"];
+pub(super) const HISTORY_COLUMNS: [&str; 6] =
+    ["chat_id", "topic_id", "status", "user_message", "response", "received_at"];
 
 /// The chat id for rows of a chat without an id; Telegram's ids never come near it.
 const NO_CHAT: i64 = i64::MIN;
+
+/// A chat, or one of its topics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct Conversation {
+    pub(super) chat_id: i64,
+    pub(super) topic_id: Option<i64>,
+}
 
 /// A bronze row that is not corrupt.
 #[derive(Clone, Debug, Default)]
@@ -55,6 +65,7 @@ pub(super) struct BronzeRow {
     pub(super) sent_at: Option<Timestamp>,
     pub(super) text: Option<String>,
     pub(super) callback_query_id: Option<String>,
+    pub(super) context: MessageContext,
     pub(super) received_at: Timestamp,
     pub(super) trace_id: String,
     pub(super) bronze_version: i64,
@@ -64,6 +75,11 @@ impl BronzeRow {
     /// Where it waits for its turn.
     pub(super) fn chat(&self) -> i64 {
         self.chat_id.unwrap_or(NO_CHAT)
+    }
+
+    /// The conversation it belongs to, if any.
+    pub(super) fn conversation(&self) -> Option<Conversation> {
+        Some(Conversation { chat_id: self.chat_id?, topic_id: self.context.topic.map(Topic::id) })
     }
 }
 
@@ -122,7 +138,7 @@ pub(super) struct SilverRow {
 /// What a row of the silver table says about its chat.
 #[derive(Clone, Debug)]
 pub(super) struct SaidRow {
-    pub(super) chat_id: i64,
+    pub(super) conversation: Conversation,
     pub(super) question: String,
     pub(super) answer: String,
     pub(super) received_at: Timestamp,
@@ -138,6 +154,7 @@ pub(super) fn bronze_rows(batch: &RecordBatch, bronze_version: i64) -> Result<Ve
     let (usernames, texts) = (columns.strings("username")?, columns.strings("text")?);
     let (query_ids, trace_ids) = (columns.strings("callback_query_id")?, columns.strings("_trace_id")?);
     let (sent, received) = (columns.moments("sent_at")?, columns.moments("_received_at")?);
+    let payloads = columns.has("payload").then(|| columns.strings("payload")).transpose()?;
     let owned = |column, row| text(column, row).map(str::to_owned);
     let bronze_row = |row: usize| {
         Some(BronzeRow {
@@ -153,6 +170,7 @@ pub(super) fn bronze_rows(batch: &RecordBatch, bronze_version: i64) -> Result<Ve
             sent_at: moment(sent, row),
             text: owned(texts, row),
             callback_query_id: owned(query_ids, row),
+            context: payloads.and_then(|column| text(column, row)).map(MessageContext::of).unwrap_or_default(),
             received_at: moment(received, row).unwrap_or_default(),
             trace_id: owned(trace_ids, row).unwrap_or_default(),
             bronze_version,
@@ -182,10 +200,14 @@ pub(super) fn said(batch: &RecordBatch) -> Result<Vec<SaidRow>> {
     let (statuses, chat_ids) = (columns.strings("status")?, columns.integers("chat_id")?);
     let (questions, answers) = (columns.strings("user_message")?, columns.strings("response")?);
     let received = columns.moments("received_at")?;
+    let topic_ids = columns.has("topic_id").then(|| columns.integers("topic_id")).transpose()?;
     let said = |row: usize| {
         let is_answered = text(statuses, row) == Some(Status::Answered.as_str());
         Some(SaidRow {
-            chat_id: integer(chat_ids, row).filter(|_| is_answered)?,
+            conversation: Conversation {
+                chat_id: integer(chat_ids, row).filter(|_| is_answered)?,
+                topic_id: topic_ids.and_then(|column| integer(column, row)),
+            },
             question: text(questions, row)?.to_owned(),
             answer: text(answers, row)?.to_owned(),
             received_at: moment(received, row).unwrap_or_default(),
@@ -218,6 +240,7 @@ fn integer_column(name: &str, rows: &[SilverRow]) -> Option<ArrayRef> {
         "update_id" => |row| Some(row.bronze.update_id),
         "message_id" => |row| row.bronze.message_id,
         "chat_id" => |row| row.bronze.chat_id,
+        "topic_id" => |row| row.bronze.context.topic.map(Topic::id),
         "user_id" => |row| row.bronze.user_id,
         "attempt" => |_| Some(1),
         "reply_parts" => |row| Some(i64::try_from(row.reply.len()).unwrap_or(i64::MAX)),

@@ -17,6 +17,7 @@ use url::{Host, Url};
 use self::fault::Answer;
 pub use self::fault::SendFault;
 use super::text::Entity;
+use super::update::Topic;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::settings::Secret;
 
@@ -43,6 +44,9 @@ pub struct OutgoingMessage {
     /// The topic it belongs to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub message_thread_id: Option<i64>,
+    /// The person's topic it belongs to, among the direct messages of a channel.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub direct_messages_topic_id: Option<i64>,
     /// Its buttons, in the Bot API's format.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reply_markup: Option<Value>,
@@ -167,13 +171,13 @@ impl BotClient {
         }
     }
 
-    /// Shows "typing…" for five seconds.
+    /// Shows "typing…" for five seconds. The method has no parameter for the direct messages of a channel.
     ///
     /// # Errors
     /// As [`Self::send_message`].
-    pub async fn send_typing(&self, chat_id: i64, message_thread_id: Option<i64>) -> CallResult<()> {
+    pub async fn send_typing(&self, chat_id: i64, topic: Option<Topic>) -> CallResult<()> {
         let mut parameters = json!({"chat_id": chat_id, "action": "typing"});
-        if let Some(thread) = message_thread_id {
+        if let Some(Topic::Thread(thread)) = topic {
             parameters["message_thread_id"] = thread.into();
         }
         self.call::<IgnoredAny>("sendChatAction", &parameters, self.call_timeout).await.map(drop)

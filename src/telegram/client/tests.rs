@@ -254,15 +254,21 @@ async fn calls_say_what_telegram_reads() {
         text: "hi".into(),
         entities: vec![entity],
         message_thread_id: Some(3),
+        direct_messages_topic_id: Some(9),
         reply_to_message_id: Some(4),
     };
     assert_eq!(client.send_message(&message).await, Ok(7));
     let said = json!({"chat_id": -1, "text": "hi", "entities": [{"type": "bold", "offset": 0, "length": 2}],
-        "message_thread_id": 3, "reply_parameters": {"message_id": 4, "allow_sending_without_reply": true}});
+        "message_thread_id": 3, "direct_messages_topic_id": 9, "reply_parameters": {"message_id": 4, "allow_sending_without_reply": true}});
     assert_eq!(calls.recv().await.unwrap(), ("sendMessage".to_owned(), said));
-    client.send_typing(5, None).await.unwrap();
-    let said = json!({"chat_id": 5, "action": "typing"});
-    assert_eq!(calls.recv().await.unwrap(), ("sendChatAction".to_owned(), said));
+    let typing = json!({"chat_id": 5, "action": "typing"});
+    let in_thread = json!({"chat_id": 5, "action": "typing", "message_thread_id": 3});
+    for (topic, said) in
+        [(None, &typing), (Some(Topic::DirectMessages(9)), &typing), (Some(Topic::Thread(3)), &in_thread)]
+    {
+        client.send_typing(5, topic).await.unwrap();
+        assert_eq!(calls.recv().await.unwrap(), ("sendChatAction".to_owned(), said.clone()));
+    }
     let updates = client.get_updates(Some(9), Duration::from_secs(0), &["message".to_owned()]).await.unwrap();
     assert_eq!(updates[0].get(), r#"{"update_id":1,  "message":{"x":1e999}}"#);
     let said = json!({"offset": 9, "timeout": 0, "allowed_updates": ["message"]});

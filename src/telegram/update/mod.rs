@@ -3,6 +3,7 @@
 //! Updates are read through a table of paths, not through a struct per kind: Telegram adds fields every month, and an
 //! update that fits none of our structs must still become a row.
 
+mod context;
 mod fields;
 mod layout;
 #[cfg(test)]
@@ -15,6 +16,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::value::RawValue;
 
+pub use self::context::{MessageContext, Topic};
 use self::fields::{Fields, integer, last_object, object, string};
 use self::layout::{ChatPlace, Layout, MEDIA, Path};
 use crate::clock::Timestamp;

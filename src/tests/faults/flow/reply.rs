@@ -70,7 +70,7 @@ impl Stage for Replier {
 
     fn rows(&self, updates: &[Update]) -> RecordBatch {
         let reply = |(id, chat_id): &Update| {
-            let answered = Answered { chat_id: *chat_id, chat_type: None, message_id: None };
+            let answered = Answered { chat_id: *chat_id, chat_type: None, topic: None, message_id: None };
             reply::to_json(&reply::compose(&format!("answer {id}."), None, answered)).unwrap()
         };
         let columns: [(&str, ArrayRef); 6] = [

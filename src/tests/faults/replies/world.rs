@@ -169,6 +169,6 @@ impl World {
 fn messages(update_id: i64, (chat_id, parts): (i64, usize)) -> Vec<ReplyMessage> {
     let sentences = if parts == 1 { 1 } else { parts * 110 };
     let sentence = |number| format!("answer {update_id} in sentence {number}, no more.\n\n");
-    let answered = Answered { chat_id, chat_type: None, message_id: None };
+    let answered = Answered { chat_id, chat_type: None, topic: None, message_id: None };
     reply::compose(&(0..sentences).map(sentence).collect::<String>(), None, answered)
 }
