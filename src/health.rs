@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde::{Serialize, Serializer};
 
 use crate::clock::Timestamp;
+use crate::redact::redact;
 
 /// The states of all stages of this process. Cheap to clone; clones share them.
 #[derive(Clone, Debug, Default)]
@@ -127,6 +128,18 @@ impl Health {
 }
 
 impl Report {
+    /// The same with its reasons redacted.
+    #[must_use]
+    pub fn without_secrets(mut self) -> Self {
+        self.landing = redact(&self.landing).into_owned();
+        for stage in &mut self.stages {
+            if let StageState::Unwell(unwell) = &mut stage.state {
+                unwell.reason = redact(&unwell.reason).into_owned();
+            }
+        }
+        self
+    }
+
     /// The same without reasons, for unauthenticated callers: errors contain names of buckets and hosts.
     #[must_use]
     pub fn without_reasons(mut self) -> Self {
@@ -207,6 +220,13 @@ mod tests {
         let report = health.report(&Ok(()));
         assert_eq!((report.status, report.to_string()), ("degraded", format!("landing: ok\n{line}\n")));
         assert!(!report.without_reasons().to_string().contains("the store"));
+        crate::redact::know("health-canary-1");
+        let unwell = Unwell { reason: "403 of /?key=health-canary-1".to_owned(), since: moment, next_try: moment };
+        health.note(&id, StageState::Unwell(unwell));
+        let shown = health.report(&Err("bot%2Fhealth%2Dcanary-1".to_owned())).without_secrets();
+        let expected = "landing: bot%2F***\ntelegram/silver: unwell since 1970-01-01T00:00:00.000000Z, \
+                        next try 1970-01-01T00:00:00.000000Z: 403 of /?key=***\n";
+        assert_eq!(shown.to_string(), expected);
         let failing = health.report(&Err("the disk is full".to_owned()));
         assert_eq!((failing.status, failing.landing.as_str()), ("failing", "the disk is full"));
     }

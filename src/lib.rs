@@ -26,6 +26,7 @@ pub mod load;
 pub mod panic;
 pub mod pipeline;
 pub mod receive;
+pub mod redact;
 pub mod retry;
 mod sabotage;
 pub mod schema;

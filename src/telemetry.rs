@@ -1,6 +1,7 @@
 //! What a running process reports about itself: logs, Prometheus metrics, and a feed of the hops of single updates.
 
 use std::any::Any;
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::io::{self, IsTerminal, Write};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,6 +15,7 @@ use tracing_subscriber::EnvFilter;
 use crate::clock::Timestamp;
 use crate::error::{Context, ErrorKind, Result};
 use crate::id::BotId;
+use crate::redact::redact;
 
 /// How many hops a slow subscriber may lag behind before it misses some.
 const FEED_LIMIT: usize = 1_024;
@@ -50,14 +52,14 @@ pub fn start_logging(format: LogFormat, filter: Option<&str>) -> Result<()> {
     Ok(())
 }
 
-/// A writer to which every write succeeds; what cannot be written is lost.
+/// A writer to which every write succeeds, and that no secret gets through; what cannot be written is lost.
 #[derive(Debug)]
 struct Unfailing<W>(W);
 
 impl<W: Write> Write for Unfailing<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         // All or nothing as far as possible: the rest of a broken line would only look like another line.
-        let _lost = self.0.write_all(bytes);
+        let _lost = self.0.write_all(redact(&String::from_utf8_lossy(bytes)).as_bytes());
         Ok(bytes.len())
     }
 
@@ -148,7 +150,8 @@ impl Telemetry {
         if let Err(error) = TextEncoder::new().encode(&self.registry.gather(), &mut text) {
             tracing::warn!(%error, "metrics could not be rendered");
         }
-        String::from_utf8(text).unwrap_or_default()
+        let text = String::from_utf8(text).unwrap_or_default();
+        text.split_inclusive('\n').map(without_secrets).collect()
     }
 
     /// Registers a metric, or returns the existing one with this name. Names are constants of this crate, so a failure
@@ -172,9 +175,30 @@ impl Telemetry {
     }
 }
 
+/// A line of metrics with its labels redacted. Names are constants.
+fn without_secrets(line: &str) -> Cow<'_, str> {
+    match (line.find('{'), line.rfind('}')) {
+        (Some(begin), Some(end)) if begin < end && !line.starts_with('#') => {
+            format!("{}{}{}", &line[..begin], redact(&line[begin..end]), &line[end..]).into()
+        }
+        _ => line.into(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_secret_is_logged_nor_shown_as_a_label() {
+        crate::redact::know("telemetry-canary-1");
+        let mut lines = Vec::new();
+        Unfailing(&mut lines).write_all(b"GET /?key=telemetry%2Dcanary-1\nnext").unwrap();
+        assert_eq!(String::from_utf8(lines).unwrap(), "GET /?key=***\nnext");
+        let telemetry = Telemetry::new();
+        telemetry.counters("telemetry_total", "c", &["of"]).with_label_values(&["telemetry-canary-1"]).inc();
+        assert!(telemetry.render().contains("telemetry_total{of=\"***\"} 1\n"), "{}", telemetry.render());
+    }
 
     #[test]
     fn metrics_render_as_prometheus_text() {

@@ -119,6 +119,7 @@ enum Verdict {
 
 /// Runs the command line and returns the exit code of the process.
 pub fn main() -> ExitCode {
+    output::complain_of_panics();
     let cli = Cli::parse();
     let outcome = Environment::of_process(Path::new(".")).and_then(|environment| start(cli, environment));
     match outcome {
@@ -177,7 +178,7 @@ async fn dispatch(cli: Cli, environment: Environment) -> Result<Verdict> {
         Verb::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "lakegram", &mut script);
-            output::print(&String::from_utf8_lossy(&script))
+            output::print_as_it_is(&String::from_utf8_lossy(&script))
         }
     }
 }

@@ -34,7 +34,7 @@ pub(super) async fn query(_app: App, _options: Options) -> Result<Verdict> {
 #[cfg(feature = "sql")]
 pub(super) async fn query(app: App, options: Options) -> Result<Verdict> {
     let rows = sql::rows(&app, &options.sql).await?;
-    output::print(&sql::shown(&rows, options.format)?)
+    output::print_as_it_is(&sql::shown(&rows, options.format)?)
 }
 
 #[cfg(feature = "sql")]

@@ -15,6 +15,7 @@ use crate::clock::Clock;
 use crate::connections::{Limits, Metrics, Server};
 use crate::error::Result;
 use crate::health::Health;
+use crate::redact::redact;
 use crate::telemetry::Telemetry;
 
 /// Whether bytes can be landed now, and if not, why.
@@ -83,12 +84,12 @@ async fn ready(State(console): State<Console>, Query(query): Query<ReadyQuery>) 
         (None, Ok(())) => "ok\n".to_owned(),
         (None, Err(reason)) => format!("landing: {reason}\n"),
     };
-    (status, text).into_response()
+    (status, redact(&text).into_owned()).into_response()
 }
 
 async fn health(State(console): State<Console>) -> Response {
     let ready = (console.readiness)();
-    (status_of(&ready), Json(console.health.report(&ready))).into_response()
+    (status_of(&ready), Json(console.health.report(&ready).without_secrets())).into_response()
 }
 
 fn status_of(ready: &std::result::Result<(), String>) -> StatusCode {

@@ -28,10 +28,10 @@ const FINAL_REASONS: [&str; 10] = [
 /// The answer in the body of a 200. If there is none, that may be the server's fault or the row's.
 ///
 /// Only what decides about the answer is parsed strictly: unreadable usage numbers do not invalidate a text.
-pub(super) fn answer(bytes: &[u8], kind: &str, secret: Option<&str>) -> Result<ChatAnswer, ModelFault> {
+pub(super) fn answer(bytes: &[u8], kind: &str) -> Result<ChatAnswer, ModelFault> {
     let completion = body::parse(bytes).map_err(|error| {
         let kind = if kind.is_empty() { "no content type" } else { kind };
-        failing(format!("cannot parse the model's response ({kind}): {error}: {}", error_text(bytes, secret)))
+        failing(format!("cannot parse the model's response ({kind}): {error}: {}", error_text(bytes)))
     })?;
     let choice = &completion["choices"][0];
     let finish_reason = choice["finish_reason"].as_str().map(str::to_owned);
@@ -41,7 +41,7 @@ pub(super) fn answer(bytes: &[u8], kind: &str, secret: Option<&str>) -> Result<C
     let has_message = choice["message"].is_object() || (is_final && choice.is_object());
     // Some gateways report an error of the model behind them with a 200.
     if is_error(&completion["error"]) || !has_message || finish_reason.as_deref() == Some("error") {
-        return Err(failing(format!("the model's response has no answer: {}", error_text(bytes, secret))));
+        return Err(failing(format!("the model's response has no answer: {}", error_text(bytes))));
     }
     let mut text = reasoning::without_reasoning(&text_of(&choice["message"]["content"])?).into_owned();
     if text.trim().is_empty() {
@@ -127,7 +127,7 @@ mod tests {
     use super::*;
 
     fn answer(body: &[u8]) -> Result<ChatAnswer, ModelFault> {
-        super::answer(body, "application/json", None)
+        super::answer(body, "application/json")
     }
 
     fn of_content(content: &Value) -> Result<ChatAnswer, ModelFault> {
@@ -289,7 +289,7 @@ mod tests {
     #[test]
     fn what_cannot_be_read_is_quoted_with_its_type() {
         let page = b"<!DOCTYPE html><html><body>Sign in</body></html>";
-        let Err(ModelFault::Failing { message, .. }) = super::answer(page, "text/html", None) else { panic!() };
+        let Err(ModelFault::Failing { message, .. }) = super::answer(page, "text/html") else { panic!() };
         assert!(message.contains("(text/html)") && message.contains("<!DOCTYPE html>"), "{message}");
     }
 

@@ -13,6 +13,7 @@ use super::ModelFault;
 use super::exchange::{Reply, exchange};
 use super::fault::{error_text, retry_after};
 use crate::clock::Clock;
+use crate::redact::know_for_now;
 use crate::settings::Secret;
 
 /// A token is refreshed this long before it expires, or when half its lifetime is over.
@@ -152,6 +153,7 @@ impl ClientCredentials {
         let grant: Option<Grant> = serde_json::from_slice(&reply.body).ok();
         let grant = grant.filter(|grant| bearer(&grant.access_token).is_some());
         let grant = grant.ok_or_else(|| unavailable("cannot parse its response"))?;
+        know_for_now(&grant.access_token);
         let life = grant.expires_in.map_or(UNTOLD_LIFE, Duration::from_secs);
         let ends_at = asked_at.saturating_add(life);
         Ok(Token { text: grant.access_token, renew_at: ends_at.saturating_sub(EARLY.min(life / 2)), ends_at })
@@ -159,7 +161,7 @@ impl ClientCredentials {
 
     fn refusal(&self, reply: &Reply, clock: &Clock) -> ModelFault {
         let status = reply.status.as_u16();
-        let text = error_text(&reply.body, Some(&self.secret.current()));
+        let text = error_text(&reply.body);
         match status {
             408 | 409 | 425 | 429 | 499.. => ModelFault::Unavailable {
                 retry_after: retry_after(&reply.headers, clock),

@@ -107,7 +107,7 @@ impl ModelClient {
             self.limits_completion.store(true, Ordering::Relaxed);
             reply = self.send(request, token.as_deref()).await?;
         }
-        self.judge(&reply, token.as_deref())
+        self.judge(&reply)
     }
 
     async fn send(&self, request: &ChatRequest, token: Option<&str>) -> std::result::Result<Reply, ModelFault> {
@@ -138,12 +138,12 @@ impl ModelClient {
         })
     }
 
-    fn judge(&self, reply: &Reply, token: Option<&str>) -> std::result::Result<ChatAnswer, ModelFault> {
+    fn judge(&self, reply: &Reply) -> std::result::Result<ChatAnswer, ModelFault> {
         if reply.status.is_success() {
             let kind = reply.headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
-            return answer(&reply.body, kind, token);
+            return answer(&reply.body, kind);
         }
-        Err(of_status(reply, &self.target.fixes, token, &self.clock))
+        Err(of_status(reply, &self.target.fixes, &self.clock))
     }
 }
 

@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::ModelFault;
 use super::exchange::Reply;
 use crate::clock::Clock;
+use crate::redact::beginning;
 
 /// How much of a server's message is kept, in characters.
 const MESSAGE_LIMIT: usize = 300;
@@ -26,9 +27,9 @@ pub(super) struct Fixes {
 }
 
 /// The fault for a response that is not a 200.
-pub(super) fn of_status(reply: &Reply, fixes: &Fixes, secret: Option<&str>, clock: &Clock) -> ModelFault {
+pub(super) fn of_status(reply: &Reply, fixes: &Fixes, clock: &Clock) -> ModelFault {
     let retry_after = retry_after(&reply.headers, clock);
-    let message = format!("the model server answered {}: {}", reply.status.as_u16(), error_text(&reply.body, secret));
+    let message = format!("the model server answered {}: {}", reply.status.as_u16(), error_text(&reply.body));
     let misconfigured = |fix: &str| ModelFault::Misconfigured { message: format!("{message}; {fix}") };
     let code = error_code(&reply.body).unwrap_or_default();
     match reply.status.as_u16() {
@@ -55,15 +56,11 @@ pub(super) fn of_status(reply: &Reply, fixes: &Fixes, secret: Option<&str>, cloc
 /// The message of an error, in one line: `{"error": {"message", "code"}}`, `{"error_code", "message"}`, OAuth's
 /// `{"error", "error_description"}`, or plain text.
 ///
-/// Servers repeat what they were sent: `secret` is removed before anything is truncated.
-pub(super) fn error_text(body: &[u8], secret: Option<&str>) -> String {
-    let mut text = known_text(body).unwrap_or_else(|| String::from_utf8_lossy(body).into_owned());
-    // Anything shorter is not a secret, and may be part of any word.
-    if let Some(secret) = secret.filter(|secret| secret.len() >= 6) {
-        text = text.replace(secret, "***");
-    }
+/// Servers repeat what they were sent: secrets are hidden before anything is truncated.
+pub(super) fn error_text(body: &[u8]) -> String {
+    let text = known_text(body).unwrap_or_else(|| String::from_utf8_lossy(body).into_owned());
     let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    if line.is_empty() { "no message".to_owned() } else { line.chars().take(MESSAGE_LIMIT).collect() }
+    if line.is_empty() { "no message".to_owned() } else { beginning(&line, MESSAGE_LIMIT) }
 }
 
 fn known_text(body: &[u8]) -> Option<String> {
@@ -116,7 +113,7 @@ mod tests {
         let status = StatusCode::from_u16(status).unwrap();
         let reply = Reply { status, headers: HeaderMap::new(), body: body.as_bytes().to_vec() };
         let fixes = Fixes { key: "check the key", place: "check the place".to_owned() };
-        of_status(&reply, &fixes, Some("sk-secret"), &Clock::system())
+        of_status(&reply, &fixes, &Clock::system())
     }
 
     fn after(value: &str, clock: &Clock) -> Option<Duration> {
@@ -157,7 +154,7 @@ mod tests {
 
     #[test]
     fn the_message_of_each_dialect_is_told_in_one_line() {
-        let same = |body: &str, text: &str| assert_eq!(error_text(body.as_bytes(), None), text);
+        let same = |body: &str, text: &str| assert_eq!(error_text(body.as_bytes()), text);
         same("", "no message");
         same("  \n", "no message");
         same("{}", "{}");
@@ -177,20 +174,26 @@ mod tests {
         same(r#"{"error":"invalid_client","error_description":"no such app"}"#, "invalid_client: no such app");
         same(r#"{"error":"model is loading"}"#, "model is loading");
         same(r#"{"detail":"Not Found"}"#, "Not Found");
-        assert_eq!(error_text("ä".repeat(5_000).as_bytes(), None).chars().count(), MESSAGE_LIMIT);
-        assert!(!error_text(&[0xff, 0xfe], None).is_empty());
+        assert_eq!(error_text("ä".repeat(5_000).as_bytes()).chars().count(), MESSAGE_LIMIT);
+        assert!(!error_text(&[0xff, 0xfe]).is_empty());
     }
 
     #[test]
     fn a_key_that_a_server_repeats_is_not_passed_on() {
-        let echoes = ["the key sk-secret is none", r#"{"error":{"message":"bad sk-secret","code":"sk-secret"}}"#];
+        crate::redact::know("sk-echoed-canary");
+        let echoes = [
+            "the key sk-echoed-canary is none",
+            r#"{"error":{"message":"bad sk-echoed-canary","code":"sk-echoed-canary"}}"#,
+            "<p>sk&#45;echoed-canary</p>",
+            "it begins with sk-echoe",
+        ];
         for body in echoes {
             let shown = format!("{:?}", of(401, body));
-            assert!(!shown.contains("sk-secret") && shown.contains("***"), "{shown}");
+            assert!(!shown.contains("echoe") && shown.contains("***"), "{shown}");
         }
         // Not even its first half, if it is where the text is truncated.
-        let long = format!("{}sk-secret", "x".repeat(MESSAGE_LIMIT - 4));
-        assert!(!format!("{:?}", of(500, &long)).contains("sk-s"));
+        let long = format!("{}sk-echoed-canary", "x".repeat(MESSAGE_LIMIT - 9));
+        assert!(!format!("{:?}", of(500, &long)).contains("sk-e"));
     }
 
     #[test]

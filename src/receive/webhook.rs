@@ -19,6 +19,7 @@ use crate::clock::Clock;
 use crate::connections::Client;
 use crate::health::Health;
 use crate::pipeline::ReceiveSettings;
+use crate::redact::redact;
 
 /// The `Retry-After` of a refused request, in seconds.
 const RETRY_AFTER_SECONDS: &str = "2";
@@ -90,7 +91,7 @@ pub(super) fn routes(shared: Arc<Shared>) -> Router {
 async fn ready(State(shared): State<Arc<Shared>>) -> Response {
     match shared.readiness.ready() {
         Ok(()) => "ok\n".into_response(),
-        Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")).into_response(),
+        Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{}\n", redact(&reason))).into_response(),
     }
 }
 
@@ -98,7 +99,7 @@ async fn ready(State(shared): State<Arc<Shared>>) -> Response {
 async fn health_report(State(shared): State<Arc<Shared>>) -> Response {
     let ready = shared.readiness.ready();
     let status = if ready.is_ok() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, Json(shared.stages.report(&ready).without_reasons())).into_response()
+    (status, Json(shared.stages.report(&ready).without_secrets().without_reasons())).into_response()
 }
 
 async fn webhook(State(shared): State<Arc<Shared>>, request: Request) -> Response {

@@ -6,8 +6,10 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
+use super::learn::learn;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::id::Name;
+use crate::redact;
 
 /// Variables of this process with those of `.env` below them. Clones share `.env`, which may be read again.
 #[derive(Clone, Default)]
@@ -39,9 +41,11 @@ impl Environment {
         // A variable that is not UTF-8 is not one of ours.
         let values =
             std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+        let values: BTreeMap<String, String> = values.collect();
+        values.iter().for_each(|(name, value)| learn(name, value, redact::know));
         let file = folder.join(".env");
         let dot_env = DotEnv { values: RwLock::new(read_dot_env(&file)?), file };
-        Ok(Self { values: values.collect(), dot_env: Some(Arc::new(dot_env)), hidden: BTreeSet::new() })
+        Ok(Self { values, dot_env: Some(Arc::new(dot_env)), hidden: BTreeSet::new() })
     }
 
     /// Reads `.env` again, for this environment and all its clones.
@@ -57,14 +61,14 @@ impl Environment {
 
     /// Exactly these variables.
     pub fn from_pairs<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
-        let values = pairs.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
-        Self { values, ..Self::default() }
+        Self::default().with(pairs.into_iter().map(|(name, value)| (name, value.to_owned())))
     }
 
     /// The same variables, with these taking precedence.
     #[must_use]
     pub fn with<'a>(mut self, pairs: impl IntoIterator<Item = (&'a str, String)>) -> Self {
         for (name, value) in pairs {
+            learn(name, &value, redact::know);
             self.values.remove(&format!("{name}_FILE"));
             self.hidden.insert(format!("{name}_FILE"));
             self.values.insert(name.to_owned(), value);
@@ -85,6 +89,7 @@ impl Environment {
             (None, Some(file)) => {
                 let text = std::fs::read_to_string(&file)
                     .context(ErrorKind::Configuration, format!("{file_name}: cannot read {file}"))?;
+                learn(name, &text, redact::know_for_now);
                 Ok(Some(text.trim().to_owned()).filter(|text| !text.is_empty()))
             }
             (None, None) => Ok(None),
@@ -124,6 +129,7 @@ fn read_dot_env(file: &Path) -> Result<BTreeMap<String, String>> {
         for entry in entries {
             let (name, value) = entry
                 .map_err(|error| Error::configuration(format!(".env: {error}; write NAME=value, one per line")))?;
+            learn(&name, &value, redact::know);
             values.insert(name, value);
         }
     }

@@ -1,6 +1,7 @@
 //! The environment as checked settings, and the only door to it.
 
 mod environment;
+mod learn;
 mod secret;
 
 use std::net::SocketAddr;

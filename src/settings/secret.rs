@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::Environment;
 use crate::clock::Clock;
 use crate::error::Result;
+use crate::redact;
 
 /// How old a value may be before its source is checked again.
 const FRESH: Duration = Duration::from_secs(1);
@@ -72,6 +73,7 @@ impl Secret {
         check: impl Fn(&str) -> Result<()> + Send + Sync + 'static,
     ) -> Result<Option<Self>> {
         let Some(value) = environment.get(name)? else { return Ok(None) };
+        hide(&value, redact::know);
         check(&value)?;
         let (environment, name) = (environment.clone(), name.to_owned());
         let variable = Variable { environment, name, clock: clock.clone(), check: Box::new(check) };
@@ -79,6 +81,7 @@ impl Secret {
     }
 
     fn holding(value: &str, variable: Option<Variable>) -> Self {
+        hide(value, redact::know);
         let now = variable.as_ref().map_or(0, |variable| millis(&variable.clock));
         let shared = Shared {
             variable,
@@ -120,6 +123,7 @@ impl Secret {
             *self.shared.refused.lock().unwrap_or_else(PoisonError::into_inner) = None;
             return;
         }
+        hide(&found, redact::know_for_now);
         if let Err(error) = (variable.check)(&found) {
             return self.refuse(variable, &error.to_string());
         }
@@ -134,6 +138,12 @@ impl Secret {
             *refused = Some(reason.to_owned());
         }
     }
+}
+
+/// Some settings are two secrets, separated by a comma.
+fn hide(value: &str, know: fn(&str)) {
+    know(value);
+    value.split(',').filter(|part| part.len() < value.len()).for_each(know);
 }
 
 fn millis(clock: &Clock) -> u64 {
@@ -168,6 +178,13 @@ mod tests {
         clock.sleep(5 * FRESH).await;
         assert_eq!(&*secret.current(), "7:four", "without being asked for it");
         assert!(!format!("{secret:?}").contains("four"));
+        for text in ["7:a-later-token", "8:refused-token", "7:the-latest-token"] {
+            std::fs::write(&file, text).unwrap();
+            secret.renewed();
+        }
+        for known in ["7:a-later-token", "8:refused-token", "7:the-latest-token"] {
+            assert_eq!(redact::redact(known), "***", "whatever it is now");
+        }
     }
 
     #[test]

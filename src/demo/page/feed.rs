@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::PAGE_CHAT_ID;
 use crate::id::random_id;
+use crate::redact::redact;
 use crate::standin::telegram::{Receipt, SentMessage, StandInEvent, TelegramStandIn};
 use crate::telemetry::{Hop, Telemetry};
 
@@ -165,7 +166,7 @@ impl Feed {
 
 fn json_of_hop(hop: &Hop) -> Value {
     json!({
-        "type": "hop", "update_id": hop.update_id, "step": hop.step, "detail": hop.detail, "at": hop.at.as_micros(),
+        "type": "hop", "update_id": hop.update_id, "step": hop.step, "detail": redact(&hop.detail), "at": hop.at.as_micros(),
     })
 }
 

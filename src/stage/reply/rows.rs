@@ -13,6 +13,7 @@ use crate::flow::key::UpdateKey;
 use crate::flow::ledger::ExistingRow;
 use crate::flow::work::Item;
 use crate::id::BotId;
+use crate::redact::{CELL_LIMIT, excerpt};
 use crate::table::values::{Columns, integer, moment, text};
 use crate::telegram::reply::{self, Answered, Method, ReplyMessage};
 
@@ -210,7 +211,10 @@ fn column(name: &str, outcomes: &[Outcome]) -> Option<ArrayRef> {
         "kind" => strings(|outcome| Some(if outcome.method == Method::Edit { "edit" } else { "send" })),
         "status" => strings(|outcome| Some(outcome.status.as_str())),
         "tries" => integers(|outcome| Some(outcome.tries)),
-        "error" => strings(|outcome| outcome.error.as_deref()),
+        "error" => {
+            let cells = outcomes.iter().map(|outcome| outcome.error.as_deref().map(|text| excerpt(text, CELL_LIMIT)));
+            Arc::new(cells.collect::<StringArray>())
+        }
         "silver_version" => integers(|outcome| Some(outcome.silver_version)),
         "sent_at" => {
             let times = outcomes.iter().map(|outcome| Some(outcome.at.as_micros()));

@@ -10,6 +10,7 @@ use crate::error::{Context, ErrorKind, Result};
 use crate::flow::key::UpdateKey;
 use crate::flow::work::Item;
 use crate::id::BotId;
+use crate::redact::{CELL_LIMIT, excerpt};
 use crate::table::values::{Columns, integer, moment, text};
 use crate::telegram::reply::{self, ReplyMessage};
 use crate::telegram::update::{MessageContext, Topic};
@@ -259,6 +260,10 @@ fn other_column(name: &str, rows: &[SilverRow]) -> Option<ArrayRef> {
         let micros = rows.iter().map(|row| value(row).map(Timestamp::as_micros));
         Arc::new(micros.collect::<TimestampMicrosecondArray>().with_timezone("UTC"))
     };
+    // What others wrote may repeat a secret, and may be of any length.
+    let cells = |value: fn(&SilverRow) -> Option<&str>| -> ArrayRef {
+        Arc::new(rows.iter().map(|row| value(row).map(|text| excerpt(text, CELL_LIMIT))).collect::<StringArray>())
+    };
     let text: fn(&SilverRow) -> Option<&str> = match name {
         "sent_at" => return Some(times(|row| row.bronze.sent_at)),
         "received_at" => return Some(times(|row| Some(row.bronze.received_at))),
@@ -270,10 +275,10 @@ fn other_column(name: &str, rows: &[SilverRow]) -> Option<ArrayRef> {
         "user_message" => |row| row.bronze.text.as_deref(),
         "response" => |row| row.response.as_deref(),
         "route" => |row| row.route.as_deref(),
-        "error" => |row| row.error.as_deref(),
-        "model" => |row| row.model.as_deref(),
+        "error" => return Some(cells(|row| row.error.as_deref())),
+        "model" => return Some(cells(|row| row.model.as_deref())),
         "prompt_version" => |row| row.prompt_version.as_deref(),
-        "finish_reason" => |row| row.finish_reason.as_deref(),
+        "finish_reason" => return Some(cells(|row| row.finish_reason.as_deref())),
         "trace_id" => |row| Some(row.bronze.trace_id.as_str()),
         _ => return None,
     };

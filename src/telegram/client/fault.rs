@@ -7,6 +7,8 @@ use reqwest::header::RETRY_AFTER;
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
 
+use crate::redact;
+
 /// How much of a response that is not Telegram's is quoted, in characters.
 const EXCERPT_LIMIT: usize = 200;
 /// The longest response that is read, in bytes: a hundred updates are far smaller.
@@ -188,7 +190,7 @@ impl Answer {
     fn excerpt(&self) -> String {
         match &self.body {
             Ok(body) => {
-                let text: String = String::from_utf8_lossy(body).chars().take(EXCERPT_LIMIT).collect();
+                let text = redact::beginning(&String::from_utf8_lossy(body), EXCERPT_LIMIT);
                 format!("answered {} with `{}`", self.status, text.trim())
             }
             Err(message) => format!("answered {}, then: {message}", self.status),

@@ -19,6 +19,7 @@ pub use self::fault::SendFault;
 use super::text::Entity;
 use super::update::Topic;
 use crate::error::{Context, Error, ErrorKind, Result};
+use crate::redact::{CELL_LIMIT, excerpt};
 use crate::settings::Secret;
 
 /// Longer than Telegram takes for any call but getUpdates.
@@ -74,7 +75,7 @@ pub struct WebhookInfo {
 }
 
 /// `setWebhook`.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Serialize)]
 pub struct WebhookRequest {
     /// HTTPS URL.
     pub url: String,
@@ -84,6 +85,13 @@ pub struct WebhookRequest {
     pub allowed_updates: Vec<String>,
     /// Maximum concurrent connections, 1 to 100.
     pub max_connections: i64,
+}
+
+impl fmt::Debug for WebhookRequest {
+    /// Without the secret.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "WebhookRequest({})", self.url)
+    }
 }
 
 /// Who the bot is (`getMe`).
@@ -253,8 +261,8 @@ impl BotClient {
             Ok(response) => Answer::read(response).await.judge(),
             Err(error) => Err(SendFault::of(error)),
         };
-        // The response may have repeated the path of the request.
-        outcome.map_err(|fault| fault.map_text(|text| text.replace(&*token, "<token>")))
+        // The response may have repeated the path of the request, or the secret that was set.
+        outcome.map_err(|fault| fault.map_text(|text| excerpt(text, CELL_LIMIT)))
     }
 }
 

@@ -135,7 +135,35 @@ async fn a_redirect_is_not_followed() {
     let header = (axum::http::header::LOCATION, "/bot42:s3cret/elsewhere");
     let client = client_with_header(307, header, "moved to /bot42:s3cret/elsewhere").await;
     let SendFault::Refused { code: 307, description, .. } = send(&client).await.unwrap_err() else { panic!() };
-    assert_eq!(description, "answered 307 with `moved to /bot<token>/elsewhere`");
+    assert_eq!(description, "answered 307 with `moved to /bot***/elsewhere`");
+}
+
+#[tokio::test]
+async fn a_secret_that_a_server_repeats_is_hidden_before_the_text_is_cut() {
+    const KEY: &str = "4242:AAEechoed-canary-of-the-client-tests";
+    crate::redact::know(KEY);
+    let echoes = [KEY.to_owned(), KEY.replace(':', "%3A"), KEY.replace('-', "&#45;"), KEY[..20].to_owned()];
+    for echo in echoes {
+        for before in [0, 150, 175, 190] {
+            let page = format!("<html>{} /bot{echo}/sendMessage", "x".repeat(before));
+            for status in [502, 400, 200] {
+                let shown = format!("{:?}", fault_of(status, page.clone().leak()).await);
+                assert!(!shown.contains("AAEech") && !shown.contains("canary"), "{status}: {shown}");
+            }
+        }
+        let shown = format!("{:?}", refusal_of(format!("no such method /bot{echo}/x").leak()).await);
+        assert!(shown.contains("no such method /bot") && !shown.contains("AAEech"), "{shown}");
+    }
+    let long = refusal_of("chat not found ".repeat(100_000).leak()).await;
+    let SendFault::Refused { description, .. } = long else { panic!() };
+    assert!(description.chars().count() <= CELL_LIMIT && description.ends_with("more characters)"), "{description}");
+    let request = WebhookRequest {
+        url: "https://bot".to_owned(),
+        secret_token: "w3bhook-canary".to_owned(),
+        allowed_updates: Vec::new(),
+        max_connections: 1,
+    };
+    assert_eq!(format!("{request:?}"), "WebhookRequest(https://bot)");
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ mod source;
 use self::source::{Source, circles, edges, sources};
 
 const FLOORS: [&[&str]; 12] = [
-    &["clock", "error", "sabotage"],
+    &["clock", "error", "redact", "sabotage"],
     // On the ground floor as well; its constructors return our error.
     &["id"],
     &["settings", "telemetry", "retry", "shutdown", "admission", "hint", "panic", "health", "connections"],
