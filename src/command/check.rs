@@ -84,7 +84,7 @@ async fn check_storage(app: &App) -> Result<String> {
     let put = app.storage.put_new(&probe, Bytes::from_static(b"lakegram check")).await?;
     app.storage.delete(&probe).await?;
     match put {
-        PutNew::Created => Ok(format!("{} is writable", app.storage.url())),
+        PutNew::Created => Ok(format!("{} is writable", app.storage.place())),
         PutNew::Taken => Err(Error::corrupt("a new name was already taken; does this store support create-only puts?")),
     }
 }

@@ -14,7 +14,7 @@ use crate::app::{App, Listeners, Role};
 use crate::demo::page::{ChatPage, PageInfo, PageOptions};
 use crate::error::{Context, ErrorKind, Result};
 use crate::id::random_id;
-use crate::settings::{Environment, Settings};
+use crate::settings::{Environment, Settings, shown_url};
 use crate::standin::model::{ModelStandIn, ModelStandInOptions};
 use crate::standin::telegram::{Options as TelegramOptions, Pace, TelegramStandIn};
 use crate::telegram::client::{BotClient, WebhookRequest};
@@ -61,7 +61,10 @@ pub(super) async fn demo(
     let page = page_listener(options.port).await?;
     set_webhook(&app, &telegram, &listeners, secret).await?;
 
-    let who = real_model.map_or_else(|| "an echoing stand-in".to_owned(), |url| format!("the model at {url}"));
+    let who = match real_model {
+        Some(url) => format!("the model at {}", shown_url(&url)),
+        None => "an echoing stand-in".to_owned(),
+    };
     let address = page.local_addr().context(ErrorKind::Unavailable, "the chat page's address")?;
     output::print(&format!(
         "\n  Lakegram demo: open http://{address} and write a message\n\n  data    {data}\n  model   {who}\n  stop    Ctrl-C\n"

@@ -88,7 +88,7 @@ mod sql {
         if tables == 0 {
             return Err(Error::configuration(format!(
                 "there is no table in {} yet; start `lakegram serve`, `poll` or `demo` first, or set LAKEGRAM_DATA",
-                app.storage.url()
+                app.storage.place()
             )));
         }
         let read_only = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);

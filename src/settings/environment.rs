@@ -6,6 +6,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
+use super::dot_env;
 use super::learn::learn;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::id::Name;
@@ -44,7 +45,7 @@ impl Environment {
         let values: BTreeMap<String, String> = values.collect();
         values.iter().for_each(|(name, value)| learn(name, value, redact::know));
         let file = folder.join(".env");
-        let dot_env = DotEnv { values: RwLock::new(read_dot_env(&file)?), file };
+        let dot_env = DotEnv { values: RwLock::new(read_dot_env(&file, &values)?), file };
         Ok(Self { values, dot_env: Some(Arc::new(dot_env)), hidden: BTreeSet::new() })
     }
 
@@ -54,14 +55,17 @@ impl Environment {
     /// A configuration error when it does not parse; the values before stay.
     pub fn reload(&self) -> Result<()> {
         let Some(dot_env) = &self.dot_env else { return Ok(()) };
-        let values = read_dot_env(&dot_env.file)?;
+        let values = read_dot_env(&dot_env.file, &self.values)?;
         *dot_env.values.write().unwrap_or_else(PoisonError::into_inner) = values;
         Ok(())
     }
 
     /// Exactly these variables.
     pub fn from_pairs<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
-        Self::default().with(pairs.into_iter().map(|(name, value)| (name, value.to_owned())))
+        let pairs = pairs.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let values: BTreeMap<String, String> = pairs.collect();
+        values.iter().for_each(|(name, value)| learn(name, value, redact::know));
+        Self { values, ..Self::default() }
     }
 
     /// The same variables, with these taking precedence.
@@ -87,8 +91,9 @@ impl Environment {
             (Some(_), Some(_)) => Err(Error::configuration(format!("{name} and {file_name} are both set; keep one"))),
             (Some(value), None) => Ok(Some(value)),
             (None, Some(file)) => {
-                let text = std::fs::read_to_string(&file)
-                    .context(ErrorKind::Configuration, format!("{file_name}: cannot read {file}"))?;
+                // Not what it holds: that may be the secret itself.
+                let wrong = format!("{file_name}: cannot read the file; write the path of a file that holds the value");
+                let text = std::fs::read_to_string(&file).context(ErrorKind::Configuration, wrong)?;
                 learn(name, &text, redact::know_for_now);
                 Ok(Some(text.trim().to_owned()).filter(|text| !text.is_empty()))
             }
@@ -122,17 +127,13 @@ impl Environment {
 }
 
 /// The variables in the file; none when it is not there.
-fn read_dot_env(file: &Path) -> Result<BTreeMap<String, String>> {
-    let mut values = BTreeMap::new();
-    if file.is_file() {
-        let entries = dotenvy::from_path_iter(file).context(ErrorKind::Configuration, "cannot read .env")?;
-        for entry in entries {
-            let (name, value) = entry
-                .map_err(|error| Error::configuration(format!(".env: {error}; write NAME=value, one per line")))?;
-            learn(&name, &value, redact::know);
-            values.insert(name, value);
-        }
+fn read_dot_env(file: &Path, outside: &BTreeMap<String, String>) -> Result<BTreeMap<String, String>> {
+    if !file.is_file() {
+        return Ok(BTreeMap::new());
     }
+    let text = std::fs::read_to_string(file).context(ErrorKind::Configuration, "cannot read .env")?;
+    let values = dot_env::parse(&text, |name| outside.get(name).cloned())?;
+    values.iter().for_each(|(name, value)| learn(name, value, redact::know));
     Ok(values)
 }
 
@@ -151,9 +152,12 @@ mod tests {
 
     #[test]
     fn a_missing_secret_file_is_named() {
-        let environment = Environment::from_pairs([("TOKEN_FILE", "/nowhere/token")]);
-        let error = environment.get("TOKEN").unwrap_err().to_string();
-        assert!(error.starts_with("TOKEN_FILE: cannot read /nowhere/token"), "{error}");
+        for value in ["/nowhere/token", "1:the-secret-itself", &"very-long".repeat(1_000)] {
+            let environment = Environment::from_pairs([("TOKEN_FILE", value)]);
+            let error = environment.get("TOKEN").unwrap_err().to_string();
+            let expected = "TOKEN_FILE: cannot read the file; write the path of a file that holds the value: ";
+            assert!(error.starts_with(expected) && !error.contains(value), "{error}");
+        }
     }
 
     #[test]
@@ -177,8 +181,8 @@ mod tests {
         environment.reload().unwrap();
         assert_eq!(other.get("LAKEGRAM_TEST_ONLY").unwrap().unwrap(), "two");
         assert_eq!(other.get("LAKEGRAM_TEST_TOO").unwrap().unwrap(), "fixed");
-        std::fs::write(&file, "= broken").unwrap();
-        assert!(environment.reload().is_err());
+        std::fs::write(&file, "LAKEGRAM_TEST_ONLY=broken secret").unwrap();
+        assert!(!environment.reload().unwrap_err().to_string().contains("secret"));
         assert_eq!(other.get("LAKEGRAM_TEST_ONLY").unwrap().unwrap(), "two");
     }
 

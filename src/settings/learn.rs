@@ -30,7 +30,11 @@ pub(super) fn learn(name: &str, value: &str, know: fn(&str)) {
 
 /// A key may be the user, the password, a parameter, or all of the query.
 fn learn_url(url: &Url, know: fn(&str)) {
-    know(url.password().unwrap_or(url.username()));
+    // Azure's user is a container.
+    let is_container = matches!(url.scheme(), "az" | "adl" | "azure" | "abfs" | "abfss");
+    if let Some(secret) = url.password().or_else(|| (!is_container).then(|| url.username())) {
+        know(secret);
+    }
     for (name, value) in url.query_pairs() {
         let secret = if value.is_empty() { &name } else { &value };
         if secret.len() >= SHORTEST && !PLAIN_PARAMETERS.contains(&&*name) {
@@ -64,6 +68,7 @@ mod tests {
             ("TELEGRAM_API_URL", "http://learned-user@host/?learned-query-alone"),
             ("GOOGLE_SERVICE_ACCOUNT_KEY", key_file),
             ("LAKEGRAM_DATA", "./folder-of-data"),
+            ("LAKEGRAM_DATA", "abfss://the-container@account.dfs.core.windows.net/x"),
             ("TOKEN_FILE", "/run/secrets/learned-no-path"),
             ("SIGNING_KEY", "/usr"),
         ] {
@@ -82,7 +87,14 @@ mod tests {
             let shown = redact(secret);
             assert!(shown.contains("***") && shown.len() < 12, "{secret}: {shown}");
         }
-        for plain in ["somebody", "host-of-the-model", "./folder-of-data", "/run/secrets/xlearne", "service_account"] {
+        for plain in [
+            "somebody",
+            "host-of-the-model",
+            "./folder-of-data",
+            "the-container",
+            "/run/secrets/xlearne",
+            "service_account",
+        ] {
             assert_eq!(redact(plain), plain);
         }
     }

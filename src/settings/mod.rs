@@ -1,5 +1,6 @@
 //! The environment as checked settings, and the only door to it.
 
+mod dot_env;
 mod environment;
 mod learn;
 mod secret;
@@ -18,6 +19,8 @@ use crate::id::Name;
 pub const PUBLIC_BOT_API: &str = "https://api.telegram.org";
 /// Where OpenAI-compatible clients call, unless `LLM_BASE_URL` says otherwise.
 pub const PUBLIC_OPENAI: &str = "https://api.openai.com/v1";
+
+const ADDRESS: &str = "an address; write it like 127.0.0.1:8080 or 0.0.0.0:8080";
 
 /// Settings of this process, from the environment and `.env`. Secrets are read when needed, so that a command only asks
 /// for those it uses.
@@ -83,20 +86,28 @@ impl Settings {
     }
 }
 
+/// Errors do not repeat the value: it may be another one than was meant, and a secret.
 fn socket_address(name: &str, text: &str) -> Result<SocketAddr> {
-    text.parse().map_err(|_| {
-        Error::configuration(format!(
-            "{name}: `{text}` is not an address; write it like 127.0.0.1:8080 or 0.0.0.0:8080"
-        ))
-    })
+    let form = if name == "PORT" { "a port; write a number like 8080" } else { ADDRESS };
+    text.parse().map_err(|_| Error::configuration(format!("{name} is not {form}")))
 }
 
 fn http_url(name: &str, text: String) -> Result<String> {
     let url = Url::parse(&text).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
     if url.is_none() {
-        return Err(Error::configuration(format!("{name}: `{text}` is not a URL; write it like https://host/path")));
+        return Err(Error::configuration(format!("{name} is not a URL; write it like https://host/path")));
     }
     Ok(text.trim_end_matches('/').to_owned())
+}
+
+/// A URL as people may see it: without user, password, query and fragment, which may be keys.
+pub fn shown_url(text: &str) -> String {
+    let Ok(mut url) = Url::parse(text) else { return "a URL".to_owned() };
+    url.set_query(None);
+    url.set_fragment(None);
+    // A URL without a host has none of these.
+    let _had_none = url.set_username("").and_then(|()| url.set_password(None));
+    url.as_str().trim_end_matches('/').to_owned()
 }
 
 #[cfg(test)]
@@ -125,7 +136,25 @@ mod tests {
     #[test]
     fn a_wrong_value_is_named_with_its_form() {
         let error = settings(&[("LAKEGRAM_LISTEN", "8080")]).unwrap_err().to_string();
-        assert_eq!(error, "LAKEGRAM_LISTEN: `8080` is not an address; write it like 127.0.0.1:8080 or 0.0.0.0:8080");
-        assert!(settings(&[("LLM_BASE_URL", "localhost")]).unwrap_err().to_string().starts_with("LLM_BASE_URL"));
+        assert_eq!(error, "LAKEGRAM_LISTEN is not an address; write it like 127.0.0.1:8080 or 0.0.0.0:8080");
+        let error = settings(&[("PORT", "http")]).unwrap_err().to_string();
+        assert_eq!(error, "PORT is not a port; write a number like 8080");
+    }
+
+    #[test]
+    fn a_wrong_value_is_not_repeated_for_it_may_be_a_secret() {
+        for name in ["LAKEGRAM_LISTEN", "LAKEGRAM_CONSOLE", "PORT", "LLM_BASE_URL", "TELEGRAM_API_URL"] {
+            for value in ["1:a-s3cret", "ftp://user:a-s3cret@host/", "https://?key=a-s3cret", "a-s3cret@host:99999"] {
+                let error = settings(&[(name, value)]).unwrap_err().to_string();
+                assert!(error.starts_with(name) && !error.contains("s3cret"), "{error}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_url_is_shown_without_what_may_be_a_key() {
+        assert_eq!(shown_url("https://me:a-s3cret@host:8/v1/?key=a-s3cret#a-s3cret"), "https://host:8/v1");
+        assert_eq!(shown_url("https://a-s3cret@host"), "https://host");
+        assert_eq!(shown_url("a-s3cret"), "a URL");
     }
 }

@@ -9,8 +9,8 @@ use url::Url;
 use crate::error::{Error, Result};
 
 #[cfg(not(feature = "cloud"))]
-pub(super) fn open(url: &Url) -> Result<(Arc<dyn ObjectStore>, Path)> {
-    Err(Error::configuration(format!("{url}: this binary was built for local folders; build it with --features cloud")))
+pub(super) fn open(_url: &Url) -> Result<(Arc<dyn ObjectStore>, Path)> {
+    Err(Error::configuration(format!("this binary was built for local folders; build it with --features cloud")))
 }
 
 /// The store of a URL and the path in it. Its client never retries: the caller does, and knows what may be repeated.
@@ -33,9 +33,11 @@ pub(super) fn open_with(url: &Url, amazon: object_store::aws::AmazonS3Builder) -
     use object_store::gcp::GoogleCloudStorageBuilder;
     use object_store::{ObjectStoreScheme, RetryConfig};
 
+    use super::origin;
     use crate::error::{Context, ErrorKind};
 
-    let wrong = format!("cannot open {url}; write a folder, s3://bucket/prefix, az://container/prefix or gs://…");
+    let place = origin(url);
+    let wrong = format!("cannot open {place}; write a folder, s3://bucket/prefix, az://container/prefix or gs://…");
     let (scheme, path) = ObjectStoreScheme::parse(url).map_err(|_| Error::configuration(wrong.clone()))?;
     let retry = RetryConfig { max_retries: 0, ..RetryConfig::default() };
     let text = url.as_str();

@@ -16,10 +16,15 @@ use url::Url;
 use super::disk::{Disk, OperatingSystem};
 use super::fault::{failed_call, is_persist_failure, not_the_root};
 use super::root_state::RootState;
-use super::{DurableLocal, Mark, PutNew, Storage, cloud};
+use super::{DurableLocal, Mark, PutNew, Storage, cloud, origin};
 use crate::clock::Clock;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::sabotage::{Sabotage, is_on};
+
+/// What a URL may begin with.
+const SCHEMES: [&str; 14] = [
+    "s3", "s3a", "gs", "az", "adl", "azure", "abfs", "abfss", "wasb", "wasbs", "file", "memory", "http", "https",
+];
 
 /// An exclusive lock of this process on a path, released on drop.
 #[derive(Debug)]
@@ -54,8 +59,7 @@ impl Storage {
         match local_folder(url)? {
             Some(folder) if !folder.exists() => {
                 let folder = std::path::absolute(&folder).unwrap_or(folder);
-                let url =
-                    Url::from_directory_path(folder).map_err(|()| Error::configuration(format!("no folder: {url}")))?;
+                let url = Url::from_directory_path(folder).map_err(|()| Error::configuration("no folder"))?;
                 Ok(Self { url, ..Self::memory() })
             }
             _ => Self::open(url),
@@ -66,7 +70,7 @@ impl Storage {
         if let Some(folder) = local_folder(url)? {
             return Self::open_disk(Arc::new(OperatingSystem), &folder, is_guarded);
         }
-        let url = Url::parse(url).context(ErrorKind::Configuration, format!("{url} is not a URL"))?;
+        let url = parsed(url)?;
         if url.scheme() == "memory" {
             return Ok(Self::memory());
         }
@@ -77,7 +81,7 @@ impl Storage {
     /// Opens an `s3://` URL through a given client, which decides how requests are made.
     #[cfg(all(test, feature = "cloud"))]
     pub(crate) fn open_amazon(url: &str, client: object_store::aws::AmazonS3Builder) -> Result<Self> {
-        let url = Url::parse(url).context(ErrorKind::Configuration, "no url")?;
+        let url = parsed(url)?;
         let (store, prefix) = cloud::open_with(&url, client)?;
         Ok(Self::in_cloud(store, prefix, url))
     }
@@ -125,9 +129,14 @@ impl Storage {
         Arc::clone(&self.store)
     }
 
-    /// The URL of the root.
+    /// The URL of the root. It may hold credentials: [`Storage::place`] is for people.
     pub fn url(&self) -> &Url {
         &self.url
+    }
+
+    /// Where the root is, in words for people.
+    pub fn place(&self) -> String {
+        format!("{}{}", origin(&self.url), self.url.path())
     }
 
     /// Whether it is a folder on a disk of this machine, where a look costs no request.
@@ -340,16 +349,28 @@ impl Storage {
     }
 }
 
+/// Errors do not repeat the text, which may hold credentials.
+fn parsed(text: &str) -> Result<Url> {
+    Url::parse(text).context(ErrorKind::Configuration, "it is not a URL; write a folder, or a URL like s3://bucket/prefix")
+}
+
 /// The local folder that a URL or a plain path refers to; `None` if it is elsewhere.
-fn local_folder(url: &str) -> Result<Option<PathBuf>> {
-    match Url::parse(url).ok().filter(|_| url.contains("://")) {
-        None => Ok(Some(PathBuf::from(url))),
-        Some(parsed) if parsed.scheme() == "file" => {
-            let wrong = format!("{url} is not a folder on this machine; write it like file:///var/lib/lakegram");
-            parsed.to_file_path().map(Some).map_err(|()| Error::configuration(wrong))
-        }
-        Some(_) => Ok(None),
+fn local_folder(text: &str) -> Result<Option<PathBuf>> {
+    if !text.contains("://") {
+        return match text.split_once(':') {
+            // As a folder it would be in the current one, and the data in the wrong place.
+            Some((scheme, _)) if SCHEMES.contains(&scheme) => Err(Error::configuration(format!(
+                "two slashes are missing behind `{scheme}:`; write {scheme}://…, or ./{scheme}:… for a folder of that name"
+            ))),
+            _ => Ok(Some(PathBuf::from(text))),
+        };
     }
+    let url = parsed(text)?;
+    if url.scheme() != "file" {
+        return Ok(None);
+    }
+    let wrong = "it is not a folder on this machine; write it like file:///var/lib/lakegram";
+    url.to_file_path().map(Some).map_err(|()| Error::configuration(wrong))
 }
 
 /// A missing object is a value, not an error.

@@ -120,7 +120,7 @@ impl Storage {
         self.root_state.set(file.id);
         if is_empty {
             self.root_state.epoch.fetch_add(1, Ordering::SeqCst);
-            tracing::error!(root = %self.url(), "the data root was deleted while in use; continuing in an empty one");
+            tracing::error!(root = self.place(), "the data root was deleted while in use; continuing in an empty one");
         }
         Ok(())
     }
@@ -133,7 +133,7 @@ impl Storage {
             true => Err(Error::unavailable(format!(
                 "the data root {} is not the one that was opened: its {} holds another id; put it back and this \
                  process continues by itself, or restart it to use what is there now",
-                self.url(),
+                self.place(),
                 StorageKey::Root.path()
             ))),
         }

@@ -20,8 +20,8 @@ async fn a_missing_or_wrong_variable_is_named_with_the_fix() {
         ("TELEGRAM_BOT_TOKEN", "", "TELEGRAM_BOT_TOKEN is not set; ask @BotFather"),
         ("TELEGRAM_BOT_TOKEN", "nonsense", "does not start with a number"),
         ("TELEGRAM_WEBHOOK_SECRET", "", "TELEGRAM_WEBHOOK_SECRET is not set"),
-        ("LAKEGRAM_LISTEN", "nowhere", "LAKEGRAM_LISTEN: `nowhere` is not an address"),
-        ("LLM_BASE_URL", "nowhere", "LLM_BASE_URL: `nowhere` is not a URL"),
+        ("LAKEGRAM_LISTEN", "nowhere", "LAKEGRAM_LISTEN is not an address; write it like"),
+        ("LLM_BASE_URL", "nowhere", "LLM_BASE_URL is not a URL; write it like"),
         ("LAKEGRAM_DATA", "ftp://host/x", "LAKEGRAM_DATA"),
     ] {
         let app = TestApp::new().await.variable(name, value);

@@ -338,3 +338,29 @@ proptest! {
         });
     }
 }
+
+#[cfg(feature = "cloud")]
+#[test]
+fn what_is_told_about_a_place_holds_no_credentials() {
+    for wrong in [
+        "s3:/bucket/x",
+        "s3:bucket",
+        "file:/var/x",
+        "https:/me:s3cret@host",
+        "s3://KEY:a/s3cret@bucket/x",
+        "ftp://me:s3cret@host/x?key=s3cret",
+        "http://me:s3cret@host/x",
+        "file://host/s3cret",
+    ] {
+        let error = Storage::open(wrong).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Configuration);
+        assert!(!error.to_string().contains("s3cret"), "{error}");
+        assert!(Storage::open_to_read(wrong).is_err() && Storage::open_foreign(wrong).is_err());
+    }
+    assert!(["s3:", "s3:bucket", "file:", "https:"].iter().all(|folder| !std::path::Path::new(folder).exists()));
+    let storage = Storage::open("s3://KEY:s3cret@bucket/x?key=s3cret#s3cret").unwrap();
+    assert_eq!(storage.place(), "s3://bucket/x");
+    let folder = tempfile::tempdir().unwrap();
+    let local = Storage::open(folder.path().to_str().unwrap()).unwrap();
+    assert_eq!(local.place(), local.url().as_str());
+}

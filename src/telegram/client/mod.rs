@@ -274,15 +274,15 @@ fn parameters(message: &OutgoingMessage) -> Value {
     parameters
 }
 
-/// Checks the part before `/bot`.
+/// Checks the part before `/bot`. Errors do not repeat it.
 fn checked_api_url(api_url: &str) -> Result<Url> {
     let usable = |url: &Url| {
         matches!(url.scheme(), "http" | "https") && url.has_host() && url.query().is_none() && url.fragment().is_none()
     };
     Url::parse(api_url).ok().filter(usable).ok_or_else(|| {
-        Error::configuration(format!(
-            "TELEGRAM_API_URL `{api_url}` cannot be used; write the part before `/bot`, like https://api.telegram.org"
-        ))
+        Error::configuration(
+            "TELEGRAM_API_URL cannot be used; write the part before `/bot`, like https://api.telegram.org",
+        )
     })
 }
 
