@@ -19,6 +19,7 @@ mod pressure;
 mod readers;
 mod reply;
 mod root;
+mod secrets;
 mod silver;
 mod soak;
 mod store_calls;
