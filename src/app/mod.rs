@@ -107,7 +107,8 @@ impl App {
     /// # Errors
     /// A configuration error that says how to fix it.
     pub fn open(settings: Settings, names: &[String], overrides: &[String]) -> Result<Self> {
-        Self::open_on(settings, names, overrides, Storage::open)
+        let umask = settings.umask;
+        Self::open_on(settings, names, overrides, |url| Storage::open_masked(url, umask))
     }
 
     /// Like [`App::open`], for commands that only read: a missing data folder is not created.

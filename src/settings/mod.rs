@@ -28,6 +28,8 @@ const ADDRESS: &str = "an address; write it like 127.0.0.1:8080 or 0.0.0.0:8080"
 pub struct Settings {
     /// Root of raw, tables and intents: a folder or a URL (`LAKEGRAM_DATA`).
     pub data: String,
+    /// Bits of the mode that new files below a local `data` do not have (`LAKEGRAM_UMASK`).
+    pub umask: u32,
     /// Files that make a start fast and may be deleted (`LAKEGRAM_CHECKPOINTS`).
     pub checkpoints: PathBuf,
     /// Folder of pipeline files (`LAKEGRAM_PIPELINES`).
@@ -67,6 +69,7 @@ impl Settings {
         };
         Ok(Self {
             data: text("LAKEGRAM_DATA", "./data")?,
+            umask: umask(&text("LAKEGRAM_UMASK", "077")?)?,
             checkpoints: text("LAKEGRAM_CHECKPOINTS", "./checkpoints")?.into(),
             pipelines: text("LAKEGRAM_PIPELINES", "./pipelines")?.into(),
             schemas: text("LAKEGRAM_SCHEMAS", "./schemas")?.into(),
@@ -98,6 +101,14 @@ fn http_url(name: &str, text: String) -> Result<String> {
         return Err(Error::configuration(format!("{name} is not a URL; write it like https://host/path")));
     }
     Ok(text.trim_end_matches('/').to_owned())
+}
+
+fn umask(text: &str) -> Result<u32> {
+    let umask = u32::from_str_radix(text, 8).ok().filter(|umask| umask & !0o777 == 0);
+    // Without its own bits the process could not read what it has written.
+    umask.filter(|umask| umask & 0o700 == 0).ok_or_else(|| {
+        Error::configuration("LAKEGRAM_UMASK is not a mode for the group and others; write it like 077 or 027")
+    })
 }
 
 /// A URL as people may see it: without user, password, query and fragment, which may be keys.
@@ -139,6 +150,15 @@ mod tests {
         assert_eq!(error, "LAKEGRAM_LISTEN is not an address; write it like 127.0.0.1:8080 or 0.0.0.0:8080");
         let error = settings(&[("PORT", "http")]).unwrap_err().to_string();
         assert_eq!(error, "PORT is not a port; write a number like 8080");
+    }
+
+    #[test]
+    fn a_umask_is_octal_and_leaves_us_our_own_files() {
+        assert_eq!(settings(&[]).unwrap().umask, 0o077);
+        assert_eq!(settings(&[("LAKEGRAM_UMASK", "0027")]).unwrap().umask, 0o027);
+        for wrong in ["8", "1777", "777", "0o22", "-1", "u=rwx"] {
+            assert!(settings(&[("LAKEGRAM_UMASK", wrong)]).is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -2,8 +2,9 @@
 //! durable local store.
 
 use std::fmt;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
 /// What the durable local store requires of a disk. Reads do not go through here.
@@ -43,13 +44,26 @@ pub(crate) trait Disk: fmt::Debug + Send + Sync {
     fn make_folder(&self, path: &Path) -> io::Result<()>;
 }
 
+/// Who may not do what with a file that is made here: bits of its mode, as in `umask`.
+pub(super) const OTHERS: u32 = 0o077;
+
 /// The disk of this machine.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct OperatingSystem;
+pub(super) struct OperatingSystem {
+    /// Bits that no new file or folder has; the process's own umask takes away more.
+    pub(super) umask: u32,
+}
+
+impl Default for OperatingSystem {
+    /// Files hold what people have written, so they are nobody else's.
+    fn default() -> Self {
+        Self { umask: OTHERS }
+    }
+}
 
 impl Disk for OperatingSystem {
     fn create(&self, path: &Path) -> io::Result<File> {
-        OpenOptions::new().write(true).create_new(true).open(path)
+        OpenOptions::new().write(true).create_new(true).mode(0o666 & !self.umask).open(path)
     }
 
     fn write(&self, mut file: &File, _path: &Path, bytes: &[u8]) -> io::Result<()> {
@@ -77,6 +91,6 @@ impl Disk for OperatingSystem {
     }
 
     fn make_folder(&self, path: &Path) -> io::Result<()> {
-        fs::create_dir(path)
+        DirBuilder::new().mode(0o777 & !self.umask).create(path)
     }
 }

@@ -54,7 +54,7 @@ impl DurableLocal {
     /// # Errors
     /// When the folder cannot be created or is not a folder.
     pub fn open(root: &FilePath) -> Result<Self> {
-        Self::open_on(Arc::new(OperatingSystem), root, Arc::default(), true)
+        Self::open_on(Arc::new(OperatingSystem::default()), root, Arc::default(), true)
     }
 
     /// Like [`DurableLocal::open`], on a given disk. A guarded store writes to the folder that was opened, and to no

@@ -13,7 +13,7 @@ use object_store::prefix::PrefixStore;
 use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutResult};
 use url::Url;
 
-use super::disk::{Disk, OperatingSystem};
+use super::disk::{Disk, OTHERS, OperatingSystem};
 use super::fault::{failed_call, is_persist_failure, not_the_root};
 use super::root_state::RootState;
 use super::{DurableLocal, Mark, PutNew, Storage, cloud, origin};
@@ -22,9 +22,8 @@ use crate::error::{Context, Error, ErrorKind, Result};
 use crate::sabotage::{Sabotage, is_on};
 
 /// What a URL may begin with.
-const SCHEMES: [&str; 14] = [
-    "s3", "s3a", "gs", "az", "adl", "azure", "abfs", "abfss", "wasb", "wasbs", "file", "memory", "http", "https",
-];
+const SCHEMES: [&str; 14] =
+    ["s3", "s3a", "gs", "az", "adl", "azure", "abfs", "abfss", "wasb", "wasbs", "file", "memory", "http", "https"];
 
 /// An exclusive lock of this process on a path, released on drop.
 #[derive(Debug)]
@@ -34,12 +33,20 @@ pub struct StorageLock {
 
 impl Storage {
     /// Opens a folder (`./data`, `/var/lib/lakegram`), `file://`, `memory://`, `s3://`, `gs://`, `az://` or
-    /// `abfss://`. A missing local folder is made.
+    /// `abfss://`. A missing local folder is made. Nobody but the user of this process may read its files.
     ///
     /// # Errors
     /// A configuration error when the URL or its credentials cannot be used.
     pub fn open(url: &str) -> Result<Self> {
-        Self::open_guarded(url, true)
+        Self::open_masked(url, OTHERS)
+    }
+
+    /// Like [`Storage::open`], where new files and folders lack these bits of their mode.
+    ///
+    /// # Errors
+    /// As [`Storage::open`].
+    pub fn open_masked(url: &str, umask: u32) -> Result<Self> {
+        Self::open_guarded(url, OperatingSystem { umask }, true)
     }
 
     /// Like [`Storage::open`], for a folder that belongs to someone else, who may replace it at any time. The data root
@@ -48,7 +55,7 @@ impl Storage {
     /// # Errors
     /// As [`Storage::open`].
     pub fn open_foreign(url: &str) -> Result<Self> {
-        Self::open_guarded(url, false)
+        Self::open_guarded(url, OperatingSystem { umask: 0 }, false)
     }
 
     /// Like [`Storage::open`], for commands that only read: a missing folder is not created, and reads as empty.
@@ -66,9 +73,9 @@ impl Storage {
         }
     }
 
-    fn open_guarded(url: &str, is_guarded: bool) -> Result<Self> {
+    fn open_guarded(url: &str, disk: OperatingSystem, is_guarded: bool) -> Result<Self> {
         if let Some(folder) = local_folder(url)? {
-            return Self::open_disk(Arc::new(OperatingSystem), &folder, is_guarded);
+            return Self::open_disk(Arc::new(disk), &folder, is_guarded);
         }
         let url = parsed(url)?;
         if url.scheme() == "memory" {
@@ -351,7 +358,8 @@ impl Storage {
 
 /// Errors do not repeat the text, which may hold credentials.
 fn parsed(text: &str) -> Result<Url> {
-    Url::parse(text).context(ErrorKind::Configuration, "it is not a URL; write a folder, or a URL like s3://bucket/prefix")
+    Url::parse(text)
+        .context(ErrorKind::Configuration, "it is not a URL; write a folder, or a URL like s3://bucket/prefix")
 }
 
 /// The local folder that a URL or a plain path refers to; `None` if it is elsewhere.
@@ -360,7 +368,7 @@ fn local_folder(text: &str) -> Result<Option<PathBuf>> {
         return match text.split_once(':') {
             // As a folder it would be in the current one, and the data in the wrong place.
             Some((scheme, _)) if SCHEMES.contains(&scheme) => Err(Error::configuration(format!(
-                "two slashes are missing behind `{scheme}:`; write {scheme}://…, or ./{scheme}:… for a folder of that name"
+                "two slashes are missing behind `{scheme}:`; write {scheme}://…, or ./{scheme}:… for a folder so named"
             ))),
             _ => Ok(Some(PathBuf::from(text))),
         };

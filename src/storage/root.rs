@@ -443,17 +443,17 @@ mod tests {
         fn create(&self, path: &FilePath) -> io::Result<File> {
             match self.is_full.load(Ordering::SeqCst) {
                 true => Err(IoKind::StorageFull.into()),
-                false => OperatingSystem.create(path),
+                false => OperatingSystem::default().create(path),
             }
         }
         fn write(&self, file: &File, path: &FilePath, bytes: &[u8]) -> io::Result<()> {
-            OperatingSystem.write(file, path, bytes)
+            OperatingSystem::default().write(file, path, bytes)
         }
         fn sync_file(&self, file: &File, path: &FilePath) -> io::Result<()> {
-            OperatingSystem.sync_file(file, path)
+            OperatingSystem::default().sync_file(file, path)
         }
         fn link(&self, from: &FilePath, to: &FilePath) -> io::Result<()> {
-            OperatingSystem.link(from, to)?;
+            OperatingSystem::default().link(from, to)?;
             if let Some((root, aside)) = self.swap.lock().unwrap().take() {
                 fs::rename(&root, aside)?;
                 fs::create_dir(&root)?;
@@ -461,16 +461,16 @@ mod tests {
             Ok(())
         }
         fn rename(&self, from: &FilePath, to: &FilePath) -> io::Result<()> {
-            OperatingSystem.rename(from, to)
+            OperatingSystem::default().rename(from, to)
         }
         fn sync_folder(&self, folder: &File, path: &FilePath) -> io::Result<()> {
-            OperatingSystem.sync_folder(folder, path)
+            OperatingSystem::default().sync_folder(folder, path)
         }
         fn unlink(&self, path: &FilePath) -> io::Result<()> {
-            OperatingSystem.unlink(path)
+            OperatingSystem::default().unlink(path)
         }
         fn make_folder(&self, path: &FilePath) -> io::Result<()> {
-            OperatingSystem.make_folder(path)
+            OperatingSystem::default().make_folder(path)
         }
     }
 

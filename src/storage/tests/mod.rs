@@ -272,7 +272,7 @@ async fn a_put_below_a_file_fails_and_leaves_nothing() {
 #[tokio::test]
 async fn a_file_that_no_second_name_can_be_given_is_copied_and_never_over_another() {
     let folder = tempfile::tempdir().unwrap();
-    let folders = Folders::new(folder.path().to_owned(), Arc::new(OperatingSystem));
+    let folders = Folders::new(folder.path().to_owned(), Arc::new(OperatingSystem::default()));
     let (from, to) = (folder.path().join("from"), folder.path().join("deep/to"));
     std::fs::write(&from, vec![b'x'; (2 << 20) + 1]).unwrap();
     copy_file(&folders, &from, &to).unwrap();
@@ -305,7 +305,10 @@ fn a_full_disk_is_a_failed_put_and_a_failed_fsync_is_the_end() {
     assert_eq!(kind(store_error(&staging, full())), ErrorKind::Unavailable);
     assert_eq!(kind(not_persisted(&staging, full())), ErrorKind::Unavailable);
     assert_eq!(kind(not_persisted(&staging, broken)), ErrorKind::Fatal);
-    assert!(finish_staged(&OperatingSystem, &staging, &staging, Err::<(), _>(store_error(&staging, full()))).is_err());
+    assert!(
+        finish_staged(&OperatingSystem::default(), &staging, &staging, Err::<(), _>(store_error(&staging, full())))
+            .is_err()
+    );
     assert!(!staging.exists(), "what was staged gives its space back");
 }
 
@@ -363,4 +366,33 @@ fn what_is_told_about_a_place_holds_no_credentials() {
     let folder = tempfile::tempdir().unwrap();
     let local = Storage::open(folder.path().to_str().unwrap()).unwrap();
     assert_eq!(local.place(), local.url().as_str());
+}
+
+#[tokio::test]
+async fn what_is_written_is_for_nobody_else_unless_the_mask_says_so() {
+    use std::os::unix::fs::PermissionsExt;
+    let mode = |path: &std::path::Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("any"), "").unwrap();
+    // What the process itself lets through.
+    let own = mode(&folder.path().join("any"));
+    let own = own | (own & 0o444) >> 2;
+    for (umask, of_files, of_folders) in [(None, 0o600, 0o700), (Some(0o027), 0o640, 0o750), (Some(0), 0o666, 0o777)] {
+        let root = folder.path().join(format!("{umask:?}"));
+        let url = root.to_str().unwrap();
+        let storage = umask.map_or_else(|| Storage::open(url), |umask| Storage::open_masked(url, umask)).unwrap();
+        let [new, over, large, copy] = ["raw/a/1", "raw/b/2", "raw/c/3", "raw/d/4"].map(Path::from);
+        storage.put_new(&new, Bytes::from_static(b"x")).await.unwrap();
+        storage.put_overwrite(&over, Bytes::from_static(b"x")).await.unwrap();
+        let mut upload = storage.object_store().put_multipart(&large).await.unwrap();
+        upload.put_part(Bytes::from_static(b"x").into()).await.unwrap();
+        upload.complete().await.unwrap();
+        storage.copy_new(&new, &copy).await.unwrap();
+        for path in [new, over, large, copy] {
+            assert_eq!(mode(&root.join(path.as_ref())), of_files & own, "{path} {umask:?}");
+        }
+        for path in ["", "raw", "raw/a", "raw/c"] {
+            assert_eq!(mode(&root.join(path)), of_folders & own, "{path} {umask:?}");
+        }
+    }
 }

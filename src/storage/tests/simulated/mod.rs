@@ -206,13 +206,13 @@ impl State {
 
 impl Disk for SimulatedDisk {
     fn create(&self, path: &Path) -> io::Result<File> {
-        self.call(Operation::Create, || OperatingSystem.create(path), |journal, _| journal.created(path))
+        self.call(Operation::Create, || OperatingSystem::default().create(path), |journal, _| journal.created(path))
     }
 
     fn write(&self, mut file: &File, path: &Path, bytes: &[u8]) -> io::Result<()> {
         let write = || {
             let offset = file.stream_position()?;
-            OperatingSystem.write(file, path, bytes).map(|()| offset)
+            OperatingSystem::default().write(file, path, bytes).map(|()| offset)
         };
         let note = |journal: &mut Journal, offset: &u64| journal.written(path, *offset, bytes);
         self.call(Operation::Write, write, note).map(drop)
@@ -229,11 +229,15 @@ impl Disk for SimulatedDisk {
     }
 
     fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.call(Operation::Link, || OperatingSystem.link(from, to), |journal, ()| journal.linked(from, to))
+        self.call(Operation::Link, || OperatingSystem::default().link(from, to), |journal, ()| journal.linked(from, to))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.call(Operation::Rename, || OperatingSystem.rename(from, to), |journal, ()| journal.renamed(from, to))
+        self.call(
+            Operation::Rename,
+            || OperatingSystem::default().rename(from, to),
+            |journal, ()| journal.renamed(from, to),
+        )
     }
 
     fn sync_folder(&self, _folder: &File, path: &Path) -> io::Result<()> {
@@ -249,10 +253,14 @@ impl Disk for SimulatedDisk {
     }
 
     fn unlink(&self, path: &Path) -> io::Result<()> {
-        self.call(Operation::Unlink, || OperatingSystem.unlink(path), |journal, ()| journal.unlinked(path))
+        self.call(Operation::Unlink, || OperatingSystem::default().unlink(path), |journal, ()| journal.unlinked(path))
     }
 
     fn make_folder(&self, path: &Path) -> io::Result<()> {
-        self.call(Operation::MakeFolder, || OperatingSystem.make_folder(path), |journal, ()| journal.folder_made(path))
+        self.call(
+            Operation::MakeFolder,
+            || OperatingSystem::default().make_folder(path),
+            |journal, ()| journal.folder_made(path),
+        )
     }
 }

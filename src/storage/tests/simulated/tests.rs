@@ -55,7 +55,7 @@ fn conforms(disk: &dyn Disk, root: &Path) {
 #[test]
 fn the_operating_system_conforms() {
     let root = tempfile::tempdir().unwrap();
-    conforms(&OperatingSystem, root.path());
+    conforms(&OperatingSystem::default(), root.path());
 }
 
 #[test]
