@@ -74,6 +74,7 @@ pub(super) async fn demo(
         stand_in: Arc::clone(&telegram),
         rows: newest_rows(app.clone()),
         info: PageInfo::new(&data, &who),
+        port: address.port(),
         stop: stop.clone(),
     });
     let serving = axum::serve(page, routes).with_graceful_shutdown(stop.clone().cancelled_owned());

@@ -8,10 +8,10 @@ use std::fmt;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{Json, Query, State};
-use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
+use axum::extract::{Json, Query, Request, State};
+use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, ORIGIN, X_CONTENT_TYPE_OPTIONS};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
-use axum::middleware::map_response;
+use axum::middleware::{Next, from_fn_with_state, map_response};
 use axum::response::sse::{KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -35,6 +35,9 @@ const PENDING_LIMIT: usize = 1_000;
 /// Only what this server serves itself; no inline scripts, no framing.
 const CONTENT_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
                               img-src 'self' data:; base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
+
+/// The names of this machine for itself: the page is served on loopback alone.
+const OWN_NAMES: [&str; 3] = ["127.0.0.1", "localhost", "[::1]"];
 
 /// Reads the newest rows of the tables:
 /// `{"bronze": {"version": 12, "rows": [{…}]}, "silver": {…}, "replies": {…}}`, newest first, timestamps as text or
@@ -81,6 +84,8 @@ pub struct PageOptions {
     pub rows: Rows,
     /// What the page says about the demo.
     pub info: PageInfo,
+    /// Where it is served.
+    pub port: u16,
     /// Ends the streams of open pages, which would otherwise delay a drain.
     pub stop: CancellationToken,
 }
@@ -109,6 +114,7 @@ impl ChatPage {
         let feed = Arc::new(Feed::new());
         let (telemetry, stand_in) = (options.telemetry.clone(), Arc::clone(&options.stand_in));
         let follower = Arc::clone(&feed).follow(&telemetry, &stand_in, options.stop.clone());
+        let port = options.port;
         let page = Page { options, feed, _follower: AbortOnDropHandle::new(tokio::spawn(follower)) };
         Router::new()
             .route("/", get(|| asset("text/html; charset=utf-8", include_str!("assets/index.html"))))
@@ -119,6 +125,7 @@ impl ChatPage {
             .route("/api/events", get(watch_events))
             .route("/api/tables", get(read_tables))
             .route("/api/info", get(read_info))
+            .layer(from_fn_with_state(port, only_for_itself))
             .layer(map_response(harden))
             .with_state(Arc::new(page))
     }
@@ -126,6 +133,24 @@ impl ChatPage {
 
 async fn asset(content_type: &'static str, content: &'static str) -> Response {
     ([(CONTENT_TYPE, content_type)], content).into_response()
+}
+
+/// Refuses what a page of another site asks for, which may lead a name of its own to this machine.
+async fn only_for_itself(State(port): State<u16>, request: Request, next: Next) -> Response {
+    match is_of_itself(request.headers(), port) {
+        true => next.run(request).await,
+        false => {
+            let advice = format!("This page is served at http://localhost:{port} alone.");
+            (StatusCode::FORBIDDEN, advice).into_response()
+        }
+    }
+}
+
+fn is_of_itself(headers: &HeaderMap, port: u16) -> bool {
+    let header = |name: HeaderName| headers.get(name).map(|value| value.to_str().unwrap_or_default());
+    let is_own = |host: &str| OWN_NAMES.iter().any(|name| host.eq_ignore_ascii_case(&format!("{name}:{port}")));
+    let is_own_origin = |origin: &str| origin.strip_prefix("http://").is_some_and(is_own);
+    header(HOST).is_some_and(is_own) && header(ORIGIN).is_none_or(is_own_origin)
 }
 
 async fn harden(mut response: Response) -> Response {

@@ -24,16 +24,17 @@ impl Demo {
         let stand_in = Arc::new(TelegramStandIn::start(Options::default()).await.unwrap());
         let telemetry = Telemetry::new();
         let stop = CancellationToken::new();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let rows: Rows = Arc::new(|| Box::pin(async { json!({ "bronze": { "version": 1, "rows": [] } }) }));
         let options = PageOptions {
             telemetry: telemetry.clone(),
             stand_in: Arc::clone(&stand_in),
             rows,
             info: PageInfo::new("/tmp/it's here", "stand-in"),
+            port: listener.local_addr().unwrap().port(),
             stop: stop.clone(),
         };
         let router = ChatPage::new(options);
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let drain = stop.clone();
         tokio::spawn(
@@ -171,4 +172,37 @@ async fn the_page_and_its_data_are_served_with_a_strict_policy() {
     assert_eq!(get("/api/tables").await["bronze"]["version"], json!(1));
     let info = get("/api/info").await;
     assert!(info["queries"][0].as_str().unwrap().starts_with(r"LAKEGRAM_DATA='/tmp/it'\''s here' lakegram query"));
+}
+
+#[tokio::test]
+async fn only_the_page_itself_is_answered() {
+    let demo = Demo::start().await;
+    let authority = demo.url.strip_prefix("http://").unwrap();
+    let localhost = authority.replace("127.0.0.1", "LocalHost");
+    let rebound = authority.replace("127.0.0.1", "evil.example");
+    let other_port = format!("127.0.0.1:{}", authority.len());
+    for (host, origin, status) in [
+        (authority, None, 200),
+        (localhost.as_str(), None, 200),
+        (authority, Some(demo.url.clone()), 200),
+        ("evil.example", None, 403),
+        (rebound.as_str(), None, 403),
+        (other_port.as_str(), None, 403),
+        (authority, Some("http://evil.example".to_owned()), 403),
+        (authority, Some(format!("http://{other_port}")), 403),
+        (authority, Some(format!("https://{authority}")), 403),
+        (authority, Some("null".to_owned()), 403),
+    ] {
+        for (method, path) in [("GET", "/"), ("GET", "/api/tables"), ("POST", "/api/messages")] {
+            let request = demo.client.request(method.parse().unwrap(), format!("{}{path}", demo.url));
+            let request = request.header(HOST, host).json(&json!({"text": "hello"}));
+            let request = match &origin {
+                Some(origin) => request.header(ORIGIN, origin),
+                None => request,
+            };
+            let status = if status == 200 && method == "POST" { 202 } else { status };
+            assert_eq!(request.send().await.unwrap().status(), status, "{method} {path} {host} {origin:?}");
+        }
+    }
+    assert_eq!(demo.stand_in.pending_updates(), 3, "nothing that was refused was done");
 }
