@@ -11,6 +11,9 @@ use crate::pipeline::{ModelSettings, Provider};
 use crate::settings::{Environment, PUBLIC_OPENAI, Secret, Settings};
 use crate::telegram::client::checked_token;
 
+/// The shortest webhook secret. Anybody may try at any time.
+const SHORTEST_SECRET: usize = 16;
+
 /// The secrets of this process that name who it is, each read once and then followed. Clones of an app share them.
 #[derive(Debug, Default)]
 pub struct Secrets {
@@ -73,13 +76,14 @@ impl Secrets {
 }
 
 /// Whether these are one or two secrets that Telegram takes
-/// (<https://core.telegram.org/bots/api#setwebhook>: 1-256 characters, A-Z, a-z, 0-9, _ and -).
+/// (<https://core.telegram.org/bots/api#setwebhook>: 1-256 characters, A-Z, a-z, 0-9, _ and -) and nobody guesses.
 fn check_webhook_secrets(name: &str, value: &str) -> Result<()> {
     let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
-    let valid = |secret: &str| (1..=256).contains(&secret.len()) && secret.chars().all(fits);
+    let valid = |secret: &str| (SHORTEST_SECRET..=256).contains(&secret.len()) && secret.chars().all(fits);
     if value.split(',').count() > 2 || !value.split(',').all(|secret| valid(secret.trim())) {
         return Err(Error::configuration(format!(
-            "{name}: write one secret, or two separated by a comma, of 1 to 256 letters, digits, `_` and `-`"
+            "{name}: write one secret, or two separated by a comma, of {SHORTEST_SECRET} to 256 letters, digits, `_` and \
+             `-`, for example what `openssl rand -hex 32` prints"
         )));
     }
     Ok(())
@@ -156,24 +160,30 @@ mod tests {
         let environment = Environment::from_pairs([("TOKEN_FILE", path), ("SECRET_FILE", path), ("OTHER_FILE", path)]);
         let (secrets, clock) = (Secrets::default(), Clock::system());
         secrets.bot_token(&environment, "TOKEN", &clock).unwrap();
-        std::fs::write(&file, "a-secret").unwrap();
+        std::fs::write(&file, "a-secret-to-hold").unwrap();
         secrets.webhook(&environment, "SECRET", &clock).unwrap();
         std::fs::remove_file(&file).unwrap();
         assert_eq!(&*secrets.bot_token(&environment, "TOKEN", &clock).unwrap().current(), "7:one");
-        assert_eq!(&*secrets.webhook(&environment, "SECRET", &clock).unwrap().current(), "a-secret");
+        assert_eq!(&*secrets.webhook(&environment, "SECRET", &clock).unwrap().current(), "a-secret-to-hold");
         assert!(secrets.webhook(&environment, "OTHER", &clock).is_err());
     }
 
     #[test]
     fn one_or_two_secrets_are_read() {
-        assert_eq!(secrets("a-b").unwrap(), "a-b");
-        assert_eq!(secrets("new, old").unwrap(), "new, old");
+        for right in ["sixteen_letters-", "the-new-secret-16, the-old-secret-16"] {
+            assert_eq!(secrets(right).unwrap(), right);
+        }
     }
 
     #[test]
-    fn what_telegram_would_not_take_is_refused() {
-        for wrong in ["a,b,c", "a b", "ä", "a,"] {
-            assert!(secrets(wrong).is_err(), "{wrong}");
+    fn what_telegram_would_not_take_or_others_would_guess_is_refused() {
+        let long = "sixteen_letters-";
+        let of_three = format!("{long},{long},{long}");
+        for wrong in
+            [of_three.as_str(), "sixteen letters ,", "sixteen-letters-ä", "sixteen_letters-,", "fifteen_letters", "a,b"]
+        {
+            let error = secrets(wrong).unwrap_err().to_string();
+            assert!(error.contains("of 16 to 256 letters") && !error.contains("teen"), "{wrong}: {error}");
         }
         assert!(secrets("").unwrap_err().to_string().starts_with("SECRET is not set"));
     }

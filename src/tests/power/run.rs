@@ -16,7 +16,7 @@ use crate::storage::tests::simulated::{CutAt, Dice, Lies, Moment, Operation, Sim
 use crate::telegram::client::{BotClient, WebhookRequest};
 use crate::tests::kit::environment;
 
-const SECRET: &str = "power-secret";
+const SECRET: &str = "power-secret-of-tests";
 /// Much longer than a run takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);
 /// The chat that gets several messages; every other message has its own chat.
