@@ -55,6 +55,47 @@ async fn a_body_that_is_too_large_is_refused_and_counted() {
     assert_eq!(server.post("x".repeat(1_000)).await.status(), 200, "the limit itself fits");
 }
 
+/// A client that only reads once it has sent everything: how it was answered.
+async fn answer_to_all(server: &Server, head: &str, bytes: usize) -> String {
+    let mut stream = server.raw(&format!("{head}content-length: {bytes}\r\n\r\n")).await;
+    let chunk = vec![b'x'; 64 * 1_024];
+    for _ in 0..bytes.div_ceil(chunk.len()) {
+        stream.write_all(&chunk).await.expect("the connection stays open for what is sent");
+    }
+    rest(&server.lane.clock, &mut stream).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_arrives_though_its_client_sends_all_of_a_large_body_first() {
+    let server = Server::start(LaneSetup::default()).await;
+    let stranger = HEAD.replace("right", "wrong");
+    let elsewhere = HEAD.replace("/telegram-webhook", "/elsewhere");
+    for (head, status) in [(HEAD, 413), (stranger.as_str(), 401), (elsewhere.as_str(), 404)] {
+        let answer = answer_to_all(&server, head, 20 * 1_024 * 1_024).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{status}: {answer}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_never_ends_is_not_read_for_ever() {
+    let server = Server::start(LaneSetup::default()).await;
+    let mut stream = server.raw(&format!("{HEAD}content-length: 999999999999\r\n\r\n")).await;
+    let chunk = vec![b'x'; 1_024 * 1_024];
+    let sending = server.lane.clock.timeout(LONG, async {
+        let mut sent = 0;
+        while stream.write_all(&chunk).await.is_ok() {
+            sent += chunk.len();
+        }
+        sent
+    });
+    let sent = sending.await.expect("the connection is closed at some point");
+    assert!((64 << 20..100 << 20).contains(&sent), "{sent}");
+    // One that is silent makes room soon.
+    let silent = server.raw(&format!("{HEAD}content-length: 999999999999\r\n\r\n")).await;
+    until(&server.lane.clock, async || server.shows("lakegram_receive_connections 0")).await;
+    drop(silent);
+}
+
 #[tokio::test]
 async fn other_methods_and_paths_are_refused() {
     let server = Server::start(LaneSetup::default()).await;

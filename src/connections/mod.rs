@@ -1,29 +1,27 @@
 //! Connections of an HTTP listener, bounded in number and time. Under pressure, clients that have not authenticated are
 //! closed first, oldest first, so that strangers cannot keep honest clients out.
 
+mod stream;
+
 use std::collections::BTreeMap;
 use std::convert::Infallible;
-use std::io;
-use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
 use futures::FutureExt;
-use futures::future::BoxFuture;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use prometheus::{IntCounter, IntGauge};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
+use self::stream::BoundedStream;
 use crate::clock::Clock;
 
 /// Pause after a failed accept (no file descriptors).
@@ -271,7 +269,7 @@ impl Server {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "could not set TCP_NODELAY");
         }
-        let stream = WriteBounded { stream, clock: self.clients.clone(), limit: self.limits.write, waiting: None };
+        let stream = BoundedStream::new(stream, &self.clients, self.limits.write);
         let (routes, client, clock) = (self.routes.clone(), place.client.clone(), self.clients.clone());
         let service = hyper::service::service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
             let answering = Answering::begin(&client.activity, &clock);
@@ -301,62 +299,6 @@ impl Server {
                 () = place.client.activity.quiet_for_too_long(&limits, &clock) => {}
             }
         });
-    }
-}
-
-/// A stream whose writes fail if the other end reads nothing for too long.
-struct WriteBounded {
-    stream: TcpStream,
-    clock: Clock,
-    limit: Duration,
-    /// Runs while a write waits.
-    waiting: Option<BoxFuture<'static, ()>>,
-}
-
-impl WriteBounded {
-    fn in_time<T>(&mut self, context: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        if written.is_ready() {
-            self.waiting = None;
-            return written;
-        }
-        let waiting = self.waiting.get_or_insert_with(|| self.clock.sleep(self.limit).boxed());
-        ready!(waiting.poll_unpin(context));
-        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client does not read")))
-    }
-}
-
-impl AsyncRead for WriteBounded {
-    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, into)
-    }
-}
-
-impl AsyncWrite for WriteBounded {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write(context, bytes);
-        self.in_time(context, written)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
-        self.in_time(context, written)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let flushed = Pin::new(&mut self.stream).poll_flush(context);
-        self.in_time(context, flushed)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }
 
