@@ -32,6 +32,7 @@ impl App {
     pub async fn poll(self, console: TcpListener, stop: CancellationToken) -> Result<()> {
         let roles: BTreeSet<Role> = Role::all();
         self.check_settings(&roles)?;
+        self.check_store().await?;
         let mut tasks = TaskGroup::new(stop.clone());
         self.keep_root(true, &mut tasks);
         let (mut lanes, mut pace) = (Vec::new(), Pace::default());

@@ -84,6 +84,7 @@ impl App {
     /// A configuration error before anything is started; afterwards only that the disk failed.
     pub async fn serve(self, roles: &BTreeSet<Role>, listeners: Listeners, stop: CancellationToken) -> Result<()> {
         self.check_settings(roles)?;
+        self.check_store().await?;
         let mut tasks = TaskGroup::new(stop.clone());
         self.keep_root(roles.contains(&Role::Receive), &mut tasks);
         let (mut endpoints, mut hints) = (Vec::new(), Vec::new());

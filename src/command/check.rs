@@ -80,6 +80,7 @@ async fn check_storage(app: &App) -> Result<String> {
     {
         return Ok(format!("{} does not exist yet; the first start creates it", folder.display()));
     }
+    app.storage.check_creates().await?;
     let probe = Path::from(format!(".lakegram-check-{}", random_id()));
     let put = app.storage.put_new(&probe, Bytes::from_static(b"lakegram check")).await?;
     app.storage.delete(&probe).await?;

@@ -2,6 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use object_store::path::Path;
+use uuid::Uuid;
 
 use crate::clock::Timestamp;
 use crate::id::{BotId, Name};
@@ -13,6 +14,11 @@ pub enum StorageKey {
     Root,
     /// What the store's clock is read from: `_lakegram/clock`.
     ClockProbe,
+    /// What is created twice to see what the store does: `_lakegram/created-<id>`.
+    CreateProbe {
+        /// Nobody else's.
+        id: Uuid,
+    },
     /// One raw segment: `raw/<pipeline>/<bot_id>/<lane>/<yyyy-mm-dd>/<hh>/<20-digit microseconds>.json`.
     Segment {
         /// The pipeline that received it.
@@ -111,6 +117,7 @@ impl StorageKey {
         match self {
             Self::Root => Path::from("_lakegram/root.json"),
             Self::ClockProbe => Path::from("_lakegram/clock"),
+            Self::CreateProbe { id } => Path::from(format!("_lakegram/created-{id}")),
             Self::Segment { pipeline, bot_id, lane, micros } => {
                 let (day, hour) = day_and_hour(*micros);
                 Path::from(format!("raw/{pipeline}/{bot_id}/{lane}/{day}/{hour}/{:020}.json", micros.as_micros()))

@@ -11,6 +11,7 @@ mod local;
 mod mark;
 mod open;
 mod origin;
+mod probe;
 mod recent;
 mod root;
 mod root_state;

@@ -26,6 +26,8 @@ pub(super) struct RootState {
     /// Incremented when the root was mounted or created anew: anything held outside this store, such as a lock, is in
     /// doubt.
     pub(super) epoch: AtomicU64,
+    /// Whether the store was seen to refuse a second create.
+    pub(super) refuses_creates: AtomicBool,
     /// In the cloud: another root has taken its place, as of the last check.
     is_another: AtomicBool,
 }

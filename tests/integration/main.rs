@@ -22,6 +22,7 @@ mod root;
 mod secrets;
 mod silver;
 mod soak;
+mod store;
 mod store_calls;
 mod strace;
 mod support;

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::http::{Method, Response, StatusCode};
 use bytes::Bytes;
@@ -39,6 +40,8 @@ pub(super) struct Bucket {
     objects: Mutex<BTreeMap<String, Object>>,
     /// Keys that were put with no condition, over whatever was there.
     overwritten: Mutex<BTreeSet<String>>,
+    /// Whether it puts over what is there, whatever the condition of a put: some stores do.
+    pub(super) ignores_conditions: AtomicBool,
     clock: Clock,
 }
 
@@ -80,7 +83,12 @@ pub(super) fn refusal(status: u16, code: &str) -> HttpResponse {
 
 impl Bucket {
     pub(super) fn new(clock: &Clock) -> Self {
-        Self { objects: Mutex::default(), overwritten: Mutex::default(), clock: clock.clone() }
+        Self {
+            objects: Mutex::default(),
+            overwritten: Mutex::default(),
+            ignores_conditions: AtomicBool::default(),
+            clock: clock.clone(),
+        }
     }
 
     /// Does what a request asks for, at one moment, and answers.
@@ -109,7 +117,7 @@ impl Bucket {
         let (key, mut objects) = (request.key(), self.objects.lock().unwrap());
         if !request.create_only {
             self.overwritten.lock().unwrap().insert(key.clone());
-        } else if objects.contains_key(&key) {
+        } else if objects.contains_key(&key) && !self.ignores_conditions.load(Ordering::Relaxed) {
             return refusal(412, "PreconditionFailed");
         }
         let tag = format!("\"{:x}-{}\"", request.body.len(), objects.len());

@@ -1,6 +1,7 @@
 //! Single faults and what the client makes of them: there is one retry layer, and it is ours.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use object_store::path::Path;
@@ -82,6 +83,27 @@ async fn reads_and_deletions_are_sent_once() {
     assert!(storage.delete(&segment()).await.is_err(), "an error in an answer of 200 is one");
     storage.delete(&segment()).await.unwrap();
     assert_eq!(reader.head(&segment()).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_store_that_puts_over_what_is_there_is_found_and_one_that_fails_is_not_blamed() {
+    let wire = wire();
+    wire.bucket.ignores_conditions.store(true, Ordering::Relaxed);
+    for _ in 0..2 {
+        let error = wire.open().check_creates().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Configuration);
+        assert!(error.to_string().contains("s3://lake/in/here ignores If-None-Match"), "{error}");
+    }
+    wire.bucket.ignores_conditions.store(false, Ordering::Relaxed);
+    let storage = wire.open();
+    wire.script.plan(Operation::Get, [Fault::Internal]);
+    wire.script.take_requests();
+    storage.check_creates().await.unwrap_err();
+    storage.check_creates().await.unwrap();
+    assert!(wire.bucket.contents().is_empty(), "nothing of it stays");
+    wire.script.take_requests();
+    storage.check_creates().await.unwrap();
+    assert!(wire.script.take_requests().is_empty(), "once is enough");
 }
 
 #[tokio::test]
