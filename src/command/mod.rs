@@ -6,6 +6,8 @@ mod check;
 mod clean;
 #[cfg(feature = "demo")]
 mod demo;
+#[cfg(feature = "sql")]
+mod formulas;
 mod maintain;
 mod output;
 mod poll;

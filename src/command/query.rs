@@ -2,7 +2,7 @@
 
 use super::Verdict;
 #[cfg(feature = "sql")]
-use super::output;
+use super::{formulas, output};
 use crate::app::App;
 use crate::error::Result;
 
@@ -13,6 +13,9 @@ pub(super) struct Options {
     /// Output format.
     #[arg(long, value_enum, default_value_t)]
     format: Format,
+    /// Leave CSV cells that a spreadsheet would run as formulas without the quote that keeps it from doing so.
+    #[arg(long)]
+    keep_formulas: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, clap::ValueEnum)]
@@ -34,6 +37,10 @@ pub(super) async fn query(_app: App, _options: Options) -> Result<Verdict> {
 #[cfg(feature = "sql")]
 pub(super) async fn query(app: App, options: Options) -> Result<Verdict> {
     let rows = sql::rows(&app, &options.sql).await?;
+    let rows = match options.format {
+        Format::Csv if !options.keep_formulas => rows.iter().map(formulas::marked).collect::<Result<Vec<_>>>()?,
+        _ => rows,
+    };
     output::print_as_it_is(&sql::shown(&rows, options.format)?)
 }
 

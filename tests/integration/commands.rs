@@ -110,6 +110,10 @@ async fn query_prints_tables_csv_and_json_and_refuses_to_write() {
     let sql = "select text, chat_id from bronze";
     assert_eq!(app.stdout(&["query", sql, "--format", "csv"]).await, "text,chat_id\nask me,4\n");
     assert!(app.stdout(&["query", sql]).await.contains("| ask me | 4"));
+    let formula = "select '=' || text as said, -chat_id as id from bronze";
+    assert_eq!(app.stdout(&["query", formula, "--format", "csv"]).await, "said,id\n'=ask me,-4\n");
+    let kept = app.stdout(&["query", formula, "--format", "csv", "--keep-formulas"]).await;
+    assert_eq!(kept, "said,id\n=ask me,-4\n");
     let write = app.run(&["query", "drop table bronze"]).await;
     assert_eq!(write.status.code(), Some(2));
     running.terminate().await;
