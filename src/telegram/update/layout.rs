@@ -109,7 +109,7 @@ pub(super) const fn kinds() -> [&'static str; LAYOUTS.len()] {
 
 /// What a message may carry besides text, the more specific before what accompanies it (an animation is a document too,
 /// a venue has a location, a game an animation).
-pub(super) const MEDIA: [&str; 18] = [
+pub(super) const MEDIA: [&str; 19] = [
     "game",
     "animation",
     "live_photo",
@@ -128,4 +128,5 @@ pub(super) const MEDIA: [&str; 18] = [
     "venue",
     "location",
     "checklist",
+    "rich_message",
 ];

@@ -3,6 +3,7 @@
 //! Updates are read through a table of paths, not through a struct per kind: Telegram adds fields every month, and an
 //! update that fits none of our structs must still become a row.
 
+mod carriers;
 mod context;
 mod fields;
 mod layout;
@@ -257,7 +258,10 @@ impl<'a> Reader<'a> {
     /// What only a message has.
     fn place_content<T: Kept<'a>>(&mut self, message: &Fields<'a>, columns: &mut UpdateColumns<T>) {
         columns.author_signature = self.text("author_signature", message.get("author_signature"));
-        columns.text = self.text("text", message.get("text").or_else(|| message.get("caption")));
+        columns.text = match message.get("text").or_else(|| message.get("caption")) {
+            Some(text) => self.text("text", Some(text)),
+            None => carriers::text(message).map(|text| Cow::from(text).into()),
+        };
         if let Some(replied) = self.take("reply_to_message_id", message.get("reply_to_message"), object) {
             columns.reply_to_message_id = self.take("reply_to_message_id", replied.get("message_id"), integer);
         }
