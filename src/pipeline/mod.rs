@@ -4,6 +4,7 @@ pub mod clean;
 pub mod files;
 pub mod load;
 pub mod table_path;
+mod texts;
 
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use serde::{Deserialize, Deserializer};
 
 use self::clean::CleanSource;
 pub use self::table_path::{TablePath, is_within};
+pub use self::texts::LocalText;
 use crate::id::Name;
 
 /// One `pipelines/*.toml`.
@@ -133,7 +135,10 @@ pub struct SilverSettings {
     pub max_waiting: usize,
     /// What the reader of an answer sees below it when the model was cut off at its length limit; nothing if empty.
     #[serde(default = "default_cut_text")]
-    pub cut_text: String,
+    pub cut_text: LocalText,
+    /// What the asker of a question reads that could not be answered; nothing if empty.
+    #[serde(default = "default_failed_text")]
+    pub failed_text: LocalText,
     /// The model.
     pub model: ModelSettings,
 }
@@ -313,8 +318,12 @@ const fn default_concurrency() -> usize {
 const fn default_max_attempts() -> u32 {
     3
 }
-fn default_cut_text() -> String {
-    "(The answer was cut off: it reached the length limit.)".to_owned()
+fn default_cut_text() -> LocalText {
+    "(The answer was cut off: it reached the length limit.)".into()
+}
+
+fn default_failed_text() -> LocalText {
+    "Sorry, I cannot answer this message. Please try to put it another way.".into()
 }
 
 const fn default_max_waiting() -> usize {

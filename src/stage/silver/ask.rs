@@ -14,9 +14,9 @@ use crate::clock::Clock;
 use crate::flow::permits::{Permit, Permits};
 use crate::flow::work::Item;
 use crate::llm::{ChatAnswer, ChatMessage, ChatRequest, ModelClient, ModelFault, Role};
-use crate::pipeline::Acknowledge;
+use crate::pipeline::{Acknowledge, LocalText};
 use crate::retry::Backoff;
-use crate::telegram::reply::{self, Answered};
+use crate::telegram::reply::{self, Answered, ReplyMessage};
 use crate::telegram::{BotClient, text};
 use crate::telemetry::{Hop, Telemetry};
 
@@ -47,7 +47,9 @@ pub(super) struct Asker {
     pub(super) prompt_version: Option<String>,
     pub(super) max_tokens: Option<u32>,
     /// Below an answer that was cut off.
-    pub(super) cut_text: String,
+    pub(super) cut_text: LocalText,
+    /// Instead of an answer that there is not.
+    pub(super) failed_text: LocalText,
     pub(super) max_attempts: u32,
     pub(super) breaker: Breaker,
     pub(super) permits: Permits,
@@ -267,29 +269,23 @@ impl Asker {
         let latency_ms = i64::try_from(took.as_millis()).unwrap_or(i64::MAX);
         self.hop(question, "answered", format!("{latency_ms} ms"));
         let row = &question.row;
-        let note = (answer.is_cut && !self.cut_text.is_empty()).then_some(self.cut_text.as_str());
-        let reply = row.chat_id.map_or_else(Vec::new, |chat_id| {
-            let answered = Answered {
-                chat_id,
-                chat_type: row.chat_type.as_deref(),
-                topic: row.context.topic,
-                message_id: row.message_id,
-            };
-            reply::compose(&answer.text, note, answered)
-        });
+        let note = self.cut_text.of(row.language_code.as_deref()).filter(|_| answer.is_cut);
+        let reply = compose(row, &answer.text, note);
         let empty = reply.is_empty() && text::render(&answer.text).is_empty();
         let reason = answer.finish_reason.as_deref().unwrap_or("none");
         SilverRow {
             status: if empty { Status::Failed } else { Status::Answered },
             error: empty.then(|| format!("the model returned no text (finish_reason: {reason})")),
             response: (!empty).then_some(answer.text),
-            reply,
+            reply: if empty { self.apology(row) } else { reply },
             model: answer.model,
             finish_reason: answer.finish_reason,
             input_tokens: answer.input_tokens,
             output_tokens: answer.output_tokens,
             latency_ms: Some(latency_ms),
-            ..self.failed(question, String::new(), tries)
+            route: question.route.clone(),
+            model_calls: tries.calls,
+            ..self.unanswered(row)
         }
     }
 
@@ -300,12 +296,23 @@ impl Asker {
 
     /// A row without an answer, and why.
     pub(super) fn set_aside(&self, row: &BronzeRow, error: String) -> SilverRow {
+        SilverRow { error: Some(error), reply: self.apology(row), ..self.unanswered(row) }
+    }
+
+    /// What tells the asker that there is no answer. A channel's readers have not asked.
+    fn apology(&self, row: &BronzeRow) -> Vec<ReplyMessage> {
+        let text = self.failed_text.of(row.language_code.as_deref());
+        let text = text.filter(|_| row.chat_type.as_deref() != Some("channel"));
+        text.map_or_else(Vec::new, |text| compose(row, text, None))
+    }
+
+    fn unanswered(&self, row: &BronzeRow) -> SilverRow {
         SilverRow {
             bronze: row.clone(),
             status: Status::Failed,
             response: None,
             route: None,
-            error: Some(error),
+            error: None,
             reply: Vec::new(),
             model: None,
             prompt_version: self.prompt_version.clone(),
@@ -369,4 +376,11 @@ impl Asker {
         let (bot_id, update_id) = (question.row.bot_id, question.row.update_id);
         self.telemetry.hop(|| Hop { bot_id, update_id, step, at: self.clock.now(), detail });
     }
+}
+
+/// The messages that answer a row.
+fn compose(row: &BronzeRow, markdown: &str, note: Option<&str>) -> Vec<ReplyMessage> {
+    let Some(chat_id) = row.chat_id else { return Vec::new() };
+    let (chat_type, topic) = (row.chat_type.as_deref(), row.context.topic);
+    reply::compose(markdown, note, Answered { chat_id, chat_type, topic, message_id: row.message_id })
 }

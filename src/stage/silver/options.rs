@@ -74,6 +74,7 @@ impl SilverOptions {
             system,
             max_tokens: settings.model.max_tokens,
             cut_text: settings.cut_text.clone(),
+            failed_text: settings.failed_text.clone(),
             max_attempts: settings.max_attempts,
             breaker: Breaker::new(&self.clock),
             permits: Permits::new(settings.concurrency),

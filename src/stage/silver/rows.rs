@@ -16,7 +16,7 @@ use crate::telegram::reply::{self, ReplyMessage};
 use crate::telegram::update::{MessageContext, Topic};
 
 /// The columns read from the bronze table.
-pub(super) const BRONZE_COLUMNS: [&str; 15] = [
+pub(super) const BRONZE_COLUMNS: [&str; 16] = [
     "bot_id",
     "update_id",
     "update_type",
@@ -26,6 +26,7 @@ pub(super) const BRONZE_COLUMNS: [&str; 15] = [
     "chat_title",
     "user_id",
     "username",
+    "language_code",
     "sent_at",
     "text",
     "callback_query_id",
@@ -63,6 +64,7 @@ pub(super) struct BronzeRow {
     pub(super) chat_title: Option<String>,
     pub(super) user_id: Option<i64>,
     pub(super) username: Option<String>,
+    pub(super) language_code: Option<String>,
     pub(super) sent_at: Option<Timestamp>,
     pub(super) text: Option<String>,
     pub(super) callback_query_id: Option<String>,
@@ -155,7 +157,8 @@ pub(super) fn bronze_rows(batch: &RecordBatch, bronze_version: i64) -> Result<Ve
     let (usernames, texts) = (columns.strings("username")?, columns.strings("text")?);
     let (query_ids, trace_ids) = (columns.strings("callback_query_id")?, columns.strings("_trace_id")?);
     let (sent, received) = (columns.moments("sent_at")?, columns.moments("_received_at")?);
-    let payloads = columns.has("payload").then(|| columns.strings("payload")).transpose()?;
+    let optional = |name| columns.has(name).then(|| columns.strings(name)).transpose();
+    let (payloads, languages) = (optional("payload")?, optional("language_code")?);
     let owned = |column, row| text(column, row).map(str::to_owned);
     let bronze_row = |row: usize| {
         Some(BronzeRow {
@@ -168,6 +171,7 @@ pub(super) fn bronze_rows(batch: &RecordBatch, bronze_version: i64) -> Result<Ve
             chat_title: owned(chat_titles, row),
             user_id: integer(user_ids, row),
             username: owned(usernames, row),
+            language_code: languages.and_then(|column| owned(column, row)),
             sent_at: moment(sent, row),
             text: owned(texts, row),
             callback_query_id: owned(query_ids, row),
