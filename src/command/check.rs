@@ -139,9 +139,9 @@ async fn check_model(app: &App, pipeline: &Pipeline) -> Result<String> {
     let request = ChatRequest { messages: vec![question], request_id: random_id().to_string(), max_tokens: Some(16) };
     match model.complete(&request).await {
         Ok(answer) => Ok(format!("{} answers", answer.model.unwrap_or_else(|| pipeline.silver.model.name.clone()))),
-        Err(ModelFault::Rejected { message } | ModelFault::Misconfigured { message }) => {
-            Err(Error::new(ErrorKind::Refused, message))
-        }
+        Err(
+            ModelFault::Rejected { message } | ModelFault::TooLong { message } | ModelFault::Misconfigured { message },
+        ) => Err(Error::new(ErrorKind::Refused, message)),
         Err(ModelFault::Unavailable { message, .. } | ModelFault::Failing { message, .. }) => {
             Err(Error::unavailable(message))
         }

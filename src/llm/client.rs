@@ -134,7 +134,7 @@ impl ModelClient {
                 ModelFault::Failing { retry_after, message: prefixed(message) }
             }
             ModelFault::Rejected { message } => ModelFault::Rejected { message: prefixed(message) },
-            fault @ ModelFault::Misconfigured { .. } => fault,
+            fault @ (ModelFault::TooLong { .. } | ModelFault::Misconfigured { .. }) => fault,
         })
     }
 

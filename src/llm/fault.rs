@@ -17,6 +17,21 @@ const LONGEST_WAIT: Duration = Duration::from_secs(3_600);
 /// Codes of a 400 that point to a setting and not to the row; some OpenAI-compatible servers have no 401 and no 404.
 const MISCONFIGURED_CODES: [&str; 2] = ["invalid_api_key", "model_not_found"];
 
+/// What the errors about a conversation that is too long have in common.
+const TOO_LONG: [&str; 11] = [
+    "context_length",
+    "context length",
+    "context window",
+    "context size",
+    "context limit",
+    "prompt is too long",
+    "prompt too long",
+    "input is too long",
+    "input token count",
+    "too many tokens",
+    "reduce the length",
+];
+
 /// What a person should check.
 #[derive(Clone, Debug)]
 pub(super) struct Fixes {
@@ -45,12 +60,20 @@ pub(super) fn of_status(reply: &Reply, fixes: &Fixes, clock: &Clock) -> ModelFau
         429 if code == "insufficient_quota" => {
             ModelFault::Unavailable { retry_after, message: format!("{message}; add credit to the account") }
         }
+        400 | 413 | 422 if is_about_length(&reply.body) => ModelFault::TooLong { message },
         408 | 429 => ModelFault::Unavailable { retry_after, message },
         // A lock, a replay or a cancelled upstream: about the moment, not about the row.
         409 | 425 | 499 => ModelFault::Failing { retry_after, message },
         400..=499 => ModelFault::Rejected { message },
         _ => ModelFault::Failing { retry_after, message },
     }
+}
+
+/// Whether an error says that the conversation is too long, in the words of OpenAI, vLLM, Anthropic, Gemini, llama.cpp,
+/// Mistral or Databricks.
+fn is_about_length(body: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(body).to_lowercase();
+    TOO_LONG.iter().any(|words| text.contains(words))
 }
 
 /// The message of an error, in one line: `{"error": {"message", "code"}}`, `{"error_code", "message"}`, OAuth's
@@ -132,6 +155,24 @@ mod tests {
             };
             assert!(fits, "{status}: {fault:?}");
         }
+    }
+
+    #[test]
+    fn a_conversation_that_is_too_long_is_told_apart_in_every_dialect() {
+        for text in [
+            "This model's maximum context length is 4096 tokens. However, you requested 5000 tokens",
+            r#"{"error":{"message":"too long","type":"invalid_request_error","code":"context_length_exceeded"}}"#,
+            "prompt is too long: 250000 tokens > 200000 maximum",
+            "The input token count (1200000) exceeds the maximum number of tokens allowed (1048576).",
+            "the request exceeds the available context size, try increasing it",
+            "Prompt contains 40000 tokens, too large for model with 32768 maximum context length",
+        ] {
+            assert!(matches!(of(400, text), ModelFault::TooLong { .. }), "{text}");
+        }
+        for text in ["", "messages must alternate", "max_tokens must be positive"] {
+            assert!(matches!(of(400, text), ModelFault::Rejected { .. }), "{text}");
+        }
+        assert!(matches!(of(500, "context length"), ModelFault::Failing { .. }));
     }
 
     #[test]

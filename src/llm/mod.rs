@@ -88,6 +88,11 @@ pub enum ModelFault {
         /// What happened.
         message: String,
     },
+    /// The conversation is longer than the model can read: with less of it the same question may be answered.
+    TooLong {
+        /// What happened.
+        message: String,
+    },
     /// 401 to 405, 407, a redirect, or a 400 that names the key or the model: a person has to change a setting; rows
     /// wait.
     Misconfigured {

@@ -185,6 +185,9 @@ pub struct HistorySettings {
     /// Nothing older than this.
     #[serde(default = "default_history_age", deserialize_with = "duration")]
     pub max_age: Duration,
+    /// About as many tokens, estimated from the characters.
+    #[serde(default = "default_history_tokens")]
+    pub max_tokens: usize,
 }
 
 /// What happens to a reply whose outcome is unknown.
@@ -271,7 +274,7 @@ pub enum Answer {
 
 impl Default for HistorySettings {
     fn default() -> Self {
-        Self { turns: default_turns(), max_age: default_history_age() }
+        Self { turns: default_turns(), max_age: default_history_age(), max_tokens: default_history_tokens() }
     }
 }
 
@@ -324,6 +327,10 @@ fn default_cut_text() -> LocalText {
 
 fn default_failed_text() -> LocalText {
     "Sorry, I cannot answer this message. Please try to put it another way.".into()
+}
+
+const fn default_history_tokens() -> usize {
+    16_000
 }
 
 const fn default_max_waiting() -> usize {

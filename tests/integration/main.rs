@@ -9,6 +9,7 @@ mod audit;
 mod clock;
 mod commands;
 mod domains;
+mod exchanges;
 mod fair;
 mod files;
 mod full_disk;

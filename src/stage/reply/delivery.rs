@@ -23,19 +23,21 @@ pub(super) struct Verdict {
     pub(super) error: Option<String>,
     /// Calls of the Bot API.
     pub(super) tries: i64,
+    /// The chat it went to, if that is known to be another than the question's.
+    pub(super) migrated_to: Option<i64>,
 }
 
 impl Verdict {
     pub(super) fn sent(message_id: i64, tries: i64) -> Self {
-        Self { status: Status::Sent, message_id: Some(message_id), error: None, tries }
+        Self { status: Status::Sent, message_id: Some(message_id), error: None, tries, migrated_to: None }
     }
 
     pub(super) fn failed(error: String, tries: i64) -> Self {
-        Self { status: Status::Failed, message_id: None, error: Some(error), tries }
+        Self { status: Status::Failed, message_id: None, error: Some(error), tries, migrated_to: None }
     }
 
     pub(super) fn unknown(error: String) -> Self {
-        Self { status: Status::Unknown, message_id: None, error: Some(error), tries: 1 }
+        Self { status: Status::Unknown, message_id: None, error: Some(error), tries: 1, migrated_to: None }
     }
 }
 
@@ -85,6 +87,8 @@ impl Delivery {
     /// Changes the message so that it may be accepted; `false` if nothing is left to change.
     pub(super) fn repair(&mut self, fault: &SendFault) -> bool {
         if let SendFault::Refused { migrate_to_chat_id: Some(chat_id), .. } = fault {
+            // Its messages have other ids there.
+            self.message.reply_to_message_id = None;
             return std::mem::replace(&mut self.message.chat_id, *chat_id) != *chat_id;
         }
         if fault.is_about_entities() && !self.message.entities.is_empty() {

@@ -225,7 +225,11 @@ impl Sender {
             let attempt = Box::pin(self.deliver(part, &mut delivery, since)).await;
             drop(permit);
             match attempt {
-                Attempt::Done(verdict) => return self.finish(part, verdict).await,
+                Attempt::Done(verdict) => {
+                    let chat_id = delivery.message.chat_id;
+                    let migrated_to = (chat_id != part.answer.chat_id).then_some(chat_id);
+                    return self.finish(part, Verdict { migrated_to, ..verdict }).await;
+                }
                 Attempt::Again(wait) => {
                     part.answer.in_doubt.store(false, Ordering::Relaxed);
                     self.intents.delete(key).await;
@@ -361,7 +365,7 @@ impl Sender {
         Outcome {
             key,
             parts: answer.parts(),
-            chat_id: answer.chat_id,
+            chat_id: verdict.migrated_to.unwrap_or(answer.chat_id),
             method,
             telegram_message_id: verdict.message_id,
             status: verdict.status,

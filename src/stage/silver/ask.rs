@@ -9,15 +9,14 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::breaker::{Breaker, Pass};
-use super::rows::{BronzeRow, SilverRow, Status};
+use super::rows::{BronzeRow, SilverRow};
 use crate::clock::Clock;
 use crate::flow::permits::{Permit, Permits};
 use crate::flow::work::Item;
 use crate::llm::{ChatAnswer, ChatMessage, ChatRequest, ModelClient, ModelFault, Role};
 use crate::pipeline::{Acknowledge, LocalText};
 use crate::retry::Backoff;
-use crate::telegram::reply::{self, Answered, ReplyMessage};
-use crate::telegram::{BotClient, text};
+use crate::telegram::BotClient;
 use crate::telemetry::{Hop, Telemetry};
 
 /// How long a call in flight may continue once the stage stops.
@@ -63,14 +62,16 @@ pub(super) struct Asker {
 }
 
 /// What is known about a row's tries.
-struct Tries {
-    calls: i64,
+pub(super) struct Tries {
+    pub(super) calls: i64,
     own: u32,
     /// The model's successes at the row's last try.
     mark: u64,
     /// What the breaker allowed the row to do in this try.
     pass: Pass,
     backoff: Backoff,
+    /// Messages of the history that are left out, oldest first: the model could not read them all.
+    pub(super) left_out: usize,
 }
 
 /// The result of a try.
@@ -93,6 +94,7 @@ impl Asker {
             mark: self.breaker.successes(),
             pass: Pass::Closed,
             backoff: Backoff::new(Duration::from_millis(500), Duration::from_secs(10)),
+            left_out: 0,
         };
         loop {
             let (permit, pass) = tokio::select! {
@@ -168,7 +170,7 @@ impl Asker {
         }
         tries.calls += 1;
         let started = self.clock.monotonic();
-        let request = self.request(question);
+        let request = self.request(question, tries.left_out);
         let outcome = tokio::select! {
             outcome = self.call(&request) => outcome,
             never = self.keep_typing(&question.row) => match never {},
@@ -188,6 +190,14 @@ impl Asker {
             Err(ModelFault::Rejected { message }) => {
                 self.note_success(question);
                 Try::Failed(message)
+            }
+            Err(ModelFault::TooLong { message }) => {
+                self.note_success(question);
+                if tries.left_out >= question.history.len() {
+                    return Try::Failed(message);
+                }
+                tries.left_out = leave_out_more(question.history.len(), tries.left_out);
+                Try::Again { alone: false }
             }
             Err(ModelFault::Unavailable { retry_after, message }) => {
                 tracing::warn!(message, "the model is unavailable; rows wait");
@@ -229,7 +239,7 @@ impl Asker {
                 self.breaker.released(Pass::Ping);
                 false
             }
-            Some(Ok(_) | Err(ModelFault::Rejected { .. })) => {
+            Some(Ok(_) | Err(ModelFault::Rejected { .. } | ModelFault::TooLong { .. })) => {
                 // The model works; that says nothing about the chat.
                 self.breaker.succeeded();
                 true
@@ -257,72 +267,12 @@ impl Asker {
         }
     }
 
-    fn request(&self, question: &Question) -> ChatRequest {
+    fn request(&self, question: &Question, left_out: usize) -> ChatRequest {
         let said = |role, content: &str| ChatMessage { role, content: content.to_owned() };
         let mut messages: Vec<ChatMessage> = self.system.iter().map(|system| said(Role::System, system)).collect();
-        messages.extend(question.history.iter().cloned());
+        messages.extend(question.history.iter().skip(left_out).cloned());
         messages.push(said(Role::User, question.row.text.as_deref().unwrap_or_default()));
         ChatRequest { messages, request_id: question.row.trace_id.clone(), max_tokens: self.max_tokens }
-    }
-
-    fn answered(&self, question: &Question, answer: ChatAnswer, took: Duration, tries: &Tries) -> SilverRow {
-        let latency_ms = i64::try_from(took.as_millis()).unwrap_or(i64::MAX);
-        self.hop(question, "answered", format!("{latency_ms} ms"));
-        let row = &question.row;
-        let note = self.cut_text.of(row.language_code.as_deref()).filter(|_| answer.is_cut);
-        let reply = compose(row, &answer.text, note);
-        let empty = reply.is_empty() && text::render(&answer.text).is_empty();
-        let reason = answer.finish_reason.as_deref().unwrap_or("none");
-        SilverRow {
-            status: if empty { Status::Failed } else { Status::Answered },
-            error: empty.then(|| format!("the model returned no text (finish_reason: {reason})")),
-            response: (!empty).then_some(answer.text),
-            reply: if empty { self.apology(row) } else { reply },
-            model: answer.model,
-            finish_reason: answer.finish_reason,
-            input_tokens: answer.input_tokens,
-            output_tokens: answer.output_tokens,
-            latency_ms: Some(latency_ms),
-            route: question.route.clone(),
-            model_calls: tries.calls,
-            ..self.unanswered(row)
-        }
-    }
-
-    fn failed(&self, question: &Question, error: String, tries: &Tries) -> SilverRow {
-        let row = self.set_aside(&question.row, error);
-        SilverRow { route: question.route.clone(), model_calls: tries.calls, ..row }
-    }
-
-    /// A row without an answer, and why.
-    pub(super) fn set_aside(&self, row: &BronzeRow, error: String) -> SilverRow {
-        SilverRow { error: Some(error), reply: self.apology(row), ..self.unanswered(row) }
-    }
-
-    /// What tells the asker that there is no answer. A channel's readers have not asked.
-    fn apology(&self, row: &BronzeRow) -> Vec<ReplyMessage> {
-        let text = self.failed_text.of(row.language_code.as_deref());
-        let text = text.filter(|_| row.chat_type.as_deref() != Some("channel"));
-        text.map_or_else(Vec::new, |text| compose(row, text, None))
-    }
-
-    fn unanswered(&self, row: &BronzeRow) -> SilverRow {
-        SilverRow {
-            bronze: row.clone(),
-            status: Status::Failed,
-            response: None,
-            route: None,
-            error: None,
-            reply: Vec::new(),
-            model: None,
-            prompt_version: self.prompt_version.clone(),
-            finish_reason: None,
-            input_tokens: None,
-            output_tokens: None,
-            latency_ms: None,
-            model_calls: 0,
-            processed_at: self.clock.now(),
-        }
     }
 
     /// What is shown lasts five seconds (<https://core.telegram.org/bots/api#sendchataction>), so it is repeated.
@@ -372,15 +322,14 @@ impl Asker {
         }
     }
 
-    fn hop(&self, question: &Question, step: &'static str, detail: String) {
+    pub(super) fn hop(&self, question: &Question, step: &'static str, detail: String) {
         let (bot_id, update_id) = (question.row.bot_id, question.row.update_id);
         self.telemetry.hop(|| Hop { bot_id, update_id, step, at: self.clock.now(), detail });
     }
 }
 
-/// The messages that answer a row.
-fn compose(row: &BronzeRow, markdown: &str, note: Option<&str>) -> Vec<ReplyMessage> {
-    let Some(chat_id) = row.chat_id else { return Vec::new() };
-    let (chat_type, topic) = (row.chat_type.as_deref(), row.context.topic);
-    reply::compose(markdown, note, Answered { chat_id, chat_type, topic, message_id: row.message_id })
+/// Half of the turns that were still sent along, at least one: a question and its answer are two messages.
+fn leave_out_more(all: usize, left_out: usize) -> usize {
+    let kept_turns = all.saturating_sub(left_out) / 2;
+    (left_out + kept_turns.div_ceil(2).max(1) * 2).min(all)
 }

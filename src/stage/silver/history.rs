@@ -72,16 +72,43 @@ impl History {
         self.conversations.shrink_to(MAX_CONVERSATIONS);
     }
 
-    /// The turns sent along with a question received at `at`.
+    /// The conversation goes on in another chat.
+    pub(super) fn migrate(&mut self, from: Conversation, to: Conversation) {
+        let turns = self.conversations.remove(&from).unwrap_or_default();
+        self.bytes -= turns.iter().map(Turn::bytes).sum::<usize>();
+        turns.into_iter().for_each(|turn| self.add(to, turn.at, &turn.question, &turn.answer));
+    }
+
+    /// Forgets all but the latest turns of a conversation.
+    pub(super) fn shorten(&mut self, conversation: Conversation, turns: usize) {
+        let Some(kept) = self.conversations.get_mut(&conversation) else { return };
+        let forgotten = kept.drain(..kept.len().saturating_sub(turns));
+        self.bytes -= forgotten.map(|turn| turn.bytes()).sum::<usize>();
+    }
+
+    /// The turns sent along with a question received at `at`: the latest that are young enough, as far as the model may
+    /// be expected to read them.
     pub(super) fn before(&self, conversation: Option<Conversation>, at: Timestamp) -> Vec<ChatMessage> {
         let oldest = at.minus(self.settings.max_age);
-        let turns = conversation.and_then(|conversation| self.conversations.get(&conversation)).into_iter().flatten();
+        let turns = conversation.and_then(|conversation| self.conversations.get(&conversation));
         let said = |role, content: &str| ChatMessage { role, content: content.to_owned() };
-        turns
-            .filter(|turn| turn.at >= oldest)
-            .flat_map(|turn| [said(Role::User, &turn.question), said(Role::Assistant, &turn.answer)])
-            .collect()
+        let (mut tokens, mut latest) = (0, Vec::new());
+        for turn in turns.into_iter().flatten().rev().filter(|turn| turn.at >= oldest) {
+            tokens += estimated_tokens(&turn.question) + estimated_tokens(&turn.answer);
+            if tokens > self.settings.max_tokens {
+                break;
+            }
+            latest.push(turn);
+        }
+        let messages = latest.into_iter().rev();
+        messages.flat_map(|turn| [said(Role::User, &turn.question), said(Role::Assistant, &turn.answer)]).collect()
     }
+}
+
+/// How many tokens a text has, roughly: four characters of English each, and one of any other script.
+fn estimated_tokens(text: &str) -> usize {
+    let ascii = text.bytes().filter(u8::is_ascii).count();
+    ascii / 4 + text.chars().filter(|character| !character.is_ascii()).count() + 1
 }
 
 #[cfg(test)]
@@ -90,13 +117,17 @@ mod tests {
 
     use super::*;
 
+    fn settings(turns: usize, max_age: Duration) -> HistorySettings {
+        HistorySettings { turns, max_age, ..HistorySettings::default() }
+    }
+
     fn chat(chat_id: i64) -> Conversation {
         Conversation { chat_id, topic_id: None }
     }
 
     #[test]
     fn only_the_latest_turns_of_the_chat_that_are_young_enough_go_along() {
-        let mut history = History::new(HistorySettings { turns: 2, max_age: Duration::from_micros(50) });
+        let mut history = History::new(settings(2, Duration::from_micros(50)));
         for at in [10, 20, 30] {
             history.add(chat(1), Timestamp::from_micros(at), &format!("q{at}"), &format!("a{at}"));
         }
@@ -111,8 +142,29 @@ mod tests {
     }
 
     #[test]
+    fn the_oldest_turns_stay_behind_when_a_conversation_is_long() {
+        let day = Duration::from_secs(86_400);
+        let mut history = History::new(HistorySettings { max_tokens: 1_000, ..settings(10, day) });
+        for (at, text) in ["a", "b", "c", "d"].into_iter().enumerate() {
+            history.add(chat(1), Timestamp::from_micros(at as i64), &text.repeat(900), &text.repeat(900));
+        }
+        let first = |history: &History| history.before(Some(chat(1)), Timestamp::from_micros(9)).first().cloned();
+        assert!(first(&history).unwrap().content.starts_with('c'), "two turns of 450 tokens");
+        // A script of which every character is a token.
+        history.add(chat(1), Timestamp::from_micros(5), &"語".repeat(990), "e");
+        assert!(first(&history).unwrap().content.starts_with('語'));
+        history.migrate(chat(1), chat(3));
+        assert_eq!(first(&history), None);
+        assert!(history.before(Some(chat(3)), Timestamp::from_micros(9))[0].content.starts_with('語'));
+        history.migrate(chat(3), chat(1));
+        history.shorten(chat(1), 0);
+        assert_eq!((first(&history), history.bytes), (None, 0));
+        history.shorten(chat(2), 0);
+    }
+
+    #[test]
     fn topics_of_a_chat_share_no_turns() {
-        let mut history = History::new(HistorySettings { turns: 2, max_age: Duration::from_secs(1) });
+        let mut history = History::new(settings(2, Duration::from_secs(1)));
         for topic_id in [None, Some(1), Some(2)] {
             history.add(Conversation { chat_id: 7, topic_id }, Timestamp::default(), &format!("in {topic_id:?}"), "a");
         }
@@ -125,7 +177,8 @@ mod tests {
 
     #[test]
     fn the_quietest_chats_are_forgotten_when_there_are_too_many_or_too_much_was_said() {
-        let mut history = History::new(HistorySettings { turns: 2, max_age: Duration::from_secs(3_600) });
+        let mut history =
+            History::new(HistorySettings { max_tokens: usize::MAX, ..settings(2, Duration::from_secs(3_600)) });
         let at = Timestamp::from_micros;
         for id in 0..=MAX_CONVERSATIONS as i64 {
             history.add(chat(id), at(id), "question", "answer");

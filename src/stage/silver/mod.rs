@@ -5,6 +5,7 @@ mod breaker;
 mod history;
 mod ledger;
 mod options;
+mod outcome;
 mod route;
 mod rows;
 
@@ -24,7 +25,7 @@ use self::ledger::SilverLedger;
 pub use self::ledger::spec as table_spec;
 pub use self::options::{SilverOptions, SilverSummary};
 use self::route::Decision;
-use self::rows::{BronzeRow, SilverRow, Status};
+use self::rows::{BronzeRow, Conversation, SilverRow, Status};
 use crate::clock::{Clock, Timestamp};
 use crate::error::Result;
 use crate::flow::ledger::{LedgerOptions, Parts};
@@ -172,6 +173,12 @@ impl Work for SilverWork {
                 Status::Ignored => self.summary.ignored += 1,
                 Status::Failed => self.summary.failed += 1,
             }
+            if let (Some(group), Some(supergroup)) = (row.bronze.conversation(), row.bronze.context.migrated_to) {
+                self.history.migrate(group, Conversation { chat_id: supergroup, topic_id: None });
+            }
+            if let (Some(conversation), Some(kept_turns)) = (row.bronze.conversation(), row.kept_turns) {
+                self.history.shorten(conversation, kept_turns);
+            }
             if let (Some(conversation), Some(answer)) = (row.bronze.conversation(), &row.response) {
                 let question = row.bronze.text.as_deref().unwrap_or_default();
                 self.history.add(conversation, row.bronze.received_at, question, answer);
@@ -206,6 +213,7 @@ fn ignored(bronze: BronzeRow, route: Option<String>, clock: &Clock) -> SilverRow
         output_tokens: None,
         latency_ms: None,
         model_calls: 0,
+        kept_turns: None,
         processed_at: clock.now(),
     }
 }

@@ -135,6 +135,8 @@ pub(super) struct SilverRow {
     pub(super) output_tokens: Option<i64>,
     pub(super) latency_ms: Option<i64>,
     pub(super) model_calls: i64,
+    /// The turns that the model could read, if it could not read all that were remembered. In no column.
+    pub(super) kept_turns: Option<usize>,
     pub(super) processed_at: Timestamp,
 }
 

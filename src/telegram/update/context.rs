@@ -31,6 +31,8 @@ pub struct MessageContext {
     pub is_from_bot: bool,
     /// Telegram copied it from a channel to the group that belongs to it.
     pub is_automatic_forward: bool,
+    /// The supergroup that this group has become.
+    pub migrated_to: Option<i64>,
 }
 
 impl MessageContext {
@@ -53,6 +55,7 @@ impl MessageContext {
             topic: direct.map(Topic::DirectMessages).or_else(|| thread.and_then(integer).map(Topic::Thread)),
             is_from_bot: is_bot && message.get("sender_chat").is_none(),
             is_automatic_forward: is_true(&message, "is_automatic_forward"),
+            migrated_to: message.get("migrate_to_chat_id").and_then(integer),
         })
     }
 }
@@ -91,6 +94,7 @@ mod tests {
             assert_eq!(context(message).is_from_bot, is_from_bot, "{message}");
         }
         assert!(context(r#"{"is_automatic_forward":true}"#).is_automatic_forward);
+        assert_eq!(context(r#"{"migrate_to_chat_id":-100}"#).migrated_to, Some(-100));
     }
 
     #[test]
