@@ -139,8 +139,22 @@ pub struct SilverSettings {
     /// What the asker of a question reads that could not be answered; nothing if empty.
     #[serde(default = "default_failed_text")]
     pub failed_text: LocalText,
+    /// Which messages in groups are answered.
+    #[serde(default)]
+    pub groups: Groups,
     /// The model.
     pub model: ModelSettings,
+}
+
+/// Which messages in groups are answered. A command for another bot never is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Groups {
+    /// Those meant for the bot: they mention it, reply to it, or are a command.
+    #[default]
+    Addressed,
+    /// All that a route matches.
+    All,
 }
 
 /// Which dialect of chat completions.

@@ -289,7 +289,7 @@ async fn an_answer_whose_formatting_is_refused_arrives_as_text_with_its_addresse
 /// A topic is a conversation of its own: the answer and "typing…" go there, and what was said elsewhere does not.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_goes_to_the_topic_of_its_question_and_topics_share_no_history() {
-    let app = TestApp::new().await;
+    let app = TestApp::new().await.set("silver.groups=all");
     let running = app.serve().await;
     let (group, ada) = (-1_004_006, json!({"id": 4006, "is_bot": false, "first_name": "Ada"}));
     let mut answered = 0;
@@ -361,7 +361,7 @@ async fn an_answer_goes_to_the_topic_of_its_question_and_topics_share_no_history
 /// Two bots that answer each other would never stop, and a channel post would be answered twice.
 #[tokio::test(flavor = "multi_thread")]
 async fn bots_and_copies_of_channel_posts_are_not_answered() {
-    let app = TestApp::new().await;
+    let app = TestApp::new().await.set("silver.groups=all");
     let running = app.serve().await;
     let group = json!({"id": -1_002_220, "type": "supergroup", "title": "Bots"});
     app.telegram.add_chat(-1_002_220);

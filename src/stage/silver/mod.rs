@@ -1,5 +1,6 @@
 //! The silver stage: every bronze row becomes one silver row, answered by the model where a route says so.
 
+mod addressee;
 mod ask;
 mod breaker;
 mod history;
@@ -19,6 +20,7 @@ use prometheus::{IntCounterVec, IntGauge};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use self::addressee::BotName;
 use self::ask::{Asker, Question};
 use self::history::History;
 use self::ledger::SilverLedger;
@@ -33,7 +35,7 @@ use crate::flow::work::{Desk, Work};
 use crate::flow::{Flow, FlowOptions};
 use crate::id::BotId;
 use crate::identity::adopt::HISTORY_ROUTE;
-use crate::pipeline::{Answer, Route};
+use crate::pipeline::{Answer, Groups, Route};
 use crate::table::{TableRole, TableSpec};
 use crate::telemetry::{Hop, Telemetry};
 
@@ -49,7 +51,9 @@ struct SilverWork {
     asker: Arc<Asker>,
     history: History,
     routes: Vec<Route>,
+    groups: Groups,
     bot_id: Option<BotId>,
+    name: Arc<BotName>,
     /// What was received before this moment was handled before the silver table was made.
     history_before: Option<Timestamp>,
     clock: Clock,
@@ -113,7 +117,9 @@ impl SilverWork {
             asker: Arc::new(options.asker(wind_down.clone())),
             history,
             routes: pipeline.routes.clone(),
+            groups: pipeline.silver.groups,
             bot_id: options.bot_id,
+            name: Arc::new(BotName::new(options.acknowledger.clone(), clock)),
             history_before: options.own.history_before,
             clock: clock.clone(),
             telemetry: telemetry.clone(),
@@ -143,17 +149,27 @@ impl Work for SilverWork {
             let route = Some(HISTORY_ROUTE.to_owned());
             return Some(SilverRow { error, ..ignored(row.clone(), route, &self.clock) });
         }
-        match route::decide(row, &self.routes, self.bot_id) {
+        match route::decide(row, &self.routes, self.groups, self.bot_id) {
             Decision { answer: Answer::Model, .. } => None,
-            Decision { answer: Answer::Nobody, route } => Some(ignored(row.clone(), route, &self.clock)),
+            Decision { answer: Answer::Nobody, route, .. } => Some(ignored(row.clone(), route, &self.clock)),
         }
     }
 
     fn begin(&mut self, row: BronzeRow, desk: Desk<SilverRow>) -> BoxFuture<'static, Result<bool>> {
-        let Decision { route, .. } = route::decide(&row, &self.routes, self.bot_id);
+        let Decision { route, is_named, .. } = route::decide(&row, &self.routes, self.groups, self.bot_id);
         let history = self.history.before(row.conversation(), row.received_at);
         let (asker, question) = (Arc::clone(&self.asker), Question { row, route, history });
+        let (name, clock) = (Arc::clone(&self.name), self.clock.clone());
         let work = async move {
+            if is_named {
+                let name = tokio::select! {
+                    () = asker.stop.cancelled() => return Ok(false),
+                    name = name.get() => name,
+                };
+                if !addressee::is_named(question.row.text.as_deref().unwrap_or_default(), name.as_deref()) {
+                    return Ok(desk.record(ignored(question.row, None, &clock), true).await.is_ok());
+                }
+            }
             let Some(row) = asker.ask(&question).await else { return Ok(false) };
             Ok(desk.record(row, true).await.is_ok())
         };

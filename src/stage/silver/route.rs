@@ -1,8 +1,9 @@
 //! Which route matches a row, and who answers it.
 
+use super::addressee::{self, Addressee};
 use super::rows::BronzeRow;
 use crate::id::BotId;
-use crate::pipeline::{Answer, Route};
+use crate::pipeline::{Answer, Groups, Route};
 
 /// What happens to a row.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -11,28 +12,32 @@ pub(super) struct Decision {
     pub(super) answer: Answer,
     /// The name or number of the route that says so, if there is one.
     pub(super) route: Option<String>,
+    /// Whether that depends on the bot's name.
+    pub(super) is_named: bool,
 }
 
 impl Decision {
-    const IGNORED: Self = Self { answer: Answer::Nobody, route: None };
+    const IGNORED: Self = Self { answer: Answer::Nobody, route: None, is_named: false };
 }
 
 /// Kinds of updates in which a person speaks. Edits are not included: Telegram sends them for changes nobody made.
 const SPOKEN: [&str; 2] = ["message", "channel_post"];
 
 /// Decides about a row: the first matching route counts.
-pub(super) fn decide(row: &BronzeRow, routes: &[Route], bot_id: Option<BotId>) -> Decision {
+pub(super) fn decide(row: &BronzeRow, routes: &[Route], groups: Groups, bot_id: Option<BotId>) -> Decision {
     let spoken = row.update_type.as_deref().is_some_and(|kind| SPOKEN.contains(&kind));
     let text = row.text.as_deref().map(str::trim).filter(|text| !text.is_empty());
     let (true, true, Some(text)) = (is_ours(row, bot_id), spoken, text) else { return Decision::IGNORED };
     // The channel post it is a copy of is the question.
-    if row.context.is_automatic_forward {
+    let addressee = addressee::of(row, text, groups);
+    if row.context.is_automatic_forward || addressee == Addressee::Others {
         return Decision::IGNORED;
     }
     for (number, route) in routes.iter().enumerate() {
         if route.matches.from_bot == row.context.is_from_bot && matches(route, text) {
             let name = route.name.clone().unwrap_or_else(|| (number + 1).to_string());
-            return Decision { answer: route.answer, route: Some(name) };
+            let is_named = addressee == Addressee::Named;
+            return Decision { answer: route.answer, route: Some(name), is_named };
         }
     }
     Decision::IGNORED
@@ -75,13 +80,13 @@ mod tests {
     #[test]
     fn text_of_messages_and_posts_asks_and_edits_do_not() {
         let routes = routes("[[route]]\nmatch = { text = true }\nanswer = \"model\"");
-        let ask = Decision { answer: Answer::Model, route: Some("1".to_owned()) };
-        assert_eq!(decide(&row("message", "hi"), &routes, None), ask);
-        assert_eq!(decide(&row("channel_post", "hi"), &routes, None), ask);
+        let ask = Decision { answer: Answer::Model, route: Some("1".to_owned()), is_named: false };
+        assert_eq!(decide(&row("message", "hi"), &routes, Groups::All, None), ask);
+        assert_eq!(decide(&row("channel_post", "hi"), &routes, Groups::All, None), ask);
         for ignored in [row("edited_message", "hi"), row("message", "  "), row("callback_query", "hi")] {
-            assert_eq!(decide(&ignored, &routes, None), Decision::IGNORED);
+            assert_eq!(decide(&ignored, &routes, Groups::All, None), Decision::IGNORED);
         }
-        assert_eq!(decide(&row("message", "hi"), &routes, Some(BotId(9))), Decision::IGNORED);
+        assert_eq!(decide(&row("message", "hi"), &routes, Groups::All, Some(BotId(9))), Decision::IGNORED);
     }
 
     #[test]
@@ -92,7 +97,7 @@ mod tests {
         };
         let people = "[[route]]\nmatch = { text = true }\nanswer = \"model\"\n";
         let bots = "[[route]]\nname = \"bots\"\nmatch = { from_bot = true }\nanswer = \"model\"\n";
-        let route = |row: BronzeRow, text: &str| decide(&row, &routes(text), None).route;
+        let route = |row: BronzeRow, text: &str| decide(&row, &routes(text), Groups::All, None).route;
         assert_eq!(route(from(false, false), people).as_deref(), Some("1"));
         assert_eq!(route(from(true, false), people), None);
         let both = format!("{bots}{people}");
@@ -107,11 +112,11 @@ mod tests {
             "[[route]]\nname = \"quiet\"\nmatch = { command = \"stop\" }\nanswer = \"nobody\"\n\
              [[route]]\nmatch = { text = true }\nanswer = \"model\"",
         );
-        let quiet = Decision { answer: Answer::Nobody, route: Some("quiet".to_owned()) };
-        assert_eq!(decide(&row("message", "/stop@my_bot please"), &routes, None), quiet);
+        let quiet = Decision { answer: Answer::Nobody, route: Some("quiet".to_owned()), is_named: true };
+        assert_eq!(decide(&row("message", "/stop@my_bot please"), &routes, Groups::All, None), quiet);
         assert_eq!(
-            decide(&row("message", "/stopped"), &routes, None),
-            Decision { answer: Answer::Model, route: Some("2".to_owned()) }
+            decide(&row("message", "/stopped"), &routes, Groups::All, None),
+            Decision { answer: Answer::Model, route: Some("2".to_owned()), is_named: false }
         );
     }
 }

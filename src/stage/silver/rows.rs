@@ -163,8 +163,10 @@ pub(super) fn bronze_rows(batch: &RecordBatch, bronze_version: i64) -> Result<Ve
     let (payloads, languages) = (optional("payload")?, optional("language_code")?);
     let owned = |column, row| text(column, row).map(str::to_owned);
     let bronze_row = |row: usize| {
+        let bot_id = BotId(integer(bot_ids, row)?);
+        let context = |payload| MessageContext::of(payload, bot_id);
         Some(BronzeRow {
-            bot_id: BotId(integer(bot_ids, row)?),
+            bot_id,
             update_id: integer(update_ids, row)?,
             update_type: owned(update_types, row),
             message_id: integer(message_ids, row),
@@ -177,7 +179,7 @@ pub(super) fn bronze_rows(batch: &RecordBatch, bronze_version: i64) -> Result<Ve
             sent_at: moment(sent, row),
             text: owned(texts, row),
             callback_query_id: owned(query_ids, row),
-            context: payloads.and_then(|column| text(column, row)).map(MessageContext::of).unwrap_or_default(),
+            context: payloads.and_then(|column| text(column, row)).map(context).unwrap_or_default(),
             received_at: moment(received, row).unwrap_or_default(),
             trace_id: owned(trace_ids, row).unwrap_or_default(),
             bronze_version,
