@@ -135,7 +135,7 @@ impl SourceCleaning {
     }
 
     fn log(&self) {
-        let Cleaned { files, bytes, changed, taken, failed, .. } = &self.cleaned;
+        let Cleaned { files, bytes, changed, taken, shortened, failed, .. } = &self.cleaned;
         if self.cleaned.has_news() {
             let (pipeline, action) = (&self.pipeline, self.action);
             tracing::info!(
@@ -145,6 +145,8 @@ impl SourceCleaning {
                 bytes,
                 changed,
                 taken,
+                shortened,
+                shortened_names = %self.cleaned.shortened_names.join(", "),
                 failed,
                 "cleaned the source of loaded files"
             );

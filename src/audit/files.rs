@@ -29,6 +29,13 @@ pub(super) async fn check(audit: &Audit, options: FilesOptions, tell: &dyn Fn(&A
         "files in clean_source.to have no rows: they belong to another loader, or the rows are lost",
     );
     records.unproven(found.changed, "files have changed since they were loaded");
+    if found.shortened > 0 {
+        let names = found.shortened_names.join(", ");
+        records.unproven(
+            found.shortened,
+            format!("records are in the table only with their beginning, being longer than source.max_record: {names}"),
+        );
+    }
     for (_, why) in found.unread {
         records.unproven(1, format!("a file cannot be read: {why}"));
     }

@@ -6,6 +6,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Pipelines, Verdict, output};
 use crate::app::{App, DRAIN, SourceCleaning, SourceCleanings};
 use crate::error::{Context, Error, ErrorKind, Result};
+use crate::load::clean::Cleaned;
 use crate::pipeline::clean::CleanAction;
 use crate::shutdown::in_time;
 
@@ -80,15 +81,32 @@ pub(super) fn lines(cleanings: &[SourceCleaning]) -> String {
         let stays = [
             (cleaned.changed, "may have changed"),
             (cleaned.taken, "have their destination taken"),
+            (cleaned.shortened, "are in the table only in part"),
             (cleaned.failed, "failed"),
         ];
         for (count, why) in stays.iter().filter(|(count, _)| *count > 0) {
             line.push_str(&format!("; kept {count} that {why}"));
         }
         line.push('\n');
+        line.push_str(&kept_names(cleaned));
         line
     });
     lines.collect()
+}
+
+/// The files of which the table has only a part, and what to do about them.
+fn kept_names(cleaned: &Cleaned) -> String {
+    let mut text = String::new();
+    for name in &cleaned.shortened_names {
+        text.push_str(&format!(
+            "kept {name}: it has a record longer than source.max_record, so the table lacks bytes\n"
+        ));
+    }
+    let more = cleaned.shortened.saturating_sub(cleaned.shortened_names.len() as u64);
+    if more > 0 {
+        text.push_str(&format!("and {more} more such files\n"));
+    }
+    text
 }
 
 fn shown(cleanings: &[SourceCleaning], is_dry: bool) -> String {
@@ -101,12 +119,21 @@ fn shown(cleanings: &[SourceCleaning], is_dry: bool) -> String {
             ByteSize::b(cleaned.bytes).to_string(),
             cleaned.changed.to_string(),
             cleaned.taken.to_string(),
+            cleaned.shortened.to_string(),
             cleaned.failed.to_string(),
         ]
     });
     let done = if is_dry { "files to clean" } else { "files cleaned" };
-    let header =
-        ["pipeline", "clean_source", done, "size", "kept: may have changed", "kept: destination taken", "failed"];
+    let header = [
+        "pipeline",
+        "clean_source",
+        done,
+        "size",
+        "kept: may have changed",
+        "kept: destination taken",
+        "kept: loaded in part",
+        "failed",
+    ];
     let mut text = format!("{}\n", output::table(&header, rows));
     for SourceCleaning { cleaned, .. } in cleanings {
         cleaned.names.iter().for_each(|name| text.push_str(&format!("{name}\n")));
@@ -114,6 +141,7 @@ fn shown(cleanings: &[SourceCleaning], is_dry: bool) -> String {
         if more > 0 {
             text.push_str(&format!("and {more} more\n"));
         }
+        text.push_str(&kept_names(cleaned));
     }
     text
 }
@@ -121,7 +149,6 @@ fn shown(cleanings: &[SourceCleaning], is_dry: bool) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::load::clean::Cleaned;
 
     #[test]
     fn a_run_tells_what_went_and_what_stayed_and_is_silent_about_nothing() {

@@ -101,9 +101,19 @@ impl Notes {
     }
 }
 
+const TOO_LARGE_BYTES: &str = "_too_large_bytes";
+
 /// What is kept of a record that is too large.
 pub(crate) fn too_large(length: u64, beginning: &[u8]) -> String {
-    json!({ "_too_large_bytes": length, "_begins": String::from_utf8_lossy(beginning) }).to_string()
+    json!({ TOO_LARGE_BYTES: length, "_begins": String::from_utf8_lossy(beginning) }).to_string()
+}
+
+/// How long the record was that [`too_large`] was made from; `None` if a corrupt record was kept whole.
+pub(crate) fn shortened_bytes(corrupt: &str) -> Option<u64> {
+    if !corrupt.starts_with('{') || !corrupt.contains(TOO_LARGE_BYTES) {
+        return None;
+    }
+    serde_json::from_str::<serde_json::Value>(corrupt).ok()?.get(TOO_LARGE_BYTES)?.as_u64()
 }
 
 impl Parser {

@@ -15,7 +15,7 @@ use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 pub(super) use self::archive::{Archive, Sites};
-pub(super) use self::proof::newest_rows;
+pub(super) use self::proof::{Rows, rows_of};
 use crate::clock::Timestamp;
 use crate::error::{Context, ErrorKind, Result};
 use crate::storage::{PutNew, Storage};
@@ -39,6 +39,10 @@ pub struct Cleaned {
     pub changed: u64,
     /// Files kept because another file is at their destination.
     pub taken: u64,
+    /// Files kept because the table has only the beginning of one of their records.
+    pub shortened: u64,
+    /// The first of those.
+    pub shortened_names: Vec<String>,
     /// Files that could not be deleted or moved now.
     pub failed: u64,
 }
@@ -51,7 +55,17 @@ impl Cleaned {
 
     /// Whether there is more to report than changed files, which their loader reports as well.
     pub fn has_news(&self) -> bool {
-        self.files + self.taken + self.failed > 0
+        self.files + self.taken + self.shortened + self.failed > 0
+    }
+}
+
+impl Cleaned {
+    /// Counts a file of which the table has less than every byte.
+    pub(super) fn keep_shortened(&mut self, path: &Path) {
+        self.shortened += 1;
+        if self.shortened_names.len() < NAMED {
+            self.shortened_names.push(path.to_string());
+        }
     }
 }
 

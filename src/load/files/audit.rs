@@ -17,12 +17,16 @@ use super::part::{INGESTED_AT, SOURCE_FILE};
 use super::seen::{PathHash, Seen, Stamp, hash_of};
 use crate::clock::{Clock, Timestamp};
 use crate::error::{Context, ErrorKind, Result};
+use crate::json::parse::shortened_bytes;
 use crate::json::records::Records;
 use crate::pipeline::files::SourceSettings;
 use crate::storage::Storage;
 use crate::table::LakeTable;
 
 const SOURCE_ROW: &str = "_source_row";
+const CORRUPT_RECORD: &str = "_corrupt_record";
+/// Shortened records named in the output.
+const NAMED: usize = 20;
 /// Files checked between two progress updates.
 const FILES_AT_ONCE: usize = 1_000;
 
@@ -45,6 +49,10 @@ pub struct FilesAudit {
     pub strangers: u64,
     /// Files that have changed since they were loaded.
     pub changed: u64,
+    /// Records of which the table has only the beginning.
+    pub shortened: u64,
+    /// The first of those: file, record number and length.
+    pub shortened_names: Vec<String>,
     /// Files that cannot be read now.
     pub unread: Vec<(String, String)>,
 }
@@ -108,7 +116,14 @@ pub async fn audit(options: FilesOptions, tell: &dyn Fn(u64)) -> Result<FilesAud
     let (mut found, mut rows) = (FilesAudit::default(), HashMap::new());
     let table = Path::parse(&pipeline.bronze.table).context(ErrorKind::Configuration, "bronze.table")?;
     if let Some(table) = LakeTable::open_existing(&data, &table, &clock).await? {
-        rows = rows_of(&table, &mut found.rows).await?;
+        rows = match rows_of(&table, &mut found).await {
+            Err(error) if error.kind() == ErrorKind::Corrupt => {
+                // Without all rows there is nothing to compare the files with.
+                found.broken.push((pipeline.bronze.table.to_string(), error.to_string()));
+                return Ok(found);
+            }
+            rows => rows?,
+        };
         let wanted = owner::identity(&pipeline.name, &Source::new(&data, &pipeline.source)?);
         if let Err(error) = owner::check(&table, &wanted) {
             found.broken.push((pipeline.bronze.table.to_string(), error.to_string()));
@@ -224,12 +239,13 @@ fn judge(file: &Found, counted: Result<Tally>, rows: Option<Tally>, memo: Option
     }
 }
 
-async fn rows_of(table: &LakeTable, count: &mut u64) -> Result<HashMap<PathHash, Rows>> {
+async fn rows_of(table: &LakeTable, found: &mut FilesAudit) -> Result<HashMap<PathHash, Rows>> {
     let (files, mut rows) = (table.files().await?, HashMap::new());
-    let mut reads = table.read_files(&files, Some(&[SOURCE_FILE, SOURCE_ROW, INGESTED_AT]));
+    let mut reads = table.read_files(&files, Some(&[SOURCE_FILE, SOURCE_ROW, INGESTED_AT, CORRUPT_RECORD]));
     while let Some(batch) = reads.try_next().await? {
-        *count += batch.num_rows() as u64;
+        found.rows += batch.num_rows() as u64;
         take(&batch, &mut rows);
+        note_shortened(&batch, found);
     }
     Ok(rows)
 }
@@ -251,6 +267,21 @@ fn take(batch: &RecordBatch, of_files: &mut HashMap<PathHash, Rows>) {
         let rows = of_files.entry(hash).or_default();
         rows.tally.add(row.unwrap_or(0));
         rows.ingested_at = rows.ingested_at.max(Timestamp::from_micros(moment.unwrap_or(i64::MAX)));
+    }
+}
+
+/// Notes rows that hold only the beginning of their record.
+fn note_shortened(batch: &RecordBatch, found: &mut FilesAudit) {
+    let text = |name| batch.column_by_name(name).and_then(|column| column.as_string_opt::<i32>());
+    let (Some(files), Some(corrupt)) = (text(SOURCE_FILE), text(CORRUPT_RECORD)) else { return };
+    let rows = batch.column_by_name(SOURCE_ROW).and_then(|column| column.as_primitive_opt::<Int64Type>());
+    for (index, (file, corrupt)) in files.iter().zip(corrupt.iter()).enumerate() {
+        let Some(bytes) = corrupt.and_then(shortened_bytes) else { continue };
+        found.shortened += 1;
+        if found.shortened_names.len() < NAMED {
+            let row = rows.map_or(0, |rows| rows.value(index));
+            found.shortened_names.push(format!("{} row {row} ({bytes} bytes)", file.unwrap_or_default()));
+        }
     }
 }
 

@@ -14,7 +14,7 @@ use super::lane::{self, Found, LaneId};
 use crate::clock::{Clock, Timestamp};
 use crate::error::{Context, ErrorKind, Result};
 use crate::id::Name;
-use crate::load::clean::{Archive, Candidate, CleanMetrics, Cleaned, Cleaner, Sites, newest_rows};
+use crate::load::clean::{Archive, Candidate, CleanMetrics, Cleaned, Cleaner, Sites, rows_of};
 use crate::pipeline::Pipeline;
 use crate::pipeline::clean::LOOK_BACK;
 use crate::storage::{Storage, StorageKey};
@@ -132,11 +132,12 @@ impl Pass<'_> {
         let within = Within { column: "_received_at", from, to };
         let asked: HashSet<&str> = segments.iter().map(|found| found.path.as_ref()).collect();
         let key = |file: &str| asked.get(file).copied();
-        let ingested = newest_rows(&self.table, &self.files, within, key).await?;
+        let ingested = rows_of(&self.table, &self.files, within, key).await?;
         let mut candidates = Vec::new();
         for found in &segments {
-            let ingested_at = ingested.get(found.path.as_ref()).filter(|ingested_at| **ingested_at < self.limit);
-            let Some(ingested_at) = ingested_at else { continue };
+            // The loader of lanes never shortens a record.
+            let ingested_at = ingested.get(found.path.as_ref()).map(|rows| rows.ingested_at);
+            let Some(ingested_at) = ingested_at.filter(|moment| *moment < self.limit) else { continue };
             if found.modified > ingested_at.plus(self.settle) {
                 cleaned.changed += 1;
                 continue;

@@ -2,7 +2,7 @@
 //!
 //! A file is cleaned when the table has old enough rows from it and nothing suggests that it has changed since: its
 //! stamp is the one it was loaded with or, if that is unknown, it is entirely older than those rows. A file without
-//! rows in the table stays, even an empty one.
+//! rows in the table stays, even an empty one, and so does one of which a record was too large to be kept whole.
 
 #[cfg(test)]
 mod tests;
@@ -21,7 +21,7 @@ use super::part::INGESTED_AT;
 use super::seen::{PathHash, Seen, Stamp, hash_of};
 use crate::clock::Timestamp;
 use crate::error::{Context, ErrorKind, Result};
-use crate::load::clean::{Archive, Candidate, CleanMetrics, Cleaned, Cleaner, Sites, newest_rows};
+use crate::load::clean::{Archive, Candidate, CleanMetrics, Cleaned, Cleaner, Rows, Sites, rows_of};
 use crate::table::{LakeTable, Within};
 
 /// Source files looked up in the table at a time.
@@ -47,8 +47,8 @@ struct Pass {
 /// What is known about a file.
 #[derive(Clone, Copy, Debug)]
 struct Proof {
-    /// When its newest rows were made; `None` if it has none.
-    ingested_at: Option<Timestamp>,
+    /// `None` if it has none.
+    rows: Option<Rows>,
     /// The stamp it was loaded with.
     stamp: Stamp,
 }
@@ -124,16 +124,16 @@ impl Pass {
 
     /// What the table, and its loader's memo, say about these files.
     async fn ask(&self, files: &[Found]) -> Result<Asked> {
-        let nothing = Proof { ingested_at: None, stamp: Stamp::UNKNOWN };
+        let nothing = Proof { rows: None, stamp: Stamp::UNKNOWN };
         let mut asked: Asked = files.iter().map(|file| (hash_of(file.path.as_ref()), nothing)).collect();
         let oldest = files.iter().map(|file| file.modified).min().unwrap_or_default();
         let newest = if self.has_overwrites { i64::MAX } else { self.limit.as_micros() };
         let within = Within { column: INGESTED_AT, from: oldest.as_micros(), to: newest };
         let key = |file: &str| Some(hash_of(file)).filter(|hash| asked.contains_key(hash));
-        let found = newest_rows(&self.table, &self.table.files().await?, within, key).await?;
-        for (hash, ingested_at) in found {
+        let found = rows_of(&self.table, &self.table.files().await?, within, key).await?;
+        for (hash, rows) in found {
             if let Some(proof) = asked.get_mut(&hash) {
-                proof.ingested_at = Some(ingested_at);
+                proof.rows = Some(rows);
             }
         }
         self.read_stamps(&mut asked);
@@ -161,13 +161,14 @@ impl Pass {
         }
     }
 
-    /// Whether a file is to be cleaned; counts it if it may have changed since it was loaded.
+    /// Whether a file is to be cleaned; counts it if it may have changed since it was loaded, or is not in the table as
+    /// a whole.
     fn judge(&self, file: Found, asked: &Asked, cleaned: &mut Cleaned) -> Option<Candidate> {
-        let Proof { ingested_at, stamp } = *asked.get(&hash_of(file.path.as_ref()))?;
+        let Proof { rows, stamp } = *asked.get(&hash_of(file.path.as_ref()))?;
         let is_known = stamp != Stamp::UNKNOWN;
         let mut has_changed = is_known && stamp != Stamp::of(file.size_bytes, file.modified);
-        let ingested_at = ingested_at.filter(|ingested_at| *ingested_at < self.limit);
-        if let Some(ingested_at) = ingested_at {
+        let rows = rows.filter(|rows| rows.ingested_at < self.limit);
+        if let Some(Rows { ingested_at, .. }) = rows {
             let margin = if is_known { Duration::ZERO } else { self.margin };
             has_changed |= file.modified >= ingested_at.minus(margin);
         }
@@ -176,8 +177,13 @@ impl Pass {
             cleaned.changed += 1;
             return None;
         }
-        let untouched_since = (!is_known).then_some(ingested_at?.minus(TOUCHED_GRAIN));
-        let Found { path, size_bytes, modified } = file;
+        let Rows { ingested_at, are_shortened } = rows?;
+        if are_shortened {
+            cleaned.keep_shortened(&file.path);
+            return None;
+        }
+        let untouched_since = (!is_known).then_some(ingested_at.minus(TOUCHED_GRAIN));
+        let Found { path, size_bytes, modified, .. } = file;
         Some(Candidate { path, size_bytes, modified, untouched_since })
     }
 }

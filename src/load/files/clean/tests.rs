@@ -381,3 +381,24 @@ async fn the_audit_counts_what_was_cleaned_and_still_finds_what_is_wrong() {
     assert_eq!((unasked.cleaned, unasked.gone), (0, 7));
     assert_eq!(world.rows().await[0]["id"], json!(0));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_with_a_record_that_was_shortened_is_kept_and_named() {
+    let world = World::new();
+    world.put("long.json", format!("{{\"id\":1}}\n{{\"x\":\"{}\"}}\n{{\"id\":2}}\n", "y".repeat(2_000)));
+    world.put("whole.json", "{\"id\":3}\nno json\n");
+    world.clock.step(10_000_000);
+    assert_eq!(world.load("max_record = \"1KiB\"|").await.unwrap().rows, 5);
+    later(&world, 31);
+    for settings in [DELETE, MOVE] {
+        let dry = clean(world.options(settings), true, &CancellationToken::new()).await.unwrap();
+        assert_eq!((dry.shortened, dry.shortened_names.as_slice()), (1, &["in/long.json".to_owned()][..]));
+        let done = cleaned(&world, settings).await;
+        assert_eq!((done.files, done.shortened), (u64::from(settings == DELETE), 1), "{settings}");
+        assert!(done.has_news());
+        assert_eq!(names(&world, "in"), ["long.json"]);
+    }
+    let found = audited(&world, "max_record = \"1KiB\"|").await;
+    assert_eq!((found.files, found.shortened, found.broken.len()), (1, 1, 0));
+    assert_eq!(found.shortened_names, ["in/long.json row 2 (2008 bytes)"]);
+}
