@@ -32,7 +32,7 @@ pub struct FilesPipeline {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FileFormat {
-    /// Detected from each file's first line.
+    /// Found out by trying, value by value.
     #[default]
     Auto,
     /// One record per line.

@@ -163,9 +163,15 @@ impl Parser {
 
     /// Appends one record as one row, whatever it is.
     pub(crate) fn push(&mut self, text: &str) {
+        self.push_indented(text, 0);
+    }
+
+    /// The same for a record after so many blanks, which are kept if it is corrupt.
+    pub(crate) fn push_indented(&mut self, indented: &str, indent: usize) {
+        let text = indented.get(indent..).unwrap_or(indented);
         self.notes.clear();
         if !self.append(text) {
-            return self.push_corrupt(text);
+            return self.push_corrupt(indented);
         }
         self.corrupt.append_null();
         self.end_row();

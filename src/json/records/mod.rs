@@ -4,12 +4,16 @@
 //! bomb. So nothing is parsed here. A record is found by where it begins and ends, whatever cannot be a record is still
 //! passed on with its [`Fault`], and no meaningful byte is dropped silently.
 
+mod array;
 mod block;
+mod inline;
 mod reader;
 mod source;
 mod split;
+mod strict;
 #[cfg(test)]
 mod tests;
+mod tries;
 mod value;
 
 pub(crate) use reader::Records;
@@ -18,7 +22,7 @@ pub(crate) use source::Compression;
 /// How records are laid out in a file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Format {
-    /// Detected from the first line.
+    /// Tried out, value by value.
     #[default]
     Auto,
     /// One record per line.
@@ -52,15 +56,15 @@ pub(crate) enum Fault {
         /// Its length.
         bytes: u64,
     },
-    /// The rest of a file whose values can no longer be told apart, after a stray byte or an extra bracket.
-    Trailing,
 }
 
 /// Where a record lies in its chunk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Record {
-    /// From 1: the line number in [`Format::Lines`], the record number in [`Format::Documents`].
+    /// From 1, and growing: the line number in a file of lines, the record number in one of documents.
     pub(crate) row: i64,
+    /// How many blanks precede it in its line. They are a part of it if it is not JSON.
+    pub(crate) indent: usize,
     /// Its first byte.
     pub(crate) start: usize,
     /// The byte after its last.
@@ -87,6 +91,16 @@ impl Chunk {
     /// The bytes of one of its records.
     pub(crate) fn bytes(&self, record: &Record) -> &[u8] {
         &self.all[record.start..record.end]
+    }
+
+    /// The same with the blanks before it in its line.
+    pub(crate) fn indented_bytes(&self, record: &Record) -> &[u8] {
+        &self.all[record.start - record.indent..record.end]
+    }
+
+    /// The same as text; `None` as in [`Chunk::text`].
+    pub(crate) fn indented_text(&self, record: &Record) -> Option<&str> {
+        record.fault.is_none().then(|| simdutf8::basic::from_utf8(self.indented_bytes(record)).ok()).flatten()
     }
 
     /// One of its records as text; `None` when it is not UTF-8 or cannot be a record for another reason. Every call

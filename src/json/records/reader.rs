@@ -20,10 +20,11 @@ pub(crate) struct Records<R: Read> {
     limits: Limits,
     /// Bytes read and not yet returned.
     buffer: Vec<u8>,
-    /// How much of the buffer the splitter has consumed.
+    /// How much of the buffer is in records or between them.
     position: usize,
     at_start: bool,
-    open: Option<OpenRecord>,
+    /// How many bytes of the current record were dropped.
+    dropped: usize,
     /// Whole records in the buffer.
     records: Vec<Record>,
 }
@@ -39,14 +40,6 @@ enum Input<R: Read> {
     Given,
 }
 
-/// A record whose end was not found yet.
-struct OpenRecord {
-    row: i64,
-    start: usize,
-    /// How many bytes after its preview were dropped.
-    dropped: usize,
-}
-
 impl<R: Read> Records<R> {
     /// Looks at the first bytes of the source; `compression` is what the file name suggests.
     pub(crate) fn new(source: R, compression: Compression, format: Format, limits: Limits) -> Result<Self, ReadError> {
@@ -57,7 +50,7 @@ impl<R: Read> Records<R> {
             buffer: Vec::new(),
             position: 0,
             at_start: true,
-            open: None,
+            dropped: 0,
             records: Vec::new(),
         })
     }
@@ -82,61 +75,42 @@ impl<R: Read> Records<R> {
     /// Finds the records among the bytes that were read.
     fn split(&mut self) {
         while self.records.len() < self.most_records() {
-            match self.splitter.step(&self.buffer[self.position..]) {
-                Step::Pass(length) => self.position += length,
-                Step::Begin(length) => {
-                    self.position += length;
-                    self.open = Some(OpenRecord { row: self.splitter.row(), start: self.position, dropped: 0 });
-                }
-                Step::End(length) => {
-                    self.position += length;
-                    self.close(None);
-                }
-                Step::Wait if !matches!(self.input, Input::Ended) => return,
-                Step::Wait => {
-                    if !self.splitter.end() {
-                        return self.close(self.splitter.is_lost().then_some(Fault::Trailing));
-                    }
-                }
+            let is_end = matches!(self.input, Input::Ended);
+            match self.splitter.step(&self.buffer[self.position..], is_end) {
+                Step::Skip(length) => self.position += length,
+                Step::Record { row, indent, end } => self.take(row, indent, end),
+                Step::Wait => return,
             }
         }
     }
 
-    /// Ends the current record, if there is one.
-    fn close(&mut self, fault: Option<Fault>) {
-        let Some(OpenRecord { row, start, dropped }) = self.open.take() else { return };
-        let mut end = self.position;
-        if self.splitter.is_by_line() && self.buffer[start..end].ends_with(b"\r") {
-            end -= 1;
-        }
-        let length = dropped + (end - start);
+    /// Takes a record that begins at the position, after its indent.
+    fn take(&mut self, row: i64, indent: usize, end: usize) {
+        let (start, end) = (self.position + indent, self.position + end);
+        self.position = end;
+        let length = mem::take(&mut self.dropped) + (end - start);
         let record = if length > self.limits.record_bytes {
             let fault = Fault::TooLarge { bytes: length as u64 };
-            Record { row, start, end: start + self.preview_bytes(), fault: Some(fault) }
+            Record { row, indent, start, end: start + self.preview_bytes(), fault: Some(fault) }
         } else {
-            Record { row, start, end, fault }
+            Record { row, indent, start, end, fault: None }
         };
         self.records.push(record);
     }
 
     /// Frees what no record will need: the middle of one that is too large, and what precedes the first one.
     fn let_go(&mut self) {
-        let preview = self.preview_bytes();
-        if let Some(open) = &mut self.open {
-            // One byte more than the limit could still be the carriage return of the line break. For the same reason
-            // the last byte stays.
-            let surely_too_large = self.limits.record_bytes.saturating_add(1);
-            if open.dropped > 0 || self.position - open.start > surely_too_large {
-                let middle = open.start + preview..self.position - 1;
-                open.dropped += middle.len();
-                self.position -= middle.len();
+        if let Some(passed) = self.splitter.passed_bytes() {
+            // The last byte could still be the carriage return of a line break.
+            let middle = self.position + self.splitter.indent() + self.preview_bytes()..self.position + passed - 1;
+            if !middle.is_empty() {
+                self.dropped += middle.len();
+                self.splitter.drop_bytes(&self.buffer[middle.clone()]);
                 self.buffer.drain(middle);
             }
         }
         if self.records.is_empty() {
-            let done = self.done_bytes();
-            self.buffer.drain(..done);
-            self.move_back(done);
+            self.buffer.drain(..mem::take(&mut self.position));
         }
     }
 
@@ -147,10 +121,8 @@ impl<R: Read> Records<R> {
 
     /// Takes the whole records from the buffer as a chunk; the rest stays.
     fn cut_chunk(&mut self) -> Chunk {
-        let done = self.done_bytes();
-        let rest = self.buffer.split_off(done);
+        let rest = self.buffer.split_off(mem::take(&mut self.position));
         let mut bytes = mem::replace(&mut self.buffer, rest);
-        self.move_back(done);
         // The caller may hold on to it for long, so it must not hold more memory than it needs.
         bytes.shrink_to_fit();
         Chunk { all: bytes, records: mem::take(&mut self.records) }
@@ -184,19 +156,6 @@ impl<R: Read> Records<R> {
         // A limit larger than memory is no reason to fail before a record really is that long.
         if self.buffer.try_reserve_exact(whole.saturating_sub(self.buffer.len())).is_err() {
             self.buffer.reserve(more);
-        }
-    }
-
-    /// How much of the buffer precedes the current record.
-    fn done_bytes(&self) -> usize {
-        self.open.as_ref().map_or(self.position, |open| open.start)
-    }
-
-    /// Adjusts positions after so many bytes at the start of the buffer were removed.
-    fn move_back(&mut self, gone: usize) {
-        self.position -= gone;
-        if let Some(open) = &mut self.open {
-            open.start -= gone;
         }
     }
 

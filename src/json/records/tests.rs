@@ -138,11 +138,9 @@ fn elements_of_arrays_are_records() {
 }
 
 #[test]
-fn the_first_line_tells_the_format() {
+fn each_value_tells_the_format() {
     // Each of these is two records by its own format.
-    for lines in
-        ["{}{}\n{\n", "{\"a\":\"{\"}\r\n{\"b\":[", "\"a\n\"b", "id,name\n1,x", "{\"cut\": \"o\n{\"a\":1}", "1 2\n3 4"]
-    {
+    for lines in ["{\"a\":\"{\"}\r\n{\"b\":[", "\"a\n\"b", "id,name\n1,x", "{\"cut\": \"o\n{\"a\":1}", "1 2\n3 4"] {
         assert_eq!(read(lines, Format::Auto), read(lines, Format::Lines), "{lines:?}");
         assert_eq!(read(lines, Format::Auto).len(), 2, "{lines:?}");
     }
@@ -153,40 +151,127 @@ fn the_first_line_tells_the_format() {
     assert_eq!(read("{\"a\":[1,", Format::Auto), good(&["{\"a\":[1,"]));
     let long_first = format!("{{\"a\":[{}\n{{}}\n", "1,".repeat(50));
     assert_eq!(drain(long_first.as_bytes(), Format::Auto, small_limits(60, 40)).0.len(), 2);
-    assert_eq!(drain(long_first.as_bytes(), Format::Auto, small_limits(200, 40)).0.len(), 1);
+    assert_eq!(drain(long_first.as_bytes(), Format::Auto, small_limits(200, 40)).0.len(), 2);
+    assert_eq!(read("{}{}\n{} {}\n{\n", Format::Auto), good(&["{}", "{}", "{}", "{}", "{"]));
 }
 
 #[test]
-fn what_cannot_be_told_apart_is_one_record() {
-    let cases = [
-        ("{\"a\":1}}\n{\"b\":2}", "}\n{\"b\":2}"),
-        ("{\"a\":1},{\"b\":2}", ",{\"b\":2}"),
-        ("[{\"a\":1}{\"b\":2}]", "{\"b\":2}]"),
-        ("[{\"a\":1},]\n[1]", "]\n[1]"),
-        ("[{\"a\":1},,2]", ",2]"),
-        ("[{\"a\":1}}", "}"),
-        ("[{\"a\":1}]]", "]"),
-        ("{\"a\":1} жук", "жук"),
-        ("{\"a\":1}\u{0}", "\u{0}"),
+fn a_stray_byte_is_a_record_of_its_own_and_a_stray_comma_is_none() {
+    let cases: [(&str, &[&str]); 9] = [
+        ("{\"a\":1}}\n{\"b\":2}", &["{\"a\":1}", "}", "{\"b\":2}"]),
+        ("{\"a\":1},{\"b\":2}", &["{\"a\":1}", "{\"b\":2}"]),
+        ("[{\"a\":1}{\"b\":2}]", &["{\"a\":1}", "{\"b\":2}"]),
+        ("[{\"a\":1},]\n[1]", &["{\"a\":1}", "1"]),
+        ("[{\"a\":1},,2]", &["{\"a\":1}", "2"]),
+        ("[{\"a\":1}}", &["{\"a\":1}", "}"]),
+        ("[{\"a\":1}]]", &["{\"a\":1}", "]"]),
+        ("{\"a\":1} жук", &["{\"a\":1}", "жук"]),
+        ("{\"a\":1}\u{0}", &["{\"a\":1}", "\u{0}"]),
     ];
-    for (bytes, rest) in cases {
-        let expected = [(1, "{\"a\":1}".to_owned(), None), (2, rest.to_owned(), Some(Fault::Trailing))];
-        assert_eq!(read(bytes, Format::Documents), expected, "{bytes:?}");
+    for (bytes, expected) in cases {
+        assert_eq!(read(bytes, Format::Documents), good(expected), "{bytes:?}");
     }
+}
+
+#[test]
+fn one_bad_line_costs_no_other() {
+    let lines: Vec<String> = (1..=1_000).map(|number| format!("{{\"i\":{number}}}")).collect();
+    let first_lines = [
+        "[INFO] collector started",
+        "[2026-01-01 00:00:00] started",
+        "[2026-11-26]",
+        "[1234] a process",
+        "# header",
+        "{",
+        "[{",
+        "{\"i\":0,\"b\":\"abc",
+        "{\"i\":0,\"b\":{\"c\":",
+        "{\"i\":0,\"b\":[",
+        "[1,2],\"x\":1}",
+        "{\"i\":0}}",
+        "{\"i\":0} and more",
+        "[{\"i\":0} and more",
+    ];
+    for bad in first_lines {
+        for at in [0, 500, 1_000] {
+            let (before, after) = lines.split_at(at);
+            let all = [before, &[bad.to_owned()], after].concat();
+            let seen = read(all.join("\n"), Format::Auto);
+            let expected: Vec<Seen> = (1..).zip(&all).map(|(row, text)| (row, text.clone(), None)).collect();
+            assert!(seen == expected, "{bad} at {at}: {:?} …", &seen[at.saturating_sub(1)..][..2]);
+        }
+    }
+    for (first, records) in [("[{\"i\":0}]", 1), ("[]", 0), ("{\"i\":0}{\"i\":0}", 2), ("[1767225600, {\"i\":0}]", 2)] {
+        let seen = read(format!("{first}\n{}", lines.join("\n")), Format::Auto);
+        assert_eq!(seen.len(), 1_000 + records, "{first}");
+        let rows: Vec<i64> = seen.iter().map(|(row, ..)| *row).collect();
+        assert!(rows.is_sorted_by(|one, other| one < other), "{first}");
+    }
+}
+
+#[test]
+fn a_damaged_document_costs_no_other() {
+    let pretty = "{\n  \"a\": {\n    \"b\": [1, 2]\n  }\n}";
+    for bad in [&pretty[..20], "{\n  \"a\": {\n    \"b\": [1, 2]\n  ]\n}", "{\n  \"a\": \"x\ny\"\n}"] {
+        assert_eq!(read([pretty, bad, pretty].join("\n"), Format::Auto), good(&[pretty, bad, pretty]));
+        let indented = |text: &str| format!("  {}", text.replace('\n', "\n  "));
+        let array = format!("[\n{}\n]", [pretty, bad, pretty].map(indented).join(",\n"));
+        let seen = read(array, Format::Auto);
+        assert_eq!(seen.len(), 3, "{seen:?}");
+        assert_eq!(
+            (&seen[0].1, &seen[2].1),
+            (&indented(pretty).trim().to_owned(), &indented(pretty).trim().to_owned())
+        );
+    }
+    // What is cut off before a value takes the next record for that value.
+    for (bad, records) in [("{\"a\":{\"b\":1}", 4), ("{\"a\":\"x}", 4), ("xyz", 4), ("{\"a\":", 3)] {
+        let seen = read(["{\"a\":1}", bad, "{\"a\":2}{\"a\":3}"].concat(), Format::Auto);
+        assert_eq!((seen.len(), seen[records - 1].1.as_str()), (records, "{\"a\":3}"), "{bad}");
+        let seen = read(format!("[{{\"a\":1}},{bad},{{\"a\":2}},{{\"a\":3}}]"), Format::Auto);
+        assert_eq!(seen.last().map(|(_, text, _)| text.as_str()), Some("{\"a\":3}"), "{bad} {seen:?}");
+    }
+}
+
+#[test]
+fn damage_after_damage_takes_no_time() {
+    for piece in ["{\"a\":\n", "[\n", "[{\"a\":\n", "{\"a\":{\"b\":1}", "{\"a\":[", "[{\"a\":\"x},"] {
+        let bytes = piece.repeat((2 << 20) / piece.len());
+        assert_eq!(solid(&kept(bytes.as_bytes(), Format::Auto, Limits::default())), solid(bytes.as_bytes()), "{piece}");
+    }
+}
+
+#[test]
+fn the_blanks_before_a_line_are_kept_for_a_record_that_is_none() {
+    let bytes = b"{\"a\":1}\n \t\r no json \r\n\r{\"b\":2}\n";
+    let mut records = Records::new(&bytes[..], Compression::None, Format::Auto, Limits::default()).unwrap();
+    let chunk = records.next_chunk().unwrap().unwrap();
+    let texts: Vec<_> = chunk.records.iter().map(|record| chunk.indented_text(record).unwrap()).collect();
+    assert_eq!(texts, ["{\"a\":1}", " \t\r no json ", "\r{\"b\":2}"]);
+    assert_eq!(chunk.text(&chunk.records[2]), Some("{\"b\":2}"));
+}
+
+/// All bytes of all records.
+fn kept(bytes: &[u8], format: Format, limits: Limits) -> Vec<u8> {
+    let mut records = Records::new(bytes, Compression::None, format, limits).unwrap();
+    let mut kept = Vec::new();
+    while let Some(chunk) = records.next_chunk().unwrap() {
+        kept.extend(chunk.records.iter().flat_map(|record| chunk.bytes(record).to_vec()));
+    }
+    kept
+}
+
+/// Without the bytes that may be between records.
+fn solid(text: &[u8]) -> Vec<u8> {
+    text.iter().copied().filter(|byte| !b" \t\r\n[],".contains(byte)).collect()
 }
 
 #[test]
 fn a_file_cut_off_anywhere_loses_no_byte() {
     let sample = "\u{feff} [ {\"a\":\"]\\\"}\\\\\", \"ж\": [1,{}]} ,\r\n\"x y\" ,[ ], -1 ]\n{\n \"b\" :null}7 } x";
-    let solid = |text: &[u8]| text.iter().copied().filter(|byte| !b" \r\n[],".contains(byte)).collect::<Vec<_>>();
     for format in [Format::Auto, Format::Documents, Format::Lines] {
         for cut in BYTES_OF_MARK..=sample.len() {
             let bytes = &sample.as_bytes()[..cut];
-            let mut records = Records::new(bytes, Compression::None, format, small_limits(1024, 8)).unwrap();
-            let mut kept = Vec::new();
-            while let Some(chunk) = records.next_chunk().unwrap() {
-                kept.extend(chunk.records.iter().flat_map(|record| chunk.bytes(record).to_vec()));
-            }
+            let kept = kept(bytes, format, small_limits(1024, 8));
             assert_eq!(solid(&kept), solid(&bytes[BYTES_OF_MARK..]), "{format:?} {cut}");
         }
     }
@@ -206,7 +291,7 @@ fn what_is_not_utf8_is_no_text_and_is_kept() {
         assert_eq!(texts, [Some("{\"a\":1}"), None, Some("{\"a\":\"ж\"}")]);
         assert_eq!(chunk.bytes(&chunk.records[1]), b"{\"a\":\"\xff\xfe\"}");
     }
-    assert_eq!(read(b"{} \xff", Format::Documents)[1].2, Some(Fault::Trailing));
+    assert_eq!(read(b"{} \xff", Format::Documents).len(), 2);
 }
 
 #[test]
@@ -285,7 +370,7 @@ fn a_million_brackets_are_one_record() {
     assert_eq!((seen[0].1.len(), seen[0].2), (depth - 1, None));
     assert_eq!(read(format!("{deep}{}", "]".repeat(depth)), Format::Auto)[0].1.len(), 2 * depth - 2);
     let seen = read("]".repeat(depth), Format::Documents);
-    assert_eq!((seen.len(), seen[0].2), (1, Some(Fault::Trailing)));
+    assert_eq!((seen.len(), seen[0].1.len()), (1, depth));
 }
 
 #[test]
@@ -418,6 +503,50 @@ fn any_file() -> impl Strategy<Value = Vec<u8>> {
     ];
     let piece = prop_oneof![12 => token.prop_map(String::into_bytes), 1 => vec(any::<u8>(), 1..3)];
     vec(piece, 0..24).prop_map(|pieces| pieces.concat())
+}
+
+/// Thousands, or as many as `PROPTEST_CASES` says.
+fn many() -> ProptestConfig {
+    let default = ProptestConfig::default();
+    ProptestConfig { cases: default.cases.max(4_096), ..default }
+}
+
+proptest! {
+    #![proptest_config(many())]
+
+    #[test]
+    fn every_byte_of_a_file_is_in_a_record(
+        bytes in any_file(),
+        chunk_bytes in 0_usize..200,
+        format in prop::sample::select(vec![Format::Auto, Format::Lines, Format::Documents]),
+    ) {
+        let bytes = bytes.strip_prefix(&b"\xef\xbb\xbf"[..]).unwrap_or(&bytes);
+        prop_assume!(![&b"\x1f\x8b"[..], b"\x28\xb5\x2f\xfd"].iter().any(|magic| bytes.starts_with(magic)));
+        let kept = kept(bytes, format, small_limits(1 << 20, chunk_bytes));
+        prop_assert_eq!(solid(&kept), solid(bytes));
+        if format == Format::Lines {
+            let dense = |text: &[u8]| text.split(|byte| b" \t\r\n".contains(byte)).collect::<Vec<_>>().concat();
+            prop_assert_eq!(dense(&kept), dense(bytes));
+        }
+    }
+
+    #[test]
+    fn a_record_that_is_cut_off_costs_no_other(
+        values in vec(object(json()), 1..8),
+        damaged in any::<prop::sample::Index>(),
+        cut in any::<prop::sample::Index>(),
+    ) {
+        let mut lines: Vec<String> = values.iter().map(Value::to_string).collect();
+        let damaged = damaged.index(lines.len());
+        let line = lines.remove(damaged);
+        let mut all = lines.clone();
+        all.insert(damaged, line[..line.floor_char_boundary(cut.index(line.len()))].to_owned());
+        for line_break in ["\n", "\r\n"] {
+            let seen = read(all.join(line_break), Format::Auto);
+            let seen: Vec<&str> = seen.iter().map(|(_, text, _)| text.as_str()).collect();
+            prop_assert!(lines.iter().all(|line| seen.contains(&line.as_str())), "{:?} of {:?}", seen, all);
+        }
+    }
 }
 
 proptest! {

@@ -46,6 +46,11 @@ impl ValueScan {
         matches!(self.state, State::String | State::Escape)
     }
 
+    /// Whether it is a number or literal, which the end of the file ends as well.
+    pub(super) fn is_scalar(&self) -> bool {
+        self.state == State::Scalar
+    }
+
     /// Up to the end of the block or of the value; `None` if the value does not end with a bracket or an escape is
     /// outside a string.
     fn cross_block(&mut self, bytes: &[u8; BLOCK_BYTES]) -> Option<usize> {
@@ -154,6 +159,11 @@ impl ValueScan {
 /// JSON whitespace.
 pub(super) fn is_blank(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t' | b'\n' | b'\r')
+}
+
+/// How many bytes precede the next line break or non-blank byte.
+pub(super) fn blanks(bytes: &[u8]) -> usize {
+    bytes.iter().position(|&byte| byte == b'\n' || !is_blank(byte)).unwrap_or(bytes.len())
 }
 
 /// Whether a JSON value can begin with this byte.

@@ -80,9 +80,10 @@ impl Part {
         for Piece { partition, chunk, .. } in &self.pieces {
             parser.enter(partition);
             for record in &chunk.records {
-                match chunk.text(record) {
-                    Some(text) => parser.push(text),
-                    None => parser.push_faulty(chunk.bytes(record), record.fault),
+                match (chunk.indented_text(record), record.fault) {
+                    (Some(text), _) => parser.push_indented(text, record.indent),
+                    (None, None) => parser.push_faulty(chunk.indented_bytes(record), None),
+                    (None, fault) => parser.push_faulty(chunk.bytes(record), fault),
                 }
             }
         }

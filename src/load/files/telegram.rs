@@ -63,7 +63,7 @@ impl Updates {
         piece.chunk.records.iter().map(move |record| {
             let source_file = Arc::clone(&piece.file);
             let origin = Origin { bot_id, received_at: None, source_file, source_row: record.row };
-            let (bytes, text) = (piece.chunk.bytes(record), piece.chunk.text(record));
+            let (bytes, text) = (piece.chunk.indented_bytes(record), piece.chunk.text(record));
             // An update is valid text.
             Row::new(origin, update_of(record, bytes), || Cow::Borrowed(text.unwrap_or_default()))
         })
@@ -111,10 +111,6 @@ fn update_of<'a>(record: &Record, bytes: &'a [u8]) -> Update<Cow<'a, str>> {
     match record.fault {
         None => Update::borrowed(bytes),
         Some(Fault::TooLarge { bytes: length }) => Update::Corrupt { text: too_large(length, bytes).into() },
-        Some(Fault::Trailing) => match std::str::from_utf8(bytes) {
-            Ok(text) => Update::Corrupt { text: text.into() },
-            Err(_) => Update::borrowed(bytes),
-        },
     }
 }
 
