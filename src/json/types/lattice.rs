@@ -4,9 +4,19 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::fmt;
 
-use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::timestamp::timestamp_micros;
+
+/// If data is used as field names, every record brings new columns. Beyond this number none are added.
+pub(crate) const MAX_COLUMNS: usize = 2_000;
+/// How many lists and objects a column may have within each other. Readers parse the schema in the log as JSON, three
+/// levels of it for each object, and the parsers of some refuse more than 128; others need a stack for every level.
+pub(crate) const MAX_DEPTH: usize = 30;
+/// Fields that are remembered of an object: enough to see that they are too many for columns.
+const MAX_FIELDS: usize = MAX_COLUMNS + 1;
+/// So few names are compared with all others; for more, a map is built.
+const FEW: usize = 8;
 
 /// The type seen at one place of the records.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,7 +52,7 @@ impl JsonType {
     #[cfg(test)]
     pub(crate) fn of(value: &serde_json::Value, options: InferOptions) -> Self {
         // A parsed value has nothing left to fail on.
-        TypeOf(options).deserialize(value).unwrap_or(Self::Text)
+        TypeOf { options, depth: 0 }.deserialize(value).unwrap_or(Self::Text)
     }
 
     /// The type of one JSON text, its fields in written order. If an object has a name twice, the type holds both
@@ -52,7 +62,7 @@ impl JsonType {
     /// When it is not JSON or has numbers that do not fit into 64 bits.
     pub(crate) fn read(text: &str, options: InferOptions) -> serde_json::Result<Self> {
         let mut deserializer = serde_json::Deserializer::from_str(text);
-        let seen = TypeOf(options).deserialize(&mut deserializer)?;
+        let seen = TypeOf { options, depth: 0 }.deserialize(&mut deserializer)?;
         deserializer.end()?;
         Ok(seen)
     }
@@ -75,8 +85,10 @@ type Named = (String, JsonType);
 fn merge_fields(mut fields: Vec<Named>, others: Vec<Named>) -> Vec<Named> {
     let places = places(&fields, &others);
     for ((name, seen), place) in others.into_iter().zip(places) {
+        let is_full = fields.len() >= MAX_FIELDS;
         match place.and_then(|place| fields.get_mut(place)) {
             Some((_, field)) => *field = std::mem::replace(field, JsonType::Null).merge(seen),
+            None if is_full => {}
             None => fields.push((name, seen)),
         }
     }
@@ -91,6 +103,8 @@ fn places(fields: &[Named], others: &[Named]) -> Vec<Option<usize>> {
     let place = |(name, _): &Named| {
         let place = if fields.get(next).is_some_and(|(field, _)| field == name) {
             Some(next)
+        } else if others.len() <= FEW {
+            fields.iter().position(|(field, _)| field == name)
         } else {
             let index = || fields.iter().enumerate().map(|(place, (field, _))| (field.as_str(), place)).collect();
             by_name.get_or_insert_with(index).get(name.as_str()).copied()
@@ -103,11 +117,19 @@ fn places(fields: &[Named], others: &[Named]) -> Vec<Option<usize>> {
 
 /// Looks at a value as it is parsed, keeping none of it.
 #[derive(Clone, Copy)]
-struct TypeOf(InferOptions);
+struct TypeOf {
+    options: InferOptions,
+    /// How many lists and objects the value is in.
+    depth: usize,
+}
 
 impl TypeOf {
+    fn deeper(self) -> Self {
+        Self { depth: self.depth + 1, ..self }
+    }
+
     fn leaf(self, typed: JsonType) -> JsonType {
-        if self.0.typed { typed } else { JsonType::Text }
+        if self.options.typed { typed } else { JsonType::Text }
     }
 }
 
@@ -115,6 +137,10 @@ impl<'de> DeserializeSeed<'de> for TypeOf {
     type Value = JsonType;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<JsonType, D::Error> {
+        // Nothing deeper gets a column, and looking at it would take a stack for every level.
+        if self.depth > MAX_DEPTH + 1 {
+            return deserializer.deserialize_ignored_any(IgnoredAny).map(|IgnoredAny| JsonType::Null);
+        }
         deserializer.deserialize_any(self)
     }
 }
@@ -147,13 +173,13 @@ impl<'de> Visitor<'de> for TypeOf {
     }
 
     fn visit_str<E>(self, text: &str) -> Result<JsonType, E> {
-        let is_timestamp = self.0.typed && self.0.timestamps && timestamp_micros(text).is_some();
+        let is_timestamp = self.options.typed && self.options.timestamps && timestamp_micros(text).is_some();
         Ok(if is_timestamp { JsonType::Timestamp } else { JsonType::Text })
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<JsonType, A::Error> {
         let mut element = JsonType::Null;
-        while let Some(seen) = list.next_element_seed(self)? {
+        while let Some(seen) = list.next_element_seed(self.deeper())? {
             element = element.merge(seen);
         }
         Ok(JsonType::List(Box::new(element)))
@@ -163,8 +189,9 @@ impl<'de> Visitor<'de> for TypeOf {
         let mut fields: Vec<Named> = Vec::new();
         let mut places = HashMap::new();
         while let Some(name) = object.next_key::<String>()? {
-            let seen = object.next_value_seed(self)?;
+            let seen = object.next_value_seed(self.deeper())?;
             match places.entry(name) {
+                Entry::Vacant(_) if fields.len() >= MAX_FIELDS => {}
                 Entry::Vacant(place) => {
                     fields.push((place.key().clone(), seen));
                     place.insert(fields.len() - 1);

@@ -8,10 +8,11 @@ use super::scan::Scanner;
 use super::{Hint, HintError};
 use crate::json::types::ddl::commented;
 use crate::json::types::evolve::list_of;
+use crate::json::types::lattice::MAX_DEPTH;
 use crate::json::types::names::{column, name_key};
 
-/// The maximum nesting depth of paths and types; no JSON that we read nests deeper.
-const DEPTH_LIMIT: usize = 128;
+/// The maximum nesting depth of paths and types.
+const DEPTH_LIMIT: usize = MAX_DEPTH;
 
 /// Types that may be written, not counting aliases.
 const KNOWN: [&str; 15] = [

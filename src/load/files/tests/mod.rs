@@ -526,3 +526,40 @@ async fn files_of_telegram_messages_as_others_store_them_load_unchanged() {
     assert_eq!(table.schema().fields().len(), 7 + 5);
     assert!(table.read_file(&table.files().await.unwrap()[0], None).await.unwrap().column(0).null_count() == 0);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_nests_deeply_and_names_without_end_are_rescued_and_the_table_stays_open() {
+    let world = World::new();
+    let nested = |open: &str, close: &str, depth: usize| format!("{}1{}", open.repeat(depth), close.repeat(depth));
+    let deep =
+        [nested("[", "]", 49), nested("{\"a\":", "}", 60), nested("[", "]", 126), nested("[{\"a\":", "}]", 100_000)];
+    for (number, value) in deep.iter().enumerate() {
+        world.put(&format!("{number}.json"), format!("{{\"id\":{number},\"deep\":{value}}}\n"));
+        assert_eq!(world.load("").await.unwrap().rescued_rows, 1, "{number}");
+    }
+    let names: Vec<String> =
+        (0..100_000).map(|name| format!("{{\"id\":1,\"of\":[{{\"user{name}\":{name}}}]}}")).collect();
+    world.put("names.json", names.join("\n"));
+    world.put("fits.json", format!("{{\"fits\":{}}}", nested("[{\"a\":", "}]", 15)));
+    assert_eq!(world.load("").await.unwrap().rescued_rows, 100_000);
+    let rows = world.rows().await;
+    assert_eq!(rows.len(), 100_005);
+    for (row, value) in rows.iter().zip(&deep) {
+        assert_eq!(row["_rescued_data"], format!("{{\"deep\":{value}}}"));
+    }
+    let table = world.table().await;
+    let names: Vec<String> = table.schema().fields().iter().map(|field| field.name().clone()).collect();
+    let names: Vec<&String> = names.iter().filter(|name| !name.starts_with('_')).collect();
+    assert_eq!(names, ["id", "fits"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_data_file_that_is_gone_is_a_finding_of_the_audit() {
+    let world = World::new();
+    world.put("a.json", "{\"id\":1}\n");
+    world.load("").await.unwrap();
+    let file = world.table().await.files().await.unwrap().remove(0).path;
+    std::fs::remove_file(world.folder.path().join("data/bronze/t").join(file)).unwrap();
+    let found = audit(world.options(""), &|_| ()).await.unwrap();
+    assert_eq!((found.broken.len(), found.files), (1, 0), "{found:?}");
+}
