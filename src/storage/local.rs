@@ -84,7 +84,8 @@ impl DurableLocal {
 
     /// The file of an object.
     pub(super) fn file(&self, path: &Path) -> Result<PathBuf> {
-        self.reader.path_to_filesystem(path)
+        // The reader's own mapping refuses names such as `a#1`, which it uses for unfinished uploads.
+        Ok(self.root().join(path.as_ref()))
     }
 
     /// Opens a lock file, and creates its folder, durably.

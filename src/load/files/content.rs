@@ -115,7 +115,7 @@ impl Reader {
         let Some(root) = self.source.storage.local_root() else { return Ok(()) };
         let metadata = std::fs::metadata(root.join(file.path.as_ref()));
         let metadata = metadata.context(ErrorKind::Unavailable, format!("look at {}", file.path))?;
-        match metadata.len() == file.size_bytes {
+        match Found::local(file.path.clone(), &metadata) == *file {
             true => Ok(()),
             false => Err(Error::unavailable(format!(
                 "{} changed while it was being read; it will be loaded later",
@@ -205,6 +205,7 @@ impl Read for Pieces {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::MetadataExt;
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::time::Duration;
 
@@ -241,6 +242,27 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_file_that_was_replaced_by_one_as_long_and_as_old_has_changed() {
+        let folder = tempfile::tempdir().unwrap();
+        let settings: SourceSettings = toml::from_str(&format!("path = {:?}", folder.path())).unwrap();
+        let reader = Reader::new(Arc::new(Source::new(&Storage::memory(), &settings).unwrap()), &settings);
+        let (file, other) = (folder.path().join("a.json"), folder.path().join("b.json"));
+        std::fs::write(&file, "{}").unwrap();
+        let found = Found::local(Path::from("a.json"), &file.metadata().unwrap());
+        reader.check_unchanged(&found).unwrap();
+        std::fs::write(&other, "[]").unwrap();
+        File::open(&other).unwrap().set_modified(file.metadata().unwrap().modified().unwrap()).unwrap();
+        // The granularity of change times.
+        while other.metadata().unwrap().ctime() == file.metadata().unwrap().ctime()
+            && other.metadata().unwrap().ctime_nsec() == file.metadata().unwrap().ctime_nsec()
+        {
+            std::fs::set_permissions(&other, file.metadata().unwrap().permissions()).unwrap();
+        }
+        std::fs::rename(&other, &file).unwrap();
+        assert!(reader.check_unchanged(&found).unwrap_err().to_string().contains("changed while"));
+    }
+
     #[tokio::test(flavor = "multi_thread")]
     async fn small_objects_are_fetched_side_by_side_and_come_in_their_order() {
         let most = Arc::new(AtomicUsize::new(0));
@@ -253,7 +275,8 @@ mod tests {
                 _ => (format!("in/{number:03}.json"), number),
             };
             let (path, text) = (Path::from(name), "{}\n".repeat(records));
-            files.push(Found { path: path.clone(), size_bytes: text.len() as u64, modified: Timestamp::default() });
+            let (size_bytes, modified) = (text.len() as u64, Timestamp::default());
+            files.push(Found { path: path.clone(), size_bytes, modified, changed: modified });
             if number != 7 {
                 storage.put_new(&path, Bytes::from(text)).await.unwrap();
             }

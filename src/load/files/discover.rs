@@ -3,11 +3,12 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use futures::TryStreamExt;
-use futures::stream::BoxStream;
+use futures::stream::{BoxStream, StreamExt};
 use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStore};
 
+pub(super) use super::local::Found;
+use super::local::{self, Listed, Odd};
 use super::seen::{Seen, Stamp};
 use crate::clock::{Clock, Timestamp};
 use crate::error::{Context, Error, ErrorKind, Result};
@@ -17,6 +18,9 @@ use crate::storage::{Storage, origin};
 /// Name endings that uploads and editors give to unfinished files.
 const UNFINISHED: [&str; 8] =
     [".tmp", ".temp", ".part", ".partial", ".crdownload", ".inprogress", "._copying_", ".crc"];
+
+/// Odd things of a walk that are named.
+const MOST_ODD: usize = 1_000;
 
 /// Where the files are.
 #[derive(Clone, Debug)]
@@ -40,14 +44,6 @@ pub(super) struct Filter {
     allow_overwrites: bool,
 }
 
-/// A file to load.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Found {
-    pub(super) path: Path,
-    pub(super) size_bytes: u64,
-    pub(super) modified: Timestamp,
-}
-
 /// What the filter says about a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Verdict {
@@ -62,8 +58,10 @@ enum Verdict {
 
 /// One walk through the listing.
 pub(super) struct Walk {
-    listing: BoxStream<'static, object_store::Result<ObjectMeta>>,
+    listing: BoxStream<'static, Listed>,
     pub(super) tally: Tally,
+    /// The first things in it that cannot be loaded.
+    pub(super) odd: Vec<Odd>,
     is_done: bool,
 }
 
@@ -123,9 +121,14 @@ impl Source {
 
     /// Begins a walk.
     pub(super) fn walk(&self) -> Walk {
-        let store = self.storage.object_store();
-        let prefix = (self.folder != Path::default()).then_some(&self.folder);
-        Walk { listing: store.list(prefix), tally: Tally::default(), is_done: false }
+        let listing = match self.storage.local_root() {
+            Some(root) => local::stream(root.to_owned(), &self.folder),
+            None => {
+                let prefix = (self.folder != Path::default()).then_some(&self.folder);
+                self.storage.object_store().list(prefix).map(listed).boxed()
+            }
+        };
+        Walk { listing, tally: Tally::default(), odd: Vec::new(), is_done: false }
     }
 
     /// The path of a file below the folder.
@@ -133,6 +136,16 @@ impl Source {
         let parts: Option<Vec<_>> = path.prefix_match(&self.folder).map(Iterator::collect);
         let parts = parts.unwrap_or_default();
         parts.iter().map(AsRef::as_ref).collect::<Vec<&str>>().join("/")
+    }
+}
+
+fn listed(object: object_store::Result<ObjectMeta>) -> Listed {
+    match object {
+        Ok(object) => {
+            let modified = Timestamp::from_micros(object.last_modified.timestamp_micros());
+            Listed::File(Found { path: object.location, size_bytes: object.size, modified, changed: modified })
+        }
+        Err(error) => Listed::Failed(error),
     }
 }
 
@@ -166,7 +179,7 @@ impl Filter {
 
     /// How long a file may still be growing, if it does not change again.
     fn settles_in(&self, file: &Found, now: Timestamp) -> Duration {
-        self.settle.saturating_sub(now.since(file.modified))
+        self.settle.saturating_sub(now.since(last_change(file, now)))
     }
 
     fn judge(&self, below: &str, file: &Found, seen: &Seen, now: Timestamp) -> Verdict {
@@ -175,7 +188,7 @@ impl Filter {
         if Self::leaves_alone(below) || !is_in_span || is_old || !self.is_named(below) {
             return Verdict::Unwanted;
         }
-        let is_fresh = !self.settles_in(file, now).is_zero() && file.modified <= now;
+        let is_fresh = !self.settles_in(file, now).is_zero() && last_change(file, now) <= now;
         match seen.get(&file.path) {
             Some(stamp) if stamp == Stamp::UNKNOWN || stamp == Stamp::of(file.size_bytes, file.modified) => {
                 Verdict::Known
@@ -185,6 +198,11 @@ impl Filter {
             _ => Verdict::Load,
         }
     }
+}
+
+/// When a file last changed, as far as that can be: a time to come was set by somebody.
+fn last_change(file: &Found, now: Timestamp) -> Timestamp {
+    if file.modified > now { file.changed } else { file.modified }
 }
 
 impl Walk {
@@ -201,15 +219,23 @@ impl Walk {
     ) -> Result<Vec<Found>> {
         let (mut batch, mut bytes) = (Vec::new(), 0);
         while !self.is_done && batch.len() < max_files.max(1) && bytes < max_bytes.max(1) {
-            let next = self.listing.try_next().await;
-            let next = next.context(ErrorKind::Unavailable, format!("list {}", source.name))?;
-            let Some(object) = next else {
-                self.is_done = true;
-                break;
+            let file = match self.listing.next().await {
+                Some(Listed::File(file)) => file,
+                Some(Listed::Odd(odd)) => {
+                    if self.odd.len() < MOST_ODD && !Filter::leaves_alone(&odd.below) {
+                        self.odd.push(odd);
+                    }
+                    continue;
+                }
+                Some(Listed::Failed(error)) => {
+                    return Err(error).context(ErrorKind::Unavailable, format!("list {}", source.name));
+                }
+                None => {
+                    self.is_done = true;
+                    break;
+                }
             };
             self.tally.listed += 1;
-            let modified = Timestamp::from_micros(object.last_modified.timestamp_micros());
-            let file = Found { path: object.location, size_bytes: object.size, modified };
             let verdict = source.filter.judge(&source.below(&file.path), &file, seen, now);
             if matches!(verdict, Verdict::Known | Verdict::Changed) {
                 self.tally.known += 1;
@@ -248,7 +274,8 @@ mod tests {
 
     fn verdict(filter: &Filter, below: &str, seen: &Seen) -> Verdict {
         let now = Timestamp::default().plus(Duration::from_secs(1_000));
-        let file = Found { path: Path::from(below), size_bytes: 1, modified: now.minus(Duration::from_secs(100)) };
+        let modified = now.minus(Duration::from_secs(100));
+        let file = Found { path: Path::from(below), size_bytes: 1, modified, changed: modified };
         filter.judge(below, &file, seen, now)
     }
 
@@ -291,6 +318,18 @@ mod tests {
         let cloud = Filter::new(&settings("settle = \"5m\""), false).unwrap();
         assert_eq!(verdict(&cloud, "a.json", &Seen::default()), Verdict::Load);
         assert!(Filter::new(&settings("glob = \"***\""), true).is_err());
+    }
+
+    #[test]
+    fn a_file_of_the_future_waits_from_its_last_change() {
+        let now = Timestamp::default().plus(Duration::from_secs(1_000));
+        let filter = Filter::new(&settings("settle = \"1m\""), true).unwrap();
+        for (seconds_ago, expected) in [(10, Verdict::Fresh), (100, Verdict::Load)] {
+            let changed = now.minus(Duration::from_secs(seconds_ago));
+            let modified = now.plus(Duration::from_secs(3_600));
+            let file = Found { path: Path::from("a"), size_bytes: 1, modified, changed };
+            assert_eq!(filter.judge("a", &file, &Seen::default(), now), expected);
+        }
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod columns;
 mod content;
 mod discover;
 mod ledger;
+mod local;
 mod memo;
 mod options;
 mod owner;
@@ -222,6 +223,7 @@ impl FilesStage {
         self.summary.listed += walk.tally.listed;
         self.summary.changed = walk.tally.changed;
         self.summary.fresh = walk.tally.fresh;
+        self.summary.unread.extend(self.unread.tell(walk.odd));
         Ok(walk.tally.settles_in)
     }
 

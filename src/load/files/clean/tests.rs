@@ -402,3 +402,20 @@ async fn a_file_with_a_record_that_was_shortened_is_kept_and_named() {
     assert_eq!((found.files, found.shortened, found.broken.len()), (1, 1, 0));
     assert_eq!(found.shortened_names, ["in/long.json row 2 (2008 bytes)"]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_like_that_of_an_unfinished_upload_is_cleaned_as_well() {
+    for (settings, archived) in [(DELETE, vec![]), (MOVE, vec!["a#1"])] {
+        let world = World::new();
+        world.put("a#1", "{\"id\":1}");
+        world.clock.step(10_000_000);
+        world.load("").await.unwrap();
+        later(&world, 31);
+        let done = cleaned(&world, settings).await;
+        assert_eq!((done.files, done.failed), (1, 0), "{settings}");
+        assert_eq!(
+            (names(&world, "in"), names(&world, "archive")),
+            (vec![], archived.into_iter().map(str::to_owned).collect())
+        );
+    }
+}
