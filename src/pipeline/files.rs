@@ -83,6 +83,9 @@ pub struct SourceSettings {
     /// The longest record that is loaded whole; of longer ones the table has the length and the beginning.
     #[serde(default = "default_max_record")]
     pub max_record: ByteSize,
+    /// How many bytes one compressed byte may expand to before a file counts as a decompression bomb.
+    #[serde(default = "default_max_inflate_ratio")]
+    pub max_inflate_ratio: u64,
     /// What happens to loaded files.
     #[serde(default)]
     pub clean_source: CleanSource,
@@ -187,6 +190,10 @@ const fn default_settle() -> Duration {
 const fn default_list_every() -> Duration {
     Duration::from_secs(5)
 }
+const fn default_max_inflate_ratio() -> u64 {
+    500
+}
+
 const fn default_max_record() -> ByteSize {
     ByteSize::mib(32)
 }

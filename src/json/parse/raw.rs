@@ -12,10 +12,7 @@ use serde_json::value::RawValue;
 use super::Notes;
 use super::column::{Column, StructValues, Values, column_at};
 use super::rescue::{Step, ValuePath};
-use crate::json::types::timestamp_micros;
-
-/// Beyond this, not every integer has an exact float.
-const EXACT_FLOAT: u64 = 1 << f64::MANTISSA_DIGITS;
+use crate::json::types::{begins_with_date, micros_of, timestamp_micros};
 
 /// The fields of a JSON object in order, with unparsed values.
 struct Fields<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
@@ -87,10 +84,8 @@ pub(super) fn push(column: &mut Column, text: &str, notes: &mut Notes, path: &Va
             let value = text.parse().ok().filter(|value| width.holds(*value));
             value.map(|value| values.push(value)).is_some()
         }
-        Values::Double(values) => float(text).map(|value| values.push(value)).is_some(),
-        // Rounding to nearest is what asking for a narrower float means.
-        #[allow(clippy::cast_possible_truncation)]
-        Values::Float(values) => float(text).map(|value| values.push(value as f32)).is_some(),
+        Values::Double(values) => double(text).map(|value| values.push(value)).is_some(),
+        Values::Float(values) => float(text).map(|value| values.push(value)).is_some(),
         Values::Decimal(values, precision, scale) => {
             decimal(text, *precision, *scale).map(|value| values.push(value)).is_some()
         }
@@ -143,15 +138,24 @@ pub(super) fn push_string(column: &mut Column, string: &str) -> bool {
     is_there
 }
 
-/// The float for a number; `None` when floats cannot tell it from its neighbors.
-fn float(text: &str) -> Option<f64> {
+/// The double nearest to a number, as every JSON reader has it; `None` when it is out of range, or so small that it
+/// would be zero.
+fn double(text: &str) -> Option<f64> {
     let value: f64 = text.parse().ok().filter(|value: &f64| value.is_finite())?;
     let whole = text.strip_prefix('-').unwrap_or(text);
-    let is_whole = whole.bytes().all(|byte| byte.is_ascii_digit());
-    let is_exact = !is_whole || whole.parse().is_ok_and(|number: u64| number <= EXACT_FLOAT);
     // The parser accepts `inf` and `nan`, which are not JSON.
     let is_number = whole.starts_with(|first: char| first.is_ascii_digit());
-    (is_number && is_exact).then_some(value)
+    (is_number && (value != 0.0 || is_zero(whole))).then_some(value)
+}
+
+/// The same for the nearest float.
+fn float(text: &str) -> Option<f32> {
+    let value: f32 = text.parse().ok().filter(|value: &f32| value.is_finite())?;
+    (double(text).is_some() && (value != 0.0 || double(text) == Some(0.0))).then_some(value)
+}
+
+fn is_zero(number: &str) -> bool {
+    number.bytes().take_while(|byte| !matches!(byte, b'e' | b'E')).all(|byte| matches!(byte, b'0' | b'.'))
 }
 
 /// The decimal for a number, if it has no more digits than the column.
@@ -171,7 +175,7 @@ fn decimal(text: &str, precision: u8, scale: i8) -> Option<i128> {
 
 fn date(text: &str) -> Option<i32> {
     // The parser also accepts times, and drops them.
-    (text.len() == 10).then(|| Date32Type::parse(text)).flatten()
+    (text.len() == 10 && begins_with_date(text) && !text.starts_with("0000")).then(|| Date32Type::parse(text)).flatten()
 }
 
 /// Microseconds since 1970. An instant needs an offset, a local date-time must not have one. Anything finer than a
@@ -180,9 +184,11 @@ fn timestamp(text: &str, is_moment: bool) -> Option<i64> {
     if is_moment {
         return timestamp_micros(text);
     }
+    if !begins_with_date(text) {
+        return None;
+    }
     let reading = NaiveDateTime::parse_from_str(text, "%Y-%m-%dT%H:%M:%S%.f");
-    let reading = reading.or_else(|_| NaiveDateTime::parse_from_str(text, "%Y-%m-%d %H:%M:%S%.f")).ok()?.and_utc();
-    (reading.timestamp_subsec_nanos() % 1_000 == 0).then(|| reading.timestamp_micros())
+    micros_of(reading.or_else(|_| NaiveDateTime::parse_from_str(text, "%Y-%m-%d %H:%M:%S%.f")).ok()?)
 }
 
 #[cfg(test)]
@@ -190,12 +196,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_float_is_taken_where_it_says_the_same() {
-        assert_eq!(float("0.1"), Some(0.1));
-        assert_eq!(float("-12e3"), Some(-12_000.0));
-        assert_eq!(float("9007199254740992"), Some(9_007_199_254_740_992.0));
-        for text in ["9007199254740993", "1e400", "nan", "inf", "-inf", "true", "\"1\""] {
-            assert_eq!(float(text), None, "{text}");
+    fn a_float_is_the_nearest_one_within_its_range() {
+        assert_eq!((double("0.1"), float("0.1")), (Some(0.1), Some(0.1)));
+        assert_eq!((double("-12e3"), float("-12e3")), (Some(-12_000.0), Some(-12_000.0)));
+        assert_eq!(double("9007199254740993"), Some(9_007_199_254_740_992.0));
+        assert_eq!((double("-0.0e9"), float("0")), (Some(0.0), Some(0.0)));
+        assert_eq!((double("1e39"), float("1e39")), (Some(1e39), None));
+        assert_eq!((double("1e-50"), float("1e-50")), (Some(1e-50), None));
+        for text in ["1e400", "-1e-400", "nan", "inf", "-inf", "true", "\"1\""] {
+            assert_eq!((double(text), float(text)), (None, None), "{text}");
         }
     }
 
@@ -215,5 +224,11 @@ mod tests {
         assert_eq!(timestamp("1970-01-01 00:00:01", false), Some(1_000_000));
         assert_eq!(timestamp("1970-01-01T00:00:00Z", false), None);
         assert_eq!((date("1970-01-02"), date("1970-01-02T00:00:00Z")), (Some(1), None));
+        for text in ["+2026-1-01", "0000-01-01", "2026-1-001", "-001-01-01"] {
+            assert_eq!((date(text), timestamp(&format!("{text}T00:00:00"), false)), (None, None), "{text}");
+        }
+        for text in ["2016-12-31T23:59:60", "2026-05-05T10:10:60.5", "10000-01-01T00:00:00"] {
+            assert_eq!((timestamp(text, false), timestamp(&format!("{text}Z"), true)), (None, None), "{text}");
+        }
     }
 }

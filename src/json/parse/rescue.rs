@@ -2,7 +2,7 @@
 //!
 //! A JSON object. A top-level field is stored under its name, a nested one under its JSON Pointer (RFC 6901, for
 //! example `/user/age` or `/items/0/price`). Values are verbatim. If a record had the same name more than once, the
-//! values without a column form an array.
+//! values without a column are in `{"_duplicates":[…]}`, which tells them from one value that is an array.
 
 use std::collections::HashMap;
 
@@ -75,7 +75,7 @@ pub(super) fn to_json(rescued: &[Rescued]) -> String {
     let fields = keys.iter().filter_map(|key| {
         let value = match values.get(key)?.as_slice() {
             [one] => (*one).to_owned(),
-            several => format!("[{}]", several.join(",")),
+            several => format!("{{\"_duplicates\":[{}]}}", several.join(",")),
         };
         Some(format!("{}:{value}", serde_json::Value::from(*key)))
     });
@@ -102,6 +102,6 @@ mod tests {
     fn values_stay_as_they_were_written_and_a_name_that_came_twice_has_both() {
         let rescued = |key: &str, value: &str| Rescued { key: key.to_owned(), value: value.to_owned() };
         let json = to_json(&[rescued("a", "1.10"), rescued("\"", "{}"), rescued("a", "null")]);
-        assert_eq!(json, r#"{"a":[1.10,null],"\"":{}}"#);
+        assert_eq!(json, r#"{"a":{"_duplicates":[1.10,null]},"\"":{}}"#);
     }
 }

@@ -95,7 +95,7 @@ fn what_fits_no_column_is_rescued_word_for_word_with_its_place() {
 fn a_name_that_comes_twice_keeps_its_first_value_and_rescues_the_others() {
     let row = one(r#"{"id":1,"id":2,"user":{"age":1,"age":2},"x":1,"x":2}"#);
     assert_eq!((&row["id"], &row["user"]["age"]), (&json!(1), &json!(1)));
-    assert_eq!(row["_rescued_data"], r#"{"id":2,"/user/age":2,"x":[1,2]}"#);
+    assert_eq!(row["_rescued_data"], r#"{"id":2,"/user/age":2,"x":{"_duplicates":[1,2]}}"#);
 }
 
 #[test]

@@ -119,10 +119,16 @@ pub(crate) enum ReadError {
     /// The gzip or zstd stream is corrupt or truncated.
     #[error("cannot decompress the file: {0}; it is damaged or incomplete, so upload it again")]
     Inflate(#[source] std::io::Error),
+    /// The zstd stream refers to more of what precedes than is kept in memory.
+    #[error(
+        "cannot decompress the file: it was compressed with a window of more than 128 MiB; \
+         compress it again with zstd --long=27 or without --long"
+    )]
+    Window,
     /// It expands to more than a file of records would.
     #[error(
         "{read} compressed bytes expand to {inflated} or more, which looks like a decompression bomb; \
-         remove the file, or raise the inflate ratio if you trust it"
+         remove the file, or raise source.max_inflate_ratio if you trust it"
     )]
     Bomb {
         /// Bytes decompressed so far.

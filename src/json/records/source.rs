@@ -1,9 +1,9 @@
 //! The decompressed bytes of a file. A name may lie, so the first bytes decide; a file that expands without end is
 //! stopped.
 
-use std::io::{self, BufReader, Chain, Cursor, Read};
+use std::io::{self, BufRead, BufReader, Chain, Cursor, Read};
 
-use flate2::read::MultiGzDecoder;
+use flate2::bufread::GzDecoder;
 use zstd::stream::read::Decoder;
 
 use super::ReadError;
@@ -12,6 +12,8 @@ const GZIP_MAGIC: &[u8] = &[0x1f, 0x8b];
 const ZSTD_MAGIC: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
 /// How a skippable zstd frame begins, after a first byte of 0x50 to 0x5f.
 const ZSTD_SKIPPABLE: &[u8] = &[0x2a, 0x4d, 0x18];
+/// How zstd says that it would need more memory than it allows itself.
+const WINDOW_TOO_LARGE: &str = "too much memory";
 /// Less output than this is never a bomb: a small file of zeros or of one repeated line is just a small file.
 const HARMLESS_BYTES: u64 = 64 << 20;
 
@@ -71,7 +73,7 @@ impl<R: Read> Source<R> {
         let whole = Cursor::new(head).chain(source);
         let content = match found {
             Compression::None => Content::Plain(whole),
-            Compression::Gzip => Content::Gzip(Box::new(MultiGzDecoder::new(Packed::new(whole)))),
+            Compression::Gzip => Content::Gzip(Box::new(Members::new(BufReader::new(Packed::new(whole))))),
             Compression::Zstd => {
                 let decoder = Decoder::new(Packed::new(whole)).map_err(ReadError::Inflate)?;
                 Content::Zstd(Box::new(decoder))
@@ -92,8 +94,11 @@ impl<R: Read> Source<R> {
         if self.inflated > HARMLESS_BYTES && self.inflated > read.saturating_mul(self.inflate_ratio) {
             return Err(ReadError::Bomb { inflated: self.inflated, read });
         }
-        let explain = if failed { ReadError::Io } else { ReadError::Inflate };
-        outcome.map(|came| came == most).map_err(explain)
+        outcome.map(|came| came == most).map_err(|error| match failed {
+            true => ReadError::Io(error),
+            false if error.to_string().contains(WINDOW_TOO_LARGE) => ReadError::Window,
+            false => ReadError::Inflate(error),
+        })
     }
 }
 
@@ -102,7 +107,7 @@ type Whole<R> = Chain<Cursor<Vec<u8>>, R>;
 
 enum Content<R: Read> {
     Plain(Whole<R>),
-    Gzip(Box<MultiGzDecoder<Packed<R>>>),
+    Gzip(Box<Members<BufReader<Packed<R>>>>),
     Zstd(Box<Decoder<'static, BufReader<Packed<R>>>>),
 }
 
@@ -111,7 +116,7 @@ impl<R: Read> Content<R> {
     fn packed(&self) -> Option<(u64, bool)> {
         let packed = match self {
             Self::Plain(_) => return None,
-            Self::Gzip(decoder) => decoder.get_ref(),
+            Self::Gzip(members) => members.packed()?.get_ref(),
             Self::Zstd(decoder) => decoder.get_ref().get_ref(),
         };
         Some((packed.read, packed.failed))
@@ -122,9 +127,58 @@ impl<R: Read> Read for Content<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
             Self::Plain(source) => source.read(buffer),
-            Self::Gzip(decoder) => decoder.read(buffer),
+            Self::Gzip(members) => members.read(buffer),
             Self::Zstd(decoder) => decoder.read(buffer),
         }
+    }
+}
+
+/// The members of a gzip file one after another. Like gunzip, it takes zeros after a member for padding, as tapes and
+/// block devices add it.
+struct Members<R> {
+    /// The current member; its source once all have been read.
+    current: Option<GzDecoder<R>>,
+    rest: Option<R>,
+}
+
+impl<R: BufRead> Members<R> {
+    fn new(source: R) -> Self {
+        Self { current: Some(GzDecoder::new(source)), rest: None }
+    }
+
+    fn packed(&self) -> Option<&R> {
+        self.current.as_ref().map(GzDecoder::get_ref).or(self.rest.as_ref())
+    }
+}
+
+impl<R: BufRead> Read for Members<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while let Some(current) = &mut self.current {
+            let read = current.read(buffer)?;
+            if read > 0 || buffer.is_empty() {
+                return Ok(read);
+            }
+            let is_more = skip_zeros(current.get_mut())?;
+            let source = self.current.take().map(GzDecoder::into_inner);
+            match is_more {
+                // If it is no member, the decoder says so.
+                true => self.current = source.map(GzDecoder::new),
+                false => self.rest = source,
+            }
+        }
+        Ok(0)
+    }
+}
+
+/// Returns whether something follows.
+fn skip_zeros(source: &mut impl BufRead) -> io::Result<bool> {
+    loop {
+        let bytes = source.fill_buf()?;
+        let zeros = bytes.iter().take_while(|byte| **byte == 0).count();
+        if zeros == 0 {
+            return Ok(!bytes.is_empty());
+        }
+        source.consume(zeros);
     }
 }
 
@@ -144,7 +198,13 @@ impl<R> Packed<R> {
 
 impl<R: Read> Read for Packed<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let outcome = self.source.read(buffer);
+        // A decoder would take an interruption between two members for an error.
+        let outcome = loop {
+            match self.source.read(buffer) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                outcome => break outcome,
+            }
+        };
         self.failed = outcome.is_err();
         self.read += *outcome.as_ref().unwrap_or(&0) as u64;
         outcome

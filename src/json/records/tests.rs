@@ -422,6 +422,25 @@ fn compressed_files_are_read_by_their_content() {
 }
 
 #[test]
+fn zeros_after_a_gzip_member_are_padding() {
+    let padding = [0; 100_000];
+    for rest in [&b""[..], &gzip(b"{\"b\":2}")] {
+        let bytes = [&gzip(b"{\"a\":1}\n"), &padding[..], rest].concat();
+        let expected: &[&str] = if rest.is_empty() { &["{\"a\":1}"] } else { &["{\"a\":1}", "{\"b\":2}"] };
+        assert_eq!(read(bytes, Format::Auto), good(expected));
+    }
+}
+
+#[test]
+fn a_window_that_is_too_large_is_told_as_that() {
+    let mut encoder = zstd::stream::write::Encoder::new(Vec::new(), 1).unwrap();
+    encoder.window_log(28).unwrap();
+    encoder.write_all(b"{}").unwrap();
+    let (_, error) = drain(encoder.finish().unwrap().as_slice(), Format::Auto, Limits::default());
+    assert!(matches!(error, Some(ReadError::Window)), "{error:?}");
+}
+
+#[test]
 fn a_truncated_stream_gives_its_good_records_first() {
     // Numbers that hardly repeat, so that what is cut off holds many records.
     let lines: String =

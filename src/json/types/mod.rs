@@ -22,5 +22,5 @@ pub(crate) use hints::{Hint, apply, parse_hints};
 pub(crate) use lattice::{InferOptions, JsonType, MAX_COLUMNS};
 pub(crate) use names::json_name;
 pub(crate) use settled::{leaves, settled};
-pub(crate) use timestamp::timestamp_micros;
+pub(crate) use timestamp::{begins_with_date, micros_of, timestamp_micros};
 pub(crate) use version::SchemaVersion;

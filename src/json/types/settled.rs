@@ -26,7 +26,9 @@ fn settled_at(seen: JsonType, depth: usize) -> Option<JsonType> {
         JsonType::List(_) | JsonType::Struct(_) if depth > MAX_DEPTH => None,
         JsonType::List(items) => settled_at(*items, depth + 1).map(|items| JsonType::List(Box::new(items))),
         JsonType::Struct(fields) => {
-            let fields = fields.into_iter().filter_map(|(name, field)| Some((name, settled_at(field, depth + 1)?)));
+            // Readers take a NUL for the end of a name.
+            let fields = fields.into_iter().filter(|(name, _)| !name.contains('\0'));
+            let fields = fields.filter_map(|(name, field)| Some((name, settled_at(field, depth + 1)?)));
             let fields: Vec<_> = fields.collect();
             (!fields.is_empty()).then_some(JsonType::Struct(fields))
         }
@@ -127,6 +129,11 @@ mod tests {
         }
         assert_eq!(columns(&object(100_000, "1")).len(), MAX_COLUMNS);
         assert_eq!(columns(&object(5_000, "[{\"a\":1,\"b\":{\"c\":[2]}}]")).len(), MAX_COLUMNS / 2);
+    }
+
+    #[test]
+    fn a_name_with_a_nul_gets_no_column() {
+        assert_eq!(columns(r#"{"id":2,"bad\u0000key":7,"in":{"\u0000":1}}"#), ["id"]);
     }
 
     #[test]

@@ -76,6 +76,8 @@ mod inference {
             ("2024-01-01T00:00Z", moment),
             ("2024-01-01T01:00+01:00", moment),
             ("1969-12-31T23:59:59.999999Z", -1),
+            ("9999-12-31T23:59:59.999999Z", 253_402_300_799_999_999),
+            ("0001-01-01T00:00:00Z", -62_135_596_800_000_000),
         ] {
             assert_eq!(timestamp_micros(text), Some(micros), "{text}");
             assert_eq!(JsonType::of(&json!(text), TYPED), JsonType::Timestamp);
@@ -100,6 +102,15 @@ mod inference {
             "+024-01-01T00:00:00Z",
             "2024-01-01T00:00:00Z or so",
             "aaaaaaaaaaT😀Z",
+            "2016-12-31T23:59:60Z",
+            "2026-05-05T10:10:60.5Z",
+            "0000-01-01T00:00:00Z",
+            "9999-12-31T23:59:59-18:00",
+            "0001-01-01T00:00:00+14:00",
+            "+294247-01-10T04:00:54.775807Z",
+            "-0001-01-01T00:00:00Z",
+            "2026-01-01T00:00:00,5Z",
+            "2026-W01-1T00:00:00Z",
         ] {
             assert_eq!(timestamp_micros(text), None, "{text}");
             assert_eq!(JsonType::of(&json!(text), TYPED), JsonType::Text);

@@ -69,7 +69,7 @@ impl Reader {
             FileFormat::Documents => Format::Documents,
         };
         let record_bytes = usize::try_from(settings.max_record.as_u64()).unwrap_or(usize::MAX);
-        let limits = Limits { record_bytes, ..Limits::default() };
+        let limits = Limits { record_bytes, inflate_ratio: settings.max_inflate_ratio, ..Limits::default() };
         Self { source, format, limits, partitioning: Partitioning::new(settings.partition_columns.as_deref()) }
     }
 
