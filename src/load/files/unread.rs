@@ -57,8 +57,9 @@ impl UnreadFiles {
         let mut hiding = Vec::new();
         for Odd { message, hides_files, .. } in odd {
             if hides_files {
-                hiding.push(message);
-            } else if self.told.len() < MOST_TOLD && !self.told.contains(&message) {
+                hiding.push(message.clone());
+            }
+            if self.told.len() < MOST_TOLD && !self.told.contains(&message) {
                 tracing::warn!("not loaded: {message}");
                 self.told.insert(message);
             }
