@@ -33,7 +33,7 @@ use crate::pipeline::load::PipelineFile;
 use crate::pipeline::{self, Pipeline};
 #[cfg(test)]
 use crate::settings::Environment;
-use crate::settings::{Secret, Settings};
+use crate::settings::{PUBLIC_BOT_API, Secret, Settings};
 use crate::storage::Storage;
 use crate::table::{LakeTable, TableRole, TxnId};
 use crate::telegram::BotClient;
@@ -181,6 +181,11 @@ impl App {
     pub fn bot_client(&self, pipeline: &Pipeline) -> Result<BotClient> {
         self.bot_id(pipeline)?;
         BotClient::new(&self.settings.bot_api_url, self.token(pipeline)?)
+    }
+
+    /// Whether bots are those of Telegram's own servers, and not of a Bot API server nearby.
+    pub fn uses_public_bot_api(&self) -> bool {
+        self.settings.bot_api_url.trim_end_matches('/') == PUBLIC_BOT_API
     }
 
     /// The webhook secrets of a pipeline as they are now: one, or two during rotation, separated by a comma.

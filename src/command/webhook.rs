@@ -7,6 +7,7 @@ use crate::pipeline::Pipeline;
 use crate::telegram::SendFault;
 use crate::telegram::client::{BotClient, WebhookRequest};
 use crate::telegram::update::UPDATE_KINDS;
+use crate::telegram::webhook_url::webhook_url;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Options {
@@ -18,7 +19,7 @@ pub(super) struct Options {
 enum Action {
     /// Tell Telegram to deliver to this host; path, secret and kinds of updates come from the pipeline
     Set {
-        /// Public host or URL, like bot.example.com.
+        /// Public host or URL, like bot.example.com, with or without the path.
         host: String,
         #[command(flatten)]
         pipelines: Pipelines,
@@ -63,10 +64,8 @@ async fn set(app: &App, pipeline: &Pipeline, bot: &BotClient, host: &str) -> Res
     // During a rotation the new one stands first.
     let secrets = app.webhook_secrets(pipeline)?.current();
     let secret = secrets.split(',').next().unwrap_or_default().trim().to_owned();
-    let base = if host.contains("://") { host.to_owned() } else { format!("https://{host}") };
-    let path = pipeline.receive.paths.first().map(String::as_str).unwrap_or_default();
     let request = WebhookRequest {
-        url: format!("{}{path}", base.trim_end_matches('/')),
+        url: webhook_url(host, &pipeline.receive.paths, app.uses_public_bot_api())?,
         secret_token: secret,
         allowed_updates: UPDATE_KINDS.iter().map(|&kind| kind.to_owned()).collect(),
         max_connections: 100,

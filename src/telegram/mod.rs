@@ -5,6 +5,7 @@ pub(crate) mod pace;
 pub mod reply;
 pub mod text;
 pub mod update;
+pub mod webhook_url;
 
 pub use self::client::{BotClient, SendFault};
 pub use self::update::{Update, UpdateColumns};

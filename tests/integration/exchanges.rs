@@ -114,8 +114,7 @@ const ELSEWHERE: &[(&str, &str)] = &[
     // Not decided: each of these may be refused or repaired.
     ("64d-not-found", "any outcome is right"),
     ("53-group-unaddressed", "in_a_group_only_what_is_meant_for_the_bot_is_answered"),
-    // Still open: `webhook set` takes any URL.
-    ("81-webhook-set-url", "open"),
+    ("81-webhook-set-url", "a_path_that_is_there_already_is_not_doubled"),
 ];
 
 fn cases() -> Vec<Value> {
@@ -559,4 +558,20 @@ async fn in_a_group_only_what_is_meant_for_the_bot_is_answered() {
         assert_eq!(*status, if index < unanswered { "ignored" } else { "answered" }, "{update}");
     }
     app.audit().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_path_that_is_there_already_is_not_doubled() {
+    let world = World::start(Vec::new(), usize::MAX).await;
+    let app = world.app().await;
+    let said = app.stdout(&["webhook", "set", "https://example.org/telegram-webhook"]).await;
+    assert!(said.contains("delivers to https://example.org/telegram-webhook\n"), "{said}");
+    let set = world.calls_of("setWebhook", &Value::Null);
+    assert_eq!(set[0].body["url"], "https://example.org/telegram-webhook");
+    let public = app.variable("TELEGRAM_API_URL", "https://api.telegram.org");
+    for (given, reason) in [("localhost", "not on the Internet"), ("http://example.org", "HTTPS alone")] {
+        let refused = public.run(&["webhook", "set", given]).await;
+        let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(refused.status.code() == Some(2) && said.contains(reason), "{said}");
+    }
 }
