@@ -233,6 +233,14 @@ fn a_damaged_document_costs_no_other() {
 }
 
 #[test]
+fn a_damaged_value_ends_at_the_same_byte_however_its_line_comes() {
+    let bytes = b"{]}{\"aa\":null}";
+    let one_by_one = Dribble { bytes, sizes: &[1], turn: 0 };
+    let (whole, _) = drain(&bytes[..], Format::Auto, small_limits(14, 99));
+    assert_eq!(drain(one_by_one, Format::Auto, small_limits(14, 1)).0, whole);
+}
+
+#[test]
 fn damage_after_damage_takes_no_time() {
     for piece in ["{\"a\":\n", "[\n", "[{\"a\":\n", "{\"a\":{\"b\":1}", "{\"a\":[", "[{\"a\":\"x},"] {
         let bytes = piece.repeat((2 << 20) / piece.len());

@@ -163,6 +163,9 @@ impl Splitter {
     pub(super) fn resynchronize(&mut self, view: View<'_>, seen: usize, tried_line: bool) -> Option<Step> {
         let bytes = view.bytes;
         if !tried_line && !self.is_streaming {
+            if self.breaks.find(bytes).is_none() && !view.is_end && !view.is_full {
+                return Some(Step::Wait);
+            }
             self.state = State::Damaged { seen, tried_line: true };
             if let Some(step) = self.find_in_line(view, seen) {
                 return Some(step);
