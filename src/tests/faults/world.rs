@@ -111,7 +111,10 @@ impl World {
         let settle = format!("bronze.settle={}", self.settle);
         // In the end nothing hangs, and the machine may be busy.
         let (timeout, ttl) = if self.script.has_ended() { ("60s", "40s") } else { (self.model_timeout, "10s") };
-        let overrides = [format!("silver.model.timeout={timeout}"), format!("reply.intent_ttl={ttl}"), settle];
+        // Whatever is sent must tell which message it answers.
+        let failed_text = "silver.failed_text=".to_owned();
+        let overrides =
+            [format!("silver.model.timeout={timeout}"), format!("reply.intent_ttl={ttl}"), settle, failed_text];
         let mut app = App::open(Settings::of(environment).unwrap(), &[], &overrides).unwrap();
         (app.storage, app.clock) = (storage, self.clock.clone());
         app
